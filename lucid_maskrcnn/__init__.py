@@ -1,0 +1,3 @@
+"""Mask R-CNN for the Lucid framework."""
+
+from . import ops as ops

@@ -1,0 +1,1 @@
+"""Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""

@@ -1,0 +1,336 @@
+"""The bridge to Lucid's operation machinery: the only file that knows Lucid's insides.
+
+Everything that differs between Lucid 2.9 and 2.16 is settled here, and the autograd engine's
+three faulty functions are repaired here (see :func:`repair_engine`).
+
+Writing an operator
+-------------------
+Subclass :class:`Op` and write ``cpu`` for NumPy arrays and ``gpu`` for MLX arrays. Both take the
+inputs' arrays and return ``(output, backward)``; ``backward(grad)`` returns one array, or None,
+per input. Settings go to the constructor, an input that is None reaches the method as None::
+
+    class _Scale(Op):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def cpu(self, x):
+            return x * self.factor, lambda grad: (grad * self.factor,)
+
+        gpu = cpu
+
+    def scale(x: Tensor, factor: float) -> Tensor:
+        return _Scale(factor)(x)
+
+An operator without a gradient sets ``differentiable = False`` and returns the output alone, or a
+tuple of outputs.
+
+Lucid adds gradients in place and may run a backward twice, so each array that ``backward``
+returns must be fresh: not ``grad`` itself handed to two inputs, not an array saved for later.
+``self.needs[i]`` says whether input *i* needs a gradient: skip work that nothing asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import lucid
+import lucid._backend.core as core
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+__all__ = ["Op", "as_tensor", "engine_is_sound", "host", "repair_engine", "xp_of"]
+
+_LucidOperation: Any = getattr(core, "Operation", None) or core.operation  # 2.16, 2.9
+
+type Array = Any  # np.ndarray or mx.array
+type Backward = Callable[[Array], Sequence[Array | None]]
+
+
+class Op(_LucidOperation):
+    """One operator of this package; an instance is called once, with tensors."""
+
+    differentiable: ClassVar[bool] = True
+    needs: tuple[bool, ...] = ()
+
+    # Lucid stores the output on its operator, which makes a reference cycle that keeps every
+    # activation of an abandoned forward pass alive until the garbage collector comes by.
+    result = property(lambda self: None, lambda self, value: None)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for device in ("cpu", "gpu"):
+            method = cls.__dict__.get(device)
+            if method is not None:
+                setattr(cls, device, _bridge(method, device, cls.differentiable))
+
+    def __call__(self, *inputs: Tensor | None) -> Any:
+        self._present = tuple(t is not None for t in inputs)
+        tensors = [t for t in inputs if t is not None]
+        for t in tensors:
+            if not isinstance(t, Tensor):
+                raise TypeError(f"{self._name()} takes Lucid tensors, got {type(t).__name__}: use lucid.Tensor(...).")
+        devices = {t.device for t in tensors if not t.is_free}
+        if len(devices) > 1:
+            raise ValueError(f"{self._name()} got tensors on cpu and on gpu: move them together with .to(...).")
+        self.needs = tuple(t is not None and t.requires_grad and lucid.grad_enabled() for t in inputs)
+        return super().__call__(*tensors)
+
+    def _name(self) -> str:
+        return type(self).__name__.lstrip("_")
+
+
+def _bridge(method: Callable[..., Any], device: str, differentiable: bool) -> Callable[..., Any]:
+    """Turn a method on arrays into the method on tensors that Lucid calls."""
+
+    def on_tensors(op: Op, *tensors: Tensor) -> Any:
+        present = iter(tensors)
+        arrays = [next(present).data if p else None for p in op._present]
+        if differentiable:
+            output, backward = method(op, *arrays)
+            result = _wrap(output)
+            return result, _gradient_function(result, backward, op._present, device)
+        output = method(op, *arrays)
+        if isinstance(output, tuple):
+            return tuple((_wrap(o), None) for o in output)
+        return ((_wrap(output), None),)
+
+    if differentiable:
+        bridged = core.func_op(None, 1, True, device)(on_tensors)
+    else:
+        bridged = _plain(on_tensors)
+    return bridged
+
+
+def _plain(on_tensors: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator without a gradient needs nothing of Lucid's bookkeeping but the device of its inputs."""
+
+    def call(op: Op, *tensors: Tensor) -> Any:
+        gpu = any(t.is_gpu() for t in tensors)
+        outputs = tuple(t for t, _ in on_tensors(op, *(t.to("gpu") if gpu else t for t in tensors)))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    return call
+
+
+def _wrap(output: Array) -> Tensor:
+    # Scalars would become Lucid's "free" tensors, which change device and dtype on contact.
+    return Tensor(output if isinstance(output, (np.ndarray, mx.array)) else np.asarray(output))
+
+
+def _gradient_function(
+    result: Tensor, backward: Backward, present: tuple[bool, ...], device: str
+) -> Callable[[], Any]:
+    of_result = weakref.ref(result)  # not the tensor itself: that would be a cycle
+    zero = np.zeros((), np.float32) if device == "cpu" else mx.zeros(())
+
+    def gradients() -> Any:
+        output = of_result()
+        # Lucid's own engine may visit a node again after its gradient was spent.
+        if output is None or output.grad is None:
+            wanted: list[Array | None] = [None] * sum(present)
+        else:
+            wanted = [g for g, p in zip(backward(output.grad), present, strict=True) if p]
+        filled = tuple(zero if g is None else g for g in wanted)
+        return filled[0] if len(filled) == 1 else filled
+
+    return gradients
+
+
+# ------------------------------------------------------------------ between tensors and arrays
+
+
+def xp_of(array: Array) -> Any:
+    """Return the array module (``numpy`` or ``mlx.core``) that ``array`` belongs to."""
+    return mx if isinstance(array, mx.array) else np
+
+
+def host(tensor: Tensor) -> np.ndarray:
+    """Return the tensor's values as a NumPy array; on gpu this waits for the computation."""
+    return np.asarray(tensor.data)
+
+
+def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Tensor:
+    """Return ``values`` as a tensor without a gradient.
+
+    Parameters
+    ----------
+    values : Tensor, array or nested list
+        Not modified; a tensor that already fits is returned as it is.
+    like : Tensor or {"cpu", "gpu"}
+        The device to be on, or a tensor that is on it.
+    dtype : NumPy dtype, optional
+        Element type, by default that of ``values``.
+    """
+    device = like.device if isinstance(like, Tensor) else like
+    if isinstance(values, Tensor):
+        same_dtype = dtype is None or str(values.data.dtype).split(".")[-1] == np.dtype(dtype).name
+        if values.device == device and same_dtype:
+            return values
+        values = values.data
+    array = np.asarray(values, dtype=dtype)
+    return Tensor(mx.array(array) if device == "gpu" else array)
+
+
+# ------------------------------------------------------------------ repair of Lucid's engine
+
+
+def _accumulate(tensor: Tensor, grad: Array, at: Any = ...) -> None:
+    """Add ``grad`` to the tensor's gradient without writing into an array that others may hold."""
+    if not tensor.requires_grad or grad is None:
+        return
+    if tensor.grad is None:
+        tensor.grad = grad
+    elif at is Ellipsis:
+        tensor.grad = tensor.grad + grad
+    elif tensor.is_cpu():
+        total = np.array(tensor.grad)
+        np.add.at(total, at, grad)  # repeated indices add up
+        tensor.grad = total
+    else:
+        tensor.grad = tensor.grad.at[at].add(grad)
+
+
+def _match_shape(data: Array, grad: Array, device: str = "cpu") -> Array:
+    """Sum ``grad`` over the axes along which ``data`` was broadcast."""
+    if grad is None or data.shape == grad.shape:
+        return grad
+    if [n for n in data.shape if n != 1] == [n for n in grad.shape if n != 1]:
+        return grad.reshape(data.shape)
+    xp = np if device == "cpu" else mx
+    folded = grad
+    while folded.ndim > data.ndim:
+        folded = folded.sum(axis=0)
+    own = data.shape[data.ndim - folded.ndim :]
+    broadcast = tuple(i for i, (n, m) in enumerate(zip(own, folded.shape, strict=True)) if n == 1 != m)
+    if broadcast:
+        folded = folded.sum(axis=broadcast, keepdims=True)
+    try:
+        return xp.broadcast_to(folded, data.shape)
+    except ValueError:
+        # Lucid 2.9's reductions hand over gradients without the reduced axis.
+        return _originals["_match_grad_shape"](data, grad, device=device)
+
+
+def _backward(
+    self: Tensor, keep_grad: bool = False, retain_graph: bool = False, retain_grad: bool = False
+) -> None:
+    """Back-propagate from this tensor: each node once, after all that use it."""
+    if self.grad is None:
+        self.grad = np.ones_like(self.data) if self.is_cpu() else mx.ones_like(self.data)
+    for node in reversed(_topological_order(self)):
+        try:
+            if node.grad is not None:
+                node._backward_op()
+                for hook in node._backward_hooks:
+                    hook(node, node.grad)
+        except Exception as error:
+            raise lucid.BackwardError(shape=node.shape, op=node._op) from error
+        if not (node.is_leaf or keep_grad or retain_grad or node.keep_grad):
+            node.grad = None
+        if not retain_graph:  # at once, so that the activations it saved are freed on the way
+            if node._op is not None:
+                node._op.clear()
+            node._prev, node._backward_op, node._op = [], _no_backward, None
+
+
+def _topological_order(root: Tensor) -> list[Tensor]:
+    order: list[Tensor] = []
+    seen = {id(root)}
+    stack = [(root, iter(root._prev))]
+    while stack:
+        node, inputs = stack[-1]
+        fresh = next((t for t in inputs if id(t) not in seen), None)
+        if fresh is None:
+            order.append(node)
+            stack.pop()
+        else:
+            seen.add(id(fresh))
+            stack.append((fresh, iter(fresh._prev)))
+    return order
+
+
+_no_backward = Tensor(np.zeros((), np.float32))._backward_op
+_originals: dict[str, Any] = {
+    "_set_tensor_grad": lucid._set_tensor_grad,
+    "_match_grad_shape": lucid._match_grad_shape,
+    "backward": Tensor.backward,
+}
+
+
+def engine_is_sound() -> bool:
+    """Return whether Lucid's engine gets four small graphs right that its releases 2.9 to 2.16 do not.
+
+    A gradient shared by two inputs, an index that repeats, a bias broadcast over rows, and a
+    tensor that an operator takes twice.
+    """
+
+    def leaf(*shape: int) -> Tensor:
+        return Tensor(np.ones(shape, np.float32), requires_grad=True)
+
+    try:
+        with _GradMode():
+            x, y = leaf(2), leaf(2)
+            ((x + y) + x).sum().backward()
+            shared = np.array_equal(y.grad, [1, 1])
+            x = leaf(3)
+            x[[0, 0, 2]].sum().backward()
+            repeated = np.array_equal(x.grad, [2, 0, 1])
+            x, b = leaf(3, 2), leaf(2)
+            ((x + b) * Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))).sum().backward()
+            broadcast = np.array_equal(b.grad, [6, 9])
+            x = leaf(2)
+            y = x * 3
+            (y * y).sum().backward()
+            twice = np.array_equal(x.grad, [18, 18])
+    except Exception:  # whatever a broken engine raises, it is not sound
+        return False
+    return shared and repeated and broadcast and twice
+
+
+class _GradMode:
+    """Gradients on, whatever the caller's ``no_grad`` says, and back afterwards."""
+
+    def __enter__(self) -> None:
+        self._before = lucid.grad_enabled()
+        lucid._grad_enabled = True
+
+    def __exit__(self, *exc: object) -> None:
+        lucid._grad_enabled = self._before
+
+
+def repair_engine(enable: bool = True) -> bool:
+    """Replace the three faulty functions of Lucid's autograd engine, process-wide.
+
+    Called at import. It does nothing where the engine proves sound, or where the environment
+    variable ``LUCID_MASKRCNN_REPAIR`` is ``0``. The losses of this package do not depend on it;
+    arithmetic that you do on tensors yourself does.
+
+    Parameters
+    ----------
+    enable : bool
+        ``False`` puts Lucid's own functions back.
+
+    Returns
+    -------
+    bool
+        Whether the repaired functions are in place now.
+    """
+    if not enable:
+        lucid._set_tensor_grad = _originals["_set_tensor_grad"]
+        lucid._match_grad_shape = _originals["_match_grad_shape"]
+        Tensor.backward = _originals["backward"]
+        return False
+    if not engine_is_sound():
+        lucid._set_tensor_grad = _accumulate
+        lucid._match_grad_shape = _match_shape
+        Tensor.backward = _backward
+    return Tensor.backward is _backward
+
+
+if os.environ.get("LUCID_MASKRCNN_REPAIR", "1") != "0":
+    repair_engine()
