@@ -1,3 +1,32 @@
-"""Mask R-CNN for the Lucid framework."""
+"""Mask R-CNN for the Lucid framework: torchvision's answers on NumPy or MLX, without PyTorch."""
 
-from . import ops as ops
+from . import ops
+from .detections import Detections
+from .models import (
+    MaskRCNN,
+    MultiScaleROIAlign,
+    ROIAlign,
+    mask_rcnn_resnet_18_fpn,
+    mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_101_fpn,
+)
+from .settings import HeadSettings, ImageSettings, ProposalSettings
+from .targets import Target
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Detections",
+    "HeadSettings",
+    "ImageSettings",
+    "MaskRCNN",
+    "MultiScaleROIAlign",
+    "ProposalSettings",
+    "ROIAlign",
+    "Target",
+    "__version__",
+    "mask_rcnn_resnet_18_fpn",
+    "mask_rcnn_resnet_50_fpn",
+    "mask_rcnn_resnet_101_fpn",
+    "ops",
+]

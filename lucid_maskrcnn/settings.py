@@ -9,6 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+class Preset(int):
+    """A default in a signature that a model's own settings replace.
+
+    ``predict(images)`` of a model with presets uses those; ``predict(images, top_k=100)`` uses 100.
+    """
+
+
 @dataclass(frozen=True)
 class ImageSettings:
     """How pictures become the network's input.
@@ -79,6 +86,8 @@ class HeadSettings:
         RoIs sampled per image for the loss, and the largest share of positive ones.
     min_size : float
         Detections with a shorter side than this, in pixels of the network's input, are dropped.
+    top_k : int
+        Detections returned per image, unless ``predict`` is told otherwise.
     """
 
     sampling_ratio: int = 2
@@ -88,3 +97,4 @@ class HeadSettings:
     batch_size: int = 512
     positive_fraction: float = 0.25
     min_size: float = 1e-2
+    top_k: int = 100

@@ -32,6 +32,7 @@ returns must be fresh: not ``grad`` itself handed to two inputs, not an array sa
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-__all__ = ["Op", "as_tensor", "engine_is_sound", "host", "repair_engine", "xp_of"]
+__all__ = ["Op", "as_tensor", "engine_is_sound", "host", "on_arrays", "on_host", "repair_engine", "xp_of"]
 
 _LucidOperation: Any = getattr(core, "Operation", None) or core.operation  # 2.16, 2.9
 
@@ -174,6 +175,37 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
         values = values.data
     array = np.asarray(values, dtype=dtype)
     return Tensor(mx.array(array) if device == "gpu" else array)
+
+
+def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of arrays, NumPy or MLX, a function of tensors without a gradient."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return _wrap_all(function(*(a.data if isinstance(a, Tensor) else a for a in args), **options))
+
+    return call
+
+
+def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of NumPy arrays a function of tensors without a gradient, on either device.
+
+    For results whose size depends on the data: MLX has no such shapes. On gpu it waits for the inputs.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        gpu = any(isinstance(a, Tensor) and a.is_gpu() for a in args)
+        out = function(*(host(a) if isinstance(a, Tensor) else a for a in args), **options)
+        return _wrap_all(out, mx.array if gpu else np.asarray)
+
+    return call
+
+
+def _wrap_all(output: Any, convert: Callable[[Any], Array] = lambda a: a) -> Any:
+    if isinstance(output, tuple):
+        return tuple(_wrap(convert(o)) for o in output)
+    return _wrap(convert(output))
 
 
 # ------------------------------------------------------------------ repair of Lucid's engine

@@ -1,0 +1,208 @@
+"""The backbone: a ResNet body (He et al. 2016) under a feature pyramid (Lin et al. 2017).
+
+Shapes: N images, H × W pixels; C2 … C5 are the body's stages at strides 4 … 32, P2 … P6 the pyramid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import lucid.nn as nn
+from lucid import Tensor
+
+from .. import ops
+from .layers import Conv2d, conv_norm, make_norm
+
+__all__ = ["BasicBlock", "Bottleneck", "FeaturePyramid", "ResNet", "_ResNetFPNBackbone"]
+
+LAYERS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, *, stride: int, norm: str, stride_in_1x1: bool) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.downsample = _shortcut(in_channels, width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, width, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample.children())
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        return conv_norm(out, self.conv2, self.bn2, residual=shortcut, relu=True)
+
+
+class Bottleneck(nn.Module):
+    """A 3×3 convolution between two 1×1 ones, around a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, *, stride: int, norm: str, stride_in_1x1: bool) -> None:
+        super().__init__()
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = Conv2d(in_channels, width, 1, stride=first, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = Conv2d(width, width, 3, stride=second, padding=1, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = make_norm(norm, 4 * width)
+        self.downsample = _shortcut(in_channels, 4 * width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, 4 · width, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample.children())
+        out = conv_norm(x, self.conv1, self.bn1, relu=True)
+        out = conv_norm(out, self.conv2, self.bn2, relu=True)
+        return conv_norm(out, self.conv3, self.bn3, residual=shortcut, relu=True)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Sequential | None:
+    """Return the projection of a block that changes the shape, None for the others."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    conv = Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(OrderedDict([("0", conv), ("1", make_norm(norm, out_channels))]))
+
+
+class ResNet(nn.Module):
+    """The body: C2 to C5.
+
+    Parameters
+    ----------
+    depth : {18, 50, 101}
+        Number of layers.
+    width : int
+        Channels of the stem; 64 in the paper. The stages follow.
+    norm : {"frozen", "batch"}
+        Constant batch norm (for pretrained weights), or live (for training from scratch).
+    stride_in_1x1 : bool
+        Whether a stage's first bottleneck strides in its 1×1 convolution (as the paper, and detectron2's
+        weights) or in its 3×3 (torchvision's).
+    """
+
+    def __init__(
+        self, depth: int, *, width: int = 64, norm: str = "frozen", stride_in_1x1: bool = False
+    ) -> None:
+        super().__init__()
+        if depth not in LAYERS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, LAYERS))}, got {depth}.")
+        block = BasicBlock if depth == 18 else Bottleneck
+        self.conv1 = Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, width)
+        channels, self.out_channels = width, []
+        for stage, count in enumerate(LAYERS[depth]):
+            blocks = []
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(
+                    block(channels, width * 2**stage, stride=stride, norm=norm, stride_in_1x1=stride_in_1x1)
+                )
+                channels = width * 2**stage * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.out_channels.append(channels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return C2 … C5 of the images (N, 3, H, W)."""
+        x = conv_norm(x, self.conv1, self.bn1, relu=True)
+        x = ops.max_pool2d(x, 3, stride=2, padding=1)
+        stages = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            stages.append(x)
+        return stages
+
+
+class FeaturePyramid(nn.Module):
+    """Lateral 1×1 convolutions, a top-down path of additions, and a 3×3 convolution on each level.
+
+    Parameters
+    ----------
+    in_channels : list of int
+        Of the body's stages, finest first.
+    out_channels : int
+        Of every level.
+    norm : {"batch"}, optional
+        Live batch norm after each convolution; none by default, as in the paper.
+    """
+
+    def __init__(self, in_channels: list[int], out_channels: int, *, norm: str | None = None) -> None:
+        super().__init__()
+        bias = norm is None
+        laterals = [Conv2d(c, out_channels, 1, bias=bias, std=math.sqrt(1 / c)) for c in in_channels]
+        std = math.sqrt(1 / (9 * out_channels))
+        outputs = [Conv2d(out_channels, out_channels, 3, padding=1, bias=bias, std=std) for _ in in_channels]
+        self.inner_blocks = nn.ModuleList(laterals)
+        self.layer_blocks = nn.ModuleList(outputs)
+        self.inner_norms = nn.ModuleList([make_norm(norm, out_channels) for _ in in_channels] if norm else [])
+        self.layer_norms = nn.ModuleList([make_norm(norm, out_channels) for _ in in_channels] if norm else [])
+
+    def forward(self, stages: list[Tensor]) -> list[Tensor]:
+        """Return P2 … P6, all with ``out_channels`` channels; P6 is every second pixel of P5."""
+        none = [None] * len(stages)
+        inner_norms, layer_norms = list(self.inner_norms) or none, list(self.layer_norms) or none
+        lateral = [
+            conv_norm(c, conv, norm)
+            for c, conv, norm in zip(stages, self.inner_blocks, inner_norms, strict=True)
+        ]
+        top_down = [lateral[-1]]
+        for fine in reversed(lateral[:-1]):
+            top_down.append(ops.upsample_add(top_down[-1], fine))
+        levels = [
+            conv_norm(x, conv, norm)
+            for x, conv, norm in zip(reversed(top_down), self.layer_blocks, layer_norms, strict=True)
+        ]
+        return [*levels, ops.subsample(levels[-1])]
+
+
+class _ResNetFPNBackbone(nn.Module):
+    """A ResNet body under a feature pyramid: images (N, 3, H, W) to the list P2 … P6.
+
+    Parameters
+    ----------
+    depth, width, norm, stride_in_1x1
+        As for :class:`ResNet`; with ``norm="batch"`` the pyramid has live batch norms too.
+    out_channels : int
+        Channels of every level; 256 in the paper.
+    trainable_layers : int
+        How many of the body's five layers (stem, four stages), counted from the top, are trained.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not among those listed.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        *,
+        width: int = 64,
+        out_channels: int = 256,
+        norm: str = "frozen",
+        stride_in_1x1: bool = False,
+        trainable_layers: int = 5,
+    ) -> None:
+        super().__init__()
+        if trainable_layers not in range(6):
+            raise ValueError(f"trainable_layers must be from 0 to 5, got {trainable_layers}.")
+        self.out_channels = out_channels
+        self.body = ResNet(depth, width=width, norm=norm, stride_in_1x1=stride_in_1x1)
+        self.fpn = FeaturePyramid(
+            self.body.out_channels, out_channels, norm="batch" if norm == "batch" else None
+        )
+        layers = [self.body.layer4, self.body.layer3, self.body.layer2, self.body.layer1, self.body.conv1]
+        frozen = layers[trainable_layers:] + ([self.body.bn1] if trainable_layers < 5 else [])
+        for layer in frozen:
+            for parameter in layer.parameters():
+                parameter.requires_grad = False
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return P2 … P6 at strides 4 … 64."""
+        return self.fpn(self.body(images))

@@ -1,0 +1,141 @@
+"""The heads: boxes and classes (Girshick 2015), and masks (He et al. 2017, figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import lucid
+import lucid.nn as nn
+from lucid import Tensor
+
+from .. import ops
+from ..settings import HeadSettings
+from ..targets import Target
+from .layers import Conv2d, ConvTranspose2d
+from .matching import BalancedSampler, Matcher
+
+__all__ = ["Candidates", "RoISampler", "RoISamples", "_MaskHead", "detect"]
+
+
+class _MaskHead(nn.Module):
+    """Four 3×3 convolutions, a transposed one that doubles the size, and a 1×1 to one mask per class.
+
+    Parameters
+    ----------
+    in_channels, hidden_channels : int
+        Of the pooled features and of the convolutions.
+    num_classes : int
+        Without background.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
+        super().__init__()
+        for i in range(4):
+            channels = hidden_channels if i else in_channels
+            self.add_module(f"conv{i + 1}", Conv2d(channels, hidden_channels, 3, padding=1))
+        self.deconv = ConvTranspose2d(hidden_channels, hidden_channels, 2, stride=2)
+        self.mask_predictor = Conv2d(hidden_channels, num_classes, 1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Return the mask logits (R, num_classes, 2h, 2w) of features (R, in_channels, h, w)."""
+        x = pooled
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = conv(x, relu=True)
+        return self.mask_predictor(self.deconv(x, relu=True))
+
+
+class Candidates(NamedTuple):
+    """The detections of one image, best first."""
+
+    boxes: Tensor  # (n, 4), pixels of the network's input
+    scores: Tensor  # (n,)
+    labels: Tensor  # (n,), int32, from 1
+
+
+def detect(
+    cls_logits: Tensor,
+    bbox_deltas: Tensor,
+    proposals: Tensor,
+    size: tuple[int, int],
+    settings: HeadSettings,
+    *,
+    score_thresh: float,
+    nms_thresh: float,
+    top_k: int,
+) -> Candidates:
+    """Turn the box head's answers about one image's proposals into its detections.
+
+    Every pair of proposal and class competes: those over ``score_thresh`` are decoded, clipped to the
+    image's ``size``, thinned out per class, and the ``top_k`` best are kept.
+
+    Parameters
+    ----------
+    cls_logits, bbox_deltas, proposals : Tensor of shape (R, K + 1), (R, 4 · K), (R, 4)
+    """
+    num_classes = cls_logits.shape[1] - 1
+    probs = ops.softmax(cls_logits)[:, 1:]  # (R, K)
+    rows, classes = ops.above(probs, score_thresh)
+    deltas = ops.pick(bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4), rows, classes)
+    boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(proposals, rows), settings.box_weights), size)
+    scores = ops.pick(probs, rows, classes)
+    large = ops.large_enough(boxes, settings.min_size)
+    boxes, scores, classes = (ops.take(t, large) for t in (boxes, scores, classes))
+    keep = ops.batched_nms(boxes, scores, classes, nms_thresh)[:top_k]
+    return Candidates(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1)
+
+
+class RoISamples(NamedTuple):
+    """The RoIs that the heads are trained on, of all images. R sampled, P positive among them."""
+
+    rois: Tensor  # (R, 4)
+    roi_idx: Tensor  # (R,), int32, the image
+    labels: Tensor  # (R,), int32, 0 for background
+    positive: Tensor  # (P,), int32, rows of the above
+    positive_class: Tensor  # (P,), int32, labels without background: 0 …
+    deltas: Tensor  # (P, 4), what the positive ones should predict
+    masks: Tensor  # (P, M, M), float32, likewise
+
+
+class RoISampler:
+    """Chooses the RoIs to train on, and what they should predict.
+
+    Parameters
+    ----------
+    settings : HeadSettings
+        Thresholds and numbers.
+    mask_size : int
+        Side M of the mask targets.
+    """
+
+    def __init__(self, settings: HeadSettings, mask_size: int) -> None:
+        self.settings, self.mask_size = settings, mask_size
+        self.matcher = Matcher(settings.foreground_iou, settings.foreground_iou, rescue=False)
+        self.sampler = BalancedSampler(settings.batch_size, settings.positive_fraction)
+
+    def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoISamples:
+        """Draw from each image's proposals (n, 4) and its objects' own boxes."""
+        with lucid.no_grad():
+            parts = [self._of_image(i, p, t) for i, (p, t) in enumerate(zip(proposals, targets, strict=True))]
+            starts = [sum(p.rois.shape[0] for p in parts[:i]) for i in range(len(parts))]
+            shifted = [p._replace(positive=p.positive + start) for p, start in zip(parts, starts, strict=True)]
+            return RoISamples(*(ops.concat(field) for field in zip(*shifted, strict=True)))
+
+    def _of_image(self, image: int, proposals: Tensor, target: Target) -> RoISamples:
+        boxes = ops.concat([proposals, target.boxes])  # an object is found even if no proposal found it
+        matches = self.matcher(target.boxes, boxes)
+        positive, negative = self.sampler(matches)
+        objects = ops.take(matches, positive)  # (P,)
+        positive_boxes = ops.take(boxes, positive)
+        labels = ops.take(target.labels, objects)
+        return RoISamples(
+            rois=ops.concat([positive_boxes, ops.take(boxes, negative)]),
+            roi_idx=ops.full(positive.shape[0] + negative.shape[0], image, boxes),
+            labels=ops.concat([labels, ops.full(negative.shape[0], 0, boxes)]),
+            positive=ops.arange(positive.shape[0], boxes),
+            positive_class=labels - 1,
+            deltas=ops.encode_boxes(
+                ops.take(target.boxes, objects), positive_boxes, self.settings.box_weights
+            ),
+            masks=ops.mask_targets(target.masks, positive_boxes, objects, self.mask_size),
+        )

@@ -1,0 +1,323 @@
+"""Box arithmetic: area, IoU, clipping and the coding of boxes as deltas, with their gradients.
+
+Shapes: A, B boxes of two sets, R boxes of one set, K classes. A box is ``(x1, y1, x2, y2)`` in pixels,
+``x2`` and ``y2`` are edges: the width is ``x2 - x1``. Where a function has a kink, the gradient is
+torch's: ties of a minimum or maximum share it evenly, a clamp passes it on at its bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lucid import Tensor
+
+from ._operation import Array, Backward, Op, xp_of
+
+__all__ = ["box_area", "box_iou", "clip_boxes", "decode_boxes", "encode_boxes"]
+
+# A predicted side grows at most 62.5-fold (1000 / 16), so that exp() of a wild delta stays finite.
+_LOG_GROWTH_CAP = math.log(1000.0 / 16)
+
+
+# ------------------------------------------------------------------ area and IoU
+
+
+class _BoxArea(Op):
+    def cpu(self, boxes: Array) -> tuple[Array, Backward]:
+        xp = xp_of(boxes)
+        w, h = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+
+        def backward(grad: Array) -> tuple[Array]:
+            along_x, along_y = grad * h, grad * w
+            return (xp.stack([-along_x, -along_y, along_x, along_y], axis=-1),)
+
+        return w * h, backward
+
+    gpu = cpu
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Return the area of each box.
+
+    Parameters
+    ----------
+    boxes : Tensor of shape (..., 4), float
+        ``(x1, y1, x2, y2)`` in pixels.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        Square pixels; negative where exactly one pair of corners is swapped.
+    """
+    check_boxes("boxes", boxes)
+    return _BoxArea()(boxes)
+
+
+class _BoxIoU(Op):
+    def cpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
+        xp = xp_of(a)
+        a_side, b_side = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]  # (A, 2), (B, 2)
+        overlap = xp.minimum(a[:, None, 2:], b[:, 2:]) - xp.maximum(a[:, None, :2], b[:, :2])  # (A, B, 2)
+        shared = xp.maximum(overlap, 0)
+        inter = shared[..., 0] * shared[..., 1]  # (A, B)
+        union = (a_side[:, 0] * a_side[:, 1])[:, None] + b_side[:, 0] * b_side[:, 1] - inter
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN on purpose
+            iou = inter / union
+
+        def backward(grad: Array) -> tuple[Array | None, Array | None]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                by_union = grad / union
+                by_area = -by_union * iou  # (A, B)
+                by_inter = by_union - by_area
+            # How the overlap's sides follow the corners, whichever of the two boxes has them.
+            by_side = by_inter[..., None] * shared[..., ::-1] * (overlap >= 0)  # (A, B, 2)
+
+            def corners(own: Array, other: Array, side: Array, axis: int) -> Array:
+                low = (by_side * _share(xp, own[..., :2] - other[..., :2])).sum(axis=axis)
+                high = (by_side * _share(xp, other[..., 2:] - own[..., 2:])).sum(axis=axis)
+                by_own_side = by_area.sum(axis=axis)[:, None] * side[:, ::-1]  # d area / d side = other side
+                return xp.concatenate([-low - by_own_side, high + by_own_side], axis=-1)
+
+            return (
+                corners(a[:, None], b, a_side, 1) if self.needs[0] else None,
+                corners(b, a[:, None], b_side, 0) if self.needs[1] else None,
+            )
+
+        return iou, backward
+
+    gpu = cpu
+
+
+def _share(xp: Any, lead: Array) -> Array:
+    """Return which part of the gradient of a maximum goes to the one that leads by ``lead``."""
+    return (xp.sign(lead) + 1) * 0.5
+
+
+def box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the intersection over union of every box in ``a`` with every box in ``b``.
+
+    Parameters
+    ----------
+    a : Tensor of shape (A, 4), float
+    b : Tensor of shape (B, 4), float
+        ``(x1, y1, x2, y2)`` in pixels of the same image.
+
+    Returns
+    -------
+    Tensor of shape (A, B)
+        0 … 1; NaN, as in torchvision, where both boxes have no area (0/0).
+    """
+    check_boxes("a", a, ndim=2)
+    check_boxes("b", b, ndim=2)
+    return _BoxIoU()(a, b)
+
+
+# ------------------------------------------------------------------ clipping
+
+
+class _ClipBoxes(Op):
+    def __init__(self, size: tuple[float, float]) -> None:
+        super().__init__()
+        self.size = size
+
+    def cpu(self, boxes: Array) -> tuple[Array, Backward]:
+        xp = xp_of(boxes)
+        height, width = self.size
+        high = xp.array([width, height, width, height], dtype=boxes.dtype)
+
+        def backward(grad: Array) -> tuple[Array]:
+            return (grad * ((boxes >= 0) & (boxes <= high)),)
+
+        return xp.minimum(xp.maximum(boxes, 0), high), backward
+
+    gpu = cpu
+
+
+def clip_boxes(boxes: Tensor, size: tuple[float, float]) -> Tensor:
+    """Return the boxes with every corner moved into the image.
+
+    Parameters
+    ----------
+    boxes : Tensor of shape (..., 4), float
+        ``(x1, y1, x2, y2)`` in pixels. A box outside the image becomes one without area on its edge.
+    size : (height, width)
+        Of the image, in pixels.
+
+    Returns
+    -------
+    Tensor of shape (..., 4)
+        ``0 <= x <= width`` and ``0 <= y <= height``.
+    """
+    check_boxes("boxes", boxes)
+    if len(size) != 2 or min(size) < 0:
+        raise ValueError(f"size is (height, width) of the image in pixels, got {size}.")
+    return _ClipBoxes((float(size[0]), float(size[1])))(boxes)
+
+
+# ------------------------------------------------------------------ boxes as deltas
+
+
+class _BoxCoder(Op):
+    def __init__(self, weights: tuple[float, ...]) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def _weights(self, like: Array) -> tuple[Array, Array]:
+        """Return the weights of the centre (dx, dy) and of the sides (dw, dh)."""
+        weights = xp_of(like).array(self.weights, dtype=like.dtype)
+        return weights[:2], weights[2:]
+
+
+class _EncodeBoxes(_BoxCoder):
+    def cpu(self, reference: Array, boxes: Array) -> tuple[Array, Backward]:
+        xp = xp_of(boxes)
+        by_centre, by_side = self._weights(boxes)
+        side, reference_side = boxes[:, 2:] - boxes[:, :2], reference[:, 2:] - reference[:, :2]
+        centre = boxes[:, :2] + 0.5 * side
+        reference_centre = reference[:, :2] + 0.5 * reference_side
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a box without area: inf or NaN
+            shift = by_centre * (reference_centre - centre) / side  # (R, 2)
+            deltas = xp.concatenate([shift, by_side * xp.log(reference_side / side)], axis=1)
+
+        def backward(grad: Array) -> tuple[Array | None, Array | None]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                to_centre = 0.5 * grad[:, :2] * by_centre / side
+                to_log = grad[:, 2:] * by_side
+                to_reference_side = to_log / reference_side
+                to_side = -(to_log + grad[:, :2] * shift) / side
+            return (
+                _to_corners(xp, to_centre, to_reference_side) if self.needs[0] else None,
+                _to_corners(xp, -to_centre, to_side) if self.needs[1] else None,
+            )
+
+        return deltas, backward
+
+    gpu = cpu
+
+
+def _to_corners(xp: Any, half_centre: Array, side: Array) -> Array:
+    """Turn half the gradient of the centre, and that of the sides, into that of the corners."""
+    return xp.concatenate([half_centre - side, half_centre + side], axis=-1)
+
+
+def encode_boxes(
+    reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+) -> Tensor:
+    """Return the deltas that lead from ``boxes`` to ``reference``: the inverse of :func:`decode_boxes`.
+
+    Parameters
+    ----------
+    reference : Tensor of shape (R, 4), float
+        Where to, ground truth; ``(x1, y1, x2, y2)`` in pixels.
+    boxes : Tensor of shape (R, 4), float
+        Where from, anchors or proposals.
+    weights : four numbers
+        Factors of dx, dy, dw, dh: (1, 1, 1, 1) in the RPN, (10, 10, 5, 5) in the box head.
+
+    Returns
+    -------
+    Tensor of shape (R, 4)
+        ``(dx, dy, dw, dh)``: the shift of the centre in sides of the box, and the logarithm of the growth
+        of the sides. Infinite or NaN for boxes without area.
+
+    References
+    ----------
+    Girshick et al., Rich feature hierarchies for accurate object detection, 2014, appendix C.
+    """
+    check_boxes("reference", reference, ndim=2)
+    check_boxes("boxes", boxes, ndim=2)
+    if reference.shape != boxes.shape:
+        raise ValueError(
+            f"reference and boxes go together row by row, got shapes {reference.shape} and {boxes.shape}."
+        )
+    return _EncodeBoxes(_coder_weights(weights))(reference, boxes)
+
+
+class _DecodeBoxes(_BoxCoder):
+    def cpu(self, deltas: Array, boxes: Array) -> tuple[Array, Backward]:
+        xp = xp_of(boxes)
+        by_centre, by_side = self._weights(boxes)
+        rows = boxes.reshape(boxes.shape[0], *(1,) * (deltas.ndim - 2), 4)  # (R, 4) or (R, 1, 4)
+        side = rows[..., 2:] - rows[..., :2]
+        centre = rows[..., :2] + 0.5 * side
+        shift = deltas[..., :2] / by_centre  # (R, 2) or (R, K, 2)
+        log_growth = deltas[..., 2:] / by_side
+        growth = xp.exp(xp.minimum(log_growth, _LOG_GROWTH_CAP))
+        new_centre, half = shift * side + centre, 0.5 * (growth * side)
+
+        def backward(grad: Array) -> tuple[Array | None, Array | None]:
+            to_centre = grad[..., :2] + grad[..., 2:]
+            to_new_side = 0.5 * (grad[..., 2:] - grad[..., :2])
+            to_deltas = to_boxes = None
+            if self.needs[0]:
+                to_log = to_new_side * (growth * side) / by_side * (log_growth <= _LOG_GROWTH_CAP)
+                to_deltas = xp.concatenate([to_centre * side / by_centre, to_log], axis=-1)
+            if self.needs[1]:
+                to_side = to_centre * shift + to_new_side * growth
+                to_boxes = _to_corners(xp, 0.5 * to_centre, to_side)
+                to_boxes = to_boxes if to_boxes.ndim == 2 else to_boxes.sum(axis=1)
+            return to_deltas, to_boxes
+
+        return xp.concatenate([new_centre - half, new_centre + half], axis=-1), backward
+
+    gpu = cpu
+
+
+def decode_boxes(deltas: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
+    """Return the boxes that ``deltas`` make of ``boxes``.
+
+    Parameters
+    ----------
+    deltas : Tensor of shape (R, 4) or (R, K, 4), float
+        ``(dx, dy, dw, dh)``, see :func:`encode_boxes`; K sets for each box. After division by their weight,
+        dw and dh count as log(1000 / 16) at most.
+    boxes : Tensor of shape (R, 4), float
+        Anchors or proposals, ``(x1, y1, x2, y2)`` in pixels.
+    weights : four numbers
+        Factors of dx, dy, dw, dh: (1, 1, 1, 1) in the RPN, (10, 10, 5, 5) in the box head.
+
+    Returns
+    -------
+    Tensor of the shape of ``deltas``
+        ``(x1, y1, x2, y2)``, not clipped.
+    """
+    check_boxes("deltas", deltas)
+    check_boxes("boxes", boxes, ndim=2)
+    if deltas.ndim not in (2, 3) or deltas.shape[0] != boxes.shape[0]:
+        raise ValueError(
+            f"deltas has shape {deltas.shape}, but (R, 4) or (R, K, 4) with R = {boxes.shape[0]} boxes is wanted."
+        )
+    return _DecodeBoxes(_coder_weights(weights))(deltas, boxes)
+
+
+# ------------------------------------------------------------------ checks
+
+
+def _coder_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    if len(weights) != 4 or not min(weights) > 0:
+        raise ValueError(f"weights are four positive numbers, for dx, dy, dw and dh, got {weights}.")
+    return tuple(float(w) for w in weights)
+
+
+def check_boxes(name: str, boxes: Tensor, ndim: int | None = None) -> None:
+    """Raise unless ``boxes`` is a float tensor with four numbers in a row (and ``ndim`` axes)."""
+    wanted = "(R, 4)" if ndim == 2 else "(..., 4)"
+    if not isinstance(boxes, Tensor):
+        raise TypeError(f"{name} is a Lucid tensor of shape {wanted}, got {type(boxes).__name__}.")
+    if boxes.ndim < 1 or boxes.shape[-1] != 4 or ndim not in (None, boxes.ndim):
+        raise ValueError(f"{name} has shape {tuple(boxes.shape)}, but {wanted} is wanted.")
+    if "float" not in str(boxes.data.dtype):
+        raise TypeError(f"{name} is {boxes.data.dtype}, but boxes are float32: integers have no gradient.")
+
+
+def check_index(name: str, index: Tensor, rows: int) -> None:
+    """Raise unless ``index`` is an integer tensor of shape ``(rows,)``."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"{name} is a Lucid tensor of shape ({rows},), got {type(index).__name__}.")
+    if tuple(index.shape) != (rows,):
+        raise ValueError(f"{name} has shape {tuple(index.shape)}, but ({rows},) is wanted, one for each box.")
+    if "int" not in str(index.data.dtype):
+        raise TypeError(f"{name} is {index.data.dtype}, but an integer for each box is wanted.")

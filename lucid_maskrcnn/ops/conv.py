@@ -1,0 +1,400 @@
+"""Convolutions on channels-last memory, with bias, residual and ReLU fused.
+
+Shapes: N images, C input channels, O output channels, H × W input pixels, P × Q output pixels,
+k = kh · kw · C values under a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+from ._operation import Op
+from .layout import nchw, nhwc, over_rows, with_vjp
+
+__all__ = ["conv2d", "conv_transpose2d"]
+
+_BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
+
+
+class _Conv2d(Op):
+    """``relu(conv(x, weight · scale) + bias + residual)``."""
+
+    def __init__(self, stride: int, padding: int, relu: bool) -> None:
+        super().__init__()
+        self.stride, self.padding, self.relu = stride, padding, relu
+
+    def cpu(self, x: Any, weight: Any, bias: Any, scale: Any, residual: Any) -> Any:
+        x = nhwc(x)
+        kernel = weight.shape[2:]
+        matrix = _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
+        out = _correlate(
+            x,
+            matrix,
+            kernel,
+            self.stride,
+            self.padding,
+            bias=bias,
+            residual=None if residual is None else nhwc(residual),
+            relu=self.relu,
+        )
+
+        def backward(grad: np.ndarray) -> tuple[Any, ...]:
+            grad = nhwc(grad)
+            grad = grad * (out > 0) if self.relu else grad
+            grad_x = grad_w = grad_b = grad_r = None
+            if self.needs[0]:
+                grad_x = nchw(_grad_input(grad, matrix, kernel, self.stride, self.padding, x.shape))
+            if self.needs[1]:
+                grad_matrix = _grad_weight(x, grad, kernel, self.stride, self.padding)
+                shape = (*kernel, weight.shape[1], weight.shape[0])
+                grad_w = np.ascontiguousarray(grad_matrix.reshape(shape).transpose(3, 2, 0, 1))
+                if scale is not None:
+                    grad_w *= scale[:, None, None, None]
+            if self.needs[2]:
+                grad_b = _sum_pixels(grad)
+            if self.needs[4]:
+                grad_r = nchw(grad if self.relu else grad.copy())
+            return grad_x, grad_w, grad_b, None, grad_r
+
+        return nchw(out), backward
+
+    def gpu(self, x: Any, weight: Any, bias: Any, scale: Any, residual: Any) -> Any:
+        given = [a for a in (x, weight, bias, residual) if a is not None]
+
+        def run(*arrays: mx.array) -> mx.array:
+            rest = iter(arrays)
+            pixels, filters = nhwc(next(rest)), next(rest)
+            if scale is not None:
+                filters = filters * scale[:, None, None, None]
+            out = mx.conv2d(pixels, filters.transpose(0, 2, 3, 1), stride=self.stride, padding=self.padding)
+            if bias is not None:
+                out = out + next(rest)
+            if residual is not None:
+                out = out + nhwc(next(rest))
+            return nchw(mx.maximum(out, 0) if self.relu else out)
+
+        if x.size == 0:
+            return _empty_gpu(run, x, weight, bias, residual, stride=self.stride, padding=self.padding)
+        out, vjp = with_vjp(run, *given)
+
+        def backward(grad: mx.array) -> tuple[Any, ...]:
+            grads = iter(vjp(grad))
+            grad_x, grad_w = next(grads), next(grads)
+            grad_b = None if bias is None else next(grads)
+            return grad_x, grad_w, grad_b, None, None if residual is None else next(grads)
+
+        return out, backward
+
+
+def _empty_gpu(run: Any, x: Any, weight: Any, bias: Any, residual: Any, *, stride: int, padding: int) -> Any:
+    """No images: MLX's convolution has no gradient for them."""
+    n, _, h, w = x.shape
+    kh, kw = weight.shape[2:]
+    size = ((h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1)
+    out = mx.zeros((n, weight.shape[0], *size), dtype=x.dtype)
+    zeros = [None if a is None else mx.zeros(a.shape, dtype=a.dtype) for a in (x, weight, bias, None, residual)]
+    return out, lambda grad: zeros
+
+
+def _as_matrix(weight: np.ndarray) -> np.ndarray:
+    """(O, C, kh, kw) -> (kh · kw · C, O)."""
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(-1, weight.shape[0])
+
+
+def _out_size(size: tuple[int, int], kernel: tuple[int, int], stride: int, padding: int) -> tuple[int, int]:
+    height, width = ((n + 2 * padding - k) // stride + 1 for n, k in zip(size, kernel, strict=True))
+    return height, width
+
+
+def _correlate(
+    x: np.ndarray,
+    matrix: np.ndarray,
+    kernel: tuple[int, int],
+    stride: int,
+    padding: int,
+    *,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """Convolve ``x`` (N, H, W, C) with ``matrix`` (k, O): (N, P, Q, O)."""
+    size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
+    out = np.empty((x.shape[0], *size, matrix.shape[1]), np.result_type(x, matrix))
+    row_bias = None if bias is None else over_rows(bias, size[1])
+    for image, rows, columns in _columns(x, kernel, stride, padding, size):
+        block = out[image, rows]  # (p, Q, O)
+        np.matmul(columns, matrix, out=block.reshape(-1, matrix.shape[1]))
+        by_row = block.reshape(block.shape[0], -1)
+        if row_bias is not None:
+            by_row += row_bias
+        if residual is not None:
+            block += residual[image, rows]
+        if relu:
+            np.maximum(by_row, 0, out=by_row)
+    return out
+
+
+def _columns(
+    x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int, size: tuple[int, int]
+) -> Iterator[tuple[int, slice, np.ndarray]]:
+    """Yield (image, output rows, the (p · Q, k) values under the kernel), block after block.
+
+    The array yielded is overwritten by the next block.
+    """
+    (kh, kw), (height, width), channels = kernel, size, x.shape[3]
+    if height < 1 or width < 1:
+        return
+    per_row = width * kh * kw * channels
+    step = max(1, min(height, _BLOCK_VALUES // max(per_row, 1)))
+    blocks = [(n, slice(r, min(r + step, height))) for n in range(x.shape[0]) for r in range(0, height, step)]
+    if kernel == (1, 1) and padding == 0:
+        for n, rows in blocks:
+            taken = x[n, rows.start * stride : (rows.stop - 1) * stride + 1 : stride, : (width - 1) * stride + 1 : stride]
+            yield n, rows, taken.reshape(-1, channels)
+        return
+    # Rows of the input, padded left and right once for all blocks; above and below per block.
+    staged = np.zeros(((step - 1) * stride + kh, x.shape[2] + 2 * padding, channels), x.dtype)
+    columns = np.empty((step, width, kh, kw * channels), x.dtype)
+    of_row, of_pixel, of_value = staged.strides
+    windows = np.lib.stride_tricks.as_strided(
+        staged,
+        (step, width, kh, kw * channels),
+        (of_row * stride, of_pixel * stride, of_row, of_value),
+        writeable=False,
+    )
+    for n, rows in blocks:
+        count = rows.stop - rows.start
+        first = rows.start * stride - padding
+        last = first + (count - 1) * stride + kh
+        inside = slice(max(first, 0), max(min(last, x.shape[1]), 0))
+        staged[: inside.start - first] = 0
+        staged[inside.start - first : inside.stop - first, padding : padding + x.shape[2]] = x[n, inside]
+        staged[max(inside.stop - first, 0) : last - first] = 0
+        np.copyto(columns[:count], windows[:count])
+        yield n, rows, columns[:count].reshape(count * width, -1)
+
+
+def _grad_weight(
+    x: np.ndarray, grad: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
+) -> np.ndarray:
+    """Gradient of :func:`_correlate` with respect to its matrix: (k, O)."""
+    size, filters = (grad.shape[1], grad.shape[2]), grad.shape[3]
+    total = np.zeros((kernel[0] * kernel[1] * x.shape[3], filters), grad.dtype)
+    for image, rows, columns in _columns(x, kernel, stride, padding, size):
+        total += columns.T @ grad[image, rows].reshape(-1, filters)
+    return total
+
+
+def _grad_input(
+    grad: np.ndarray,
+    matrix: np.ndarray,
+    kernel: tuple[int, int],
+    stride: int,
+    padding: int,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Gradient of :func:`_correlate` with respect to ``x``: (N, H, W, C)."""
+    (kh, kw), filters = kernel, matrix.shape[1]
+    n, height, width, channels = shape
+    if stride == 1 and padding < min(kh, kw) and kh == kw:
+        # A convolution again, with the kernel turned round and its channels exchanged.
+        turned = matrix.reshape(kh, kw, channels, filters)[::-1, ::-1].transpose(0, 1, 3, 2)
+        return _correlate(grad, np.ascontiguousarray(turned).reshape(-1, channels), kernel, 1, kh - 1 - padding)
+    total = np.zeros((n, height + 2 * padding, width + 2 * padding, channels), grad.dtype)
+    rows, cols = (grad.shape[1] - 1) * stride + 1, (grad.shape[2] - 1) * stride + 1
+    if rows > 0 and cols > 0:
+        taps = matrix.reshape(kh, kw, channels, filters)
+        for y in range(kh):
+            for z in range(kw):
+                total[:, y : y + rows : stride, z : z + cols : stride] += grad @ taps[y, z].T
+    return np.ascontiguousarray(total[:, padding : padding + height, padding : padding + width])
+
+
+def _sum_pixels(grad: np.ndarray) -> np.ndarray:
+    """Sum (…, C) over all but the channels; as a product, which sums in blocks and keeps float32 exact enough."""
+    flat = grad.reshape(-1, grad.shape[-1])
+    return np.ones(flat.shape[0], grad.dtype) @ flat
+
+
+class _ConvTranspose2d(Op):
+    """``relu(conv_transpose(x, weight) + bias)``."""
+
+    def __init__(self, stride: int, relu: bool) -> None:
+        super().__init__()
+        self.stride, self.relu = stride, relu
+
+    def cpu(self, x: Any, weight: Any, bias: Any) -> Any:
+        x = nhwc(x)
+        n, height, width, channels = x.shape
+        _, filters, kh, kw = weight.shape
+        s = self.stride
+        matrix = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(channels, -1)  # (C, kh · kw · O)
+        out = _spread(x.reshape(-1, channels) @ matrix, (n, height, width), (kh, kw), s, filters)
+        if bias is not None:
+            out += bias
+        if self.relu:
+            np.maximum(out, 0, out=out)
+
+        def backward(grad: np.ndarray) -> tuple[Any, ...]:
+            grad = nhwc(grad)
+            grad = grad * (out > 0) if self.relu else grad
+            taps = _collect(grad, (n, height, width), (kh, kw), s)  # (N · H · W, kh · kw · O)
+            grad_x = nchw((taps @ matrix.T).reshape(x.shape)) if self.needs[0] else None
+            grad_w = None
+            if self.needs[1]:
+                grad_w = (x.reshape(-1, channels).T @ taps).reshape(channels, kh, kw, filters)
+                grad_w = np.ascontiguousarray(grad_w.transpose(0, 3, 1, 2))
+            return grad_x, grad_w, _sum_pixels(grad) if self.needs[2] else None
+
+        return nchw(out), backward
+
+    def gpu(self, x: Any, weight: Any, bias: Any) -> Any:
+        def run(*arrays: mx.array) -> mx.array:
+            filters = arrays[1].transpose(1, 2, 3, 0)  # (O, kh, kw, C)
+            out = mx.conv_transpose2d(nhwc(arrays[0]), filters, stride=self.stride)
+            if bias is not None:
+                out = out + arrays[2]
+            return nchw(mx.maximum(out, 0) if self.relu else out)
+
+        given = [a for a in (x, weight, bias) if a is not None]
+        if x.size == 0:
+            n, _, h, w = x.shape
+            _, filters, kh, kw = weight.shape
+            out = mx.zeros((n, filters, (h - 1) * self.stride + kh, (w - 1) * self.stride + kw), dtype=x.dtype)
+            return out, lambda grad: [None if a is None else mx.zeros(a.shape) for a in (x, weight, bias)]
+        out, vjp = with_vjp(run, *given)
+        return out, lambda grad: [*vjp(grad), None][:3]
+
+
+def _spread(
+    taps: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int, int], stride: int, filters: int
+) -> np.ndarray:
+    """Add each pixel's (kh, kw, O) patch into the enlarged image."""
+    (n, height, width), (kh, kw) = pixels, kernel
+    patches = taps.reshape(n, height, width, kh, kw, filters)
+    size = ((height - 1) * stride + kh, (width - 1) * stride + kw)
+    if kernel == (stride, stride):  # patches lie side by side
+        return np.ascontiguousarray(patches.transpose(0, 1, 3, 2, 4, 5)).reshape(n, *size, filters)
+    out = np.zeros((n, *size, filters), taps.dtype)
+    for y in range(kh):
+        for z in range(kw):
+            rows, cols = y + (height - 1) * stride + 1, z + (width - 1) * stride + 1
+            out[:, y:rows:stride, z:cols:stride] += patches[:, :, :, y, z]
+    return out
+
+
+def _collect(
+    image: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int, int], stride: int
+) -> np.ndarray:
+    """Take each pixel's (kh, kw, O) patch out of the enlarged image: the adjoint of :func:`_spread`."""
+    (n, height, width), (kh, kw), filters = pixels, kernel, image.shape[3]
+    patches = np.empty((n, height, width, kh, kw, filters), image.dtype)
+    for y in range(kh):
+        for z in range(kw):
+            rows, cols = y + (height - 1) * stride + 1, z + (width - 1) * stride + 1
+            patches[:, :, :, y, z] = image[:, y:rows:stride, z:cols:stride]
+    return patches.reshape(n * height * width, -1)
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    scale: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Convolve, then add bias and residual and apply ReLU, in one operator.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C, H, W)
+        Fastest as a channels-last view; another layout is copied once. ``N = 0`` is allowed.
+    weight : Tensor of shape (O, C, kh, kw)
+        The filters.
+    bias : Tensor of shape (O,), optional
+        Added to each output channel.
+    stride, padding : int
+        The same for both axes; the padding is zeros.
+    scale : Tensor of shape (O,), optional
+        Multiplies the filters: a frozen batch norm is a scale and a bias. It gets no gradient.
+    residual : Tensor of shape (N, O, P, Q), optional
+        Added before the ReLU: the shortcut of a residual block.
+    relu : bool
+        Whether negative results become 0.
+
+    Returns
+    -------
+    Tensor of shape (N, O, P, Q)
+        A channels-last view, ``P = (H + 2 · padding - kh) // stride + 1`` and Q likewise.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"conv2d takes x (N, C, H, W) and weight (O, C, kh, kw) with the same C, got {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}."
+        )
+    size = _out_size((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), stride, padding)
+    if min(size) < 1:
+        raise ValueError(
+            f"x of {x.shape[2]} × {x.shape[3]} pixels is smaller than the {weight.shape[2]} × {weight.shape[3]} "
+            f"kernel of conv2d with padding {padding}."
+        )
+    for name, vector in (("bias", bias), ("scale", scale)):
+        if vector is not None and tuple(vector.shape) != (weight.shape[0],):
+            raise ValueError(f"{name} must have shape ({weight.shape[0]},), got {tuple(vector.shape)}.")
+    if residual is not None and tuple(residual.shape) != (x.shape[0], weight.shape[0], *size):
+        raise ValueError(
+            f"residual must have the output's shape {(x.shape[0], weight.shape[0], *size)}, got {tuple(residual.shape)}."
+        )
+    return _Conv2d(stride, padding, relu)(x, weight, bias, scale, residual)
+
+
+def conv_transpose2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, relu: bool = False
+) -> Tensor:
+    """Convolve transposed (enlarge by ``stride``), add the bias and apply ReLU, in one operator.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C, H, W)
+        ``N = 0`` is allowed.
+    weight : Tensor of shape (C, O, kh, kw)
+        The filters, in the order that PyTorch stores them.
+    bias : Tensor of shape (O,), optional
+        Added to each output channel.
+    stride : int
+        Output pixels per input pixel.
+    relu : bool
+        Whether negative results become 0.
+
+    Returns
+    -------
+    Tensor of shape (N, O, (H - 1) · stride + kh, (W - 1) · stride + kw)
+        A channels-last view.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[0]:
+        raise ValueError(
+            f"conv_transpose2d takes x (N, C, H, W) and weight (C, O, kh, kw) with the same C, got {tuple(x.shape)} "
+            f"and {tuple(weight.shape)}."
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[1],):
+        raise ValueError(f"bias must have shape ({weight.shape[1]},), got {tuple(bias.shape)}.")
+    return _ConvTranspose2d(stride, relu)(x, weight, bias)

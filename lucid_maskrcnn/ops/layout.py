@@ -1,0 +1,43 @@
+"""Channels-last views: NCHW shapes over NHWC memory.
+
+Every operator on the hot path reads pixels as contiguous rows of channels, while users see the
+usual ``(N, C, H, W)``: a 4-D tensor is an NHWC array seen through a transpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+type Array = Any  # np.ndarray or mx.array
+
+
+def nhwc(array: Array) -> Array:
+    """Return the ``(N, C, H, W)`` array as contiguous ``(N, H, W, C)``: free for a channels-last view."""
+    turned = array.transpose(0, 2, 3, 1)
+    return turned if isinstance(array, mx.array) else np.ascontiguousarray(turned)
+
+
+def nchw(array: Array) -> Array:
+    """Return the ``(N, H, W, C)`` array seen as ``(N, C, H, W)``."""
+    return array.transpose(0, 3, 1, 2)
+
+
+def over_rows(vector: np.ndarray, width: int) -> np.ndarray:
+    """Repeat a per-channel ``vector`` for each of ``width`` pixels.
+
+    NumPy broadcasts ``(H, W · C) * (W · C,)`` several times faster than ``(H, W, C) * (C,)``,
+    whose inner loop is only C long.
+    """
+    return np.tile(vector, width)
+
+
+def with_vjp(function: Callable[..., mx.array], *arrays: mx.array) -> tuple[mx.array, Callable[[mx.array], list[mx.array]]]:
+    """Return ``function(*arrays)`` and its backward, both by MLX.
+
+    MLX is lazy: what the backward does not need of the forward is not computed again.
+    """
+    return function(*arrays), lambda grad: mx.vjp(function, list(arrays), [grad])[1]

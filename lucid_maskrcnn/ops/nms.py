@@ -1,0 +1,234 @@
+"""Non-maximum suppression: greedy and exact, in torchvision's arithmetic.
+
+Shapes: R boxes, K of them kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+from ._operation import Array, Op, xp_of
+from .boxes import check_boxes, check_index
+
+__all__ = ["batched_nms", "nms"]
+
+_BLOCK = 64  # candidates decided together, first among themselves and then against all the others
+_PAIRS = 1 << 15  # IoUs computed at a time, so that the temporaries stay in the cache
+_GPU_PAIRS = 1 << 24  # the same on gpu, to bound the memory
+_OFFSET_LIMIT = 1000  # boxes up to which torchvision shifts the classes apart instead of looping over them
+
+type Greedy = Callable[[Array, np.ndarray, float], np.ndarray]
+
+
+class _NMS(Op):
+    differentiable = False
+
+    def __init__(self, iou_thresh: float) -> None:
+        super().__init__()
+        self.iou_thresh = iou_thresh
+
+    def cpu(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        return _greedy_cpu(boxes, scores, self.iou_thresh).astype(np.int32)
+
+    def gpu(self, boxes: mx.array, scores: mx.array) -> mx.array:
+        return mx.array(_greedy_gpu(boxes, np.asarray(scores), self.iou_thresh).astype(np.int32))
+
+
+class _BatchedNMS(Op):
+    differentiable = False
+
+    def __init__(self, iou_thresh: float) -> None:
+        super().__init__()
+        self.iou_thresh = iou_thresh
+
+    def cpu(self, boxes: np.ndarray, scores: np.ndarray, idxs: np.ndarray) -> np.ndarray:
+        return _batched(_greedy_cpu, boxes, scores, idxs, self.iou_thresh)
+
+    def gpu(self, boxes: mx.array, scores: mx.array, idxs: mx.array) -> mx.array:
+        keep = _batched(_greedy_gpu, boxes, np.asarray(scores), np.asarray(idxs), self.iou_thresh)
+        return mx.array(keep)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
+    """Return which boxes stay when each kept box, best first, removes those that overlap it too much.
+
+    Parameters
+    ----------
+    boxes : Tensor of shape (R, 4), float
+        ``(x1, y1, x2, y2)`` in pixels.
+    scores : Tensor of shape (R,), float
+        Of two equal ones, the lower index comes first.
+    iou_thresh : float
+        A box goes if its IoU with a kept one is greater. An IoU of 0/0, between boxes without area, is not.
+
+    Returns
+    -------
+    Tensor of shape (K,), int32
+        Indices of the kept boxes by descending score.
+    """
+    _check(boxes, scores, iou_thresh)
+    return _NMS(float(iou_thresh))(boxes, scores)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresh: float) -> Tensor:
+    """Return which boxes stay when only boxes of the same class, or level, suppress each other.
+
+    As in torchvision, up to 1000 boxes are shifted apart by class in float32, which rounds them a little, and
+    go through one suppression; more go through one for each class as they are.
+
+    Parameters
+    ----------
+    boxes : Tensor of shape (R, 4), float
+        ``(x1, y1, x2, y2)`` in pixels.
+    scores : Tensor of shape (R,), float
+    idxs : Tensor of shape (R,), int
+        Class, or level, of each box.
+    iou_thresh : float
+        As in :func:`nms`.
+
+    Returns
+    -------
+    Tensor of shape (K,), int32
+        Indices of the kept boxes of all classes by descending score.
+    """
+    _check(boxes, scores, iou_thresh)
+    check_index("idxs", idxs, boxes.shape[0])
+    return _BatchedNMS(float(iou_thresh))(boxes, scores, idxs)
+
+
+def _check(boxes: Tensor, scores: Tensor, iou_thresh: float) -> None:
+    check_boxes("boxes", boxes, ndim=2)
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"scores is a Lucid tensor, got {type(scores).__name__}.")
+    if tuple(scores.shape) != (boxes.shape[0],):
+        raise ValueError(f"scores has shape {tuple(scores.shape)}, but one for each of {boxes.shape[0]} boxes is wanted.")
+    if not 0 <= iou_thresh <= 1:
+        raise ValueError(f"iou_thresh is an IoU between 0 and 1, got {iou_thresh}.")
+
+
+# ------------------------------------------------------------------ one suppression
+
+
+def _greedy_cpu(boxes: np.ndarray, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
+    """Decide a block of the best candidates at a time, and drop what it suppresses from the rest."""
+    order = _descending(scores)
+    thresh = _below(iou_thresh, boxes.dtype)
+    columns = np.ascontiguousarray(boxes[order].T)  # x1, y1, x2, y2
+    area = (columns[2] - columns[0]) * (columns[3] - columns[1])
+    columns = np.concatenate([columns, area[None]])
+    kept = [order[:0]]
+    while len(order):
+        block, rest = columns[:, :_BLOCK], columns[:, _BLOCK:]
+        chosen = _resolve(_overlaps(block, block, thresh))
+        kept.append(order[chosen])
+        living = ~_suppressed(block[:, chosen], rest, thresh)
+        columns, order = rest[:, living], order[_BLOCK:][living]
+    return np.concatenate(kept)
+
+
+def _suppressed(kept: np.ndarray, rest: np.ndarray, thresh: np.floating) -> np.ndarray:
+    """Return which of the columns ``rest`` overlap a column of ``kept``."""
+    suppressed = np.zeros(rest.shape[1], bool)
+    step = max(1, _PAIRS // max(1, rest.shape[1]))
+    for start in range(0, kept.shape[1], step):
+        suppressed |= _overlaps(kept[:, start : start + step], rest, thresh).any(axis=0)
+    return suppressed
+
+
+def _overlaps(a: np.ndarray, b: np.ndarray, thresh: np.floating) -> np.ndarray:
+    """Return whether the IoU of column i of ``a`` with column j of ``b`` is greater than ``thresh``."""
+    rows = a[:, :, None]
+    inter = np.minimum(rows[2], b[2])
+    inter -= np.maximum(rows[0], b[0])
+    height = np.minimum(rows[3], b[3])
+    height -= np.maximum(rows[1], b[1])
+    np.maximum(height, np.zeros_like(b[0]), out=height)  # twice as fast as with the scalar 0
+    inter *= height  # positive exactly where the boxes overlap
+    # A union is no smaller than either box: the division is left to the few pairs that can pass.
+    overlaps = inter > b[4] * (thresh * thresh.dtype.type(0.999))
+    i, j = np.divmod(np.flatnonzero(overlaps), b.shape[1])  # many times faster than a 2-D nonzero
+    shared = inter[i, j]
+    with np.errstate(invalid="ignore"):
+        overlaps[i, j] = shared / (a[4, i] + b[4, j] - shared) > thresh
+    return overlaps
+
+
+def _resolve(overlaps: np.ndarray) -> list[int]:
+    """Return the candidates that stay among themselves, best first; ``overlaps`` is a square bool matrix."""
+    # A row as one integer: an or of 64 candidates is then one step of the interpreter.
+    rows = [int.from_bytes(row, "little") for row in np.packbits(overlaps, axis=1, bitorder="little")]
+    chosen, suppressed = [], 0
+    for i, row in enumerate(rows):
+        if not suppressed >> i & 1:
+            chosen.append(i)
+            suppressed |= row
+    return chosen
+
+
+def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
+    """Compute all overlaps on the device; the greedy pass, a chain of decisions, runs on the host."""
+    order = _descending(scores)
+    num = len(order)
+    thresh = mx.array(_below(iou_thresh, np.float32))
+    suppressed = np.zeros(num, bool)
+    kept = []
+    ranked = boxes[mx.array(order)] if num else boxes
+    step = max(1, _GPU_PAIRS // max(1, num))
+    for start in range(0, num, step):
+        rows = np.asarray(_overlaps_gpu(ranked[start : start + step], ranked, thresh))  # (step, R)
+        for i, row in enumerate(rows, start):
+            if not suppressed[i]:
+                kept.append(i)
+                suppressed |= row
+    return order[kept] if kept else order[:0]
+
+
+def _overlaps_gpu(a: mx.array, b: mx.array, thresh: mx.array) -> mx.array:
+    a = a[:, None]
+    sides = mx.maximum(mx.minimum(a[..., 2:], b[:, 2:]) - mx.maximum(a[..., :2], b[:, :2]), 0)
+    inter = sides[..., 0] * sides[..., 1]
+    a_area, b_area = ((x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1]) for x in (a, b))
+    return inter / (a_area + b_area - inter) > thresh
+
+
+def _descending(scores: np.ndarray) -> np.ndarray:
+    """Return the order of descending scores: ties keep theirs, NaN comes first as in torch."""
+    return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1]
+
+
+def _below(thresh: float, dtype: Any) -> np.floating:
+    """Return the largest number of ``dtype`` that is not above ``thresh``.
+
+    torchvision compares the float32 IoU with the threshold as a double; rounded to nearest, 0.7
+    would become a float32 below itself and 0.3 one above.
+    """
+    rounded = np.dtype(dtype).type(thresh)
+    return rounded if float(rounded) <= thresh else np.nextafter(rounded, rounded.dtype.type(-1))
+
+
+# ------------------------------------------------------------------ one for each class
+
+
+def _batched(greedy: Greedy, boxes: Array, scores: np.ndarray, idxs: np.ndarray, iou_thresh: float) -> np.ndarray:
+    if len(scores) <= _OFFSET_LIMIT:
+        return greedy(_apart(boxes, idxs), scores, iou_thresh).astype(np.int32)
+    keep = np.zeros(len(scores), bool)
+    for one in np.unique(idxs):
+        (members,) = np.nonzero(idxs == one)
+        own = boxes[xp_of(boxes).array(members)]
+        keep[members[greedy(own, scores[members], iou_thresh)]] = True
+    (kept,) = np.nonzero(keep)
+    return kept[_descending(scores[kept])].astype(np.int32)
+
+
+def _apart(boxes: Array, idxs: np.ndarray) -> Array:
+    """Shift the boxes of each class to where no other class is, rounding as torchvision does."""
+    on_host = np.asarray(boxes)
+    offset = idxs.astype(on_host.dtype) * (on_host.max(initial=-np.inf) + 1)
+    shifted = on_host + offset[:, None]
+    return shifted if isinstance(boxes, np.ndarray) else mx.array(shifted)

@@ -1,0 +1,512 @@
+"""RoIAlign on one feature map or on a pyramid: torchvision's sampling as two small matrix products.
+
+Bilinear sampling and the mean over a bin's samples are linear and separable: along each axis a bin is a
+weighted sum of a few rows of the map, so that pooling an RoI is ``weights_y @ pixels @ weights_xᵀ`` for
+every channel, and its gradient the same with the weights transposed.
+
+Shapes: N images, C channels, R RoIs, L levels, P bins along an axis, S samples of a bin, K rows of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+from ._operation import Backward, Op
+from .boxes import check_boxes, check_index
+from .layout import nchw, nhwc
+
+__all__ = ["multiscale_roi_align", "roi_align", "roi_levels"]
+
+_SAMPLES = 1 << 18  # samples along an axis prepared at a time
+_GATHERED = 1 << 25  # numbers gathered at a time on gpu
+_MAX_CELLS = 1 << 20  # the longest RoI whose number of samples may follow its size
+_SLACK = 1.5  # rows read in one piece for each row needed; beyond, the needed ones are gathered
+
+
+# ------------------------------------------------------------------ what to read, with which weights
+
+
+class Axis(NamedTuple):
+    """What some RoIs read along one axis of their maps; row ``k`` may be padding, with weight 0."""
+
+    rows: np.ndarray  # (R, K) int, ascending, inside the map
+    num: np.ndarray  # (R,) int, rows that count
+    solid: np.ndarray  # (R,) bool: the rows follow each other without a gap
+    weights: np.ndarray  # (R, P, K) float
+
+
+class Chunk(NamedTuple):
+    """Some of the RoIs and what they read."""
+
+    members: np.ndarray  # (R,) int, places among all RoIs
+    y: Axis
+    x: Axis
+
+
+class Grid(NamedTuple):
+    """How RoIs are cut into bins, and bins into samples."""
+
+    output_size: tuple[int, int]
+    sampling_ratio: int
+    aligned: bool
+
+
+def plan(rois: np.ndarray, sizes: np.ndarray, scales: np.ndarray, grid: Grid) -> list[Chunk]:
+    """Return what every RoI reads of its map; RoIs with like numbers of samples share a chunk.
+
+    Parameters
+    ----------
+    rois : ndarray of shape (R, 4), float
+        Pixels of the image; positions are computed in this dtype, in torchvision's order of operations.
+    sizes : ndarray of shape (R, 2), int
+        Height and width of the map of each RoI.
+    scales : ndarray of shape (R, 2)
+        Cells for each pixel, along y and x.
+    grid : Grid
+    """
+    axes = []
+    for axis, (low, high, bins) in enumerate(zip((1, 0), (3, 2), grid.output_size, strict=True)):
+        scale = scales[:, axis].astype(rois.dtype)
+        offset = rois.dtype.type(0.5 if grid.aligned else 0)
+        start = rois[:, low] * scale - offset
+        length = rois[:, high] * scale - offset - start
+        if not grid.aligned:
+            length = np.maximum(length, 1)
+        step = length / bins
+        axes.append((start, step, _num_samples(step, grid.sampling_ratio, "yx"[axis]), sizes[:, axis], bins))
+    samples = np.maximum(axes[0][2], axes[1][2])  # (R,)
+    order = np.argsort(samples, kind="stable")
+    chunks, start = [], 0
+    while start < len(order):
+        # Every RoI of a chunk gets room for as many samples as its last one, which has the most.
+        fits = (np.arange(1, len(order) - start + 1) * samples[order[start:]]) * max(grid.output_size) <= _SAMPLES
+        members = order[start : start + max(1, int(fits.sum()))]
+        y, x = (_read(*(part[members] for part in axis[:4]), axis[4]) for axis in axes)
+        chunks.append(Chunk(members, y, x))
+        start += len(members)
+    return chunks
+
+
+def _num_samples(step: np.ndarray, sampling_ratio: int, axis: str) -> np.ndarray:
+    if sampling_ratio > 0:
+        return np.full(len(step), sampling_ratio)
+    num = np.ceil(np.where(np.isnan(step), 1, step))  # NaN stays NaN in the positions
+    if num.max(initial=0) > _MAX_CELLS:
+        worst = int(num.argmax())
+        raise ValueError(
+            f"rois[{worst}] has bins of {num[worst]:.3g} cells along {axis}: with sampling_ratio=0 an RoI is sampled "
+            "once for each cell, so clip the boxes to the image first."
+        )
+    return np.maximum(num, 0).astype(np.int64)
+
+
+def _read(start: np.ndarray, step: np.ndarray, num: np.ndarray, size: np.ndarray, bins: int) -> Axis:
+    """Turn the samples of some RoIs along one axis into rows of the map and their weights."""
+    start, step, size = start[:, None, None], step[:, None, None], size[:, None, None]
+    n = np.maximum(num, 1)[:, None, None]
+    sample = np.arange(max(1, num.max()))
+    bin_start = start + np.arange(bins)[:, None].astype(start.dtype) * step
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinite RoIs give NaN and zero
+        position = bin_start + (sample + start.dtype.type(0.5)) * step / n.astype(start.dtype)  # (R, P, S)
+        outside = (position < -1) | (position > size) | (sample >= num[:, None, None])
+        position = np.maximum(position, 0)
+        cell = np.floor(position)
+        fraction = np.where(position >= size - 1, 0, position - cell)
+    low = np.fmin(np.fmax(cell, 0), size - 1).astype(np.int64)
+    share = np.where(outside, 0, 1 / n).astype(start.dtype)
+    index = np.stack([low, np.minimum(low + 1, size - 1)], axis=-1)  # (R, P, S, 2)
+    weight = np.stack([(1 - fraction) * share, fraction * share], axis=-1)
+    return _compact(index.reshape(len(num), bins, -1), weight.reshape(len(num), bins, -1))
+
+
+def _compact(index: np.ndarray, weight: np.ndarray) -> Axis:
+    """Give each row of the map that an RoI reads one column of its weights."""
+    count, bins, _ = index.shape
+    first = index.min(axis=(1, 2))
+    span = index.max(axis=(1, 2)) - first + 1
+    offset = (index - first[:, None, None]).reshape(count, -1)
+    touched = np.zeros((count, span.max()), bool)
+    touched[np.arange(count)[:, None], offset] = True
+    rank = touched.cumsum(axis=1) - 1  # of a row among those touched
+    needed = rank[:, -1] + 1
+    solid = span <= _SLACK * needed
+    column = np.where(solid[:, None], offset, np.take_along_axis(rank, offset, axis=1))
+    num = np.where(solid, span, needed)
+    width = int(num.max())
+    rows = first[:, None] + np.minimum(np.arange(width), span[:, None] - 1)
+    roi, row = np.nonzero(touched & ~solid[:, None])
+    rows[roi, rank[roi, row]] = first[roi] + row
+    place = (np.arange(count * bins).reshape(count, bins, 1) * width) + column.reshape(index.shape)
+    weights = np.bincount(place.ravel(), weight.ravel(), count * bins * width)
+    return Axis(rows, num, solid, weights.reshape(count, bins, width).astype(weight.dtype))
+
+
+class Window(NamedTuple):
+    """What one RoI reads."""
+
+    roi: int
+    y: slice
+    x: slice
+    cells: np.ndarray | None  # (Ky, Kx) places y · W + x, where rows or columns have gaps
+    weights_y: np.ndarray  # (P, Ky)
+    weights_x: np.ndarray  # (P, Kx)
+
+
+def windows(chunks: list[Chunk], widths: np.ndarray) -> Iterator[Window]:
+    """Yield what each RoI reads of its map; ``widths`` (R,) are those of the maps."""
+    for members, y, x in chunks:
+        solid = (y.solid & x.solid).tolist()
+        extents = zip(members.tolist(), y.num.tolist(), x.num.tolist(), y.rows[:, 0].tolist(), x.rows[:, 0].tolist())
+        for i, (roi, ky, kx, y0, x0) in enumerate(extents):
+            cells = None
+            if not solid[i]:
+                cells = y.rows[i, :ky, None] * widths[roi] + x.rows[i, :kx]
+            yield Window(
+                roi, slice(y0, y0 + ky), slice(x0, x0 + kx), cells, y.weights[i, :, :ky], x.weights[i, :, :kx]
+            )
+
+
+# ------------------------------------------------------------------ the operator
+
+
+class _RoIAlign(Op):
+    """Inputs: RoIs, their image and their level, then the maps."""
+
+    def __init__(self, scales: Sequence[tuple[float, float]], grid: Grid) -> None:
+        super().__init__()
+        self.scales = scales
+        self.grid = grid
+
+    def _plan(self, rois: np.ndarray, levels: np.ndarray, shapes: Sequence[Sequence[int]]) -> list[Chunk]:
+        sizes = np.array([shape[1:3] for shape in shapes])[levels]
+        return plan(rois, sizes, np.array(self.scales)[levels], self.grid)
+
+    def cpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[np.ndarray, Backward]:
+        maps = [nhwc(f) for f in features]
+        dtype, channels = maps[0].dtype, maps[0].shape[-1]
+        widths = np.array([m.shape[2] for m in maps])[levels]
+        chunks = [_as_dtype(chunk, dtype) for chunk in self._plan(rois, levels, [m.shape for m in maps])]
+        image, level = roi_idx.tolist(), levels.tolist()
+        bins_y, bins_x = self.grid.output_size
+        pooled = np.empty((len(rois), bins_y, bins_x, channels), dtype)
+        for window in windows(chunks, widths):
+            source = maps[level[window.roi]][image[window.roi]]
+            if window.cells is None:
+                pixels = source[window.y, window.x]  # (Ky, Kx, C), a view
+            else:
+                pixels = source.reshape(-1, channels).take(window.cells, axis=0)
+            ky, kx = pixels.shape[:2]
+            rows = np.matmul(window.weights_y, pixels.reshape(ky, kx * channels))
+            np.matmul(window.weights_x, rows.reshape(bins_y, kx, channels), out=pooled[window.roi])
+
+        def backward(grad: np.ndarray) -> list[np.ndarray | None]:
+            needs = self.needs[3:]
+            grads = [np.zeros(m.shape, dtype) if need else None for m, need in zip(maps, needs, strict=True)]
+            cotangent = nhwc(grad)
+            for window in windows(chunks, widths):
+                target = grads[level[window.roi]]
+                if target is None:
+                    continue
+                ky, kx = window.weights_y.shape[1], window.weights_x.shape[1]
+                rows = np.matmul(window.weights_x.T, cotangent[window.roi])  # (P, Kx, C)
+                pixels = np.matmul(window.weights_y.T, rows.reshape(bins_y, kx * channels))
+                if window.cells is None:
+                    target[image[window.roi], window.y, window.x] += pixels.reshape(ky, kx, channels)
+                else:  # no cell twice: += is safe
+                    target[image[window.roi]].reshape(-1, channels)[window.cells] += pixels.reshape(ky, kx, channels)
+            return [None, None, None, *(None if g is None else nchw(g) for g in grads)]
+
+        return nchw(pooled), backward
+
+    def gpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[mx.array, Backward]:
+        # RoIs are few numbers and which cells they read depends on them: that is decided on the host.
+        rois, roi_idx, levels = np.asarray(rois), np.asarray(roi_idx), np.asarray(levels)
+        maps = [nhwc(f) for f in features]
+        channels, dtype = maps[0].shape[-1], maps[0].dtype
+        shapes = [m.shape for m in maps]
+        ends = np.cumsum([n * h * w for n, h, w, _ in shapes])
+        base = np.array([0, *ends[:-1]])[levels] + roi_idx * np.array([h * w for _, h, w, _ in shapes])[levels]
+        widths = np.array([w for _, _, w, _ in shapes])[levels]
+        pieces = list(_gathers(self._plan(rois, levels, shapes), base, widths, channels))
+        bins_y, bins_x = self.grid.output_size
+        cells = mx.concatenate([m.reshape(-1, channels) for m in maps])  # (all N · H · W, C)
+        parts = [mx.zeros((0, bins_y, bins_x, channels), dtype)]
+        order = [piece.members for piece in pieces]
+        for piece in pieces:
+            parts.append(pool_gpu(cells, piece))
+        pooled = mx.concatenate(parts)
+        if order:
+            pooled = pooled[mx.array(np.argsort(np.concatenate(order)))]
+
+        def backward(grad: mx.array) -> list[mx.array | None]:
+            cotangent, total = nhwc(grad), mx.zeros(cells.shape, dtype)
+            for piece in pieces:
+                total = _scatter_gpu(total, piece, cotangent[mx.array(piece.members)])
+            grads = mx.split(total, ends[:-1].tolist())
+            return [None, None, None, *(nchw(g.reshape(shape)) for g, shape in zip(grads, shapes, strict=True))]
+
+        return nchw(pooled), backward
+
+
+def _as_dtype(chunk: Chunk, dtype: Any) -> Chunk:
+    y, x = (axis._replace(weights=axis.weights.astype(dtype, copy=False)) for axis in chunk[1:])
+    return Chunk(chunk.members, y, x)
+
+
+# ------------------------------------------------------------------ gathering on gpu
+
+
+class Gather(NamedTuple):
+    """Some RoIs of like size: which cells they read and with which weights."""
+
+    members: np.ndarray  # (R,)
+    cells: mx.array  # (R, Ky, Kx) int32, all inside the maps: MLX does not check
+    weights_y: mx.array  # (R, Py, Ky)
+    weights_x: mx.array  # (R, 1, Px, Kx)
+
+
+def _gathers(chunks: list[Chunk], base: np.ndarray, widths: np.ndarray, channels: int) -> Iterator[Gather]:
+    """Cut the chunks so that no gather takes more than a bounded memory."""
+    for members, y, x in chunks:
+        step = max(1, _GATHERED // max(1, y.rows.shape[1] * x.rows.shape[1] * channels))
+        for start in range(0, len(members), step):
+            part = slice(start, start + step)
+            own = members[part]
+            cells = base[own, None, None] + y.rows[part, :, None] * widths[own, None, None] + x.rows[part, None]
+            yield Gather(
+                own,
+                mx.array(cells.astype(np.int32)),
+                mx.array(y.weights[part].astype(np.float32)),
+                mx.array(x.weights[part, None].astype(np.float32)),
+            )
+
+
+def pool_gpu(cells: mx.array, piece: Gather) -> mx.array:
+    """Return the pooled RoIs (R, Py, Px, C) of the flattened maps ``cells`` (…, C)."""
+    num, ky, kx = piece.cells.shape
+    pixels = cells[piece.cells].astype(mx.float32)  # (R, Ky, Kx, C)
+    rows = piece.weights_y @ pixels.reshape(num, ky, -1)  # (R, Py, Kx · C)
+    return piece.weights_x @ rows.reshape(num, -1, kx, cells.shape[-1])
+
+
+def _scatter_gpu(total: mx.array, piece: Gather, grad: mx.array) -> mx.array:
+    """Add the gradient of the pooled RoIs (R, Py, Px, C) to that of the flattened maps."""
+    num, ky, kx = piece.cells.shape
+    rows = piece.weights_x.swapaxes(2, 3) @ grad  # (R, Py, Kx, C)
+    pixels = piece.weights_y.swapaxes(1, 2) @ rows.reshape(num, rows.shape[1], -1)  # (R, Ky, Kx · C)
+    return total.at[piece.cells.reshape(-1)].add(pixels.reshape(num * ky * kx, -1))
+
+
+# ------------------------------------------------------------------ public functions
+
+
+def roi_align(
+    features: Tensor,
+    rois: Tensor,
+    roi_idx: Tensor,
+    output_size: int | tuple[int, int],
+    spatial_scale: float | tuple[float, float],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> Tensor:
+    """Pool each RoI of a feature map into a grid of bins, by bilinear sampling.
+
+    Parameters
+    ----------
+    features : Tensor of shape (N, C, H, W), float
+        Fastest as a channels-last view; any layout works.
+    rois : Tensor of shape (R, 4), float
+        ``(x1, y1, x2, y2)`` in pixels of the image. ``R = 0`` gives ``(0, C, h, w)``.
+    roi_idx : Tensor of shape (R,), int
+        Which of the N images each RoI lies in.
+    output_size : int or (height, width)
+        Bins.
+    spatial_scale : float or (scale_y, scale_x)
+        Cells of the map for each pixel of the image: 1 / stride.
+    sampling_ratio : int
+        Samples of a bin along each axis; 0 takes one for each cell that a bin spans, rounded up.
+    aligned : bool
+        Whether positions are shifted by half a cell, as in detectron2. Without, as in torchvision's
+        models, an RoI counts as one cell wide at least.
+
+    Returns
+    -------
+    Tensor of shape (R, C, h, w)
+        With a gradient to ``features`` only. Samples more than a cell outside the map count as zero.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ``roi_idx`` names an image that is not there.
+
+    References
+    ----------
+    He et al., Mask R-CNN, 2017, section 3; torchvision 0.28 ``roi_align``.
+    """
+    if not isinstance(features, Tensor):
+        raise TypeError(f"features is a Lucid tensor of shape (N, C, H, W), got {type(features).__name__}.")
+    check_boxes("rois", rois, ndim=2)
+    levels = _zeros_like_index(rois)
+    grid = _grid(output_size, sampling_ratio, aligned)
+    return _pool([features], rois, roi_idx, levels, [_scale(spatial_scale)], grid)
+
+
+def multiscale_roi_align(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    roi_idx: Tensor,
+    levels: Tensor,
+    output_size: int | tuple[int, int],
+    spatial_scales: Sequence[float | tuple[float, float]],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> Tensor:
+    """Pool each RoI of its level of a feature pyramid: :func:`roi_align` of many maps in one step.
+
+    Parameters
+    ----------
+    features : sequence of L Tensors of shape (N, C, H, W), float
+        H and W differ between levels.
+    rois : Tensor of shape (R, 4), float
+    roi_idx : Tensor of shape (R,), int
+        As in :func:`roi_align`.
+    levels : Tensor of shape (R,), int
+        Which of the L maps each RoI is pooled from, see :func:`roi_levels`.
+    output_size : int or (height, width)
+    spatial_scales : sequence of L floats or pairs (scale_y, scale_x)
+        Cells for each pixel of the image, one entry for each level.
+    sampling_ratio : int
+    aligned : bool
+        As in :func:`roi_align`.
+
+    Returns
+    -------
+    Tensor of shape (R, C, h, w)
+        In the order of the RoIs. The gradient of a map that no RoI fell on is zero.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ``roi_idx`` or ``levels`` name an image or a map that is not there.
+    """
+    if not features or not all(isinstance(f, Tensor) for f in features):
+        kinds = [type(f).__name__ for f in features]
+        raise TypeError(f"features is a sequence of at least one Lucid tensor, one for each level, got {kinds}.")
+    if len(spatial_scales) != len(features):
+        raise ValueError(
+            f"spatial_scales has {len(spatial_scales)} entries, but one for each of {len(features)} levels is wanted."
+        )
+    check_boxes("rois", rois, ndim=2)
+    check_index("levels", levels, rois.shape[0])
+    grid = _grid(output_size, sampling_ratio, aligned)
+    return _pool(features, rois, roi_idx, levels, [_scale(s) for s in spatial_scales], grid)
+
+
+def _pool(
+    features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, levels: Tensor, scales: list, grid: Grid
+) -> Tensor:
+    shapes = [tuple(f.shape) for f in features]
+    for i, shape in enumerate(shapes):
+        if len(shape) != 4 or shape[:2] != shapes[0][:2] or 0 in shape[2:]:
+            alike = "" if i == 0 else f" with the N and C of features[0], {shapes[0]}"
+            raise ValueError(f"features[{i}] has shape {shape}, but (N, C, H, W){alike} is wanted, H and W positive.")
+    check_index("roi_idx", roi_idx, rois.shape[0])
+    check_range("roi_idx", roi_idx, shapes[0][0], "images")
+    check_range("levels", levels, len(features), "levels")
+    return _RoIAlign(scales, grid)(rois, roi_idx, levels, *features)
+
+
+def check_range(name: str, index: Tensor, stop: int, what: str) -> None:
+    """Raise unless all of ``index`` lies in ``[0, stop)``: MLX would read beyond its memory."""
+    values = np.asarray(index.data)
+    wrong = np.flatnonzero((values < 0) | (values >= stop))
+    if len(wrong):
+        raise ValueError(f"{name}[{wrong[0]}] is {values[wrong[0]]}, but there are {stop} {what}.")
+
+
+def _grid(output_size: int | tuple[int, int], sampling_ratio: int, aligned: bool) -> Grid:
+    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"output_size is a number of bins or (height, width), got {output_size}.")
+    if sampling_ratio < 0:
+        raise ValueError(f"sampling_ratio is a number of samples or 0, for as many as cells, got {sampling_ratio}.")
+    return Grid((int(size[0]), int(size[1])), int(sampling_ratio), bool(aligned))
+
+
+def _scale(spatial_scale: float | tuple[float, float]) -> tuple[float, float]:
+    pair = (spatial_scale, spatial_scale) if isinstance(spatial_scale, (int, float)) else tuple(spatial_scale)
+    if len(pair) != 2 or not min(pair) > 0:
+        raise ValueError(f"spatial_scale is a positive number or a pair (scale_y, scale_x), got {spatial_scale}.")
+    return float(pair[0]), float(pair[1])
+
+
+class _RoILevels(Op):
+    differentiable = False
+
+    def __init__(self, num_levels: int, canonical: tuple[float, int, int, float]) -> None:
+        super().__init__()
+        self.num_levels = num_levels
+        self.canonical = canonical
+
+    def cpu(self, rois: np.ndarray) -> np.ndarray:
+        size, level, finest, eps = self.canonical
+        with np.errstate(divide="ignore", invalid="ignore"):  # no area: minus infinity, the finest level
+            side = np.sqrt((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1]))
+            target = np.floor(level + np.log2(side / size) + rois.dtype.type(eps)) - finest
+        return np.fmin(np.fmax(target, 0), self.num_levels - 1).astype(np.int32)
+
+    def gpu(self, rois: mx.array) -> mx.array:
+        # On the host: a logarithm that is off by one bit sends a box of exactly 224 pixels elsewhere.
+        return mx.array(self._levels(np.asarray(rois)))
+
+    _levels = cpu
+
+
+def roi_levels(
+    rois: Tensor,
+    num_levels: int,
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+    finest_level: int = 2,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Return the level of the pyramid that each RoI is pooled from: ``⌊4 + log2(√area / 224)⌋``.
+
+    Parameters
+    ----------
+    rois : Tensor of shape (R, 4), float
+        ``(x1, y1, x2, y2)`` in pixels of the network's input.
+    num_levels : int
+        Levels there are; RoIs that would go beyond go to the last.
+    canonical_size : float
+        Side in pixels of the square that goes to ``canonical_level``, that of ImageNet's crops.
+    canonical_level : int
+    finest_level : int
+        Number of the first level: 2 for P2, of stride 4.
+    eps : float
+        Added to the logarithm, so that rounding does not send exact powers of two down.
+
+    Returns
+    -------
+    Tensor of shape (R,), int32
+        0 … ``num_levels - 1``, 0 the finest; 0 for RoIs without area.
+
+    References
+    ----------
+    Lin et al., Feature Pyramid Networks for Object Detection, 2017, equation 1; torchvision 0.28.
+    """
+    check_boxes("rois", rois, ndim=2)
+    if num_levels < 1:
+        raise ValueError(f"num_levels is at least 1, got {num_levels}.")
+    return _RoILevels(num_levels, (canonical_size, canonical_level, finest_level, eps))(rois)
+
+
+def _zeros_like_index(rois: Tensor) -> Tensor:
+    from ._operation import as_tensor
+
+    return as_tensor(np.zeros(rois.shape[0], np.int32), rois)

@@ -1,0 +1,62 @@
+"""Putting arrays into a module: all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import lucid.nn as nn
+import mlx.core as mx
+import numpy as np
+
+__all__ = ["assign"]
+
+
+def assign(
+    module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mapping[str, str] | None = None
+) -> None:
+    """Set every parameter and buffer of ``module``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it was if anything does not fit.
+    arrays : mapping of str to np.ndarray
+        One per entry of the module's ``state_dict``, floating, of the same shape. They are copied as float32.
+    names : mapping of str to str, optional
+        What to call an entry in messages, where the source has other names.
+
+    Raises
+    ------
+    ValueError
+        If entries are missing, unexpected, mis-shaped or not numbers; the message lists them.
+    """
+    own = module.state_dict(keep_vars=True)
+    called = names or {}
+    faults = []
+    missing, unexpected = own.keys() - arrays.keys(), arrays.keys() - own.keys()
+    if missing:
+        faults.append(f"missing: {_listed(called.get(n, n) for n in own if n in missing)}")
+    if unexpected:
+        faults.append(f"unexpected: {_listed(n for n in arrays if n in unexpected)}")
+    shared = {name: np.asarray(arrays[name]) for name in own if name in arrays}
+    shapes = [
+        f"{called.get(n, n)} has {a.shape}, wanted {tuple(own[n].shape)}"
+        for n, a in shared.items()
+        if a.shape != tuple(own[n].shape)
+    ]
+    if shapes:
+        faults.append(f"wrong shapes: {_listed(shapes)}")
+    strange = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if a.dtype.kind != "f"]
+    if strange:
+        faults.append(f"not floating point: {_listed(strange)}")
+    if faults:
+        raise ValueError(f"These weights do not fit the model; {'; '.join(faults)}.")
+    for name, array in shared.items():
+        copy = np.array(array, np.float32)
+        own[name].data = mx.array(copy) if own[name].is_gpu() else copy
+
+
+def _listed(items: Iterable[str], most: int = 12) -> str:
+    entries = list(items)
+    more = f" and {len(entries) - most} more" if len(entries) > most else ""
+    return ", ".join(entries[:most]) + more

@@ -1,0 +1,362 @@
+"""What predict returns: a mapping, a list of detections, and its other forms."""
+
+import json
+
+import lucid
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from lucid_maskrcnn.detections import Detections, _outer_rings
+from lucid_maskrcnn.ops.masks import paste_masks
+from lucid_maskrcnn.rle import decode_rle
+
+SIZE = (40, 60)
+NAMES = {1: "cat", 2: "dog & <bird>"}
+
+
+def make(n=4, device="cpu", **options):
+    """Detections with disc-shaped masks of n boxes of different sizes."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 25, (n, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(8, 15, (n, 2))], axis=1)
+    y, x = np.mgrid[-1:1:14j, -1:1:14j]
+    disc = 1 / (1 + np.exp(8 * (np.hypot(x, y) - 0.9)))
+    tensors = (
+        lucid.Tensor(array.astype(dtype)).to(device)
+        for array, dtype in (
+            (boxes, np.float32),
+            (np.linspace(0.9, 0.3, n), np.float32),
+            (np.arange(n) % 3 + 1, np.int32),
+            (np.broadcast_to(disc, (n, 14, 14)), np.float32),
+        )
+    )
+    return Detections(*tensors, SIZE, **{"categories": NAMES, **options})
+
+
+def arrays(found):
+    return {key: np.asarray(found[key].data) for key in found}
+
+
+# ------------------------------------------------------------------ the mapping
+
+
+@pytest.mark.parametrize("n", [0, 1, 4])
+def test_four_tensors_of_the_promised_types(device, n):
+    found = make(n, device)
+    assert list(found) == list(found.keys()) == ["boxes", "scores", "labels", "masks"]
+    types = {k: (v.shape, v.dtype) for k, v in arrays(found).items()}
+    assert types == {
+        "boxes": ((n, 4), np.float32),
+        "scores": ((n,), np.float32),
+        "labels": ((n,), np.int32),
+        "masks": ((n, *SIZE), np.bool_),
+    }
+    assert {t.device for t in found.values()} == {device}
+    assert all(found[key] is getattr(found, key) for key in found)
+    assert {k: v.shape for k, v in found.numpy().items()} == {k: shape for k, (shape, _) in types.items()}
+
+
+def test_arrays_and_lists_are_cast_at_the_door():
+    found = Detections([[1, 2, 3, 4]], [0.5], [1], np.ones((1, 2, 2)), SIZE)
+    assert {k: v.dtype for k, v in arrays(found).items()} == {
+        "boxes": np.float32,
+        "scores": np.float32,
+        "labels": np.int32,
+        "masks": np.bool_,
+    }
+
+
+def test_masks_are_pasted_once_and_only_when_asked_for(device):
+    found = make(4, device)
+    found.to_rle(), found.to_polygons(), found.to_coco(1), found[:2], repr(found)
+    assert found._masks is None
+    expected = paste_masks(found.mask_probs, found.boxes, SIZE, 0.5)
+    np.testing.assert_array_equal(found.numpy()["masks"], np.asarray(expected.data))
+    assert found.masks is found.masks
+
+
+def test_mask_thresh_moves_the_contour():
+    areas = [make(1, mask_thresh=t).numpy()["masks"].sum() for t in (0.2, 0.5, 0.8)]
+    assert areas[0] > areas[1] > areas[2] > 0
+
+
+def test_keys_and_length():
+    found = make(3)
+    assert len(found) == 3
+    assert make(0)["boxes"].shape == (0, 4)
+    assert not make(0)
+    assert "masks" in found
+    assert "areas" not in found
+    assert 0 not in found
+    assert found.get("areas") is None
+    with pytest.raises(KeyError, match="boxes, scores, labels, masks"):
+        found["areas"]
+
+
+def test_detections_compare_and_hash_by_identity():
+    found = make()
+    assert found == found  # noqa: PLR0124
+    assert found != make()
+    assert len({found, make()}) == 2
+
+
+# ------------------------------------------------------------------ the list
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (0, [0]),
+        (-1, [3]),
+        (np.int64(2), [2]),
+        (slice(None, 2), [0, 1]),
+        (slice(None, None, -1), [3, 2, 1, 0]),
+        (slice(9, 12), []),
+        ([], []),
+        ([3, 0, 0], [3, 0, 0]),
+        (np.array([1, -2]), [1, 2]),
+        (np.array([True, False, False, True]), [0, 3]),
+        ([False] * 4, []),
+    ],
+)
+def test_any_index_gives_detections(device, index, rows):
+    found = make(4, device, image=np.zeros((*SIZE, 3), np.uint8))
+    some = found[index]
+    assert type(some) is Detections
+    for key, values in arrays(found).items():
+        np.testing.assert_array_equal(arrays(some)[key], values[rows])
+    assert some.boxes.device == device
+    assert some.image_size == SIZE
+    assert some.categories == NAMES
+    assert some.image is found.image
+
+
+def test_tensors_index_on_their_device(device):
+    found = make(4, device)
+    assert len(found[found.scores > 0.6]) == 2
+    assert found[lucid.Tensor(np.array([2, 0], np.int32)).to(device)].labels.tolist() == [3, 1]
+    assert len(make(0, device)[make(0, device).scores > 0.5]) == 0
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        (4, IndexError, "there are 4 detections"),
+        ([0, -5], IndexError, "there are 4 detections"),
+        (np.ones(3, bool), ValueError, r"\(4,\), got \(3,\)"),
+        (True, ValueError, "one value a detection"),
+        (0.5, TypeError, "indexed by"),
+        ((0, 1, 2, 3.0), TypeError, "indexed by"),
+        (None, TypeError, "indexed by"),
+        (np.zeros((2, 2), int), TypeError, "indexed by"),
+    ],
+)
+def test_wrong_indices(index, error, message):
+    with pytest.raises(error, match=message):
+        make(4)[index]
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": np.zeros((2, 5))}, r"boxes must have shape \(2, 4\)"),
+        ({"boxes": np.float32(1)}, "boxes must have shape"),
+        ({"scores": np.zeros(3)}, r"scores must have shape \(2,\) beside 2 boxes, got \(3,\)"),
+        ({"labels": np.zeros((2, 1))}, "labels must have shape"),
+        ({"mask_probs": np.zeros((2, 28))}, "mask_probs must have shape"),
+        ({"mask_probs": np.zeros((2, 28, 14))}, "mask_probs must have shape"),
+        ({"image_size": 7}, "image_size"),
+        ({"image_size": (7, 8, 9)}, "image_size"),
+        ({"image_size": (0, 8)}, "at least one pixel"),
+        ({"mask_thresh": 1.5}, "mask_thresh"),
+        ({"mask_thresh": float("nan")}, "mask_thresh"),
+        ({"image": np.zeros((8, 7, 3), np.uint8)}, r"shape \(7, 8, 3\)"),
+        ({"image": np.zeros((7, 8, 3))}, "uint8"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    good = {
+        "boxes": np.zeros((2, 4)),
+        "scores": np.zeros(2),
+        "labels": np.ones(2),
+        "mask_probs": np.zeros((2, 28, 28)),
+        "image_size": (7, 8),
+    }
+    Detections(**good)
+    with pytest.raises(ValueError, match=message):
+        Detections(**{**good, **change})
+
+
+# ------------------------------------------------------------------ other forms
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_rle_is_the_masks(device, n):
+    found = make(n, device)
+    rles = found.to_rle()
+    assert len(rles) == n
+    masks = found.numpy()["masks"]
+    for rle, mask, again in zip(rles, masks, found.to_rle(), strict=True):
+        np.testing.assert_array_equal(decode_rle(rle), mask)
+        assert again == rle
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_coco_results_are_plain_and_load_in_pycocotools(tmp_path, device, n):
+    coco = pytest.importorskip("pycocotools.coco")
+    found = make(n, device)
+    results = found.to_coco(7)
+    assert json.loads(json.dumps(results)) == results
+    assert [r["category_id"] for r in results] == found.labels.tolist()
+    for result, box in zip(results, arrays(found)["boxes"].tolist(), strict=True):
+        x, y, w, h = result["bbox"]
+        np.testing.assert_allclose([x, y, x + w, y + h], box, rtol=1e-6)
+        assert {type(v) for v in (x, y, w, h, result["score"])} == {float}
+    if results:  # loadRes looks at the first
+        truth = coco.COCO()
+        truth.dataset = {
+            "images": [{"id": 7, "height": 40, "width": 60}],
+            "annotations": [],
+            "categories": [],
+        }
+        truth.createIndex()
+        loaded = truth.loadRes(results)
+        np.testing.assert_array_equal(
+            [loaded.annToMask(a) for a in loaded.loadAnns(loaded.getAnnIds())], found.numpy()["masks"]
+        )
+
+
+def test_json_holds_the_results(tmp_path):
+    found = make()
+    found.to_json(tmp_path / "a.json", 3)
+    found.to_json(str(tmp_path / "b.json"), 3)
+    assert json.loads((tmp_path / "a.json").read_text()) == found.to_coco(3)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "image_id"), [("a.json", {1, 2}), ("folder", 1), ("nowhere/a.json", 1)])
+def test_a_failed_write_leaves_everything_as_it_was(tmp_path, name, image_id):
+    (tmp_path / "a.json").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((TypeError, OSError)):
+        make().to_json(tmp_path / name, image_id)
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.json", "folder"]
+
+
+def test_json_is_written_through_a_link(tmp_path):
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    make().to_json(tmp_path / "link.json", 1)
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())
+
+
+# ------------------------------------------------------------------ polygons
+
+
+@pytest.mark.parametrize(
+    ("rows", "rings"),
+    [
+        (["00", "00"], []),
+        (["1"], [[0, 0, 1, 0, 1, 1, 0, 1]]),
+        (["011", "010"], [[1, 0, 3, 0, 3, 1, 2, 1, 2, 2, 1, 2]]),
+        (["10", "01"], [[0, 0, 1, 0, 1, 1, 0, 1], [1, 1, 2, 1, 2, 2, 1, 2]]),
+        (["01", "10"], [[1, 0, 2, 0, 2, 1, 1, 1], [0, 1, 1, 1, 1, 2, 0, 2]]),
+        (["111", "101", "111"], [[0, 0, 3, 0, 3, 3, 0, 3]]),
+        # The hole touches the outside at a corner, so it is a bay, and the ring goes round it.
+        (["1110", "1010", "1100"], [[0, 0, 3, 0, 3, 2, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2, 3, 0, 3]]),
+    ],
+)
+def test_polygons_by_hand(rows, rings):
+    mask = np.array([[c == "1" for c in row] for row in rows])
+    assert _outer_rings(mask) == rings
+
+
+def _filled(mask):
+    """Return the mask without holes: what the outside cannot reach, corners included."""
+    outside = np.pad(np.zeros_like(mask), 1, constant_values=True)
+    free = ~np.pad(mask, 1)
+    while True:
+        grown = np.pad(outside, 1)
+        h, w = outside.shape
+        grown = np.any([grown[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0) & free
+        if (grown == outside).all():
+            return ~outside[1:-1, 1:-1]
+        outside = grown
+
+
+@settings(max_examples=150, deadline=None)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_polygons_rasterise_to_the_mask_with_its_holes_filled(mask):
+    coco = pytest.importorskip("pycocotools.mask")
+    rings = _outer_rings(mask)
+    filled = _filled(mask)
+    areas = []
+    for ring in rings:
+        x, y = np.array(ring).reshape(-1, 2).T
+        areas.append((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
+    assert all(area > 0 for area in areas)  # clockwise, as y points down
+    if not rings:
+        assert not mask.any()
+        return
+    height, width = mask.shape
+    np.testing.assert_array_equal(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), filled)
+
+
+def test_polygons_of_detections(device):
+    found = make(4, device)
+    polygons = found.to_polygons()
+    assert polygons == [_outer_rings(mask) for mask in found.numpy()["masks"]]
+    assert make(0, device).to_polygons() == []
+    json.dumps(polygons)
+
+
+# ------------------------------------------------------------------ to look at
+
+
+def test_names_come_from_the_categories():
+    assert make(4).names == ["cat", "dog & <bird>", "class 3", "cat"]
+    assert make(2, categories=None).names == ["class 1", "class 2"]
+    assert make(0).names == []
+
+
+def test_repr_shows_count_size_and_the_first_rows(device):
+    text = repr(make(8, device))
+    assert text.startswith(f"Detections(8 in 40 × 60 pixels, on {device})")
+    assert "cat" in text
+    assert "0.900" in text
+    assert text.endswith("… 3 more")
+    assert repr(make(0)) == "Detections(0 in 40 × 60 pixels, on cpu)"
+    assert len({len(line) for line in repr(make(3)).splitlines()[1:]}) == 1
+
+
+def test_draw_needs_a_picture_of_the_right_size():
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    drawn = make().draw(picture)
+    assert isinstance(drawn, Image.Image)
+    assert drawn.size == (60, 40)
+    assert make(image=picture).draw(boxes=False).size == (60, 40)
+    with pytest.raises(ValueError, match="image must be given"):
+        make().draw()
+    with pytest.raises(ValueError, match="30 × 60 pixels"):
+        make().draw(picture[:30])
+
+
+@pytest.mark.parametrize("n", [0, 12])
+def test_notebooks_show_a_table_or_the_picture(n):
+    table = make(n)
+    assert table._repr_png_() is None
+    assert "<table>" in table._repr_html_()
+    assert ("… 2 more" in table._repr_html_()) == (n == 12)
+    assert "<bird>" not in table._repr_html_()
+    picture = make(n, image=np.zeros((*SIZE, 3), np.uint8))
+    assert picture._repr_png_().startswith(b"\x89PNG")
+    assert "data:image/png;base64," in picture._repr_html_()
