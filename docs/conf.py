@@ -26,3 +26,14 @@ maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"lucid_maskrcnn {release}"
 html_copy_source = False
+
+
+def skip_generated(
+    app: object, what: str, name: str, member: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out fields of named tuples: "Alias for field number 0" says less than their class does."""
+    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def setup(app: object) -> None:
+    app.connect("autodoc-skip-member", skip_generated)  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ from lucid_maskrcnn.rle import decode_rle
 from lucid_maskrcnn.settings import HeadSettings, ImageSettings, ProposalSettings
 from lucid_maskrcnn.training import EMA, SGD, clip_gradients, decay_groups
 from lucid_maskrcnn.transforms import load_image, prepare, resize_boxes, resize_masks, resized_size
+from lucid_maskrcnn.weights import save_weights
 
 # ------------------------------------------------------------------ settings
 
@@ -48,16 +49,16 @@ ARCHITECTURE = {
     "aspect_ratios": [0.5, 1.0, 2.0],
     "min_size": 640,
     "max_size": 1024,
+    "top_k": 400,  # an image has up to 375 nuclei
 }
 # Half of torchvision's proposals and RoIs: a crop has a few dozen nuclei, and the mask head, which sees every
 # positive RoI, is the dearest part of a step.
 TRAINING = {
-    "proposal_settings": ProposalSettings(pre_nms_top_n_train=1000, post_nms_top_n_train=1000),
-    "head_settings": HeadSettings(batch_size=256),
+    "proposals": ProposalSettings(pre_nms_top_n_train=1000, post_nms_top_n_train=1000),
+    "heads": HeadSettings(batch_size=256),
 }
 CATEGORIES = {1: "nucleus"}
 LICENCE = "CC0-1.0: trained on BBBC038v1, Broad Bioimage Benchmark Collection (Caicedo et al. 2019)"
-TOP_K = 400  # an image has up to 375 nuclei
 LOSSES = ("rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss", "mask_loss")
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -168,17 +169,17 @@ def make_batch(nuclei, args, settings, step):
 
 
 def evaluate(model, data_dir, split="val"):
-    """Return mask and box AP on a split, with at most 100 detections an image (COCO's figure) and 400."""
+    """Return mask and box AP on a split; COCO's limit of 100 detections would cut crowded images off."""
     annotations = json.loads((data_dir / f"instances_{split}.json").read_text())
     results, start = [], time.perf_counter()
     for image in annotations["images"]:
-        (found,) = model.predict([data_dir / "images" / image["file_name"]], top_k=TOP_K)
+        (found,) = model.predict(data_dir / "images" / image["file_name"])
         results += found.to_coco(image["id"])
     figures = {
         "split": split,
         "seconds_per_image": (time.perf_counter() - start) / len(annotations["images"]),
     }
-    for iou_type, limit in (("segm", 100), ("segm", TOP_K), ("bbox", TOP_K)):
+    for iou_type, limit in (("segm", 100), ("segm", 400), ("bbox", 400)):
         figures[f"{iou_type}@{limit}"] = coco_average_precision(
             annotations, results, iou_type=iou_type, max_detections=limit
         )
@@ -195,38 +196,26 @@ def show(figures):
 # ------------------------------------------------------------------ files
 
 
-def write_safetensors(path, arrays, metadata):
-    """Write a file that is there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(
-        arrays, partial, {key: v if isinstance(v, str) else json.dumps(v) for key, v in metadata.items()}
-    )
-    os.replace(partial, path)
-
-
-def read_safetensors(path):
-    with safe_open(path, "np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-
-
 def save_checkpoint(path, model, ema, optimizer, **numbers):
     """Write all that it takes to go on."""
     arrays = {f"model.{name}": array for name, array in model.state_dict().items()}
     arrays |= {f"ema.{name}": array for name, array in ema.state_dict().items()}
     momenta = optimizer.state_dict()["momenta"]
     arrays |= {f"momentum.{i}": v for i, v in enumerate(momenta) if v is not None}
-    write_safetensors(path, arrays, {**numbers, "ema_updates": ema.updates})
+    numbers["ema_updates"] = ema.updates
+    partial = path.with_suffix(".partial")  # so that the checkpoint is there whole, this one or the last
+    save_file(arrays, partial, {key: json.dumps(value) for key, value in numbers.items()})
+    os.replace(partial, path)
 
 
 def load_checkpoint(path, model, ema, optimizer):
     """Take over a checkpoint; return its numbers."""
-    arrays, metadata = read_safetensors(path)
     parts = {"model": {}, "ema": {}, "momentum": {}}
-    for name, array in arrays.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = array
-    numbers = {key: json.loads(value) for key, value in metadata.items()}
+    with safe_open(path, "np") as file:
+        numbers = {key: json.loads(value) for key, value in file.metadata().items()}
+        for name in file.keys():  # noqa: SIM118 - the file is no mapping
+            part, _, rest = name.partition(".")
+            parts[part][rest] = file.get_tensor(name)
     model.load_state_dict(parts["model"])
     ema.load_state_dict(parts["ema"], numbers["ema_updates"])
     state = optimizer.state_dict()
@@ -235,19 +224,9 @@ def load_checkpoint(path, model, ema, optimizer):
     return numbers
 
 
-def save_weights(path, state, **metadata):
-    """Write weights in half the size; what has one axis (norms, biases) stays float32."""
-    arrays = {name: a.astype(np.float16) if a.ndim > 1 else a for name, a in state.items()}
-    header = {"architecture": ARCHITECTURE, "categories": CATEGORIES, "licence": LICENCE}
-    write_safetensors(path, arrays, {**header, **metadata})
-
-
-def load_weights(path):
-    """Build the model that the header describes, with the file's weights."""
-    arrays, metadata = read_safetensors(path)
-    model = mask_rcnn_resnet_18_fpn(**json.loads(metadata["architecture"]))
-    model.load_state_dict({name: array.astype(np.float32) for name, array in arrays.items()})
-    return model
+def write_weights(model, path, header):
+    """Write weights in half precision, with what it takes to build their model."""
+    save_weights(model, path, arguments=ARCHITECTURE, categories=CATEGORIES, metadata=header, dtype="float16")
 
 
 # ------------------------------------------------------------------ training
@@ -325,10 +304,11 @@ def train(args):
     seconds = before + time.perf_counter() - start
     save_checkpoint(checkpoint, model, ema, optimizer, step=step, seconds=seconds)
     weights = args.out / "nuclei.safetensors"
-    save_weights(weights, ema.state_dict())  # at once: the evaluation takes minutes
-    figures = evaluate(load_weights(weights), args.data_dir)
-    training = {"steps": step, "minutes": round(seconds / 60, 1), "batch": args.batch, "crop": args.crop}
-    save_weights(weights, ema.state_dict(), figures=figures, training=training)
+    model.load_state_dict(ema.state_dict())
+    header = {"licence": LICENCE, "steps": str(step), "minutes": f"{seconds / 60:.1f}"}
+    write_weights(model, weights, header)  # at once: the evaluation takes minutes
+    figures = evaluate(mask_rcnn_resnet_18_fpn(weights=weights), args.data_dir)
+    write_weights(model, weights, {**header, "figures": json.dumps(figures)})
     show(figures)
     print(f"wrote {weights}, {weights.stat().st_size / 1e6:.1f} MB")
 
@@ -336,6 +316,6 @@ def train(args):
 if __name__ == "__main__":
     args = parser.parse_args()
     if args.evaluate_only:
-        show(evaluate(load_weights(args.evaluate_only), args.data_dir))
+        show(evaluate(mask_rcnn_resnet_18_fpn(weights=args.evaluate_only), args.data_dir))
     else:
         train(args)

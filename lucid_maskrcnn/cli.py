@@ -148,6 +148,8 @@ def _predict(args: argparse.Namespace) -> None:
 
     for path in args.images:
         load_image(path)  # a picture that cannot be read should not stop the run half way
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {str(args.out)!r} is a file, not a directory.")
     model = _load_model(args.weights, args.device)
     predict_files(
         model, args.images, args.out, score_thresh=args.score_thresh, max_detections=args.max_detections

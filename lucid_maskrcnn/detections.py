@@ -21,7 +21,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.ops._operation import as_tensor, host
 from lucid_maskrcnn.ops.masks import paste_masks
-from lucid_maskrcnn.rle import encode_rle
+from lucid_maskrcnn.rle import encode_rle, window
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -372,7 +372,8 @@ def _outer_rings(mask: np.ndarray) -> list[list[float]]:
     the horizontal sides connect the first with the second, the third with the fourth, and so on;
     in every column likewise the vertical sides. Hopping along them in turn walks round a ring.
     """
-    cells = np.pad(mask, 1).astype(np.int8)
+    rows, columns = window(mask)
+    cells = np.pad(mask[rows, columns], 1).astype(np.int8)
     nw, ne, sw, se = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
     touching = (nw == se) & (ne == sw) & (nw != ne)  # two pixels that meet at a corner: two corners there
     ys, xs = np.nonzero((nw ^ ne ^ sw ^ se).astype(bool) | touching)
@@ -386,7 +387,7 @@ def _outer_rings(mask: np.ndarray) -> list[list[float]]:
     along = np.empty_like(by_column)
     along[by_column] = by_column[np.arange(len(ys)) ^ 1]
 
-    points = np.stack([xs, ys], axis=1).tolist()
+    points = np.stack([xs + columns.start, ys + rows.start], axis=1).tolist()
     inside = se[ys, xs].astype(bool).tolist()
     hops = (across.tolist(), along.tolist())
     seen = [False] * len(points)

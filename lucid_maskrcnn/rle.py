@@ -86,18 +86,25 @@ def rle_area(rle: Mapping[str, Any]) -> int:
     return int(counts[1::2].sum())
 
 
+def window(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and the columns that a bool mask (H, W) needs; none for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 # ------------------------------------------------------------------ lengths
 
 
 def _run_lengths(pixels: np.ndarray) -> np.ndarray:
     """Return the lengths of the runs of a bool mask, zeros first: (R,) int64."""
     height = pixels.shape[0]
-    occupied = np.flatnonzero(pixels.any(axis=0))
     # Only the columns that hold something are transposed: objects are small, pictures are not.
-    first, stop = (occupied[0], occupied[-1] + 1) if occupied.size else (0, 0)
-    columns = np.zeros((stop - first) * height + 2, bool)  # a zero at either end
-    columns[1:-1] = pixels[:, first:stop].T.ravel()
-    changes = np.flatnonzero(columns[1:] != columns[:-1]) + first * height
+    _, used = window(pixels)
+    columns = np.zeros((used.stop - used.start) * height + 2, bool)  # a zero at either end
+    columns[1:-1] = pixels[:, used].T.ravel()
+    changes = np.flatnonzero(columns[1:] != columns[:-1]) + used.start * height
     lengths = np.diff(changes, prepend=0, append=pixels.size)
     # A mask that ends on a one ends without a run of zeros; an empty picture is one run of length 0.
     return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths

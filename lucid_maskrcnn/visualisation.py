@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.rle import window
 from lucid_maskrcnn.transforms import load_image
 
 if TYPE_CHECKING:
@@ -106,8 +107,15 @@ def _colour(number: int) -> Colour:
         0.08 + number * 0.6180339887
     ) % 1  # steps of the golden ratio come near an old hue as late as can be
     lightness = (0.56, 0.68, 0.48)[number % 3]
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    red, green, blue = (255 * part for part in colorsys.hls_to_rgb(hue, lightness, 0.95))
+    dim = max(0.0, 100 - _luma((red, green, blue)))  # pure blue would be lost on a dark picture
+    red, green, blue = (part + (255 - part) * dim / 255 for part in (red, green, blue))
+    return round(red), round(green), round(blue)
+
+
+def _luma(colour: tuple[float, float, float]) -> float:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 # ------------------------------------------------------------------ masks and boxes
@@ -119,14 +127,11 @@ def _draw_masks(
     canvas = np.array(picture)
     for i in reversed(range(len(found))):
         mask = found._mask(i)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not rows.size:
-            continue
-        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        inside = mask[window]
+        area = window(mask)
+        inside = mask[area]
         contour = inside & ~_eroded(inside, thickness)
         colour = np.array(colours[i], np.float32)
-        part = canvas[window]
+        part = canvas[area]
         part[inside] = (part[inside] * (1 - alpha) + colour * alpha).round().astype(np.uint8)
         part[contour] = colours[i]
     return Image.fromarray(canvas)
@@ -204,5 +209,4 @@ def _free_spot(
 
 def _ink(colour: Colour) -> Colour:
     """Return black or white, whichever is easier to read on ``colour``."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 130 else (255, 255, 255)
+    return (0, 0, 0) if _luma(colour) > 130 else (255, 255, 255)

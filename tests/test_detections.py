@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from lucid_maskrcnn.ops.masks import paste_masks
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections, _outer_rings
-from lucid_maskrcnn.ops.masks import paste_masks
 from lucid_maskrcnn.rle import decode_rle
 
 SIZE = (40, 60)
@@ -99,7 +99,7 @@ def test_keys_and_length():
 
 def test_detections_compare_and_hash_by_identity():
     found = make()
-    assert found == found  # noqa: PLR0124
+    assert found == found
     assert found != make()
     assert len({found, make()}) == 2
 

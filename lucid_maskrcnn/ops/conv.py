@@ -6,7 +6,6 @@ k = kh · kw · C values under a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -14,11 +13,13 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Op
+from ._parallel import for_each, num_threads, spans
 from .layout import nchw, nhwc, over_rows, with_vjp
 
 __all__ = ["conv2d", "conv_transpose2d"]
 
 _BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
+_PARTIAL_SUMS = 4  # of a weight gradient
 
 
 class _Conv2d(Op):
@@ -123,71 +124,103 @@ def _correlate(
     relu: bool = False,
 ) -> np.ndarray:
     """Convolve ``x`` (N, H, W, C) with ``matrix`` (k, O): (N, P, Q, O)."""
-    size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
-    out = np.empty((x.shape[0], *size, matrix.shape[1]), np.result_type(x, matrix))
-    row_bias = None if bias is None else over_rows(bias, size[1])
-    for image, rows, columns in _columns(x, kernel, stride, padding, size):
-        block = out[image, rows]  # (p, Q, O)
-        np.matmul(columns, matrix, out=block.reshape(-1, matrix.shape[1]))
-        by_row = block.reshape(block.shape[0], -1)
-        if row_bias is not None:
-            by_row += row_bias
-        if residual is not None:
-            block += residual[image, rows]
-        if relu:
-            np.maximum(by_row, 0, out=by_row)
+    columns = _Columns(x, kernel, stride, padding)
+    out = np.empty((x.shape[0], *columns.size, matrix.shape[1]), np.result_type(x, matrix))
+    row_bias = None if bias is None else over_rows(bias, columns.size[1])
+
+    def start() -> Any:
+        gather = columns.start()
+
+        def run(task: tuple[int, slice]) -> None:
+            block = out[task]  # (p, Q, O)
+            np.matmul(gather(*task), matrix, out=block.reshape(-1, matrix.shape[1]))
+            by_row = block.reshape(block.shape[0], -1)
+            if row_bias is not None:
+                by_row += row_bias
+            if residual is not None:
+                block += residual[task]
+            if relu:
+                np.maximum(by_row, 0, out=by_row)
+
+        return run
+
+    for_each(columns.tasks, start)
     return out
 
 
-def _columns(
-    x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int, size: tuple[int, int]
-) -> Iterator[tuple[int, slice, np.ndarray]]:
-    """Yield (image, output rows, the (p · Q, k) values under the kernel), block after block.
+class _Columns:
+    """The values under the kernel, block of output rows after block (im2col).
 
-    The array yielded is overwritten by the next block.
+    Attributes
+    ----------
+    size : (int, int)
+        P and Q.
+    tasks : list of (int, slice)
+        Image and output rows of each block.
     """
-    (kh, kw), (height, width), channels = kernel, size, x.shape[3]
-    if height < 1 or width < 1:
-        return
-    per_row = width * kh * kw * channels
-    step = max(1, min(height, _BLOCK_VALUES // max(per_row, 1)))
-    blocks = [(n, slice(r, min(r + step, height))) for n in range(x.shape[0]) for r in range(0, height, step)]
-    if kernel == (1, 1) and padding == 0:
-        for n, rows in blocks:
-            taken = x[n, rows.start * stride : (rows.stop - 1) * stride + 1 : stride, : (width - 1) * stride + 1 : stride]
-            yield n, rows, taken.reshape(-1, channels)
-        return
-    # Rows of the input, padded left and right once for all blocks; above and below per block.
-    staged = np.zeros(((step - 1) * stride + kh, x.shape[2] + 2 * padding, channels), x.dtype)
-    columns = np.empty((step, width, kh, kw * channels), x.dtype)
-    of_row, of_pixel, of_value = staged.strides
-    windows = np.lib.stride_tricks.as_strided(
-        staged,
-        (step, width, kh, kw * channels),
-        (of_row * stride, of_pixel * stride, of_row, of_value),
-        writeable=False,
-    )
-    for n, rows in blocks:
-        count = rows.stop - rows.start
-        first = rows.start * stride - padding
-        last = first + (count - 1) * stride + kh
-        inside = slice(max(first, 0), max(min(last, x.shape[1]), 0))
-        staged[: inside.start - first] = 0
-        staged[inside.start - first : inside.stop - first, padding : padding + x.shape[2]] = x[n, inside]
-        staged[max(inside.stop - first, 0) : last - first] = 0
-        np.copyto(columns[:count], windows[:count])
-        yield n, rows, columns[:count].reshape(count * width, -1)
+
+    def __init__(self, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int) -> None:
+        self.x, self.kernel, self.stride, self.padding = x, kernel, stride, padding
+        self.size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
+        per_row = self.size[1] * kernel[0] * kernel[1] * x.shape[3]
+        share = -(-x.shape[0] * self.size[0] // (2 * num_threads()))  # two blocks a thread at least
+        self.rows = max(1, min(self.size[0], share, _BLOCK_VALUES // max(per_row, 1)))
+        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in spans(self.size[0], self.rows)]
+
+    def start(self) -> Any:
+        """Return a function of a task that gives its (p · Q, k) values, in memory that the next call reuses."""
+        if self.kernel == (1, 1) and self.padding == 0:
+            return self._pixels
+        (kh, kw), s, p = self.kernel, self.stride, self.padding
+        width, channels = self.size[1], self.x.shape[3]
+        # Rows of the input between zeros left and right, and all windows on them as a view.
+        staged = np.zeros(((self.rows - 1) * s + kh, self.x.shape[2] + 2 * p, channels), self.x.dtype)
+        values = np.empty((self.rows, width, kh, kw * channels), self.x.dtype)
+        of_row, of_pixel, of_value = staged.strides
+        windows = np.lib.stride_tricks.as_strided(
+            staged, values.shape, (of_row * s, of_pixel * s, of_row, of_value), writeable=False
+        )
+
+        def gather(image: int, rows: slice) -> np.ndarray:
+            count = rows.stop - rows.start
+            first = rows.start * s - p
+            last = first + (count - 1) * s + kh
+            low, high = max(first, 0), max(min(last, self.x.shape[1]), 0)
+            staged[: low - first] = 0
+            staged[low - first : high - first, p : p + self.x.shape[2]] = self.x[image, low:high]
+            staged[max(high - first, 0) : last - first] = 0
+            np.copyto(values[:count], windows[:count])
+            return values[:count].reshape(count * width, -1)
+
+        return gather
+
+    def _pixels(self, image: int, rows: slice) -> np.ndarray:
+        s = self.stride
+        down, across = slice(rows.start * s, (rows.stop - 1) * s + 1, s), slice(0, (self.size[1] - 1) * s + 1, s)
+        return self.x[image, down, across].reshape(-1, self.x.shape[3])
 
 
 def _grad_weight(
     x: np.ndarray, grad: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
 ) -> np.ndarray:
     """Gradient of :func:`_correlate` with respect to its matrix: (k, O)."""
-    size, filters = (grad.shape[1], grad.shape[2]), grad.shape[3]
-    total = np.zeros((kernel[0] * kernel[1] * x.shape[3], filters), grad.dtype)
-    for image, rows, columns in _columns(x, kernel, stride, padding, size):
-        total += columns.T @ grad[image, rows].reshape(-1, filters)
-    return total
+    columns = _Columns(x, kernel, stride, padding)
+    filters = grad.shape[3]
+    # A fixed number of partial sums, whatever the number of threads: the result is always the same.
+    groups = [columns.tasks[i::_PARTIAL_SUMS] for i in range(min(_PARTIAL_SUMS, len(columns.tasks)))]
+    sums = np.zeros((len(groups), kernel[0] * kernel[1] * x.shape[3], filters), grad.dtype)
+
+    def start() -> Any:
+        gather = columns.start()
+
+        def run(group: int) -> None:
+            for task in groups[group]:
+                sums[group] += gather(*task).T @ grad[task].reshape(-1, filters)
+
+        return run
+
+    for_each(range(len(groups)), start)
+    return sums.sum(axis=0)
 
 
 def _grad_input(

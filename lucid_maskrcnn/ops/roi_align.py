@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from ._operation import Backward, Op
+from ._operation import Backward, Op, as_tensor
 from .boxes import check_boxes, check_index
 from .layout import nchw, nhwc
 
@@ -232,16 +232,9 @@ class _RoIAlign(Op):
         ends = np.cumsum([n * h * w for n, h, w, _ in shapes])
         base = np.array([0, *ends[:-1]])[levels] + roi_idx * np.array([h * w for _, h, w, _ in shapes])[levels]
         widths = np.array([w for _, _, w, _ in shapes])[levels]
-        pieces = list(_gathers(self._plan(rois, levels, shapes), base, widths, channels))
-        bins_y, bins_x = self.grid.output_size
+        pieces = list(gathers(self._plan(rois, levels, shapes), base, widths, channels))
         cells = mx.concatenate([m.reshape(-1, channels) for m in maps])  # (all N · H · W, C)
-        parts = [mx.zeros((0, bins_y, bins_x, channels), dtype)]
-        order = [piece.members for piece in pieces]
-        for piece in pieces:
-            parts.append(pool_gpu(cells, piece))
-        pooled = mx.concatenate(parts)
-        if order:
-            pooled = pooled[mx.array(np.argsort(np.concatenate(order)))]
+        pooled = pool_gpu(cells, pieces, self.grid)
 
         def backward(grad: mx.array) -> list[mx.array | None]:
             cotangent, total = nhwc(grad), mx.zeros(cells.shape, dtype)
@@ -270,7 +263,7 @@ class Gather(NamedTuple):
     weights_x: mx.array  # (R, 1, Px, Kx)
 
 
-def _gathers(chunks: list[Chunk], base: np.ndarray, widths: np.ndarray, channels: int) -> Iterator[Gather]:
+def gathers(chunks: list[Chunk], base: np.ndarray, widths: np.ndarray, channels: int) -> Iterator[Gather]:
     """Cut the chunks so that no gather takes more than a bounded memory."""
     for members, y, x in chunks:
         step = max(1, _GATHERED // max(1, y.rows.shape[1] * x.rows.shape[1] * channels))
@@ -286,20 +279,26 @@ def _gathers(chunks: list[Chunk], base: np.ndarray, widths: np.ndarray, channels
             )
 
 
-def pool_gpu(cells: mx.array, piece: Gather) -> mx.array:
-    """Return the pooled RoIs (R, Py, Px, C) of the flattened maps ``cells`` (…, C)."""
-    num, ky, kx = piece.cells.shape
-    pixels = cells[piece.cells].astype(mx.float32)  # (R, Ky, Kx, C)
-    rows = piece.weights_y @ pixels.reshape(num, ky, -1)  # (R, Py, Kx · C)
-    return piece.weights_x @ rows.reshape(num, -1, kx, cells.shape[-1])
+def pool_gpu(cells: mx.array, pieces: list[Gather], grid: Grid) -> mx.array:
+    """Return all RoIs, pooled (R, Py, Px, C) from the flattened maps ``cells`` (…, C), in their order."""
+    channels = cells.shape[-1]
+    parts, order = [mx.zeros((0, *grid.output_size, channels))], [np.zeros(0, int)]
+    for members, index, weights_y, weights_x in pieces:
+        num, ky, kx = index.shape
+        pixels = cells[index].astype(mx.float32)  # (R, Ky, Kx, C)
+        rows = weights_y @ pixels.reshape(num, ky, kx * channels)  # (R, Py, Kx · C)
+        parts.append(weights_x @ rows.reshape(num, grid.output_size[0], kx, channels))
+        order.append(members)
+    place = np.argsort(np.concatenate(order)).astype(np.int32)
+    return mx.take(mx.concatenate(parts), mx.array(place), axis=0)
 
 
 def _scatter_gpu(total: mx.array, piece: Gather, grad: mx.array) -> mx.array:
     """Add the gradient of the pooled RoIs (R, Py, Px, C) to that of the flattened maps."""
-    num, ky, kx = piece.cells.shape
+    (num, ky, kx), (bins_y, channels) = piece.cells.shape, (grad.shape[1], grad.shape[3])
     rows = piece.weights_x.swapaxes(2, 3) @ grad  # (R, Py, Kx, C)
-    pixels = piece.weights_y.swapaxes(1, 2) @ rows.reshape(num, rows.shape[1], -1)  # (R, Ky, Kx · C)
-    return total.at[piece.cells.reshape(-1)].add(pixels.reshape(num * ky * kx, -1))
+    pixels = piece.weights_y.swapaxes(1, 2) @ rows.reshape(num, bins_y, kx * channels)  # (R, Ky, Kx · C)
+    return total.at[piece.cells.reshape(num * ky * kx)].add(pixels.reshape(num * ky * kx, channels))
 
 
 # ------------------------------------------------------------------ public functions
@@ -329,7 +328,7 @@ def roi_align(
     spatial_scale : float or (scale_y, scale_x)
         Cells of the map for each pixel of the image: 1 / stride.
     sampling_ratio : int
-        Samples of a bin along each axis; 0 takes one for each cell that a bin spans, rounded up.
+        Samples of a bin along each axis; 0 or less takes one for each cell that a bin spans, rounded up.
     aligned : bool
         Whether positions are shifted by half a cell, as in detectron2. Without, as in torchvision's
         models, an RoI counts as one cell wide at least.
@@ -351,7 +350,7 @@ def roi_align(
     if not isinstance(features, Tensor):
         raise TypeError(f"features is a Lucid tensor of shape (N, C, H, W), got {type(features).__name__}.")
     check_boxes("rois", rois, ndim=2)
-    levels = _zeros_like_index(rois)
+    levels = as_tensor(np.zeros(rois.shape[0], np.int32), rois)
     grid = _grid(output_size, sampling_ratio, aligned)
     return _pool([features], rois, roi_idx, levels, [_scale(spatial_scale)], grid)
 
@@ -433,8 +432,6 @@ def _grid(output_size: int | tuple[int, int], sampling_ratio: int, aligned: bool
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"output_size is a number of bins or (height, width), got {output_size}.")
-    if sampling_ratio < 0:
-        raise ValueError(f"sampling_ratio is a number of samples or 0, for as many as cells, got {sampling_ratio}.")
     return Grid((int(size[0]), int(size[1])), int(sampling_ratio), bool(aligned))
 
 
@@ -504,9 +501,3 @@ def roi_levels(
     if num_levels < 1:
         raise ValueError(f"num_levels is at least 1, got {num_levels}.")
     return _RoILevels(num_levels, (canonical_size, canonical_level, finest_level, eps))(rois)
-
-
-def _zeros_like_index(rois: Tensor) -> Tensor:
-    from ._operation import as_tensor
-
-    return as_tensor(np.zeros(rois.shape[0], np.int32), rois)

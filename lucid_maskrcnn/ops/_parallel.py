@@ -1,0 +1,126 @@
+"""Sharing NumPy work out to the cores.
+
+NumPy's element-wise loops use one core, and OpenBLAS's own threads wait for each other by spinning:
+ten times slower as soon as something else runs. So blocks of work go to Python threads (NumPy
+releases the interpreter), each with a single-threaded BLAS.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import ThreadpoolController
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["for_each", "num_threads", "spans"]
+
+
+class _Blas:
+    """The BLAS libraries in this process, held to one thread while any block runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self._before: list[int] = []
+
+    @property
+    def num_threads(self) -> int | None:
+        """How many threads BLAS may use, None if it does not say."""
+        return min((n for lib in self._libraries if (n := lib.get_num_threads())), default=None)
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = [lib.get_num_threads() for lib in self._libraries]
+                for lib in self._libraries:
+                    lib.set_num_threads(1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    for lib, before in zip(self._libraries, self._before, strict=True):
+                        lib.set_num_threads(before)
+
+
+def _count_threads() -> int:
+    """One per core that this process may use, and no more than BLAS was told to use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _blas.num_threads or cores))
+
+
+_blas = _Blas()
+_num_threads = _count_threads()
+_inside = threading.local()
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None  # its threads do not survive a fork
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def num_threads() -> int:
+    """Return how many threads :func:`for_each` uses; limits set by ``OMP_NUM_THREADS`` and the like hold."""
+    return _num_threads
+
+
+def spans(count: int, size: int) -> list[slice]:
+    """Cut ``count`` rows into slices of ``size``."""
+    size = max(size, 1)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> None:
+    """Run every task once, on all cores.
+
+    Parameters
+    ----------
+    tasks : sequence
+        Independent of each other; whichever thread is free takes the next.
+    start : callable
+        Called once in each thread that takes part; returns the function that runs a task. What it
+        allocates is that thread's own.
+    """
+    if len(tasks) < 2 or _num_threads < 2 or getattr(_inside, "busy", False):
+        run = start()
+        for task in tasks:
+            run(task)
+        return
+    ticket = itertools.count()
+
+    def drain() -> None:
+        _inside.busy = True
+        try:
+            run = start()
+            while (i := next(ticket)) < len(tasks):
+                run(tasks[i])
+        finally:
+            _inside.busy = False
+
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_num_threads - 1, thread_name_prefix="lucid_maskrcnn")
+    with _blas.one_thread():
+        others = [_pool.submit(drain) for _ in range(min(_num_threads, len(tasks)) - 1)]
+        try:
+            drain()
+        finally:
+            for other in others:
+                other.result()

@@ -1,0 +1,215 @@
+"""Instance masks between an RoI's grid and the image: pasting predictions, cutting out targets.
+
+Both are bilinear and separable, so each mask is two small matrix products.
+
+Shapes: n masks of M × M cells, G ground-truth masks of H × W pixels, R RoIs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+from ._operation import Op
+from .boxes import check_boxes, check_index
+from .roi_align import Grid, check_range, gathers, plan, pool_gpu, windows
+
+__all__ = ["mask_targets", "paste_masks"]
+
+_GPU_PIXELS = 1 << 25  # pixels pasted at a time on gpu
+_FAR = 2.0**30  # where corners end that would leave the range of integers
+
+
+# ------------------------------------------------------------------ pasting
+
+
+class _Patch(NamedTuple):
+    """The part of the image that one mask covers, and how its pixels are made of the mask's cells."""
+
+    y: slice
+    x: slice
+    weights_y: np.ndarray  # (h, M)
+    weights_x: np.ndarray  # (w, M)
+
+
+class _PasteMasks(Op):
+    differentiable = False
+
+    def __init__(self, image_size: tuple[int, int], threshold: float | None) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.threshold = threshold
+
+    def cpu(self, mask_probs: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        soft = self.threshold is None
+        image = np.zeros((len(boxes), *self.image_size), np.float32 if soft else bool)
+        probs = mask_probs.astype(np.float32, copy=False)
+        for i, patch in enumerate(_patches(boxes, probs.shape[-1], self.image_size)):
+            pixels = patch.weights_y @ probs[i] @ patch.weights_x.T  # (h, w)
+            into = image[i, patch.y, patch.x]
+            if soft:
+                into[...] = pixels
+            else:
+                np.greater(pixels, self.threshold, out=into)
+        return image
+
+    def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
+        height, width = self.image_size
+        soft = self.threshold is None
+        patches = list(_patches(np.asarray(boxes), mask_probs.shape[-1], self.image_size))
+        parts = [mx.zeros((0, height, width), mx.float32 if soft else mx.bool_)]
+        step = max(1, _GPU_PIXELS // max(1, height * width))
+        for start in range(0, len(patches), step):
+            some = patches[start : start + step]
+            rows = np.zeros((len(some), height, mask_probs.shape[-1]), np.float32)
+            columns = np.zeros((len(some), width, mask_probs.shape[-1]), np.float32)
+            for i, patch in enumerate(some):
+                rows[i, patch.y], columns[i, patch.x] = patch.weights_y, patch.weights_x
+            pixels = mx.array(rows) @ mask_probs[start : start + step] @ mx.array(columns).swapaxes(1, 2)
+            parts.append(pixels if soft else pixels > self.threshold)
+            mx.eval(parts[-1])  # lazily, the float images of all masks would wait side by side
+        return mx.concatenate(parts)
+
+
+def _patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
+    """Yield where each mask goes: torchvision's arithmetic, for the pixels inside the image only."""
+    boxes = boxes.astype(np.float32, copy=False)
+    half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)  # one cell more around
+    centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
+    with np.errstate(invalid="ignore"):
+        corners = np.concatenate([centre - half, centre + half], axis=1)
+    corners = np.clip(np.nan_to_num(corners, nan=-_FAR), -_FAR, _FAR).astype(np.int64)  # truncated toward zero
+    for x1, y1, x2, y2 in corners.tolist():
+        y, weights_y = _stretch(y1, y2, side, image_size[0])
+        x, weights_x = _stretch(x1, x2, side, image_size[1])
+        yield _Patch(y, x, weights_y, weights_x)
+
+
+def _stretch(first: int, last: int, side: int, limit: int) -> tuple[slice, np.ndarray]:
+    """Return which of ``limit`` pixels lie in ``first … last``, and the weights (pixels, side) of the cells.
+
+    The mask has a ring of zero cells around it, whose weights are left out.
+    """
+    start, stop = max(first, 0), max(min(last + 1, limit), 0)
+    start = min(start, stop)
+    step = np.float32((side + 2) / max(last - first + 1, 1))
+    position = (np.arange(start - first, stop - first, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
+    # Cell c of the mask is c + 1 with the ring, and a hat function around its centre. Below cell 0
+    # and above the last the ring's own value counts, zero, so nothing needs clamping.
+    weights = 1 - np.abs(position[:, None] - np.arange(1, side + 1, dtype=np.float32))
+    return slice(start, stop), np.maximum(weights, 0, out=weights)
+
+
+def paste_masks(
+    mask_probs: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float | None = 0.5
+) -> Tensor:
+    """Paste each mask into an image of zeros, where its box is.
+
+    Parameters
+    ----------
+    mask_probs : Tensor of shape (n, M, M), float
+        Probabilities on the grid of each box.
+    boxes : Tensor of shape (n, 4), float
+        ``(x1, y1, x2, y2)`` in pixels of the image; parts outside the image are cut off.
+    image_size : (height, width)
+    threshold : float or None
+        Pixels with a probability above it are set; None leaves the probabilities.
+
+    Returns
+    -------
+    Tensor of shape (n, height, width)
+        bool, or float32 without a threshold. ``n = 0`` gives ``(0, height, width)``. No gradient.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or the threshold is no probability.
+
+    References
+    ----------
+    torchvision 0.28, ``paste_masks_in_image``: the mask is padded by one cell and the box grown as
+    much, its corners truncated to whole pixels, both of which belong to it.
+    """
+    check_boxes("boxes", boxes, ndim=2)
+    if not isinstance(mask_probs, Tensor):
+        raise TypeError(f"mask_probs is a Lucid tensor of shape (n, M, M), got {type(mask_probs).__name__}.")
+    shape, num = tuple(mask_probs.shape), boxes.shape[0]
+    if len(shape) != 3 or shape[0] != num or shape[1] != shape[2] or shape[1] == 0:
+        raise ValueError(f"mask_probs has shape {shape}, but (n, M, M) with n = {num} boxes is wanted.")
+    if len(image_size) != 2 or min(image_size) < 0:
+        raise ValueError(f"image_size is (height, width) in pixels, got {image_size}.")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a probability or None, got {threshold}.")
+    height, width = image_size
+    return _PasteMasks((int(height), int(width)), threshold)(mask_probs, boxes)
+
+
+# ------------------------------------------------------------------ targets
+
+
+class _MaskTargets(Op):
+    differentiable = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.grid = Grid((size, size), 0, False)
+
+    def cpu(self, gt_masks: np.ndarray, rois: np.ndarray, gt_idx: np.ndarray) -> np.ndarray:
+        num, (height, width) = len(rois), gt_masks.shape[1:]
+        chunks = plan(rois, np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
+        targets = np.empty((num, *self.grid.output_size), np.float32)
+        for window in windows(chunks, np.full(num, width)):
+            mask = gt_masks[gt_idx[window.roi]]
+            pixels = mask[window.y, window.x] if window.cells is None else mask.reshape(-1)[window.cells]
+            np.matmul(window.weights_y @ pixels.astype(np.float32), window.weights_x.T, out=targets[window.roi])
+        return targets
+
+    def gpu(self, gt_masks: mx.array, rois: mx.array, gt_idx: mx.array) -> mx.array:
+        num, (height, width) = rois.shape[0], gt_masks.shape[1:]
+        chunks = plan(np.asarray(rois), np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
+        base = np.asarray(gt_idx).astype(np.int64) * (height * width)
+        return pool_gpu(gt_masks.reshape(-1, 1), list(gathers(chunks, base, np.full(num, width), 1)), self.grid)[..., 0]
+
+
+def mask_targets(gt_masks: Tensor, rois: Tensor, gt_idx: Tensor, size: int) -> Tensor:
+    """Return what the mask head should predict for each RoI: its cut-out of a ground-truth mask.
+
+    Parameters
+    ----------
+    gt_masks : Tensor of shape (G, H, W), bool or uint8
+        0 or 1 for each pixel of the network's input.
+    rois : Tensor of shape (R, 4), float
+        ``(x1, y1, x2, y2)`` in pixels of the same.
+    gt_idx : Tensor of shape (R,), int
+        Which of the G masks each RoI is matched with.
+    size : int
+        Cells along a side of the result: ``mask_out_size``.
+
+    Returns
+    -------
+    Tensor of shape (R, size, size), float32
+        Covered share of each cell, 0 … 1, not rounded. ``R = 0`` gives ``(0, size, size)``. No gradient.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ``gt_idx`` names a mask that is not there.
+
+    References
+    ----------
+    torchvision 0.28, ``project_masks_on_boxes``: RoIAlign with one sample for each pixel.
+    """
+    check_boxes("rois", rois, ndim=2)
+    if not isinstance(gt_masks, Tensor):
+        raise TypeError(f"gt_masks is a Lucid tensor of shape (G, H, W), got {type(gt_masks).__name__}.")
+    if gt_masks.ndim != 3 or 0 in gt_masks.shape[1:]:
+        raise ValueError(f"gt_masks has shape {tuple(gt_masks.shape)}, but (G, H, W) is wanted, H and W positive.")
+    check_index("gt_idx", gt_idx, rois.shape[0])
+    check_range("gt_idx", gt_idx, gt_masks.shape[0], "masks")
+    if size < 1:
+        raise ValueError(f"size is the number of cells along a side of a target, got {size}.")
+    return _MaskTargets(int(size))(gt_masks, rois, gt_idx)

@@ -1,0 +1,139 @@
+"""Targets: what is accepted, and the sentence for what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lucid
+import numpy as np
+import pytest
+from lucid import Tensor
+
+from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.targets import Target
+
+SIZE = (6, 8)
+
+
+def masks(count: int, dtype: Any = bool) -> np.ndarray:
+    return np.ones((count, *SIZE), dtype)
+
+
+def good(**changes: Any) -> dict[str, Any]:
+    return {"boxes": [[0, 0, 4, 3], [1.5, 2, 8, 6]], "labels": [1, 3], "masks": masks(2)} | changes
+
+
+def build(target: Any, device: str = "cpu") -> Target:
+    return Target.from_mapping(target, index=1, image_size=SIZE, num_classes=3, device=device)
+
+
+def tensor(values: Any, dtype: Any) -> Tensor:
+    return Tensor(np.array(values, dtype))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        good(),
+        good(boxes=np.array([[0, 0, 4, 3], [1.5, 2, 8, 6]])),
+        good(boxes=tensor([[0, 0, 4, 3], [1.5, 2, 8, 6]], np.float32), labels=tensor([1, 3], np.int64)),
+        good(labels=np.array([1, 3], np.uint8), masks=masks(2, np.uint8)),
+        good(masks=tensor(masks(2), np.float32)),
+        good(masks=masks(2).tolist()),
+        good(image_id=7),
+    ],
+)
+def test_tensors_arrays_and_lists_are_taken(target: dict[str, Any], device: str) -> None:
+    checked = build(target, device)
+    assert len(checked) == 2
+    assert checked.image_size == SIZE
+    assert {t.device for t in (checked.boxes, checked.labels, checked.masks)} == {device}
+    boxes, labels, pixels = map(host, (checked.boxes, checked.labels, checked.masks))
+    assert (boxes.dtype, labels.dtype, pixels.dtype) == (np.float32, np.int32, bool)
+    np.testing.assert_array_equal(boxes, [[0, 0, 4, 3], [1.5, 2, 8, 6]])
+    np.testing.assert_array_equal(labels, [1, 3])
+    np.testing.assert_array_equal(pixels, masks(2))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"boxes": [], "labels": [], "masks": []},
+        {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "masks": masks(0)},
+        {"boxes": lucid.zeros((0, 4)), "labels": lucid.zeros((0,)), "masks": lucid.zeros((0, *SIZE))},
+    ],
+)
+def test_image_without_objects_is_a_target(target: dict[str, Any], device: str) -> None:
+    checked = build(target, device)
+    assert len(checked) == 0
+    assert checked.boxes.shape == (0, 4)
+    assert checked.labels.shape == (0,)
+    assert checked.masks.shape == (0, *SIZE)
+    smaller = checked.resized((3, 4))
+    assert smaller.masks.shape == (0, 3, 4)
+    assert smaller.image_size == (3, 4)
+
+
+REFUSED = [
+    ({"boxes": [], "masks": []}, ValueError, r"targets\[1\] has no 'labels': it has \['boxes', 'masks'\]"),
+    ({}, ValueError, "has no 'boxes' and no 'labels' and no 'masks'"),
+    ([1, 2], TypeError, r"targets\[1\] must be a mapping .* got list"),
+    (good(boxes=[[0, 0, 4], [1, 2, 8]]), ValueError, r"\(G, 4\), got int64 of shape \(2, 3\)"),
+    (good(boxes=[0, 0, 4, 3]), ValueError, r"of shape \(4,\)"),
+    (good(boxes=[[0, 0, 4, 3], [1]]), ValueError, r"targets\[1\]\['boxes'\] must be an array, got rows"),
+    (good(boxes=np.array([["a"] * 4] * 2)), ValueError, "must be numbers"),
+    (good(boxes=[[0, 0, 4, 3]]), ValueError, "got 1 boxes, 2 labels and 2 masks"),
+    (good(labels=[1]), ValueError, "got 2 boxes, 1 labels and 2 masks"),
+    (good(masks=masks(3)), ValueError, "got 2 boxes, 2 labels and 3 masks"),
+    (
+        good(boxes=[[0, 0, 4, 3], [1, 2, np.nan, 6]]),
+        ValueError,
+        r"targets\[1\]\['boxes'\]\[1\] = \(1, 2, nan, 6\) is not finite",
+    ),
+    (good(boxes=[[0, 0, 4, np.inf], [1, 2, 8, 6]]), ValueError, r"\[0\] = \(0, 0, 4, inf\) is not finite"),
+    (good(boxes=[[0, 0, 1e300, 3], [1, 2, 8, 6]]), ValueError, "is not finite"),
+    (
+        good(boxes=[[0, 0, 4, 3], [5, 2, 3, 2]]),
+        ValueError,
+        r"\[1\] = \(5, 2, 3, 2\) has no area: x2 must be greater than x1 .* \(x, y, width, height\)\.",
+    ),
+    (good(boxes=[[0, 0, 4, 0], [1, 2, 8, 6]]), ValueError, r"\[0\] = \(0, 0, 4, 0\) has no area"),
+    (good(boxes=[[1, 0, 1 + 1e-9, 3], [1, 2, 8, 6]]), ValueError, "has no area"),
+    (good(boxes=[[0, 0, 4, 3], [8, 2, 9, 6]]), ValueError, "lies wholly outside its image of 6 × 8"),
+    (good(boxes=[[-5, 0, 0, 3], [1, 2, 8, 6]]), ValueError, "lies wholly outside"),
+    (good(labels=[1, 4]), ValueError, r"targets\[1\]\['labels'\]\[1\] = 4 must be 1 to 3"),
+    (good(labels=[0, 1]), ValueError, r"\['labels'\]\[0\] = 0 must be 1 to 3.*background"),
+    (good(labels=[1.0, 2.0]), TypeError, "must be integers, 1 to 3, got float64"),
+    (good(labels=[True, True]), TypeError, "got bool"),
+    (good(labels=[[1], [2]]), ValueError, r"must have shape \(G,\), got \(2, 1\)"),
+    (good(masks=np.ones((2, 8, 6), bool)), ValueError, r"shape \(G, 6, 8\), got bool of shape \(2, 8, 6\)"),
+    (good(masks=masks(1)[0]), ValueError, r"of shape \(6, 8\)"),
+    (
+        good(masks=masks(2, np.uint8) * 255),
+        ValueError,
+        r"\['masks'\]\[0\] must be .* got 255: pass masks > 0",
+    ),
+    (good(masks=masks(2, np.float32) * 0.5), ValueError, "got 0.5"),
+]
+
+
+@pytest.mark.parametrize(("target", "error", "message"), REFUSED)
+def test_mistake_gets_a_sentence(target: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        build(target)
+    assert "\n" not in str(caught.value)
+
+
+def test_box_that_sticks_out_is_accepted() -> None:
+    assert len(build(good(boxes=[[-3, -3, 2, 2], [5, 5, 20, 20]]))) == 2
+
+
+def test_resized_target_has_boxes_by_axis_and_nearest_masks(device: str) -> None:
+    pixels = np.zeros((1, *SIZE), bool)
+    pixels[0, 2:4, 1:3] = True
+    target = build({"boxes": [[1, 2, 3, 4]], "labels": [2], "masks": pixels}, device).resized((12, 24))
+    assert target.image_size == (12, 24)
+    assert target.masks.device == target.boxes.device == device
+    np.testing.assert_array_equal(host(target.boxes), [[3, 4, 9, 8]])
+    np.testing.assert_array_equal(host(target.labels), [2])
+    np.testing.assert_array_equal(host(target.masks), pixels.repeat(2, 1).repeat(3, 2))
