@@ -235,9 +235,9 @@ def _table(found: Any, shown: int = 10) -> Iterable[str]:
 
 def _write_picture(path: Path, pixels: Any, found: Any) -> None:
     from lucid_maskrcnn.detections import replacing
+    from lucid_maskrcnn.visualisation import viewing_scale
 
-    # Forty nuclei in 256 × 256 pixels want a closer look.
-    scale = min(max(1, 800 // max(found.image_size)), 4)
+    scale = viewing_scale(found.image_size)
     with replacing(path) as file:
         found.draw(pixels, scale=scale).save(file, _PICTURE_FORMATS[path.suffix.lower()], quality=92)
 

@@ -326,8 +326,10 @@ class Detections(Mapping[str, Tensor]):
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
             return None
+        from lucid_maskrcnn.visualisation import viewing_scale
+
         buffer = io.BytesIO()
-        self.draw().save(buffer, "PNG")
+        self.draw(scale=viewing_scale(self.image_size)).save(buffer, "PNG")
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:

@@ -87,6 +87,11 @@ def draw_detections(
     return picture
 
 
+def viewing_scale(size: tuple[int, int]) -> int:
+    """Return how many times to enlarge a picture (height, width) to look at it on a screen."""
+    return min(max(1, 800 // max(size)), 4)  # forty nuclei in 256 × 256 pixels want a closer look
+
+
 def _check(pixels: np.ndarray, detections: Detections, color_by: str, alpha: float, scale: int) -> None:
     if pixels.shape[:2] != detections.image_size:
         raise ValueError(

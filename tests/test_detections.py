@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from lucid_maskrcnn.ops.masks import paste_masks
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections, _outer_rings
+from lucid_maskrcnn.ops.masks import paste_masks
 from lucid_maskrcnn.rle import decode_rle
+
+# pycocotools' arrays do not know the copy keyword of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIZE = (40, 60)
 NAMES = {1: "cat", 2: "dog & <bird>"}

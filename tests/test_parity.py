@@ -87,14 +87,14 @@ def test_batch(stages: dict, recorded: dict) -> None:
 
 @pytest.mark.parametrize("stage", [2, 3, 4, 5])
 def test_body(stages: dict, recorded: dict, stage: int) -> None:
-    features = stages["body"][stage - 2].data
+    features = stages["body"][stage - 2].data.astype(np.float64)
     close(features.mean((2, 3)), recorded[f"c{stage}_mean"], 3e-5)
     close(features.std((2, 3), ddof=1), recorded[f"c{stage}_std"], 3e-5)
 
 
 @pytest.mark.parametrize("level", [2, 3, 4, 5, 6])
 def test_pyramid(stages: dict, recorded: dict, level: int) -> None:
-    features = stages["maps"][level - 2].data
+    features = stages["maps"][level - 2].data.astype(np.float64)
     step = {2: 4, 3: 2}.get(level, 1)
     assert features.shape == tuple(recorded[f"p{level}_shape"])
     close(features.mean((2, 3)), recorded[f"p{level}_mean"], 3e-5)

@@ -1,18 +1,17 @@
 """Drawings: of the right size, where things are, in stable colours, at any size of picture."""
 
+import lucid
 import numpy as np
 import pytest
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
-from lucid_maskrcnn.visualisation import _colour, draw_detections
+from lucid_maskrcnn.visualisation import _colour, draw_detections, viewing_scale
 
 GREY = 90
 
 
 def make(boxes, size, device="cpu", labels=None, categories=None):
-    import lucid
-
     n = len(boxes)
     arrays = (
         np.array(boxes, np.float32).reshape(n, 4),
@@ -110,6 +109,13 @@ def test_scale_enlarges_the_picture_with_finer_contours():
     rows, columns = np.nonzero(changed(picture))
     assert abs(rows.min() - 20) <= 3
     assert abs(columns.max() - 80) <= 3
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [((1, 1), 4), ((256, 256), 3), ((256, 320), 2), ((401, 9), 1), ((2000, 3000), 1)]
+)
+def test_small_pictures_are_enlarged_to_be_looked_at(size, scale):
+    assert viewing_scale(size) == scale
 
 
 def test_labels_do_not_cover_each_other_and_stay_in_the_picture():

@@ -1,7 +1,7 @@
 """Weights: this package's own files, and torchvision's names."""
 
 from .assign import assign
-from .files import WeightsFile, load_weights, save_weights
+from .files import WeightsFile, load_weights, read_safetensors, save_weights
 from .torchvision import load_torchvision_backbone, load_torchvision_weights
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "load_torchvision_backbone",
     "load_torchvision_weights",
     "load_weights",
+    "read_safetensors",
     "save_weights",
 ]
