@@ -35,7 +35,7 @@ class _MaskHead(nn.Module):
             channels = hidden_channels if i else in_channels
             self.add_module(f"conv{i + 1}", Conv2d(channels, hidden_channels, 3, padding=1))
         self.deconv = ConvTranspose2d(hidden_channels, hidden_channels, 2, stride=2)
-        self.mask_predictor = Conv2d(hidden_channels, num_classes, 1)
+        self.mask_predictor = Conv2d(hidden_channels, num_classes, 1, std=0.001)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Return the mask logits (R, num_classes, 2h, 2w) of features (R, in_channels, h, w)."""

@@ -44,7 +44,7 @@ class ROIAlign(nn.Module):
     def forward(
         self, features: Tensor, rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]
     ) -> Tensor:
-        """Pool the RoIs (R, 4), in pixels of images of ``image_size``: (R, C, *output_size)."""
+        """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
         scale = tuple(map_scale(n, m) for n, m in zip(image_size, features.shape[2:], strict=True))
         return ops.roi_align(
             features, rois, roi_idx, self.output_size, scale, self.sampling_ratio, self.aligned
@@ -79,7 +79,7 @@ class MultiScaleROIAlign(nn.Module):
     def forward(
         self, features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]
     ) -> Tensor:
-        """Pool the RoIs (R, 4), in pixels of images of ``image_size``: (R, C, *output_size)."""
+        """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
         maps = list(features[: self.num_levels])
         scales = [
             tuple(map_scale(n, m) for n, m in zip(image_size, f.shape[2:], strict=True)) for f in maps

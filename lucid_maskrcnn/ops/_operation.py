@@ -78,6 +78,8 @@ class Op(_LucidOperation):
         devices = {t.device for t in tensors if not t.is_free}
         if len(devices) > 1:
             raise ValueError(f"{self._name()} got tensors on cpu and on gpu: move them together with .to(...).")
+        for t in tensors if devices else []:
+            t.to(*devices)  # the free ones among them; Lucid would rather move the others
         self.needs = tuple(t is not None and t.requires_grad and lucid.grad_enabled() for t in inputs)
         return super().__call__(*tensors)
 
@@ -252,22 +254,43 @@ def _backward(
     self: Tensor, keep_grad: bool = False, retain_graph: bool = False, retain_grad: bool = False
 ) -> None:
     """Back-propagate from this tensor: each node once, after all that use it."""
-    if self.grad is None:
-        self.grad = np.ones_like(self.data) if self.is_cpu() else mx.ones_like(self.data)
-    for node in reversed(_topological_order(self)):
+    seed = self.grad
+    if seed is None:
+        seed = np.ones_like(self.data) if self.is_cpu() else mx.ones_like(self.data)
+    order = _topological_order(self)
+    # What a node kept from an earlier pass is added at the end, not passed on a second time.
+    earlier = {id(n): n.grad for n in order if n._prev and n.grad is not None and n is not self}
+    for inner in (n for n in order if id(n) in earlier):
+        inner.grad = None
+        del inner
+    self.grad = seed
+    while order:
+        node = order.pop()  # and so forgotten here: its activations are freed on the way
         try:
             if node.grad is not None:
+                _count_axes_from_the_front(node)
                 node._backward_op()
                 for hook in node._backward_hooks:
                     hook(node, node.grad)
         except Exception as error:
             raise lucid.BackwardError(shape=node.shape, op=node._op) from error
+        kept = earlier.pop(id(node), None)
         if not (node.is_leaf or keep_grad or retain_grad or node.keep_grad):
             node.grad = None
-        if not retain_graph:  # at once, so that the activations it saved are freed on the way
+        elif kept is not None:
+            node.grad = kept if node.grad is None else kept + node.grad
+        if not retain_graph:
             if node._op is not None:
                 node._op.clear()
             node._prev, node._backward_op, node._op = [], _no_backward, None
+
+
+def _count_axes_from_the_front(node: Tensor) -> None:
+    """Lucid 2.9's reductions put a reduced axis back in the wrong place where it was counted from the end."""
+    axis = getattr(node._op, "axis", None)
+    if axis is not None and not getattr(node._op, "keepdims", True):
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        node._op.axis = tuple(sorted(a % node._prev[0].ndim for a in axes))
 
 
 def _topological_order(root: Tensor) -> list[Tensor]:

@@ -15,12 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["for_each", "num_threads", "spans"]
+__all__ = ["for_each", "num_threads", "product", "spans", "sum_rows"]
+
+
+_FEW_ROWS = 32  # of a matrix product: fewer are not worth a thread
+_SUMMED_ROWS = 2048  # of a block of a sum
 
 
 class _Blas:
@@ -124,3 +129,26 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
         finally:
             for other in others:
                 other.result()
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the matrix product ``a @ b``, the rows of ``a`` shared out."""
+    out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
+
+    def run(rows: slice) -> None:
+        np.matmul(a[rows], b, out=out[rows])
+
+    for_each(spans(len(a), max(_FEW_ROWS, -(-len(a) // (2 * _num_threads)))), lambda: run)
+    return out
+
+
+def sum_rows(a: np.ndarray) -> np.ndarray:
+    """Sum ``a`` (rows, n) over its rows, in blocks: exact enough in float32, the same for any number of threads."""
+    blocks = spans(len(a), _SUMMED_ROWS)
+    sums = np.empty((len(blocks), a.shape[1]), a.dtype)
+
+    def run(i: int) -> None:
+        np.sum(a[blocks[i]], axis=0, out=sums[i])
+
+    for_each(range(len(blocks)), lambda: run)
+    return sums.sum(axis=0)

@@ -11,10 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
 from ._operation import Array, Backward, Op, xp_of
+from ._parallel import for_each
 
 __all__ = ["box_area", "box_iou", "clip_boxes", "decode_boxes", "encode_boxes"]
 
@@ -58,19 +60,40 @@ def box_area(boxes: Tensor) -> Tensor:
 
 class _BoxIoU(Op):
     def cpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
+        iou = np.empty((len(a), len(b)), np.result_type(a, b))
+        b_corners = np.ascontiguousarray(b.T)  # four rows: all boxes at once along contiguous memory
+        b_area = (b_corners[2] - b_corners[0]) * (b_corners[3] - b_corners[1])
+
+        def of_row(i: int) -> None:  # nothing of the matrix's size but the result
+            box = a[i]
+            wide = np.minimum(b_corners[2], box[2])
+            wide -= np.maximum(b_corners[0], box[0])
+            high = np.minimum(b_corners[3], box[3])
+            high -= np.maximum(b_corners[1], box[1])
+            inter = np.maximum(wide, 0, out=wide)
+            inter *= np.maximum(high, 0, out=high)
+            union = (box[2] - box[0]) * (box[3] - box[1]) + b_area
+            union -= inter
+            with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN on purpose
+                np.divide(inter, union, out=iou[i])
+
+        for_each(range(len(a)), lambda: of_row)
+        return iou, self._backward(a, b)
+
+    def gpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
+        _, inter, union = _overlaps(mx, a, b)
+        return inter / union, self._backward(a, b)
+
+    def _backward(self, a: Array, b: Array) -> Backward:
         xp = xp_of(a)
         a_side, b_side = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]  # (A, 2), (B, 2)
-        overlap = xp.minimum(a[:, None, 2:], b[:, 2:]) - xp.maximum(a[:, None, :2], b[:, :2])  # (A, B, 2)
-        shared = xp.maximum(overlap, 0)
-        inter = shared[..., 0] * shared[..., 1]  # (A, B)
-        union = (a_side[:, 0] * a_side[:, 1])[:, None] + b_side[:, 0] * b_side[:, 1] - inter
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN on purpose
-            iou = inter / union
 
         def backward(grad: Array) -> tuple[Array | None, Array | None]:
+            overlap, inter, union = _overlaps(xp, a, b)
+            shared = xp.maximum(overlap, 0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 by_union = grad / union
-                by_area = -by_union * iou  # (A, B)
+                by_area = -by_union * (inter / union)  # (A, B)
                 by_inter = by_union - by_area
             # How the overlap's sides follow the corners, whichever of the two boxes has them.
             by_side = by_inter[..., None] * shared[..., ::-1] * (overlap >= 0)  # (A, B, 2)
@@ -86,9 +109,16 @@ class _BoxIoU(Op):
                 corners(b, a[:, None], b_side, 0) if self.needs[1] else None,
             )
 
-        return iou, backward
+        return backward
 
-    gpu = cpu
+
+def _overlaps(xp: Any, a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """Return width and height of each pair's overlap, unclamped (A, B, 2), its area, and the union's (A, B)."""
+    overlap = xp.minimum(a[:, None, 2:], b[:, 2:]) - xp.maximum(a[:, None, :2], b[:, :2])
+    shared = xp.maximum(overlap, 0)
+    inter = shared[..., 0] * shared[..., 1]
+    a_side, b_side = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
+    return overlap, inter, (a_side[:, 0] * a_side[:, 1])[:, None] + b_side[:, 0] * b_side[:, 1] - inter
 
 
 def _share(xp: Any, lead: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Op
-from ._parallel import for_each, num_threads, spans
+from ._parallel import for_each, num_threads, product, spans, sum_rows
 from .layout import nchw, nhwc, over_rows, with_vjp
 
 __all__ = ["conv2d", "conv_transpose2d"]
@@ -57,7 +57,7 @@ class _Conv2d(Op):
                 if scale is not None:
                     grad_w *= scale[:, None, None, None]
             if self.needs[2]:
-                grad_b = _sum_pixels(grad)
+                grad_b = sum_rows(grad.reshape(-1, grad.shape[3]))
             if self.needs[4]:
                 grad_r = nchw(grad if self.relu else grad.copy())
             return grad_x, grad_w, grad_b, None, grad_r
@@ -241,17 +241,12 @@ def _grad_input(
     total = np.zeros((n, height + 2 * padding, width + 2 * padding, channels), grad.dtype)
     rows, cols = (grad.shape[1] - 1) * stride + 1, (grad.shape[2] - 1) * stride + 1
     if rows > 0 and cols > 0:
-        taps = matrix.reshape(kh, kw, channels, filters)
+        taps, flat = matrix.reshape(kh, kw, channels, filters), grad.reshape(-1, filters)
         for y in range(kh):
             for z in range(kw):
-                total[:, y : y + rows : stride, z : z + cols : stride] += grad @ taps[y, z].T
+                of_tap = product(flat, taps[y, z].T).reshape(*grad.shape[:3], channels)
+                total[:, y : y + rows : stride, z : z + cols : stride] += of_tap
     return np.ascontiguousarray(total[:, padding : padding + height, padding : padding + width])
-
-
-def _sum_pixels(grad: np.ndarray) -> np.ndarray:
-    """Sum (…, C) over all but the channels; as a product, which sums in blocks and keeps float32 exact enough."""
-    flat = grad.reshape(-1, grad.shape[-1])
-    return np.ones(flat.shape[0], grad.dtype) @ flat
 
 
 class _ConvTranspose2d(Op):
@@ -267,7 +262,7 @@ class _ConvTranspose2d(Op):
         _, filters, kh, kw = weight.shape
         s = self.stride
         matrix = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(channels, -1)  # (C, kh · kw · O)
-        out = _spread(x.reshape(-1, channels) @ matrix, (n, height, width), (kh, kw), s, filters)
+        out = _spread(product(x.reshape(-1, channels), matrix), (n, height, width), (kh, kw), s, filters)
         if bias is not None:
             out += bias
         if self.relu:
@@ -277,12 +272,12 @@ class _ConvTranspose2d(Op):
             grad = nhwc(grad)
             grad = grad * (out > 0) if self.relu else grad
             taps = _collect(grad, (n, height, width), (kh, kw), s)  # (N · H · W, kh · kw · O)
-            grad_x = nchw((taps @ matrix.T).reshape(x.shape)) if self.needs[0] else None
+            grad_x = nchw(product(taps, matrix.T).reshape(x.shape)) if self.needs[0] else None
             grad_w = None
             if self.needs[1]:
-                grad_w = (x.reshape(-1, channels).T @ taps).reshape(channels, kh, kw, filters)
+                grad_w = product(x.reshape(-1, channels).T, taps).reshape(channels, kh, kw, filters)
                 grad_w = np.ascontiguousarray(grad_w.transpose(0, 3, 1, 2))
-            return grad_x, grad_w, _sum_pixels(grad) if self.needs[2] else None
+            return grad_x, grad_w, sum_rows(grad.reshape(-1, grad.shape[3])) if self.needs[2] else None
 
         return nchw(out), backward
 

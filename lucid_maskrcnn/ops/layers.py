@@ -14,7 +14,7 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Op, as_tensor
-from ._parallel import for_each, spans
+from ._parallel import for_each, product, spans, sum_rows
 from .layout import nchw, nhwc, over_rows, with_vjp
 
 __all__ = [
@@ -43,16 +43,16 @@ class _Linear(Op):
         self.relu = relu
 
     def cpu(self, x: Any, weight: Any, bias: Any) -> Any:
-        out = x @ weight.T
+        out = product(x, weight.T)
         out += bias
         if self.relu:
             np.maximum(out, 0, out=out)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = grad * (out > 0) if self.relu else grad
-            grad_x = grad @ weight if self.needs[0] else None
-            grad_w = grad.T @ x if self.needs[1] else None
-            return grad_x, grad_w, np.ones(len(grad), grad.dtype) @ grad
+            grad_x = product(grad, weight) if self.needs[0] else None
+            grad_w = product(grad.T, x) if self.needs[1] else None
+            return grad_x, grad_w, sum_rows(grad)
 
         return out, backward
 
