@@ -28,9 +28,7 @@ html_title = f"lucid_maskrcnn {release}"
 html_copy_source = False
 
 
-def skip_generated(
-    app: object, what: str, name: str, member: object, skip: bool, options: object
-) -> bool | None:
+def skip_generated(app: object, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
     """Leave out fields of named tuples: "Alias for field number 0" says less than their class does."""
     return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
 

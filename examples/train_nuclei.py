@@ -63,9 +63,7 @@ LOSSES = ("rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss", "mask_
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data_dir", type=Path)
-parser.add_argument(
-    "--out", type=Path, default=Path("runs/nuclei"), help="folder for log, checkpoint and weights"
-)
+parser.add_argument("--out", type=Path, default=Path("runs/nuclei"), help="folder for log, checkpoint and weights")
 length = parser.add_mutually_exclusive_group()
 length.add_argument("--minutes", type=float, default=70, help="train so long (default: %(default)s)")
 length.add_argument("--steps", type=int, help="train so many steps instead")
@@ -159,8 +157,7 @@ def make_batch(nuclei, args, settings, step):
     square = ImageSettings(min_size=args.crop, max_size=args.crop, size_divisor=args.crop)
     batch = prepare([picture for picture, _, _ in crops], square)
     targets = [
-        objects_of(part, areas, size, args.crop)
-        for (_, part, areas), size in zip(crops, batch.sizes, strict=True)
+        objects_of(part, areas, size, args.crop) for (_, part, areas), size in zip(crops, batch.sizes, strict=True)
     ]
     return batch.tensor, targets
 

@@ -151,9 +151,7 @@ def _predict(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {str(args.out)!r} is a file, not a directory.")
     model = _load_model(args.weights, args.device)
-    predict_files(
-        model, args.images, args.out, score_thresh=args.score_thresh, max_detections=args.max_detections
-    )
+    predict_files(model, args.images, args.out, score_thresh=args.score_thresh, max_detections=args.max_detections)
 
 
 def predict_files(

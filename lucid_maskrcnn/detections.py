@@ -172,8 +172,7 @@ class Detections(Mapping[str, Tensor]):
             return np.flatnonzero(index)
         if index.ndim > 1 or (index.size and index.dtype.kind not in "iu"):
             raise TypeError(
-                "Detections are indexed by a key, an integer, a slice, a bool mask or a list of integers, "
-                f"got {key!r}."
+                f"Detections are indexed by a key, an integer, a slice, a bool mask or a list of integers, got {key!r}."
             )
         rows = index.reshape(-1).astype(np.int64)
         if ((rows < -n) | (rows >= n)).any():
@@ -307,8 +306,7 @@ class Detections(Mapping[str, Tensor]):
         top = self[:limit]
         columns = zip(top.names, host(top.scores).tolist(), host(top.boxes).tolist(), strict=True)
         return [
-            (str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box))
-            for i, (name, score, box) in enumerate(columns)
+            (str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)) for i, (name, score, box) in enumerate(columns)
         ]
 
     def _title(self) -> str:

@@ -65,9 +65,7 @@ def coco_average_precision(
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise ImportError(
-            "Average precision needs pycocotools: pip install 'lucid-maskrcnn[coco]'."
-        ) from error
+        raise ImportError("Average precision needs pycocotools: pip install 'lucid-maskrcnn[coco]'.") from error
 
     if isinstance(annotations, Mapping):
         data = annotations

@@ -122,9 +122,7 @@ def _boxes(values: Any, place: str, image_size: Size) -> np.ndarray:
     if array.shape == (0,):
         array = array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{place} must be numbers of shape (G, 4), got {array.dtype} of shape {array.shape}."
-        )
+        raise ValueError(f"{place} must be numbers of shape (G, 4), got {array.dtype} of shape {array.shape}.")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported as that
         boxes = array.astype(np.float32)
     _refuse(~np.isfinite(boxes).all(1), boxes, place, "is not finite")

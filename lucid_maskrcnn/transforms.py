@@ -79,9 +79,7 @@ def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         return _from_pil(source, f"the PIL image of mode {source.mode!r}")
     if isinstance(source, (str, Path)):
         return _from_file(Path(source))
-    raise TypeError(
-        f"An image must be a path, a PIL image or a uint8 array (H, W, 3), got {type(source).__name__}."
-    )
+    raise TypeError(f"An image must be a path, a PIL image or a uint8 array (H, W, 3), got {type(source).__name__}.")
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
@@ -117,9 +115,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         reason = str(error).split(",")[0]
-        raise ValueError(
-            f"Cannot read {name}: {reason}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
-        ) from error
+        raise ValueError(f"Cannot read {name}: {reason}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"Cannot read {name}: it is not a picture.") from error
     except Exception as error:

@@ -108,9 +108,7 @@ def _check(pixels: np.ndarray, detections: Detections, color_by: str, alpha: flo
 
 def _colour(number: int) -> Colour:
     """Return a bright colour; numbers that are close together are far apart in hue."""
-    hue = (
-        0.08 + number * 0.6180339887
-    ) % 1  # steps of the golden ratio come near an old hue as late as can be
+    hue = (0.08 + number * 0.6180339887) % 1  # steps of the golden ratio come near an old hue as late as can be
     lightness = (0.56, 0.68, 0.48)[number % 3]
     red, green, blue = (255 * part for part in colorsys.hls_to_rgb(hue, lightness, 0.95))
     dim = max(0.0, 100 - _luma((red, green, blue)))  # pure blue would be lost on a dark picture

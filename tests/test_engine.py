@@ -342,9 +342,7 @@ def test_environment_variable_decides_at_import(setting: str | None, repaired: b
     environment = {k: v for k, v in os.environ.items() if k != "LUCID_MASKRCNN_REPAIR"}
     if setting is not None:
         environment["LUCID_MASKRCNN_REPAIR"] = setting
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.split() == [str(not repaired), str(repaired)]
 
 
@@ -356,9 +354,7 @@ def test_soundness_probe_leaves_grad_mode_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sum", "mean"])
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((3, 3), -1), ((2, 3, 3), -1), ((3, 4), -1), ((3, 3), 1), ((3, 3), 0)]
-)
+@pytest.mark.parametrize(("shape", "axis"), [((3, 3), -1), ((2, 3, 3), -1), ((3, 4), -1), ((3, 3), 1), ((3, 3), 0)])
 def test_reductions_without_keepdims(kind: str, shape: tuple[int, ...], axis: int) -> None:
     """Lucid 2.9 hands the engine gradients of ambiguous shape; its own is right for the last axis."""
     x = tensor(np.random.default_rng(0).normal(size=shape))

@@ -28,9 +28,7 @@ def truth(squares: list[tuple[int, int, int]]) -> dict[str, Any]:
     return {
         "images": [{"id": i, "height": 200, "width": 200} for i in (1, 2)],
         "categories": [{"id": 5, "name": "square"}],
-        "annotations": [
-            {"id": i, "image_id": 1, "category_id": 5, **square(*s)} for i, s in enumerate(squares, 1)
-        ],
+        "annotations": [{"id": i, "image_id": 1, "category_id": 5, **square(*s)} for i, s in enumerate(squares, 1)],
     }
 
 

@@ -184,9 +184,7 @@ def test_one_file_knows_lucids_insides(path: Path) -> None:
 def test_dependencies_are_the_declared_ones(path: Path) -> None:
     """Extras are imported where they are used, and torch nowhere."""
     known = set(sys.stdlib_module_names) | {PACKAGE, "__future__"} | DEPENDENCIES
-    at_once = [
-        f"{name_of(path)}:{line} {d}" for d, line in module_level(path) if d.split(".")[0] not in known
-    ]
+    at_once = [f"{name_of(path)}:{line} {d}" for d, line in module_level(path) if d.split(".")[0] not in known]
     assert at_once == [], "Declare it in pyproject.toml, or import it in the function that needs it."
     lazily = {d.split(".")[0] for d, _ in imports(path)} - known
     assert lazily <= OPTIONAL
@@ -195,9 +193,7 @@ def test_dependencies_are_the_declared_ones(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if part_of(p) == "models"], ids=name_of)
 def test_models_see_tensors_only_and_no_files(path: Path) -> None:
     forbidden = (FILE_MODULES | {"numpy", "mlx"}) - EXCEPTIONS.get(name_of(path), set())
-    wrong = [
-        f"{name_of(path)}:{line} imports {d}" for d, line in imports(path) if d.split(".")[0] in forbidden
-    ]
+    wrong = [f"{name_of(path)}:{line} imports {d}" for d, line in imports(path) if d.split(".")[0] in forbidden]
     wrong += [
         f"{name_of(path)}:{node.lineno} opens a file"
         for node in ast.walk(tree_of(path))

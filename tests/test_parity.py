@@ -26,7 +26,13 @@ from lucid_maskrcnn.weights.torchvision import torchvision_name
 pytestmark = pytest.mark.parity
 
 DATA = Path(__file__).parent / "data" / "torchvision"
-LOSSES = ("roi_cls_loss", "roi_reg_loss", "mask_loss", "rpn_cls_loss", "rpn_reg_loss")  # in the recording's order
+LOSSES = (
+    "roi_cls_loss",
+    "roi_reg_loss",
+    "mask_loss",
+    "rpn_cls_loss",
+    "rpn_reg_loss",
+)  # in the recording's order
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +228,7 @@ def test_three_steps_of_sgd(weights: dict, images: list, recorded: dict) -> None
 
     model = build(weights, trainable_layers=5)
     configure(model, "all")
-    optimizer = SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=5e-4, momentum=0.9, weight_decay=1e-4
-    )
+    optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=5e-4, momentum=0.9, weight_decay=1e-4)
     for step in range(3):
         losses = losses_of(model, images, recorded, "all")
         close(

@@ -42,9 +42,7 @@ def test_two_steps_by_hand(device: str) -> None:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 1e-2), (0.9, 0.0), (0.5, 0.3)])
-def test_many_steps_follow_the_rule(
-    momentum: float, weight_decay: float, nesterov: bool, device: str
-) -> None:
+def test_many_steps_follow_the_rule(momentum: float, weight_decay: float, nesterov: bool, device: str) -> None:
     rng = np.random.default_rng(0)
     p = parameter(rng.normal(size=(3, 4)), device)
     weight, velocity = host(p).astype(np.float64), None

@@ -360,9 +360,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in contents} | {"folder": folder}
 
 
-@pytest.mark.parametrize(
-    "name", ["empty.png", "text.jpg", "cut.png", "cut.jpg", "header.png", "flipped.png", "folder"]
-)
+@pytest.mark.parametrize("name", ["empty.png", "text.jpg", "cut.png", "cut.jpg", "header.png", "flipped.png", "folder"])
 def test_broken_file_is_named_in_one_sentence(tmp_path: Path, name: str) -> None:
     path = broken_files(tmp_path)[name]
     with pytest.raises(ValueError, match=path.name) as caught:

@@ -87,9 +87,7 @@ class ResNet(nn.Module):
         weights) or in its 3×3 (torchvision's).
     """
 
-    def __init__(
-        self, depth: int, *, width: int = 64, norm: str = "frozen", stride_in_1x1: bool = False
-    ) -> None:
+    def __init__(self, depth: int, *, width: int = 64, norm: str = "frozen", stride_in_1x1: bool = False) -> None:
         super().__init__()
         if depth not in LAYERS:
             raise ValueError(f"depth must be one of {', '.join(map(str, LAYERS))}, got {depth}.")
@@ -101,9 +99,7 @@ class ResNet(nn.Module):
             blocks = []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(
-                    block(channels, width * 2**stage, stride=stride, norm=norm, stride_in_1x1=stride_in_1x1)
-                )
+                blocks.append(block(channels, width * 2**stage, stride=stride, norm=norm, stride_in_1x1=stride_in_1x1))
                 channels = width * 2**stage * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             self.out_channels.append(channels)
@@ -148,8 +144,7 @@ class FeaturePyramid(nn.Module):
         none = [None] * len(stages)
         inner_norms, layer_norms = list(self.inner_norms) or none, list(self.layer_norms) or none
         lateral = [
-            conv_norm(c, conv, norm)
-            for c, conv, norm in zip(stages, self.inner_blocks, inner_norms, strict=True)
+            conv_norm(c, conv, norm) for c, conv, norm in zip(stages, self.inner_blocks, inner_norms, strict=True)
         ]
         top_down = [lateral[-1]]
         for fine in reversed(lateral[:-1]):
@@ -194,9 +189,7 @@ class _ResNetFPNBackbone(nn.Module):
             raise ValueError(f"trainable_layers must be from 0 to 5, got {trainable_layers}.")
         self.out_channels = out_channels
         self.body = ResNet(depth, width=width, norm=norm, stride_in_1x1=stride_in_1x1)
-        self.fpn = FeaturePyramid(
-            self.body.out_channels, out_channels, norm="batch" if norm == "batch" else None
-        )
+        self.fpn = FeaturePyramid(self.body.out_channels, out_channels, norm="batch" if norm == "batch" else None)
         layers = [self.body.layer4, self.body.layer3, self.body.layer2, self.body.layer1, self.body.conv1]
         frozen = layers[trainable_layers:] + ([self.body.bn1] if trainable_layers < 5 else [])
         for layer in frozen:

@@ -134,8 +134,6 @@ class RoISampler:
             labels=ops.concat([labels, ops.full(negative.shape[0], 0, boxes)]),
             positive=ops.arange(positive.shape[0], boxes),
             positive_class=labels - 1,
-            deltas=ops.encode_boxes(
-                ops.take(target.boxes, objects), positive_boxes, self.settings.box_weights
-            ),
+            deltas=ops.encode_boxes(ops.take(target.boxes, objects), positive_boxes, self.settings.box_weights),
             masks=ops.mask_targets(target.masks, positive_boxes, objects, self.mask_size),
         )

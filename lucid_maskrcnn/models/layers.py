@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import lucid
 import lucid.nn as nn
@@ -171,10 +172,13 @@ def conv_norm(
     x: Tensor, conv: Conv2d, norm: BatchNorm2d | None, *, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """Convolve, normalise, add the residual and apply ReLU; one operator where the norm is constant."""
-    place = {"stride": conv.stride, "padding": conv.padding}
+
+    def convolve(bias: Tensor | None, **fused: Any) -> Tensor:
+        return ops.conv2d(x, conv.weight, bias, stride=conv.stride, padding=conv.padding, **fused)
+
     if norm is None:
-        return ops.conv2d(x, conv.weight, conv.bias, residual=residual, relu=relu, **place)
+        return convolve(conv.bias, residual=residual, relu=relu)
     if norm.constant:
         scale, shift = norm.fold()
-        return ops.conv2d(x, conv.weight, shift, scale=scale, residual=residual, relu=relu, **place)
-    return norm(ops.conv2d(x, conv.weight, **place), residual=residual, relu=relu)
+        return convolve(shift, scale=scale, residual=residual, relu=relu)
+    return norm(convolve(conv.bias), residual=residual, relu=relu)

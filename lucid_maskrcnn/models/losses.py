@@ -64,9 +64,7 @@ class _MaskRCNNLoss(nn.Module):
         rois : RoISamples
             What they should have been.
         """
-        of_objectness = ops.binary_cross_entropy(
-            rpn.objectness, anchors.image, anchors.anchor, anchors.is_object
-        )
+        of_objectness = ops.binary_cross_entropy(rpn.objectness, anchors.image, anchors.anchor, anchors.is_object)
         of_proposals = ops.smooth_l1(
             rpn.deltas,
             anchors.positive_image,

@@ -112,7 +112,7 @@ class MaskRCNN(nn.Module):
         self.backbone = backbone
         anchors = _AnchorGenerator(anchor_sizes, aspect_ratios, per_level=use_fpn, stride=anchor_stride)
         self.rpn = _RegionProposalNetwork(feat_channels, anchors, proposals)
-        rule = {"sampling_ratio": heads.sampling_ratio, "aligned": heads.aligned}
+        rule: dict[str, Any] = {"sampling_ratio": heads.sampling_ratio, "aligned": heads.aligned}
         if use_fpn:
             levels = max(len(anchors.cells) - 1, 1) if pooled_levels is None else pooled_levels
             self.roipool = MultiScaleROIAlign(pool_size, num_levels=levels, **rule)
@@ -168,7 +168,7 @@ class MaskRCNN(nn.Module):
         *,
         score_thresh: float = 0.05,
         nms_thresh: float = 0.5,
-        top_k: int = Preset(100),  # noqa: B008 - an int
+        top_k: int = Preset(100),
         mask_thresh: float = 0.5,
     ) -> list[Detections]:
         """Find the objects in images; training mode makes no difference.
@@ -278,9 +278,7 @@ class MaskRCNN(nn.Module):
         pictures = [transforms.load_image(i) for i in several]
         return transforms.prepare(pictures, self.image_settings, self.device), pictures
 
-    def _check_targets(
-        self, targets: Sequence[Mapping[str, Any]], batch: transforms.ImageBatch
-    ) -> list[Target]:
+    def _check_targets(self, targets: Sequence[Mapping[str, Any]], batch: transforms.ImageBatch) -> list[Target]:
         if len(targets) != len(batch.sizes):
             raise ValueError(f"targets must have one entry per image, got {len(targets)} for {len(batch.sizes)}.")
         checked = [
@@ -289,9 +287,7 @@ class MaskRCNN(nn.Module):
             )
             for i, (target, size) in enumerate(zip(targets, batch.original_sizes, strict=True))
         ]
-        return [
-            t if size == t.image_size else t.resized(size) for t, size in zip(checked, batch.sizes, strict=True)
-        ]
+        return [t if size == t.image_size else t.resized(size) for t, size in zip(checked, batch.sizes, strict=True)]
 
     def _features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """Return the feature maps of a batch, and the batch's height and width."""
@@ -316,9 +312,7 @@ class MaskRCNN(nn.Module):
         hidden = self.drop2(self.fc2(hidden, relu=True))
         return self.cls_score(hidden), self.bbox_pred(hidden)
 
-    def _mask_logits(
-        self, features: list[Tensor], rois: Tensor, roi_idx: Tensor, size: tuple[int, int]
-    ) -> Tensor:
+    def _mask_logits(self, features: list[Tensor], rois: Tensor, roi_idx: Tensor, size: tuple[int, int]) -> Tensor:
         return self.mask_head(self.mask_roipool(features if self.use_fpn else features[0], rois, roi_idx, size))
 
     def _detect(

@@ -26,6 +26,10 @@ def map_scale(image: int, cells: int) -> float:
     return cells / image
 
 
+def _scales(image_size: tuple[int, int], features: Tensor) -> tuple[float, float]:
+    return map_scale(image_size[0], features.shape[2]), map_scale(image_size[1], features.shape[3])
+
+
 class ROIAlign(nn.Module):
     """RoIAlign on one feature map.
 
@@ -41,14 +45,10 @@ class ROIAlign(nn.Module):
         super().__init__()
         self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
 
-    def forward(
-        self, features: Tensor, rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]
-    ) -> Tensor:
+    def forward(self, features: Tensor, rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
-        scale = tuple(map_scale(n, m) for n, m in zip(image_size, features.shape[2:], strict=True))
-        return ops.roi_align(
-            features, rois, roi_idx, self.output_size, scale, self.sampling_ratio, self.aligned
-        )
+        scale = _scales(image_size, features)
+        return ops.roi_align(features, rois, roi_idx, self.output_size, scale, self.sampling_ratio, self.aligned)
 
 
 class MultiScaleROIAlign(nn.Module):
@@ -76,14 +76,10 @@ class MultiScaleROIAlign(nn.Module):
         self.output_size, self.num_levels = output_size, num_levels
         self.sampling_ratio, self.aligned = sampling_ratio, aligned
 
-    def forward(
-        self, features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]
-    ) -> Tensor:
+    def forward(self, features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
         maps = list(features[: self.num_levels])
-        scales = [
-            tuple(map_scale(n, m) for n, m in zip(image_size, f.shape[2:], strict=True)) for f in maps
-        ]
+        scales = [_scales(image_size, f) for f in maps]
         finest = round(-math.log2(scales[0][0]))  # level k has stride 2**k
         levels = ops.roi_levels(rois, len(maps), finest_level=finest)
         return ops.multiscale_roi_align(

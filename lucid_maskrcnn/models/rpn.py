@@ -97,9 +97,7 @@ class _RegionProposalNetwork(nn.Module):
             level_sizes=[a.shape[0] for a in anchors],
         )
 
-    def propose(
-        self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool
-    ) -> list[Tensor]:
+    def propose(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool) -> list[Tensor]:
         """Return each image's proposals, best first: (n, 4) in pixels, clipped to its ``sizes`` entry.
 
         Proposals are constants: no gradient flows through their coordinates.

@@ -110,7 +110,7 @@ def _bridge(method: Callable[..., Any], device: str, differentiable: bool) -> Ca
 
 
 def _plain(on_tensors: Callable[..., Any]) -> Callable[..., Any]:
-    """An operator without a gradient needs nothing of Lucid's bookkeeping but the device of its inputs."""
+    """Choose the device by the inputs: all that an operator without a gradient needs of Lucid's bookkeeping."""
 
     def call(op: Op, *tensors: Tensor) -> Any:
         gpu = any(t.is_gpu() for t in tensors)
@@ -125,9 +125,7 @@ def _wrap(output: Array) -> Tensor:
     return Tensor(output if isinstance(output, (np.ndarray, mx.array)) else np.asarray(output))
 
 
-def _gradient_function(
-    result: Tensor, backward: Backward, present: tuple[bool, ...], device: str
-) -> Callable[[], Any]:
+def _gradient_function(result: Tensor, backward: Backward, present: tuple[bool, ...], device: str) -> Callable[[], Any]:
     of_result = weakref.ref(result)  # not the tensor itself: that would be a cycle
     zero = np.zeros((), np.float32) if device == "cpu" else mx.zeros(())
 
@@ -250,9 +248,7 @@ def _match_shape(data: Array, grad: Array, device: str = "cpu") -> Array:
         return _originals["_match_grad_shape"](data, grad, device=device)
 
 
-def _backward(
-    self: Tensor, keep_grad: bool = False, retain_graph: bool = False, retain_grad: bool = False
-) -> None:
+def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False, retain_grad: bool = False) -> None:
     """Back-propagate from this tensor: each node once, after all that use it."""
     seed = self.grad
     if seed is None:

@@ -233,9 +233,7 @@ def _to_corners(xp: Any, half_centre: Array, side: Array) -> Array:
     return xp.concatenate([half_centre - side, half_centre + side], axis=-1)
 
 
-def encode_boxes(
-    reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
-) -> Tensor:
+def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Return the deltas that lead from ``boxes`` to ``reference``: the inverse of :func:`decode_boxes`.
 
     Parameters
@@ -260,9 +258,7 @@ def encode_boxes(
     check_boxes("reference", reference, ndim=2)
     check_boxes("boxes", boxes, ndim=2)
     if reference.shape != boxes.shape:
-        raise ValueError(
-            f"reference and boxes go together row by row, got shapes {reference.shape} and {boxes.shape}."
-        )
+        raise ValueError(f"reference and boxes go together row by row, got shapes {reference.shape} and {boxes.shape}.")
     return _EncodeBoxes(_coder_weights(weights))(reference, boxes)
 
 

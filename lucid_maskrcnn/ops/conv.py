@@ -124,7 +124,7 @@ def _correlate(
     relu: bool = False,
 ) -> np.ndarray:
     """Convolve ``x`` (N, H, W, C) with ``matrix`` (k, O): (N, P, Q, O)."""
-    columns = _Columns(x, kernel, stride, padding)
+    columns = _Columns(x, kernel, stride, padding, 2 * num_threads())
     out = np.empty((x.shape[0], *columns.size, matrix.shape[1]), np.result_type(x, matrix))
     row_bias = None if bias is None else over_rows(bias, columns.size[1])
 
@@ -159,11 +159,11 @@ class _Columns:
         Image and output rows of each block.
     """
 
-    def __init__(self, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int) -> None:
+    def __init__(self, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int, least: int) -> None:
         self.x, self.kernel, self.stride, self.padding = x, kernel, stride, padding
         self.size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
         per_row = self.size[1] * kernel[0] * kernel[1] * x.shape[3]
-        share = -(-x.shape[0] * self.size[0] // (2 * num_threads()))  # two blocks a thread at least
+        share = -(-x.shape[0] * self.size[0] // least)  # of output rows: about so many blocks, or more
         self.rows = max(1, min(self.size[0], share, _BLOCK_VALUES // max(per_row, 1)))
         self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in spans(self.size[0], self.rows)]
 
@@ -196,17 +196,18 @@ class _Columns:
 
     def _pixels(self, image: int, rows: slice) -> np.ndarray:
         s = self.stride
-        down, across = slice(rows.start * s, (rows.stop - 1) * s + 1, s), slice(0, (self.size[1] - 1) * s + 1, s)
+        down, across = (
+            slice(rows.start * s, (rows.stop - 1) * s + 1, s),
+            slice(0, (self.size[1] - 1) * s + 1, s),
+        )
         return self.x[image, down, across].reshape(-1, self.x.shape[3])
 
 
-def _grad_weight(
-    x: np.ndarray, grad: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
-) -> np.ndarray:
+def _grad_weight(x: np.ndarray, grad: np.ndarray, kernel: tuple[int, int], stride: int, padding: int) -> np.ndarray:
     """Gradient of :func:`_correlate` with respect to its matrix: (k, O)."""
-    columns = _Columns(x, kernel, stride, padding)
+    columns = _Columns(x, kernel, stride, padding, _PARTIAL_SUMS)
     filters = grad.shape[3]
-    # A fixed number of partial sums, whatever the number of threads: the result is always the same.
+    # Fixed blocks and partial sums, whatever the number of threads: the result is always the same.
     groups = [columns.tasks[i::_PARTIAL_SUMS] for i in range(min(_PARTIAL_SUMS, len(columns.tasks)))]
     sums = np.zeros((len(groups), kernel[0] * kernel[1] * x.shape[3], filters), grad.dtype)
 
@@ -316,9 +317,7 @@ def _spread(
     return out
 
 
-def _collect(
-    image: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int, int], stride: int
-) -> np.ndarray:
+def _collect(image: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int, int], stride: int) -> np.ndarray:
     """Take each pixel's (kh, kw, O) patch out of the enlarged image: the adjoint of :func:`_spread`."""
     (n, height, width), (kh, kw), filters = pixels, kernel, image.shape[3]
     patches = np.empty((n, height, width, kh, kw, filters), image.dtype)
@@ -383,10 +382,9 @@ def conv2d(
     for name, vector in (("bias", bias), ("scale", scale)):
         if vector is not None and tuple(vector.shape) != (weight.shape[0],):
             raise ValueError(f"{name} must have shape ({weight.shape[0]},), got {tuple(vector.shape)}.")
-    if residual is not None and tuple(residual.shape) != (x.shape[0], weight.shape[0], *size):
-        raise ValueError(
-            f"residual must have the output's shape {(x.shape[0], weight.shape[0], *size)}, got {tuple(residual.shape)}."
-        )
+    wanted = (x.shape[0], weight.shape[0], *size)
+    if residual is not None and tuple(residual.shape) != wanted:
+        raise ValueError(f"residual must have the output's shape {wanted}, got {tuple(residual.shape)}.")
     return _Conv2d(stride, padding, relu)(x, weight, bias, scale, residual)
 
 

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+_add_at: Any = np.add.at  # NumPy's types know only index arrays, not tuples with slices
 _BLOCK_VALUES = 1 << 16  # values of a block of element-wise work: a few of them fit the cache
 
 
@@ -119,7 +120,10 @@ class _BatchNorm(Op):
             self.batch_mean, self.batch_var = mean, var
         inverse = 1 / np.sqrt(var + x.dtype.type(self.eps))
         mean_row, inverse_row = over_rows(mean, width), over_rows(inverse, width)
-        slope_row, bias_row = over_rows(inverse * weight, width), over_rows(bias - mean * inverse * weight, width)
+        slope_row, bias_row = (
+            over_rows(inverse * weight, width),
+            over_rows(bias - mean * inverse * weight, width),
+        )
         residual_rows = None if residual is None else nhwc(residual).reshape(rows.shape)
         out = np.empty_like(rows)
 
@@ -158,9 +162,7 @@ class _BatchNorm(Op):
                 inner = np.empty_like(rows)
                 # (passed - mean(passed) - normal · mean(passed · normal)) · weight / std, gathered by factor
                 of_x = over_rows(-grad_w / count * inverse * inverse * weight, width)
-                constant = over_rows(
-                    (-grad_b / count + mean * inverse * grad_w / count) * inverse * weight, width
-                )
+                constant = over_rows((-grad_b / count + mean * inverse * grad_w / count) * inverse * weight, width)
 
                 def differentiate(block: slice) -> None:
                     part = np.multiply(passed[block], slope_row, out=inner[block])
@@ -419,9 +421,9 @@ class _UpsampleAdd(Op):
                 total += split[:, :, 1, :, 1]
             else:
                 by_row = np.zeros((n, h, width, c), grad.dtype)
-                np.add.at(by_row, (slice(None), rows), grad)
+                _add_at(by_row, (slice(None), rows), grad)
                 total = np.zeros(low.shape, grad.dtype)
-                np.add.at(total, (slice(None), slice(None), cols), by_row)
+                _add_at(total, (slice(None), slice(None), cols), by_row)
             return nchw(total), nchw(grad.copy())
 
         return nchw(out), backward

@@ -35,7 +35,9 @@ def over_rows(vector: np.ndarray, width: int) -> np.ndarray:
     return np.tile(vector, width)
 
 
-def with_vjp(function: Callable[..., mx.array], *arrays: mx.array) -> tuple[mx.array, Callable[[mx.array], list[mx.array]]]:
+def with_vjp(
+    function: Callable[..., mx.array], *arrays: mx.array
+) -> tuple[mx.array, Callable[[mx.array], list[mx.array]]]:
     """Return ``function(*arrays)`` and its backward, both by MLX.
 
     MLX is lazy: what the backward does not need of the forward is not computed again.

@@ -15,12 +15,14 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Op
+from ._parallel import for_each, spans
 from .boxes import check_boxes, check_index
 from .roi_align import Grid, check_range, gathers, plan, pool_gpu, windows
 
 __all__ = ["mask_targets", "paste_masks"]
 
 _GPU_PIXELS = 1 << 25  # pixels pasted at a time on gpu
+_TASK = 8  # masks that a thread takes at a time
 _FAR = 2.0**30  # where corners end that would leave the range of integers
 
 
@@ -48,13 +50,18 @@ class _PasteMasks(Op):
         soft = self.threshold is None
         image = np.zeros((len(boxes), *self.image_size), np.float32 if soft else bool)
         probs = mask_probs.astype(np.float32, copy=False)
-        for i, patch in enumerate(_patches(boxes, probs.shape[-1], self.image_size)):
-            pixels = patch.weights_y @ probs[i] @ patch.weights_x.T  # (h, w)
-            into = image[i, patch.y, patch.x]
-            if soft:
-                into[...] = pixels
-            else:
-                np.greater(pixels, self.threshold, out=into)
+        patches = list(_patches(boxes, probs.shape[-1], self.image_size))
+
+        def paste(some: slice) -> None:
+            for i, patch in enumerate(patches[some], some.start):
+                pixels = patch.weights_y @ probs[i] @ patch.weights_x.T  # (h, w)
+                into = image[i, patch.y, patch.x]
+                if soft:
+                    into[...] = pixels
+                else:
+                    np.greater(pixels, self.threshold, out=into)
+
+        for_each(spans(len(patches), _TASK), lambda: paste)
         return image
 
     def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
@@ -162,10 +169,14 @@ class _MaskTargets(Op):
         num, (height, width) = len(rois), gt_masks.shape[1:]
         chunks = plan(rois, np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
         targets = np.empty((num, *self.grid.output_size), np.float32)
-        for window in windows(chunks, np.full(num, width)):
-            mask = gt_masks[gt_idx[window.roi]]
-            pixels = mask[window.y, window.x] if window.cells is None else mask.reshape(-1)[window.cells]
-            np.matmul(window.weights_y @ pixels.astype(np.float32), window.weights_x.T, out=targets[window.roi])
+        found = windows(chunks)
+
+        def cut(some: slice) -> None:
+            for window in found[some]:  # no gaps: a sample for each pixel
+                pixels = gt_masks[gt_idx[window.roi], window.y, window.x].astype(np.float32)
+                np.matmul(window.weights_y @ pixels, window.weights_x.T, out=targets[window.roi])
+
+        for_each(spans(num, _TASK), lambda: cut)
         return targets
 
     def gpu(self, gt_masks: mx.array, rois: mx.array, gt_idx: mx.array) -> mx.array:

@@ -106,7 +106,9 @@ def _check(boxes: Tensor, scores: Tensor, iou_thresh: float) -> None:
     if not isinstance(scores, Tensor):
         raise TypeError(f"scores is a Lucid tensor, got {type(scores).__name__}.")
     if tuple(scores.shape) != (boxes.shape[0],):
-        raise ValueError(f"scores has shape {tuple(scores.shape)}, but one for each of {boxes.shape[0]} boxes is wanted.")
+        raise ValueError(
+            f"scores has shape {tuple(scores.shape)}, but one for each of {boxes.shape[0]} boxes is wanted."
+        )
     if not 0 <= iou_thresh <= 1:
         raise ValueError(f"iou_thresh is an IoU between 0 and 1, got {iou_thresh}.")
 

@@ -150,7 +150,7 @@ def _top_k_per_level(scores: np.ndarray, *, level_sizes: Sequence[int], k: int) 
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the ``k`` largest, descending and stable: a full sort only of those that can be among them."""
+    """Return the ``k`` largest's indices, descending and stable: only those that can be among them are sorted."""
     if k < len(scores):
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         candidates = np.flatnonzero(~(scores < least))  # NaN stays in, and sorts first

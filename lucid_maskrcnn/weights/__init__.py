@@ -5,8 +5,8 @@ from .files import WeightsFile, load_weights, read_safetensors, save_weights
 from .torchvision import load_torchvision_backbone, load_torchvision_weights
 
 __all__ = [
-    "assign",
     "WeightsFile",
+    "assign",
     "load_torchvision_backbone",
     "load_torchvision_weights",
     "load_weights",

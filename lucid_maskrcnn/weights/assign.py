@@ -11,9 +11,7 @@ import numpy as np
 __all__ = ["assign"]
 
 
-def assign(
-    module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mapping[str, str] | None = None
-) -> None:
+def assign(module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mapping[str, str] | None = None) -> None:
     """Set every parameter and buffer of ``module``.
 
     Parameters

@@ -83,7 +83,14 @@ def read_safetensors(weights: str | Path) -> WeightsFile:
             metadata = file.metadata() or {}
         arguments = json.loads(metadata.get("arguments", "{}"))
         categories = {int(k): str(v) for k, v in json.loads(metadata.get("categories", "{}")).items()}
-    except (safetensors.SafetensorError, struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (
+        safetensors.SafetensorError,
+        struct.error,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise ValueError(f"{str(path)!r} is not a readable .safetensors file: {error}.") from error
     return WeightsFile(arrays, arguments, categories, metadata)
 
@@ -123,7 +130,8 @@ def save_weights(
     metadata : mapping of str to str, optional
         More for the header: licence, figures, source.
     dtype : {"float32", "float16"}
-        Element type; float16 halves the file and costs about three decimal digits.
+        Element type of matrices and filters; float16 halves the file and keeps about three decimal digits.
+        Vectors stay float32: a running variance may be beyond what float16 holds.
 
     Raises
     ------
@@ -138,7 +146,10 @@ def save_weights(
         "arguments": json.dumps(dict(arguments or {})),
         "categories": json.dumps({str(k): v for k, v in (categories or {}).items()}),
     }
-    arrays = {n: np.ascontiguousarray(a, dtype) for n, a in model.state_dict().items()}
+    arrays = {
+        name: np.ascontiguousarray(array, dtype if array.ndim > 1 else "float32")
+        for name, array in model.state_dict().items()
+    }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
