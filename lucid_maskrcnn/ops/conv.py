@@ -159,11 +159,11 @@ class _Columns:
         Image and output rows of each block.
     """
 
-    def __init__(self, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int, least: int) -> None:
+    def __init__(self, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int, num_blocks: int) -> None:
         self.x, self.kernel, self.stride, self.padding = x, kernel, stride, padding
         self.size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
         per_row = self.size[1] * kernel[0] * kernel[1] * x.shape[3]
-        share = -(-x.shape[0] * self.size[0] // least)  # of output rows: about so many blocks, or more
+        share = -(-x.shape[0] * self.size[0] // num_blocks)  # of the output rows
         self.rows = max(1, min(self.size[0], share, _BLOCK_VALUES // max(per_row, 1)))
         self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in spans(self.size[0], self.rows)]
 

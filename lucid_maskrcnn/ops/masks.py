@@ -173,7 +173,7 @@ class _MaskTargets(Op):
 
         def cut(some: slice) -> None:
             for window in found[some]:  # no gaps: a sample for each pixel
-                pixels = gt_masks[gt_idx[window.roi], window.y, window.x].astype(np.float32)
+                pixels = gt_masks[gt_idx[window.roi]][window.slices()].astype(np.float32)
                 np.matmul(window.weights_y @ pixels, window.weights_x.T, out=targets[window.roi])
 
         for_each(spans(num, _TASK), lambda: cut)

@@ -155,32 +155,28 @@ class Window(NamedTuple):
     """What one RoI reads."""
 
     roi: int
-    y: slice
-    x: slice
     solid: bool  # or else rows or columns have gaps
     rows: np.ndarray  # (Ky,)
     columns: np.ndarray  # (Kx,)
     weights_y: np.ndarray  # (P, Ky)
     weights_x: np.ndarray  # (P, Kx)
-    taps: tuple[np.ndarray, ...]  # along y and x, (P, 2 · S), and their weights
+    taps: tuple[np.ndarray, ...]  # rows and columns again, (P, 2 · S) each, and the weights of both
+
+    def slices(self) -> tuple[slice, slice]:
+        """Return rows and columns of a solid window as slices, for views instead of copies."""
+        y, x = int(self.rows[0]), int(self.columns[0])
+        return slice(y, y + len(self.rows)), slice(x, x + len(self.columns))
 
 
 def windows(chunks: list[Chunk]) -> list[Window]:
     """Return what each RoI reads of its map, one by one."""
     found = []
     for members, y, x in chunks:
-        each = zip(
-            members.tolist(), y.num.tolist(), x.num.tolist(), y.rows[:, 0].tolist(), x.rows[:, 0].tolist(),
-            (y.solid & x.solid).tolist(), y.rows, x.rows, y.weights, x.weights,
-            y.taps, x.taps, y.tap_weights, x.tap_weights, strict=True,
-        )  # fmt: skip
-        for roi, ky, kx, y0, x0, solid, rows, columns, weights_y, weights_x, *taps in each:
-            found.append(
-                Window(
-                    roi, slice(y0, y0 + ky), slice(x0, x0 + kx), solid, rows[:ky], columns[:kx],
-                    weights_y[:, :ky], weights_x[:, :kx], tuple(taps),
-                )  # fmt: skip
-            )
+        solid = (y.solid & x.solid).tolist()
+        for i, (roi, ky, kx) in enumerate(zip(members.tolist(), y.num.tolist(), x.num.tolist(), strict=True)):
+            taps = (y.taps[i], x.taps[i], y.tap_weights[i], x.tap_weights[i])
+            rows, columns = y.rows[i, :ky], x.rows[i, :kx]
+            found.append(Window(roi, solid[i], rows, columns, y.weights[i, :, :ky], x.weights[i, :, :kx], taps))
     return found
 
 
@@ -275,7 +271,7 @@ def _pool_window(source: np.ndarray, window: Window, pooled: np.ndarray) -> None
     # The products touch every cell of the window for every bin. In a large window most of them weigh
     # nothing: from about half as many cells as taps, 19 × 19 for 7 × 7 bins, it is quicker to gather the taps.
     if window.solid and 2 * ky * kx <= taps_y.size * taps_x.size:
-        pixels = source[window.y, window.x].reshape(ky, kx * channels)  # a view
+        pixels = source[window.slices()].reshape(ky, kx * channels)  # a view
         rows = np.matmul(window.weights_y, pixels).reshape(bins_y, kx, channels)
         np.matmul(window.weights_x, rows, out=pooled)
         return
@@ -297,10 +293,12 @@ def _spread_window(target: np.ndarray, window: Window, grad: np.ndarray, band: s
     across = np.matmul(window.weights_x.T, grad).reshape(bins_y, kx * channels)
     pixels = np.matmul(window.weights_y[:, some].T, across).reshape(ky, kx, channels)
     if window.solid:
-        rows = slice(window.y.start + some.start, window.y.start + some.stop)
-        target[rows, window.x] += pixels
+        rows, columns = window.slices()
+        target[rows, columns][some] += pixels
     else:  # no cell is there twice, so that += misses none
-        target[window.rows[some, None], window.columns] += pixels
+        flat = target.reshape(-1, channels)
+        cells = (window.rows[some, None] * target.shape[1] + window.columns).reshape(-1)
+        flat[cells] = flat.take(cells, axis=0) + pixels.reshape(-1, channels)
 
 
 def _as_dtype(chunk: Chunk, dtype: Any) -> Chunk:

@@ -1,0 +1,261 @@
+"""Files of weights, torchvision's names, and the factories that put them together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import lucid
+import numpy as np
+import pytest
+from data.torchvision import recipe
+from safetensors.numpy import load_file, save_file
+
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_101_fpn
+from lucid_maskrcnn.models import _ResNetFPNBackbone
+from lucid_maskrcnn.weights import (
+    load_torchvision_backbone,
+    load_torchvision_weights,
+    load_weights,
+    read_safetensors,
+    save_weights,
+)
+from lucid_maskrcnn.weights.torchvision import torchvision_name
+
+SLIM = {"width": 8, "fpn_channels": 8, "hidden_dim": 16, "mask_hidden_channels": 8}
+
+
+def slim(num_classes: int | None = 3, **settings: object) -> MaskRCNN:
+    return mask_rcnn_resnet_18_fpn(num_classes, **{**SLIM, **settings})
+
+
+def same(a: MaskRCNN, b: MaskRCNN) -> bool:
+    theirs = b.state_dict()
+    return all(np.array_equal(array, theirs[name]) for name, array in a.state_dict().items())
+
+
+# ------------------------------------------------------------------ this package's files
+
+
+def test_weights_survive_the_file(tmp_path: Path) -> None:
+    model, other = slim(), slim()
+    assert not same(model, other)
+    save_weights(model, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path / "model.safetensors")
+    assert same(model, other)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]  # nothing temporary is left
+
+
+def test_half_precision_halves_matrices_and_spares_vectors(tmp_path: Path) -> None:
+    model = slim()
+    model.backbone.body.bn1.running_var.data = np.full(8, 1e6, np.float32)  # beyond float16
+    save_weights(model, tmp_path / "half.safetensors", dtype="float16")
+    for name, array in load_file(tmp_path / "half.safetensors").items():
+        assert array.dtype == (np.float16 if array.ndim > 1 else np.float32), name
+    other = slim()
+    load_weights(other, tmp_path / "half.safetensors")
+    for name, array in model.state_dict().items():
+        np.testing.assert_allclose(other.state_dict()[name], array, rtol=1e-3, atol=1e-6)
+        assert other.state_dict()[name].dtype == np.float32
+
+
+def test_a_file_builds_its_model(tmp_path: Path) -> None:
+    arguments = {"depth": 18, "num_classes": 2, "norm": "batch", "min_size": 64, "max_size": 96, "top_k": 7, **SLIM}
+    built = {k: v for k, v in arguments.items() if k != "depth"}
+    model = mask_rcnn_resnet_18_fpn(**built)
+    path = tmp_path / "model.safetensors"
+    save_weights(model, path, arguments=arguments, categories={1: "cat", 2: "dog"}, metadata={"licence": "CC0-1.0"})
+    again = mask_rcnn_resnet_18_fpn(weights=path)
+    assert same(model, again)
+    assert (again.image_settings.min_size, again.image_settings.max_size, again.head_settings.top_k) == (64, 96, 7)
+    assert again.categories == {1: "cat", 2: "dog"}
+    assert read_safetensors(path).metadata["licence"] == "CC0-1.0"
+    assert mask_rcnn_resnet_18_fpn(weights=path, min_size=32).image_settings.min_size == 32
+    (found,) = again.predict(np.zeros((40, 50, 3), np.uint8), score_thresh=0)
+    assert len(found) <= 7
+    assert set(found.names) <= {"cat", "dog"}
+    with pytest.raises(ValueError, match="not of a ResNet-50"):
+        mask_rcnn_resnet_50_fpn(weights=path)
+
+
+def test_other_classes_start_anew_and_the_call_says_which(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = slim()
+    save_weights(model, path, arguments={"num_classes": 3, **SLIM}, categories={1: "a", 2: "b", 3: "c"})
+    with pytest.warns(UserWarning, match=r"num_classes=5 .* 3: cls_score, bbox_pred, mask_head.mask_predictor start"):
+        other = mask_rcnn_resnet_18_fpn(5, weights=path)
+    assert other.categories is None
+    assert other.cls_score.weight.shape == (6, 16)
+    assert np.array_equal(other.fc1.weight.data, model.fc1.weight.data)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 64, (10**15).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_no_safetensors(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken.safetensors' is not a readable .safetensors file"):
+        mask_rcnn_resnet_18_fpn(weights=path)
+
+
+def test_unknown_weights_name_the_known_ones() -> None:
+    with pytest.raises(FileNotFoundError, match="weights must be one of 'NUCLEI' or the path"):
+        mask_rcnn_resnet_18_fpn(weights="COCO")
+
+
+def test_weights_of_a_ready_and_a_classifier_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="weights and weights_backbone exclude each other"):
+        mask_rcnn_resnet_18_fpn(weights="NUCLEI", weights_backbone={})
+
+
+def test_unknown_precision() -> None:
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+        save_weights(slim(), "never.safetensors", dtype="int8")
+    assert not Path("never.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_find_nuclei() -> None:
+    assert mask_rcnn_resnet_18_fpn(weights="NUCLEI").categories == {1: "nucleus"}
+
+
+# ------------------------------------------------------------------ torchvision's names
+
+
+def in_torchvision_names(model: MaskRCNN) -> dict[str, np.ndarray]:
+    """Turn a model's weights into what torchvision would have saved, rows of the background included."""
+    arrays = {}
+    for name, array in model.state_dict().items():
+        rows = 4 if name.startswith("bbox_pred") else 1 if name.startswith("mask_head.mask_predictor") else 0
+        filler = np.full((rows, *array.shape[1:]), 9, np.float32)
+        arrays[torchvision_name(name)] = np.concatenate([filler, array]) if rows else array
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("factory", "arch"),
+    [(mask_rcnn_resnet_50_fpn, "maskrcnn_resnet50_fpn"), (mask_rcnn_resnet_101_fpn, "maskrcnn_resnet101_fpn")],
+)
+def test_every_name_and_shape_is_torchvisions(factory: object, arch: str) -> None:
+    model = factory(5)
+    wanted = {name: shape for name, shape in recipe.shapes(arch, 6).items() if not name.endswith("num_batches_tracked")}
+    assert {name: a.shape for name, a in in_torchvision_names(model).items()} == wanted
+
+
+def test_torchvision_weights_from_mapping_and_file(tmp_path: Path) -> None:
+    model = slim()
+    arrays = in_torchvision_names(model) | {"backbone.body.bn1.num_batches_tracked": np.array(3)}
+    save_file(arrays, tmp_path / "tv.safetensors")
+    for source in (arrays, tmp_path / "tv.safetensors", str(tmp_path / "tv.safetensors")):
+        other = slim()
+        load_torchvision_weights(other, source)
+        assert same(model, other)
+
+
+def test_weights_of_any_precision_become_float32() -> None:
+    model, other = slim(), slim()
+    load_torchvision_weights(other, {n: a.astype(np.float64) for n, a in in_torchvision_names(model).items()})
+    assert same(model, other)
+    assert all(a.dtype == np.float32 for a in other.state_dict().values())
+
+
+def test_loaded_weights_are_copies() -> None:
+    model = slim()
+    arrays = in_torchvision_names(slim())
+    load_torchvision_weights(model, arrays)
+    before = model.fc1.weight.data.copy()
+    arrays["roi_heads.box_head.fc6.weight"][:] = 0
+    assert np.array_equal(model.fc1.weight.data, before)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: w.pop("roi_heads.box_head.fc6.bias"), r"missing: roi_heads.box_head.fc6.bias\."),
+        (lambda w: w.update(extra=np.zeros(1)), r"unexpected: extra\."),
+        (
+            lambda w: w.update({"rpn.head.conv.0.0.bias": np.zeros(9, np.float32)}),
+            r"wrong shapes: rpn.head.conv.0.0.bias has \(9,\), wanted \(8,\)",
+        ),
+        (
+            lambda w: w.update({"rpn.head.conv.0.0.bias": np.zeros(8, np.int64)}),
+            r"not floating point: rpn.head.conv.0.0.bias is int64",
+        ),
+        (
+            lambda w: w.update({"roi_heads.mask_predictor.mask_fcn_logits.bias": np.float32(1)}),
+            r"wrong shapes: roi_heads.mask_predictor.mask_fcn_logits.bias has \(\)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(spoil: object, message: str) -> None:
+    model, before = slim(), None
+    before = model.state_dict()
+    arrays = in_torchvision_names(slim())
+    spoil(arrays)
+    with pytest.raises(ValueError, match=message):
+        load_torchvision_weights(model, arrays)
+    assert all(np.array_equal(a, before[n]) for n, a in model.state_dict().items())
+
+
+def test_weights_of_the_wrong_kind() -> None:
+    with pytest.raises(TypeError, match=r"weights must be a mapping .* got list"):
+        load_torchvision_weights(slim(), [1, 2])
+
+
+def test_a_classifiers_weights_for_the_body() -> None:
+    source, model = slim(), slim()
+    names = {n.removeprefix("backbone.body."): a for n, a in source.state_dict().items() if ".body." in n}
+    names |= {"fc.weight": np.zeros((10, 64)), "fc.bias": np.zeros(10), "bn1.num_batches_tracked": np.array(1)}
+    load_torchvision_backbone(model, names)
+    assert same(source.backbone.body, model.backbone.body)
+    built = slim(weights_backbone=names)
+    assert same(source.backbone.body, built.backbone.body)
+    assert not built.backbone.body.conv1.weight.requires_grad  # three of five layers are trained
+    assert built.backbone.body.layer2.parameters().__next__().requires_grad
+
+
+# ------------------------------------------------------------------ the factories
+
+
+def test_defaults_are_torchvisions() -> None:
+    model = slim(None)
+    assert model.num_classes == 90
+    assert (model.image_settings.min_size, model.image_settings.max_size) == (800, 1333)
+    assert [c[1][2] - c[1][0] for c in model.rpn.anchor_generator.cells] == [32, 64, 128, 256, 512]
+    assert model.head_settings.top_k == 100
+
+
+@pytest.mark.parametrize("layers", range(6))
+def test_trainable_layers_count_from_the_top(layers: int) -> None:
+    body = _ResNetFPNBackbone(18, width=4, out_channels=4, norm="batch", trainable_layers=layers).body
+    trained = [
+        all(p.requires_grad for p in part.parameters())
+        for part in (body.layer4, body.layer3, body.layer2, body.layer1, body.conv1)
+    ]
+    assert trained == [i < layers for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"trainable_layers": 6}, ValueError, "trainable_layers must be from 0 to 5, got 6"),
+        ({"norm": "group"}, ValueError, "norm must be 'frozen' or 'batch', got 'group'"),
+        ({"colour": "red"}, TypeError, "colour"),
+        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
+    ],
+)
+def test_arguments_that_will_not_do(settings: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        slim(**settings)
+
+
+def test_building_is_reproducible() -> None:
+    lucid.random.seed(3)
+    first = slim()
+    lucid.random.seed(3)
+    assert same(first, slim())
+
+
+def test_the_header_is_json(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(slim(), path, arguments={"num_classes": 3, **SLIM})
+    assert json.loads(read_safetensors(path).metadata["arguments"])["width"] == 8
