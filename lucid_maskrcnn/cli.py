@@ -210,11 +210,9 @@ def predict_files(
 
 
 def _load_model(weights: str, device: str) -> Any:
-    from lucid_maskrcnn.models.factories import mask_rcnn_resnet_18_fpn
+    from lucid_maskrcnn.models.factories import load_model
 
-    model = mask_rcnn_resnet_18_fpn(weights=weights)
-    model.to(device)
-    return model
+    return load_model(weights).to(device)
 
 
 # ------------------------------------------------------------------ output

@@ -14,6 +14,7 @@ from .backbone import _ResNetFPNBackbone
 from .mask_rcnn import MaskRCNN
 
 __all__ = [
+    "load_model",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
     "mask_rcnn_resnet_101_fpn",
@@ -105,6 +106,25 @@ def mask_rcnn_resnet_101_fpn(
     The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file.
     """
     return _build(101, num_classes, weights, weights_backbone, trainable_layers, min_size, max_size, kwargs)
+
+
+def load_model(weights: str | Path) -> MaskRCNN:
+    """Build the model that a file of weights belongs to.
+
+    Parameters
+    ----------
+    weights : str or Path
+        ``"NUCLEI"``, or a file written by :func:`lucid_maskrcnn.weights.save_weights` with its arguments.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are no such weights, or the file does not say which model they belong to.
+    """
+    depth = weight_files.read_safetensors(weights).arguments.get("depth")
+    if depth is None:
+        raise ValueError(f"weights {str(weights)!r} do not say which model they belong to: build it and load them.")
+    return _build(depth, None, weights, None, None, Preset(800), Preset(1333), {})
 
 
 def _build(

@@ -185,10 +185,12 @@ class _Columns:
             count = rows.stop - rows.start
             first = rows.start * s - p
             last = first + (count - 1) * s + kh
-            low, high = max(first, 0), max(min(last, self.x.shape[1]), 0)
-            staged[: low - first] = 0
-            staged[low - first : high - first, p : p + self.x.shape[2]] = self.x[image, low:high]
-            staged[max(high - first, 0) : last - first] = 0
+            low = min(max(first, 0), self.x.shape[1])  # a block may lie in the padding altogether
+            high = min(max(last, low), self.x.shape[1])
+            above = max(low - first, 0)
+            staged[:above] = 0
+            staged[above : above + high - low, p : p + self.x.shape[2]] = self.x[image, low:high]
+            staged[above + high - low : last - first] = 0
             np.copyto(values[:count], windows[:count])
             return values[:count].reshape(count * width, -1)
 
@@ -325,7 +327,7 @@ def _collect(image: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int,
         for z in range(kw):
             rows, cols = y + (height - 1) * stride + 1, z + (width - 1) * stride + 1
             patches[:, :, :, y, z] = image[:, y:rows:stride, z:cols:stride]
-    return patches.reshape(n * height * width, -1)
+    return patches.reshape(n * height * width, kh * kw * filters)
 
 
 def conv2d(

@@ -356,7 +356,7 @@ def max_pool2d(x: Tensor, kernel_size: int, *, stride: int, padding: int = 0) ->
     Parameters
     ----------
     x : Tensor of shape (N, C, H, W)
-        On ties the gradient goes to the first in row order.
+        Of equal pixels one gets the gradient: on cpu the first in row order.
     kernel_size, stride, padding : int
         The same for both axes.
 
@@ -431,6 +431,8 @@ class _UpsampleAdd(Op):
     def gpu(self, coarse: Any, fine: Any) -> Any:
         rows = mx.array(_nearest(coarse.shape[2], fine.shape[2]))
         cols = mx.array(_nearest(coarse.shape[3], fine.shape[3]))
+        if not fine.size:  # MLX cannot scatter nothing
+            return mx.zeros(fine.shape, fine.dtype), lambda grad: [mx.zeros(coarse.shape, coarse.dtype), mx.array(grad)]
         return with_vjp(lambda coarse, fine: coarse[:, :, rows][:, :, :, cols] + fine, coarse, fine)
 
 

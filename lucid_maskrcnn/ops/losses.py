@@ -127,7 +127,9 @@ class _BinaryCrossEntropy(_PickedLoss):
         return np.maximum(x, 0) - x * targets + np.log1p(decay), probs - targets
 
     def loss(self, x: mx.array, targets: mx.array) -> mx.array:
-        return mx.maximum(x, 0) - x * targets + mx.log1p(mx.exp(-mx.abs(x)))
+        size = mx.abs(x)
+        # (x + |x|) / 2 is max(x, 0), but MLX gives it the right slope at 0: one half.
+        return (x + size) / 2 - x * targets + mx.log1p(mx.exp(-size))
 
 
 def smooth_l1(x: Tensor, i: Tensor, j: Tensor, targets: Tensor, *, beta: float, divisor: float) -> Tensor:

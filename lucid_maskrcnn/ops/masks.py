@@ -47,8 +47,8 @@ class _PasteMasks(Op):
         self.threshold = threshold
 
     def cpu(self, mask_probs: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        soft = self.threshold is None
-        image = np.zeros((len(boxes), *self.image_size), np.float32 if soft else bool)
+        threshold = self.threshold
+        image = np.zeros((len(boxes), *self.image_size), bool if threshold is not None else np.float32)
         probs = mask_probs.astype(np.float32, copy=False)
         patches = list(_patches(boxes, probs.shape[-1], self.image_size))
 
@@ -56,19 +56,19 @@ class _PasteMasks(Op):
             for i, patch in enumerate(patches[some], some.start):
                 pixels = patch.weights_y @ probs[i] @ patch.weights_x.T  # (h, w)
                 into = image[i, patch.y, patch.x]
-                if soft:
+                if threshold is None:
                     into[...] = pixels
                 else:
-                    np.greater(pixels, self.threshold, out=into)
+                    np.greater(pixels, threshold, out=into)
 
         for_each(spans(len(patches), _TASK), lambda: paste)
         return image
 
     def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
         height, width = self.image_size
-        soft = self.threshold is None
+        threshold = self.threshold
         patches = list(_patches(np.asarray(boxes), mask_probs.shape[-1], self.image_size))
-        parts = [mx.zeros((0, height, width), mx.float32 if soft else mx.bool_)]
+        parts = [mx.zeros((0, height, width), mx.bool_ if threshold is not None else mx.float32)]
         step = max(1, _GPU_PIXELS // max(1, height * width))
         for start in range(0, len(patches), step):
             some = patches[start : start + step]
@@ -77,7 +77,7 @@ class _PasteMasks(Op):
             for i, patch in enumerate(some):
                 rows[i, patch.y], columns[i, patch.x] = patch.weights_y, patch.weights_x
             pixels = mx.array(rows) @ mask_probs[start : start + step] @ mx.array(columns).swapaxes(1, 2)
-            parts.append(pixels if soft else pixels > self.threshold)
+            parts.append(pixels if threshold is None else pixels > threshold)
             mx.eval(parts[-1])  # lazily, the float images of all masks would wait side by side
         return mx.concatenate(parts)
 
@@ -183,7 +183,9 @@ class _MaskTargets(Op):
         num, (height, width) = rois.shape[0], gt_masks.shape[1:]
         chunks = plan(np.asarray(rois), np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
         base = np.asarray(gt_idx).astype(np.int64) * (height * width)
-        return pool_gpu(gt_masks.reshape(-1, 1), list(gathers(chunks, base, np.full(num, width), 1)), self.grid)[..., 0]
+        return pool_gpu(
+            gt_masks.reshape(gt_masks.size, 1), list(gathers(chunks, base, np.full(num, width), 1)), self.grid
+        )[..., 0]
 
 
 def mask_targets(gt_masks: Tensor, rois: Tensor, gt_idx: Tensor, size: int) -> Tensor:

@@ -152,7 +152,7 @@ def _overlaps(a: np.ndarray, b: np.ndarray, thresh: np.floating) -> np.ndarray:
     np.maximum(height, np.zeros_like(b[0]), out=height)  # twice as fast as with the scalar 0
     inter *= height  # positive exactly where the boxes overlap
     # A union is no smaller than either box: the division is left to the few pairs that can pass.
-    overlaps = inter > b[4] * (thresh * thresh.dtype.type(0.999))
+    overlaps = inter > np.maximum(b[4], 0) * (thresh * thresh.dtype.type(0.999))
     i, j = np.divmod(np.flatnonzero(overlaps), b.shape[1])  # many times faster than a 2-D nonzero
     shared = inter[i, j]
     with np.errstate(invalid="ignore"):
@@ -176,7 +176,7 @@ def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.nd
     """Compute all overlaps on the device; the greedy pass, a chain of decisions, runs on the host."""
     order = _descending(scores)
     num = len(order)
-    thresh = mx.array(_below(iou_thresh, np.float32))
+    thresh = mx.array(float(_below(iou_thresh, np.float32)))
     suppressed = np.zeros(num, bool)
     kept = []
     ranked = boxes[mx.array(order)] if num else boxes

@@ -86,14 +86,17 @@ def plan(rois: np.ndarray, sizes: np.ndarray, scales: np.ndarray, grid: Grid) ->
         axes.append((start, step, _num_samples(step, grid.sampling_ratio, "yx"[axis]), sizes[:, axis], bins))
     samples = np.maximum(axes[0][2], axes[1][2])  # (R,)
     order = np.argsort(samples, kind="stable")
-    chunks, start = [], 0
-    while start < len(order):
+    chunks, done = [], 0
+    while done < len(order):
         # Every RoI of a chunk gets room for as many samples as its last one, which has the most.
-        fits = (np.arange(1, len(order) - start + 1) * samples[order[start:]]) * max(grid.output_size) <= _SAMPLES
-        members = order[start : start + max(1, int(fits.sum()))]
-        y, x = (_read(*(part[members] for part in axis[:4]), axis[4]) for axis in axes)
+        fits = (np.arange(1, len(order) - done + 1) * samples[order[done:]]) * max(grid.output_size) <= _SAMPLES
+        members = order[done : done + max(1, int(fits.sum()))]
+        y, x = (
+            _read(start[members], step[members], num[members], size[members], bins)
+            for start, step, num, size, bins in axes
+        )
         chunks.append(Chunk(members, y, x))
-        start += len(members)
+        done += len(members)
     return chunks
 
 
@@ -219,9 +222,9 @@ class _RoIAlign(Op):
                 of_place.setdefault(places[window.roi], []).append(window)
             # No two tasks write to the same rows, and the RoIs come in one order: the sum is always the same.
             tasks = [
-                (own, grads[level][image], band)
+                (own, total[image], band)
                 for (level, image), own in of_place.items()
-                if needs[level]
+                if (total := grads[level]) is not None
                 for band in spans(maps[level].shape[1], _BAND)
             ]
 
@@ -245,7 +248,9 @@ class _RoIAlign(Op):
         base = np.array([0, *ends[:-1]])[levels] + roi_idx * np.array([h * w for _, h, w, _ in shapes])[levels]
         widths = np.array([w for _, _, w, _ in shapes])[levels]
         pieces = list(gathers(self._plan(rois, levels, shapes), base, widths, channels))
-        cells = mx.concatenate([m.reshape(-1, channels) for m in maps])  # (all N · H · W, C)
+        cells = mx.concatenate(
+            [m.reshape(n * h * w, channels) for m, (n, h, w, _) in zip(maps, shapes, strict=True)]
+        )  # (all N · H · W, C)
         pooled = pool_gpu(cells, pieces, self.grid)
 
         def backward(grad: mx.array) -> list[mx.array | None]:
@@ -277,7 +282,7 @@ def _pool_window(source: np.ndarray, window: Window, pooled: np.ndarray) -> None
         return
     cells = (taps_y * source.shape[1])[:, None, :, None] + taps_x[:, None, :]  # (Py, Px, 2 · S, 2 · S)
     weights = weights_y[:, None, :, None] * weights_x[:, None, :]
-    flat = source.reshape(-1, channels)
+    flat = source.reshape(source.shape[0] * source.shape[1], channels)
     for i in range(bins_y):  # a row of bins at a time stays in the cache
         pixels = flat.take(cells[i].reshape(bins_x, -1), axis=0)  # (Px, 2 · S · 2 · S, C)
         np.matmul(weights[i].reshape(bins_x, 1, -1), pixels, out=pooled[i, :, None])
@@ -296,9 +301,9 @@ def _spread_window(target: np.ndarray, window: Window, grad: np.ndarray, band: s
         rows, columns = window.slices()
         target[rows, columns][some] += pixels
     else:  # no cell is there twice, so that += misses none
-        flat = target.reshape(-1, channels)
+        flat = target.reshape(target.shape[0] * target.shape[1], channels)
         cells = (window.rows[some, None] * target.shape[1] + window.columns).reshape(-1)
-        flat[cells] = flat.take(cells, axis=0) + pixels.reshape(-1, channels)
+        flat[cells] = flat.take(cells, axis=0) + pixels.reshape(len(cells), channels)
 
 
 def _as_dtype(chunk: Chunk, dtype: Any) -> Chunk:
@@ -471,9 +476,11 @@ def _pool(
 ) -> Tensor:
     shapes = [tuple(f.shape) for f in features]
     for i, shape in enumerate(shapes):
-        if len(shape) != 4 or shape[:2] != shapes[0][:2] or 0 in shape[2:]:
+        if len(shape) != 4 or shape[:2] != shapes[0][:2] or 0 in shape[1:]:
             alike = "" if i == 0 else f" with the N and C of features[0], {shapes[0]}"
-            raise ValueError(f"features[{i}] has shape {shape}, but (N, C, H, W){alike} is wanted, H and W positive.")
+            raise ValueError(
+                f"features[{i}] has shape {shape}, but (N, C, H, W){alike} is wanted, C, H and W positive."
+            )
     check_index("roi_idx", roi_idx, rois.shape[0])
     check_range("roi_idx", roi_idx, shapes[0][0], "images")
     check_range("levels", levels, len(features), "levels")

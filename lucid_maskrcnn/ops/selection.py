@@ -129,7 +129,7 @@ def top_k_per_level(scores: Tensor, level_sizes: Sequence[int], k: int) -> tuple
     level_sizes : sequence of int
         Their sizes, which add up to A.
     k : int
-        At most so many of each; equal scores keep their order.
+        At most so many of each; equal scores keep their order, NaN comes first as in torch.
 
     Returns
     -------
@@ -153,10 +153,11 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
     """Return the ``k`` largest's indices, descending and stable: only those that can be among them are sorted."""
     if k < len(scores):
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
-        candidates = np.flatnonzero(~(scores < least))  # NaN stays in, and sorts first
+        candidates = np.flatnonzero(~(scores < least))  # NaN stays in
     else:
         candidates = np.arange(len(scores))
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    ascending = np.argsort(scores[candidates][::-1], kind="stable")  # NaN last; of equal ones the later first
+    return candidates[::-1][ascending[::-1]][:k]
 
 
 @on_host

@@ -1,0 +1,355 @@
+"""RoIAlign against torchvision, by hand, against a slow loop, by finite differences and between devices."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+from gradients import check_gradients, cpu_gpu_agree, gradients, tensor, values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucid_maskrcnn.ops import multiscale_roi_align, roi_align, roi_levels
+
+MODULE = sys.modules["lucid_maskrcnn.ops.roi_align"]  # the package has a function of that name
+CASES = [f"ra{i:02d}" for i in range(12)]
+
+
+def slow_roi_align(features, rois, roi_idx, output_size, scale, ratio=2, aligned=False):
+    """Return torchvision's RoIAlign, one sample at a time."""
+    _, channels, height, width = features.shape
+    out = np.zeros((len(rois), channels, *output_size), features.dtype)
+    for r, roi in enumerate(rois):
+        starts, steps, counts = [], [], []
+        for low, high, bins, s in (
+            (roi[1], roi[3], output_size[0], scale[0]),
+            (roi[0], roi[2], output_size[1], scale[1]),
+        ):
+            start = low * s - (0.5 if aligned else 0)
+            length = high * s - (0.5 if aligned else 0) - start
+            length = length if aligned else max(length, 1)
+            starts.append(start)
+            steps.append(length / bins)
+            counts.append(ratio if ratio > 0 else max(0, math.ceil(length / bins)))
+        for place in np.ndindex(*output_size):
+            for sample in np.ndindex(*counts):
+                y, x = (starts[a] + place[a] * steps[a] + (sample[a] + 0.5) * steps[a] / counts[a] for a in (0, 1))
+                if -1 <= y <= height and -1 <= x <= width:
+                    value = slow_bilinear(features[roi_idx[r]], max(y, 0), max(x, 0))
+                    out[(r, slice(None), *place)] += value / max(1, counts[0] * counts[1])
+    return out
+
+
+def slow_bilinear(image, y, x):
+    y0, x0 = min(int(y), image.shape[1] - 1), min(int(x), image.shape[2] - 1)
+    y1, x1 = min(y0 + 1, image.shape[1] - 1), min(x0 + 1, image.shape[2] - 1)
+    v, u = (y - y0 if y1 > y0 else 0), (x - x0 if x1 > x0 else 0)
+    top, bottom = image[:, y0, x0] * (1 - u) + image[:, y0, x1] * u, image[:, y1, x0] * (1 - u) + image[:, y1, x1] * u
+    return top * (1 - v) + bottom * v
+
+
+def scene(seed=0, num=9, channels=3, size=(14, 19), images=2, dtype=np.float32):
+    """Return features and RoIs inside, across and outside their borders; the scale is 1/4."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((images, channels, *size)).astype(dtype)
+    extent = np.array([size[1], size[0]]) * 4
+    centre, side = rng.uniform(-0.2, 1.2, (num, 2)) * extent, rng.uniform(0, 0.9, (num, 2)) * extent
+    rois = np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(dtype)
+    return features, rois, rng.integers(0, images, num).astype(np.int32)
+
+
+# ------------------------------------------------------------------ torchvision's numbers
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", CASES)
+def test_roi_align_is_torchvisions(torchvision_ops, device, case):
+    how = next(h for h in torchvision_ops.meta["roi_align"] if h["id"] == case)
+    rows = torchvision_ops[f"{case}_rois"]
+
+    def pool(features, rois, roi_idx):
+        size = tuple(how["output_size"])
+        return roi_align(features, rois, roi_idx, size, how["spatial_scale"], how["sampling_ratio"], how["aligned"])
+
+    inputs = torchvision_ops["ra_input"], rows[:, 1:], rows[:, 0].astype(np.int32)
+    out, (grad,) = gradients(pool, *inputs, wrt=(0,), cotangent=torchvision_ops[f"{case}_cot"], device=device)
+    np.testing.assert_allclose(out, torchvision_ops[f"{case}_out"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(grad, torchvision_ops[f"{case}_grad"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parity
+def test_levels_are_torchvisions(torchvision_ops, device):
+    levels = roi_levels(tensor(torchvision_ops["lvl_boxes"], device), 4)
+    assert values(levels).dtype == np.int32
+    np.testing.assert_array_equal(values(levels), torchvision_ops["lvl_level"])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("side", [7, 14])
+def test_multiscale_is_torchvisions(torchvision_ops, device, side):
+    boxes = [torchvision_ops[f"ms_boxes{i}"] for i in range(2)]
+    rois, image = np.concatenate(boxes), np.repeat([0, 1], [len(b) for b in boxes]).astype(np.int32)
+    levels = values(roi_levels(tensor(rois, device), 4))
+    np.testing.assert_array_equal(levels, torchvision_ops["ms_level"])
+
+    def pool(rois, image, levels, *features):
+        return multiscale_roi_align(features, rois, image, levels, side, torchvision_ops.meta["ms_scales"])
+
+    features = [torchvision_ops[f"ms_feat_{i}"] for i in range(4)]
+    cotangent = torchvision_ops[f"ms{side}_cot"]
+    out, grads = gradients(pool, rois, image, levels, *features, wrt=range(3, 7), cotangent=cotangent, device=device)
+    np.testing.assert_allclose(out, torchvision_ops[f"ms{side}_out"], rtol=0, atol=5e-5)
+    for i, grad in enumerate(grads):
+        np.testing.assert_allclose(grad, torchvision_ops[f"ms{side}_grad_{i}"], rtol=0, atol=1e-4)
+
+
+# ------------------------------------------------------------------ by hand
+
+
+def test_by_hand(device):
+    # On a ramp, a sample is its own x, and a bin the mean of its samples: the middle of the bin.
+    ramp = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 1, 8, 8)).copy()
+    rois, image = tensor(np.float32([[4, 4, 12, 12]]), device), tensor(np.int32([0]), device)
+    pooled = values(roi_align(tensor(ramp, device), rois, image, (1, 2), 0.5))
+    np.testing.assert_allclose(pooled, [[[[3, 5]]]])
+    pooled = values(roi_align(tensor(ramp, device), rois, image, (1, 2), 0.5, aligned=True))
+    np.testing.assert_allclose(pooled, [[[[2.5, 4.5]]]])
+    pooled = values(roi_align(tensor(ramp, device), rois, image, (2, 1), (0.5, 0.25)))
+    np.testing.assert_allclose(pooled, [[[[2], [2]]]])
+
+
+def test_border_by_hand(device):
+    ones = tensor(np.ones((1, 1, 4, 4), np.float32), device)
+    image = tensor(np.int32([0]), device)
+
+    def pooled(*roi, bins=(1, 4)):
+        return values(roi_align(ones, tensor(np.float32([roi]), device), image, bins, 1, 1))[0, 0, 0].tolist()
+
+    assert pooled(-4, 1, 4, 2) == [0, 1, 1, 1]  # at -3, at exactly -1, 1 and 3
+    assert pooled(0, 1, 8, 2) == [1, 1, 0, 0]  # at 1, 3, 5, 7
+    assert pooled(1, 1, 7, 2, bins=(1, 1)) == [1]  # at exactly 4, the map's width
+    assert pooled(2, 2, 2, 2) == [1, 1, 1, 1]  # no area counts as one cell
+
+
+def test_level_bounds_by_hand(device):
+    sides = np.float32([1, 0, 111.9, 112, 223.9, 224, 447.9, 448, 5000])
+    boxes = np.stack([np.zeros_like(sides), np.zeros_like(sides), sides, sides], axis=1)
+    assert values(roi_levels(tensor(boxes, device), 4)).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert values(roi_levels(tensor(boxes, device), 2)).tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+    swapped = tensor(np.float32([[5, 0, 0, 9]]), device)  # the root of a negative area
+    assert values(roi_levels(swapped, 4)).tolist() == [0]
+
+
+# ------------------------------------------------------------------ a slow loop
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
+@pytest.mark.parametrize("output_size", [(3, 2), (1, 5)])
+def test_pooled_are_those_of_a_loop(device, ratio, aligned, output_size):
+    features, rois, image = scene(ratio)
+    expected = slow_roi_align(features, rois, image, output_size, (0.25, 0.3), ratio, aligned)
+    inputs = (tensor(a, device) for a in (features, rois, image))
+    pooled = roi_align(*inputs, output_size, (0.25, 0.3), ratio, aligned)
+    np.testing.assert_allclose(values(pooled), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("roi", [(0, 0, 156, 116), (3, 50, 150, 58), (60, -30, 66, 150), (10, 10, 30, 20)])
+def test_large_thin_and_small_regions(device, roi):
+    # Where a window has gaps or many cells, other code runs than where it is small.
+    features, _, _ = scene(1, size=(29, 39))
+    rois, image = np.float32([roi]), np.int32([1])
+    expected = slow_roi_align(features, rois, image, (3, 4), (0.25, 0.25))
+    pooled = roi_align(tensor(features, device), tensor(rois, device), tensor(image, device), (3, 4), 0.25)
+    np.testing.assert_allclose(values(pooled), expected, atol=2e-5)
+    cotangent = np.ones((1, 3, 3, 4), np.float32)
+    _, (grad,) = gradients(
+        lambda f, r, i: roi_align(f, r, i, (3, 4), 0.25), features, rois, image, wrt=(0,), cotangent=cotangent,
+        device=device,
+    )  # fmt: skip
+    np.testing.assert_allclose((grad * features).sum(), expected.sum(), rtol=1e-3)  # it is linear
+    assert not grad[0].any()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(*[st.integers(-12, 40).map(lambda n: n / 2)] * 4), min_size=1, max_size=4),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.sampled_from([(1, 1), (5, 1), (6, 7)]),
+)
+def test_any_region_swapped_outside_or_empty(corners, ratio, aligned, size):
+    # In float64, as the loop computes: a sample that rounds across the border is no longer a matter of 1e-5.
+    features = np.random.default_rng(0).standard_normal((1, 2, *size))
+    rois, image = np.float64(corners), np.zeros(len(corners), np.int32)
+    expected = slow_roi_align(features, rois, image, (2, 3), (0.5, 0.5), ratio, aligned)
+    pooled = roi_align(tensor(features), tensor(rois), tensor(image), (2, 3), 0.5, ratio, aligned)
+    np.testing.assert_allclose(values(pooled), expected, atol=2e-5)
+
+
+# ------------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize(("ratio", "aligned", "size"), [(2, False, (6, 7)), (0, True, (6, 7)), (1, False, (1, 24))])
+def test_gradients_are_finite_differences(ratio, aligned, size):
+    features, rois, image = scene(3, num=5, channels=2, size=size, dtype=np.float64)
+    check_gradients(
+        lambda f, r, i: roi_align(f, r, i, (3, 2), 0.25, ratio, aligned), features, rois, image, wrt=(0,), tol=1e-8
+    )
+
+
+def pyramid(dtype=np.float32):
+    features, rois, image = scene(4, num=7, channels=2, size=(8, 10), dtype=dtype)
+    levels = np.int32([0, 1, 0, 1, 1, 0, 0])  # none on the third map
+    return rois, image, levels, features, features[:, :, ::2, ::2], features[:, :, ::4, ::4]
+
+
+def pool_pyramid(rois, image, levels, *features):
+    return multiscale_roi_align(features, rois, image, levels, (2, 3), [1 / 4, 1 / 8, 1 / 16])
+
+
+def test_pyramid_gradients_are_finite_differences():
+    check_gradients(pool_pyramid, *pyramid(np.float64), wrt=(3, 4, 5), tol=1e-8)
+
+
+def test_pyramid_is_each_map_alone(device):
+    rois, image, levels, *features = pyramid()
+    output, grads = gradients(pool_pyramid, rois, image, levels, *features, wrt=(3, 4, 5), device=device)
+    for level, scale in enumerate([1 / 4, 1 / 8, 1 / 16]):
+        own = levels == level
+        alone = roi_align(*(tensor(a, device) for a in (features[level], rois[own], image[own])), (2, 3), scale)
+        np.testing.assert_allclose(output[own], values(alone), atol=1e-6)
+    assert grads[0].any()
+    assert grads[1].any()
+    assert grads[2].shape == features[2].shape
+    assert not grads[2].any()
+
+
+def test_devices_agree():
+    features, rois, image = scene(5)
+    for ratio in (0, 2):
+        cpu_gpu_agree(lambda f, r, i, n=ratio: roi_align(f, r, i, 4, 0.25, n), features, rois, image, wrt=(0,))
+    cpu_gpu_agree(pool_pyramid, *pyramid(), wrt=(3, 4, 5))
+    cpu_gpu_agree(lambda r: roi_levels(r, 3, canonical_size=20), rois, wrt=())
+
+
+def test_gpu_gathers_in_pieces(monkeypatch):
+    features, rois, image = scene(6, num=12)
+    monkeypatch.setattr(MODULE, "_GATHERED", 2000)
+    cpu_gpu_agree(lambda f, r, i: roi_align(f, r, i, 4, 0.25, 0), features, rois, image, wrt=(0,))
+
+
+def test_samples_prepared_in_pieces_keep_the_order(monkeypatch):
+    features, rois, image = (tensor(a) for a in scene(7, num=20))
+    whole = values(roi_align(features, rois, image, 4, 0.25, 0))
+    monkeypatch.setattr(MODULE, "_SAMPLES", 30)
+    np.testing.assert_allclose(values(roi_align(features, rois, image, 4, 0.25, 0)), whole, atol=1e-6)
+
+
+def test_no_regions(device):
+    features, rois, image = scene(8, num=0)
+    output, (grad,) = gradients(
+        lambda f, r, i: roi_align(f, r, i, 7, 0.25), features, rois, image, wrt=(0,), device=device
+    )
+    assert output.shape == (0, 3, 7, 7)
+    assert output.dtype == np.float32
+    assert grad.shape == features.shape
+    assert not grad.any()
+    levels = np.zeros(0, np.int32)
+    output, grads = gradients(pool_pyramid, rois, image, levels, *pyramid()[3:], wrt=(3, 4, 5), device=device)
+    assert output.shape == (0, 2, 2, 3)
+    assert not any(g.any() for g in grads)
+    assert values(roi_levels(tensor(rois, device), 4)).shape == (0,)
+
+
+def test_no_images(device):
+    features = tensor(np.zeros((0, 3, 5, 6), np.float32), device)
+    rois, image = tensor(np.zeros((0, 4), np.float32), device), tensor(np.zeros(0, np.int32), device)
+    assert values(roi_align(features, rois, image, 7, 0.25)).shape == (0, 3, 7, 7)
+
+
+def test_nan_region_gives_nan(device):
+    features, rois, image = scene(9, num=3)
+    rois[1, 2] = np.nan
+    pooled = values(roi_align(tensor(features, device), tensor(rois, device), tensor(image, device), 2, 0.25))
+    assert np.isnan(pooled[1]).all()
+    assert np.isfinite(pooled[[0, 2]]).all()
+
+
+# ------------------------------------------------------------------ memory
+
+
+def channels_last(array):
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def test_memory_is_channels_last_whatever_comes_in():
+    features, rois, image = scene(10)
+    results = []
+    for layout in (features, channels_last(features), np.asfortranarray(features), features[:, :, ::-1][:, :, ::-1]):
+        leaf = tensor(features)
+        leaf.data, leaf.requires_grad = layout, True
+        pooled = roi_align(leaf, tensor(rois), tensor(image), (3, 2), 0.25)
+        pooled.grad = np.ones(pooled.shape, np.float32)
+        results.append(values(pooled))
+        assert pooled.data.transpose(0, 2, 3, 1).flags.c_contiguous
+        pooled.backward()
+        assert leaf.grad.transpose(0, 2, 3, 1).flags.c_contiguous
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+def test_gradient_is_the_same_every_time():
+    features, rois, image = scene(11, num=200, size=(150, 20))
+    first, second = (
+        gradients(lambda f, r, i: roi_align(f, r, i, 7, 0.25), features, rois, image, wrt=(0,))[1][0] for _ in "ab"
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+# ------------------------------------------------------------------ mistakes
+
+
+F, R, I = (tensor(a) for a in scene(12))  # noqa: E741
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: roi_align(tensor(np.zeros((2, 3, 4))), R, I, 7, 1),
+            ValueError,
+            r"features\[0\] has shape \(2, 3, 4\)",
+        ),
+        (lambda: roi_align(tensor(np.zeros((2, 3, 0, 4))), R, I, 7, 1), ValueError, "C, H and W positive"),
+        (lambda: roi_align(np.zeros((2, 3, 4, 4)), R, I, 7, 1), TypeError, "features is a Lucid tensor"),
+        (lambda: roi_align(F, tensor(np.zeros((9, 5))), I, 7, 1), ValueError, r"rois has shape \(9, 5\)"),
+        (lambda: roi_align(F, R, tensor(np.int32([0])), 7, 1), ValueError, r"roi_idx has shape \(1,\), but \(9,\)"),
+        (lambda: roi_align(F, R, tensor(np.zeros(9)), 7, 1), TypeError, "roi_idx is float64"),
+        (
+            lambda: roi_align(F, R, tensor(np.full(9, 2)), 7, 1),
+            ValueError,
+            r"roi_idx\[0\] is 2, but there are 2 images",
+        ),
+        (lambda: roi_align(F, R, tensor(np.full(9, -1)), 7, 1), ValueError, r"roi_idx\[0\] is -1"),
+        (lambda: roi_align(F, R, I, (7, 0), 1), ValueError, r"output_size .* got \(7, 0\)"),
+        (lambda: roi_align(F, R, I, 7, 0), ValueError, "spatial_scale is a positive number"),
+        (lambda: roi_align(F, R, I, 7, 1e9, 0), ValueError, "clip the boxes to the image first"),
+        (lambda: multiscale_roi_align([], R, I, I, 7, []), TypeError, "at least one Lucid tensor"),
+        (lambda: multiscale_roi_align([F], R, I, I, 7, [1, 2]), ValueError, "spatial_scales has 2 entries.* 1 levels"),
+        (
+            lambda: multiscale_roi_align([F, F[:, :2]], R, I, I, 7, [1, 2]),
+            ValueError,
+            r"features\[1\] .* features\[0\]",
+        ),
+        (
+            lambda: multiscale_roi_align([F], R, I, tensor(np.ones(9, int)), 7, [1]),
+            ValueError,
+            r"levels\[0\] is 1, but",
+        ),
+        (lambda: roi_levels(R, 0), ValueError, "num_levels is at least 1"),
+    ],
+)
+def test_mistakes_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,312 @@
+"""Anchors, matching, sampling, top-k and filters against torchvision, by hand and on both devices."""
+
+import lucid
+import numpy as np
+import pytest
+from gradients import tensor, values
+from lucid import Tensor
+
+from lucid_maskrcnn.models import _AnchorGenerator
+from lucid_maskrcnn.ops import (
+    above,
+    arange,
+    cell_anchors,
+    concat,
+    full,
+    grid_anchors,
+    large_enough,
+    match,
+    permutation,
+    pick,
+    sample_balanced,
+    sigmoid,
+    softmax,
+    take,
+    top_k_per_level,
+)
+
+SIZES, RATIOS = (32, 64, 128, 256, 512), (0.5, 1.0, 2.0)
+
+
+def listed(*tensors: Tensor) -> list[list]:
+    """Values of index tensors, which must be int32."""
+    assert all(values(t).dtype == np.int32 for t in tensors)
+    return [values(t).tolist() for t in tensors]
+
+
+# ------------------------------------------------------------------ anchors
+
+
+@pytest.mark.parity
+def test_cells_are_torchvisions(torchvision_ops) -> None:
+    for size, expected in zip(SIZES, torchvision_ops["anchor_cell"], strict=True):
+        np.testing.assert_array_equal(np.float32(cell_anchors([size], RATIOS)), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", ["even", "odd"])
+def test_anchors_are_torchvisions(torchvision_ops, device: str, case: str) -> None:
+    generator = _AnchorGenerator(SIZES, RATIOS, per_level=True)
+    grids = torchvision_ops[f"anchor_{case}_grid"].tolist()
+    maps = [tensor(np.zeros((1, 1, *grid), np.float32), device) for grid in grids]
+    height, width = torchvision_ops[f"anchor_{case}_image"].tolist()
+    anchors = generator(maps, (height, width))
+    assert {a.device for a in anchors} == {device}
+    assert [a.shape[0] for a in anchors] == [3 * rows * cols for rows, cols in grids]
+    found = np.concatenate([values(a) for a in anchors])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, torchvision_ops[f"anchor_{case}"])
+
+
+def test_cells_go_ratio_by_ratio() -> None:
+    assert cell_anchors([8, 16], [1, 4]) == [
+        (-4, -4, 4, 4),
+        (-8, -8, 8, 8),
+        (-2, -8, 2, 8),
+        (-4, -16, 4, 16),
+    ]
+
+
+def test_anchors_go_row_by_row(device: str) -> None:
+    like = tensor(np.zeros(1, np.float32), device)
+    anchors = grid_anchors([(-1, -2, 1, 2), (0, 0, 5, 5)], (2, 2), (10, 3.5), like)
+    assert anchors.device == device
+    assert values(anchors).tolist() == [
+        [-1, -2, 1, 2],
+        [0, 0, 5, 5],
+        [2.5, -2, 4.5, 2],
+        [3.5, 0, 8.5, 5],
+        [-1, 8, 1, 12],
+        [0, 10, 5, 15],
+        [2.5, 8, 4.5, 12],
+        [3.5, 10, 8.5, 15],
+    ]
+
+
+# ------------------------------------------------------------------ matching
+
+
+@pytest.mark.parity
+def test_matches_are_torchvisions(torchvision_ops, device: str) -> None:
+    quality = torchvision_ops["match_quality"]
+    for name, iou, thresholds, rescue in [
+        ("match_rpn", quality, (0.7, 0.3), True),
+        ("match_rpn_no_orphan", quality[:4], (0.7, 0.3), True),
+        ("match_roi", quality, (0.5, 0.5), False),
+    ]:
+        found = match(tensor(iou, device), *thresholds, rescue=rescue)
+        assert found.device == device
+        assert listed(found) == [torchvision_ops[name].tolist()]
+
+
+IOU = np.float32(
+    [  # foreground from 0.7, background under 0.3
+        [0.7, 0.69, 0.3, 0.29, 0.0, 0.2, 0.8],
+        [0.1, 0.00, 0.1, 0.00, 0.0, 0.4, 0.8],
+        [0.2, 0.00, 0.2, 0.25, 0.0, 0.2, 0.1],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("rescue", "expected"),
+    [
+        (False, [0, -2, -2, -1, -1, -2, 0]),  # on the thresholds; the first of equal objects
+        (True, [0, -2, -2, 0, -1, -2, 0]),  # column 3 is object 2's best, and goes to its own best, object 0
+    ],
+)
+def test_matching_by_hand(device: str, rescue: bool, expected: list[int]) -> None:
+    assert listed(match(tensor(IOU, device), 0.7, 0.3, rescue=rescue)) == [expected]
+
+
+def test_rescue_takes_all_that_tie(device: str) -> None:
+    iou = tensor(np.float32([[0.2, 0.1, 0.2, 0.1], [0, 0.1, 0, 0]]), device)
+    assert listed(match(iou, 0.7, 0.3, rescue=True)) == [[0, 0, 0, -1]]
+
+
+@pytest.mark.parametrize("rescue", [False, True])
+def test_matching_with_nothing(device: str, rescue: bool) -> None:
+    assert listed(match(tensor(np.zeros((0, 3), np.float32), device), 0.7, 0.3, rescue=rescue)) == [[-1, -1, -1]]
+    assert listed(match(tensor(np.zeros((3, 0), np.float32), device), 0.7, 0.3, rescue=rescue)) == [[]]
+    assert listed(match(tensor(np.zeros((0, 0), np.float32), device), 0.7, 0.3, rescue=rescue)) == [[]]
+
+
+# ------------------------------------------------------------------ sampling
+
+
+@pytest.mark.parity
+def test_samples_are_torchvisions(torchvision_ops, device: str) -> None:
+    labels = torchvision_ops["sample_labels"]
+    matches = np.select([labels >= 1, labels == 0], [0, -1], -2).astype(np.int32)
+    for name, (batch_size, fraction) in torchvision_ops.meta["sampler"].items():
+        positive, negative = sample_balanced(tensor(matches, device), batch_size, fraction, order=np.arange)
+        assert positive.device == negative.device == device
+        masks = [np.flatnonzero(torchvision_ops[f"sample_{name}_{kind}"]).tolist() for kind in ("pos", "neg")]
+        assert listed(positive, negative) == masks
+
+
+MATCHES = np.array([-1, 3, -2, -1, 0, -2, -1, -1, 1, -1], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fraction", "num_positive", "num_negative"),
+    [
+        (4, 0.5, 2, 2),
+        (4, 0.25, 1, 3),
+        (6, 1.0, 3, 3),  # background fills up
+        (4, 0.0, 0, 4),
+        (7, 0.25, 1, 5),  # 1.75 positives are 1; there are no more negatives
+        (100, 0.5, 3, 5),
+        (0, 0.5, 0, 0),
+    ],
+)
+def test_numbers_sampled(device: str, batch_size: int, fraction: float, num_positive: int, num_negative: int) -> None:
+    lucid.random.seed(3)
+    positive, negative = listed(*sample_balanced(tensor(MATCHES, device), batch_size, fraction))
+    assert (len(positive), len(negative)) == (num_positive, num_negative)
+    assert positive == sorted(set(positive))
+    assert negative == sorted(set(negative))
+    assert set(positive) <= {1, 4, 8}
+    assert set(negative) <= {0, 3, 6, 7, 9}
+
+
+def test_sampling_is_random_and_repeats_with_the_seed(device: str) -> None:
+    matches = tensor(np.repeat(np.int32([0, -1]), 500), device)
+    drawn = []
+    for seed in (1, 1, 2):
+        lucid.random.seed(seed)
+        drawn.append(listed(*sample_balanced(matches, 100, 0.5)))
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    positive, negative = drawn[0]
+    assert min(positive) < 100 < 400 < max(positive) < 500 <= min(negative) < 600 < 900 < max(negative)
+
+
+@pytest.mark.parametrize("matches", [[], [-2, -2], [-1], [5]])
+def test_sampling_from_little(device: str, matches: list[int]) -> None:
+    positive, negative = listed(*sample_balanced(tensor(np.array(matches, np.int32), device), 8, 0.5))
+    assert positive == [i for i, m in enumerate(matches) if m >= 0]
+    assert negative == [i for i, m in enumerate(matches) if m == -1]
+
+
+def test_permutations_are_lucids() -> None:
+    lucid.random.seed(5)
+    one = permutation(50)
+    lucid.random.seed(5)
+    np.testing.assert_array_equal(permutation(50), one)
+    assert sorted(one.tolist()) == list(range(50))
+    assert one.tolist() != list(range(50))
+    assert permutation(0).shape == (0,)
+
+
+# ------------------------------------------------------------------ top-k
+
+
+def slow_top_k(scores: np.ndarray, level_sizes: list[int], k: int) -> list[list[int]]:
+    rows, levels, start = [], [], 0
+    for level, size in enumerate(level_sizes):
+        best = sorted(range(start, start + size), key=lambda i: -scores[i])[:k]  # sorted() is stable
+        rows += best
+        levels += [level] * len(best)
+        start += size
+    return [rows, levels]
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 30, 1000])
+@pytest.mark.parametrize("distinct", [2, 5, 10**6])
+def test_top_k_is_that_of_a_stable_sort(device: str, k: int, distinct: int) -> None:
+    sizes = [40, 0, 7, 1, 30]
+    scores = np.random.default_rng(distinct).integers(-distinct, distinct, sum(sizes)).astype(np.float32)
+    found = top_k_per_level(tensor(scores, device), sizes, k)
+    assert {t.device for t in found} == {device}
+    assert listed(*found) == slow_top_k(scores, sizes, k)
+
+
+def test_top_k_with_infinite_scores(device: str) -> None:
+    scores = tensor(np.float32([-np.inf, 2, np.inf, -np.inf, 3]), device)
+    assert listed(top_k_per_level(scores, [5], 3)[0]) == [[2, 4, 1]]
+    assert listed(top_k_per_level(scores, [5], 5)[0]) == [[2, 4, 1, 0, 3]]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
+def test_nan_comes_first_whatever_k(device: str, k: int) -> None:
+    scores = tensor(np.float32([5, np.nan, 4, np.inf, np.nan]), device)
+    assert listed(top_k_per_level(scores, [5], k)[0]) == [[1, 4, 3, 0, 2][:k]]
+
+
+def test_top_k_of_nothing(device: str) -> None:
+    for sizes in ([], [0], [0, 0]):
+        assert listed(*top_k_per_level(tensor(np.zeros(0, np.float32), device), sizes, 5)) == [[], []]
+
+
+# ------------------------------------------------------------------ filters
+
+
+@pytest.mark.parity
+def test_large_enough_is_torchvisions(torchvision_ops, device: str) -> None:
+    boxes = tensor(torchvision_ops["small_boxes"], device)
+    for tag, min_size in (("1e3", 1e-3), ("1e2", 1e-2)):
+        found = large_enough(boxes, min_size)
+        assert found.device == device
+        assert listed(found) == [torchvision_ops[f"small_keep_{tag}"].tolist()]
+
+
+def test_large_enough_by_hand(device: str) -> None:
+    boxes = np.float32([[0, 0, 2, 2], [0, 0, 1.9, 9], [5, 5, 9, 6], [3, 3, 1, 1], [0, 0, np.nan, 9], [1, 1, 4, 3]])
+    assert listed(large_enough(tensor(boxes, device), 2)) == [[0, 5]]
+    assert listed(large_enough(tensor(boxes[:0], device), 2)) == [[]]
+
+
+def test_above_excludes_the_threshold(device: str) -> None:
+    scores = np.float32([[0.05, 0.06, 0], [np.nan, 0.04, 1], [0.9, 0.0500001, 0.05]])
+    found = above(tensor(scores, device), 0.05)
+    assert {t.device for t in found} == {device}
+    assert listed(*found) == [[0, 1, 2, 2], [1, 2, 0, 1]]
+    assert listed(*above(tensor(scores, device), 1)) == [[], []]
+    assert listed(*above(tensor(np.zeros((0, 3), np.float32), device), 0.05)) == [[], []]
+
+
+# ------------------------------------------------------------------ plain arithmetic
+
+
+def test_softmax_of_extremes(device: str) -> None:
+    logits = np.float32([[1000, -1000, 1000], [-1000, -1000, -1000], [0, np.log(2), np.log(5)], [3e38, -3e38, 0]])
+    found = values(softmax(tensor(logits, device)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(
+        found, [[0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3], [1 / 8, 2 / 8, 5 / 8], [1, 0, 0]], rtol=1e-6
+    )
+    assert values(softmax(tensor(logits[:0], device))).shape == (0, 3)
+
+
+def test_sigmoid_of_extremes(device: str) -> None:
+    x = np.float32([-np.inf, -1000, -np.log(3), 0, np.log(3), 1000, np.inf, np.nan])
+    found = values(sigmoid(tensor(x, device)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [0, 0, 0.25, 0.5, 0.75, 1, 1, np.nan], rtol=1e-6)
+    assert values(sigmoid(tensor(x[:0], device))).shape == (0,)
+
+
+def test_rows_are_taken_and_joined(device: str) -> None:
+    x = tensor(np.arange(24, dtype=np.float32).reshape(4, 3, 2), device, requires_grad=True)
+    rows, columns = (tensor(np.array(i, np.int32), device) for i in ([3, 0, 3], [0, 2, 1]))
+    array = values(x)
+    for found, expected in [
+        (take(x, rows), array[[3, 0, 3]]),
+        (take(x, 2), array[2]),
+        (take(x, tensor(np.zeros(0, np.int32), device)), array[:0]),
+        (pick(x, rows, columns), array[[3, 0, 3], [0, 2, 1]]),
+        (pick(x, *[tensor(np.zeros(0, np.int32), device)] * 2), array[:0, 0]),
+        (concat([x, take(x, rows), take(x, rows[:0])]), array[[0, 1, 2, 3, 3, 0, 3]]),
+        (concat([x]), array),
+    ]:
+        assert found.device == device
+        assert not found.requires_grad
+        assert values(found).dtype == np.float32
+        np.testing.assert_array_equal(values(found), expected)
+
+
+def test_numbers_on_the_device(device: str) -> None:
+    like = tensor(np.zeros((0, 4), np.float32), device)
+    assert listed(arange(3, like), arange(0, like), full(2, 7, like), full(0, 7, like)) == [[0, 1, 2], [], [7, 7], []]
+    assert arange(3, like).device == full(2, 7, like).device == device
