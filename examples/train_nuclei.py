@@ -223,7 +223,9 @@ def load_checkpoint(path, model, ema, optimizer):
 
 def write_weights(model, path, header):
     """Write weights in half precision, with what it takes to build their model."""
-    save_weights(model, path, arguments={"depth": 18, **ARCHITECTURE}, categories=CATEGORIES, metadata=header, dtype="float16")
+    save_weights(
+        model, path, arguments={"depth": 18, **ARCHITECTURE}, categories=CATEGORIES, metadata=header, dtype="float16"
+    )
 
 
 # ------------------------------------------------------------------ training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import lucid.nn as nn
 from lucid import Tensor
@@ -39,7 +40,8 @@ class _AnchorGenerator(nn.Module):
         stride: float | None = None,
     ) -> None:
         super().__init__()
-        levels = [[s] if isinstance(s, (int, float)) else list(s) for s in sizes] if per_level else [list(sizes)]
+        groups: list[Any] = list(sizes) if per_level else [sizes]
+        levels = [[g] if isinstance(g, (int, float)) else list(g) for g in groups]
         self.stride = None if per_level else stride
         self.cells = [ops.cell_anchors(level, aspect_ratios) for level in levels]
         counts = {len(c) for c in self.cells}
