@@ -3,7 +3,6 @@
 import functools
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from lucid_maskrcnn.models.pooling import map_scale
 from lucid_maskrcnn.models.rpn import RPNOutput
 from lucid_maskrcnn.settings import HeadSettings, ImageSettings, ProposalSettings
 from lucid_maskrcnn.training import SGD
+from lucid_maskrcnn.transforms import prepare
 
 LOSSES = ["rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss", "mask_loss", "total_loss"]
 
@@ -151,10 +151,9 @@ def test_a_level_may_have_several_sizes() -> None:
 
 def test_a_stride_that_contradicts_the_map_is_used_with_one_warning() -> None:
     generator = _AnchorGenerator((8,), (1.0,), per_level=False, stride=16)
-    with pytest.warns(UserWarning, match=r"anchor_stride=16 is used as given, .* a stride of 8 pixels") as caught:
+    with pytest.warns(UserWarning, match=r"anchor_stride=16 is used as given, .* a stride of 8 pixels"):
         (anchors,) = generator([empty_map(4, 4)], (32, 32))
-        generator([empty_map(4, 4)], (32, 32))
-    assert len(caught) == 1
+    generator([empty_map(4, 4)], (32, 32))  # a second warning would be an error
     assert values(anchors)[1].tolist() == [12, -4, 20, 4]
 
 
@@ -302,34 +301,16 @@ def test_arguments_and_defaults() -> None:
 
 def test_names_of_the_parts() -> None:
     model = build()
-    for name in [
-        "backbone",
-        "rpn",
-        "rpn.head",
-        "rpn.anchor_generator",
-        "roipool",
-        "mask_roipool",
-        "fc1",
-        "fc2",
-        "drop1",
-        "drop2",
-        "cls_score",
-        "bbox_pred",
-        "mask_head",
-        "mask_head.conv1",
-        "mask_head.conv2",
-        "mask_head.conv3",
-        "mask_head.conv4",
-        "mask_head.deconv",
-        "mask_head.mask_predictor",
-    ]:
+    parts = "backbone rpn rpn.head rpn.anchor_generator roipool mask_roipool fc1 fc2 drop1 drop2 cls_score bbox_pred"
+    in_mask_head = "conv1 conv2 conv3 conv4 deconv mask_predictor"
+    for name in [*parts.split(), "mask_head", *(f"mask_head.{n}" for n in in_mask_head.split())]:
         assert isinstance(functools.reduce(getattr, name.split("."), model), nn.Module), name
     held = {name.rsplit(".", 1)[0] for name in model.state_dict()}
     assert held == {
         *(f"backbone.convs.{i}" for i in range(3)),
         *("rpn.head.conv", "rpn.head.cls_logits", "rpn.head.bbox_pred"),
         *("fc1", "fc2", "cls_score", "bbox_pred"),
-        *(f"mask_head.{name}" for name in ("conv1", "conv2", "conv3", "conv4", "deconv", "mask_predictor")),
+        *(f"mask_head.{name}" for name in in_mask_head.split()),
     }
 
 
@@ -537,8 +518,6 @@ def test_targets_follow_their_picture_when_it_is_resized() -> None:
         "labels": objects["labels"],
         "masks": objects["masks"].repeat(2, axis=1).repeat(2, axis=2),
     }
-    from lucid_maskrcnn.transforms import prepare
-
     batch = prepare([small], model.image_settings)
     assert batch.sizes == [(64, 64)]
     assert numbers(seeded_losses(model, small, [objects])) == pytest.approx(
@@ -549,7 +528,7 @@ def test_targets_follow_their_picture_when_it_is_resized() -> None:
 @pytest.mark.parametrize("make", [build, build_pyramid])
 def test_training_lowers_the_loss(make: Callable[..., MaskRCNN]) -> None:
     model, x, objects = make(), images(1, 3, 64, 64), [target(2)]
-    optimizer = SGD(trainable(model).values(), lr=0.02, momentum=0.9)
+    optimizer = SGD(trainable(model).values(), lr=0.1, momentum=0.9)
     history = []
     for _ in range(12):
         losses = model.get_loss(x, objects)
@@ -652,11 +631,9 @@ def test_frozen_layers_get_no_gradient() -> None:
     model = build_resnet(norm="frozen", trainable_layers=2)
     model.get_loss(images(1, 3, 64, 64), [target(2)])["total_loss"].backward()
     for name, p in model.backbone.body.state_dict(keep_vars=True).items():
-        learns = name.startswith(("layer3", "layer4")) and "conv" in name
+        learns = name.startswith(("layer3", "layer4")) and p.ndim == 4  # the norms are frozen too
+        assert (p.grad is not None) == learns, name
         assert not learns or np.asarray(p.grad).any(), name
-        assert learns or p.grad is None or not p.requires_grad, name
-        if not p.requires_grad:
-            assert p.grad is None, name
 
 
 # ------------------------------------------------------------------ devices
@@ -807,9 +784,7 @@ def test_a_contradicting_stride_warns_once_for_a_model() -> None:
     model = build(anchor_stride=16)
     with pytest.warns(UserWarning, match="anchor_stride=16"):
         model.predict(images(1, 3, 64, 64))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model.predict(images(1, 3, 64, 64))
+    model.predict(images(1, 3, 64, 64))  # a second warning would be an error
 
 
 def test_fewer_pooled_levels() -> None:

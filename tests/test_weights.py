@@ -113,11 +113,6 @@ def test_unknown_precision() -> None:
     assert not Path("never.safetensors").exists()
 
 
-@pytest.mark.slow
-def test_the_shipped_weights_find_nuclei() -> None:
-    assert mask_rcnn_resnet_18_fpn(weights="NUCLEI").categories == {1: "nucleus"}
-
-
 # ------------------------------------------------------------------ torchvision's names
 
 

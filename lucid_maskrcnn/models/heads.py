@@ -23,13 +23,15 @@ class _MaskHead(nn.Module):
 
     Parameters
     ----------
-    in_channels, hidden_channels : int
-        Of the pooled features and of the convolutions.
+    in_channels : int
+        Of the pooled features.
     num_classes : int
         Without background.
+    hidden_channels : int
+        Of the convolutions.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, hidden_channels: int = 256) -> None:
         super().__init__()
         for i in range(4):
             channels = hidden_channels if i else in_channels

@@ -125,7 +125,7 @@ class MaskRCNN(nn.Module):
         self.drop1, self.drop2 = Dropout(dropout), Dropout(dropout)
         self.cls_score = Linear(hidden_dim, num_classes + 1, std=0.01)
         self.bbox_pred = Linear(hidden_dim, 4 * num_classes, std=0.001)
-        self.mask_head = _MaskHead(feat_channels, mask_hidden_channels, num_classes)
+        self.mask_head = _MaskHead(feat_channels, num_classes, mask_hidden_channels)
         self.roi_sampler = RoISampler(heads, mask_out_size)
         self.loss = _MaskRCNNLoss()
 
