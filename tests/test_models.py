@@ -16,12 +16,19 @@ from lucid import Tensor
 from PIL import Image
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
-from lucid_maskrcnn.models import MultiScaleROIAlign, _AnchorGenerator, _RegionProposalNetwork, _ResNetFPNBackbone
-from lucid_maskrcnn.models.heads import detect
+from lucid_maskrcnn.models import (
+    MultiScaleROIAlign,
+    _AnchorGenerator,
+    _MaskRCNNLoss,
+    _RegionProposalNetwork,
+    _ResNetFPNBackbone,
+)
+from lucid_maskrcnn.models.heads import RoISampler, RoISamples, detect
 from lucid_maskrcnn.models.layers import Conv2d
 from lucid_maskrcnn.models.pooling import map_scale
-from lucid_maskrcnn.models.rpn import RPNOutput
+from lucid_maskrcnn.models.rpn import AnchorSamples, RPNOutput
 from lucid_maskrcnn.settings import HeadSettings, ImageSettings, ProposalSettings
+from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.training import SGD
 from lucid_maskrcnn.transforms import prepare
 
@@ -161,6 +168,81 @@ def test_a_stride_that_contradicts_the_map_is_used_with_one_warning() -> None:
 def test_a_map_rounded_up_or_down_contradicts_nothing(stride: int, image: int) -> None:
     for cells in {math.ceil(image / stride), image // stride}:
         _AnchorGenerator((8,), (1.0,), per_level=False, stride=stride)([empty_map(cells, cells)], (image, image))
+
+
+# ------------------------------------------------------------------ what is learnt
+
+ANCHORS = np.float32([[0, 0, 8, 8], [20, 0, 28, 8], [0, 20, 8, 28], [20, 20, 28, 28], [4, 0, 12, 8], [40, 40, 48, 48]])
+
+
+def rectangles(boxes: np.ndarray, labels: list[int], device: str) -> Target:
+    """Return objects that fill their boxes in an image of 50 × 50."""
+    masks = np.zeros((len(boxes), 50, 50), bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = True
+    return Target(*(tensor(a, device) for a in (boxes.reshape(-1, 4), np.array(labels, np.int32), masks)))
+
+
+def test_anchors_learn_their_own_images_objects(device: str) -> None:
+    network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), ProposalSettings())
+    objects = [ANCHORS[:0], ANCHORS[[1, 3]] + np.float32(0.5), ANCHORS[[0]]]
+    output = RPNOutput(*(tensor(a, device) for a in (np.zeros((3, 6, 1)), np.zeros((3, 6, 4)), ANCHORS)), [6])
+    samples = network.sample(output, [rectangles(boxes, [1] * len(boxes), device) for boxes in objects])
+    assert {t.device for t in samples} == {device}
+    pairs = list(zip(values(samples.image).tolist(), values(samples.anchor).tolist(), strict=True))
+    assert pairs == [
+        *((0, a) for a in range(6)),
+        *((1, a) for a in (1, 3, 0, 2, 4, 5)),
+        *((2, a) for a in (0, 1, 2, 3, 5)),  # anchor 4 overlaps the object by a third: neither
+    ]
+    is_object = values(samples.is_object)
+    assert is_object.dtype == np.float32
+    assert is_object.ravel().tolist() == [0] * 6 + [1, 1, 0, 0, 0, 0] + [1, 0, 0, 0, 0]
+    assert values(samples.positive_image).tolist() == [1, 1, 2]
+    assert values(samples.positive_anchor).tolist() == [1, 3, 0]
+    np.testing.assert_allclose(values(samples.deltas), [[1 / 16, 1 / 16, 0, 0]] * 2 + [[0, 0, 0, 0]], atol=1e-6)
+
+
+def test_regions_learn_their_own_images_objects(device: str) -> None:
+    objects = [rectangles(ANCHORS[[0]], [2], device), rectangles(ANCHORS[:0], [], device)]
+    objects.append(rectangles(ANCHORS[[3, 1]], [3, 1], device))
+    moved = ANCHORS[[1, 5]] + np.float32([2, 0, 2, 0])
+    proposals = [tensor(a, device) for a in (ANCHORS[[5]], ANCHORS[[2, 5]], moved)]
+    samples = RoISampler(HeadSettings(batch_size=4, positive_fraction=1.0), 4)(proposals, objects)
+    assert {t.device for t in samples} == {device}
+    expected = np.concatenate([ANCHORS[[0, 5]], ANCHORS[[2, 5]], moved[[0]], ANCHORS[[3, 1]], moved[[1]]])
+    np.testing.assert_array_equal(values(samples.rois), expected)
+    assert values(samples.roi_idx).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert values(samples.labels).tolist() == [2, 0, 0, 0, 1, 3, 1, 0]
+    assert values(samples.positive).tolist() == [0, 4, 5, 6]
+    assert values(samples.positive_class).tolist() == [1, 0, 2, 0]
+    deltas = np.zeros((4, 4))
+    deltas[1, 0] = -2 / 8 * 10  # the object is 2 pixels to the left; the weight is 10
+    np.testing.assert_allclose(values(samples.deltas), deltas, atol=1e-6)
+    masks = np.ones((4, 4, 4), bool)
+    masks[1, :, 3] = False  # the last quarter of the region is beyond the object
+    np.testing.assert_array_equal(values(samples.masks) > 0.5, masks)
+
+
+def test_losses_by_hand(device: str) -> None:
+    def on_device(*arrays: Any) -> list[Tensor]:
+        return [tensor(np.array(a, np.float32 if np.array(a).dtype.kind == "f" else np.int32), device) for a in arrays]
+
+    rpn = RPNOutput(*on_device(np.zeros((2, 3, 1)), np.full((2, 3, 4), 2.0), np.zeros((3, 4))), [3])
+    anchors = AnchorSamples(
+        *on_device([0, 0, 1, 1], [0, 2, 1, 0], [[1.0], [0.0], [0.0], [0.0]], [0], [0], [[2.0, 2.0, 2.0, 0.0]])
+    )
+    rois = RoISamples(
+        *on_device(
+            np.zeros((5, 4)), [0] * 5, [2, 0, 0, 1, 0], [0, 3], [1, 0], [[1.0, 0.0, 0.0, 0.0]] * 2, np.ones((2, 2, 2))
+        )
+    )
+    cls_logits, bbox_deltas, mask_logits = on_device(np.zeros((5, 3)), np.zeros((5, 8)), np.zeros((2, 2, 2, 2)))
+    losses = _MaskRCNNLoss()(rpn, anchors, cls_logits, bbox_deltas, mask_logits, rois)
+    assert list(losses) == LOSSES
+    step = 1 / 9 / 2  # below the linear part of smooth L1
+    expected = [math.log(2), (2 - step) / 4, math.log(3), 2 * (1 - step) / 5, math.log(2)]
+    assert [float(values(loss)) for loss in losses.values()] == pytest.approx([*expected, sum(expected)], rel=1e-6)
 
 
 # ------------------------------------------------------------------ small models
@@ -576,10 +658,12 @@ def test_dropout_acts_on_the_losses_of_training_only() -> None:
     model.eval()
     assert numbers(seeded_losses(model, *data)) == plain
     model.train()
-    dropped = numbers(seeded_losses(model, *data))
-    assert dropped["roi_cls_loss"] != plain["roi_cls_loss"]
-    for name in ("rpn_cls_loss", "rpn_reg_loss", "mask_loss"):
-        assert dropped[name] == plain[name]
+    for probabilities in [(0.5, 0.5), (0.5, 0), (0, 0.5)]:  # both layers drop
+        model.drop1.p, model.drop2.p = probabilities
+        dropped = numbers(seeded_losses(model, *data))
+        assert dropped["roi_cls_loss"] != plain["roi_cls_loss"]
+        for name in ("rpn_cls_loss", "rpn_reg_loss", "mask_loss"):
+            assert dropped[name] == plain[name]
 
 
 def test_live_batch_norm_follows_the_batch_in_training_only() -> None:

@@ -9,7 +9,7 @@ from lucid import Tensor
 from lucid_maskrcnn.ops import _parallel, conv, conv2d, conv_transpose2d
 
 GEOMETRIES = [(k, s, p) for k in (1, 2, 3, 7) for s in (1, 2, 3) for p in (0, 1, 2, 3)]
-TRANSPOSED = [((2, 2), 2), ((1, 1), 1), ((3, 3), 1), ((3, 2), 2), ((2, 2), 3), ((1, 3), 2)]
+TRANSPOSED = [((2, 2), 2), ((1, 1), 1), ((3, 3), 1), ((3, 2), 2), ((2, 3), 2), ((2, 2), 3), ((1, 3), 2)]
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -306,16 +306,19 @@ def test_memory_may_be_in_any_order_on_gpu(layout: str) -> None:
         np.testing.assert_allclose(found, plain, atol=2e-5)
 
 
-def test_inputs_are_not_written_to() -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_inputs_are_neither_written_to_nor_handed_on(relu: bool) -> None:
+    """Lucid adds to gradients in place: a shared one would change under its other owner."""
     arrays = inputs(3, 1, 1)
     leaves = [tensor(a, requires_grad=True) for a in arrays]
-    out = everything(1, 1, relu=True)(*leaves)
+    out = everything(1, 1, relu=relu)(*leaves)
     cotangent = normal(*out.shape)
-    out.grad = given = cotangent.copy()
+    out.grad = given = LAYOUTS["channels last"](cotangent)  # read in place
     out.backward()
     np.testing.assert_array_equal(given, cotangent)
     for leaf, array in zip(leaves, arrays, strict=True):
         np.testing.assert_array_equal(leaf.data, array)
+        assert not any(np.shares_memory(leaf.grad, other) for other in (given, leaf.data, out.data))
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 20, 18), (1, 8, 9, 11), (3, 3, 40, 33)])

@@ -68,18 +68,20 @@ class _AnchorGenerator(nn.Module):
             grid = tuple(features.shape[2:])
             stride = tuple(max(n // m, 1) for n, m in zip(image_size, grid, strict=True))
             if self.stride is not None:
-                self._warn_of(self.stride, stride)
+                self._warn_of(self.stride, image_size, grid)
                 stride = (self.stride, self.stride)
             anchors.append(ops.grid_anchors(cells, grid, stride, features))
         return anchors
 
-    def _warn_of(self, given: float, real: tuple[int, ...]) -> None:
-        if self._warned or all(abs(given - r) < 1 for r in real):
+    def _warn_of(self, given: float, image_size: tuple[int, int], grid: tuple[int, ...]) -> None:
+        sides = list(zip(image_size, grid, strict=True))
+        fits = all(n // given <= m <= -(-n // given) or abs(given - n / m) < 1 for n, m in sides)
+        if self._warned or fits:
             return
         self._warned = True
         warnings.warn(
-            f"anchor_stride={given} is used as given, but the backbone's feature map has a stride of {real[0]} pixels: "
-            "anchors will not sit where the features do.",
+            f"anchor_stride={given} is used as given, but the backbone's feature map has a stride of "
+            f"{sides[0][0] / sides[0][1]:g} pixels: anchors will not sit where the features do.",
             UserWarning,
             stacklevel=2,
         )

@@ -65,41 +65,20 @@ class _Conv2d(Op):
         return nchw(out), backward
 
     def gpu(self, x: Any, weight: Any, bias: Any, scale: Any, residual: Any) -> Any:
-        given = [a for a in (x, weight, bias, residual) if a is not None]
-
-        def run(*arrays: mx.array) -> mx.array:
-            rest = iter(arrays)
-            pixels, filters = nhwc(next(rest)), next(rest)
-            if scale is not None:
-                filters = filters * scale[:, None, None, None]
-            out = mx.conv2d(pixels, filters.transpose(0, 2, 3, 1), stride=self.stride, padding=self.padding)
-            if bias is not None:
-                out = out + next(rest)
-            if residual is not None:
-                out = out + nhwc(next(rest))
+        def run(x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None) -> mx.array:
+            filters = weight if scale is None else weight * scale[:, None, None, None]
+            out = mx.conv2d(nhwc(x), filters.transpose(0, 2, 3, 1), stride=self.stride, padding=self.padding)
+            out = out if bias is None else out + bias
+            out = out if residual is None else out + nhwc(residual)
             return nchw(mx.maximum(out, 0) if self.relu else out)
 
-        if x.size == 0:
-            return _empty_gpu(run, x, weight, bias, residual, stride=self.stride, padding=self.padding)
-        out, vjp = with_vjp(run, *given)
+        out, vjp = with_vjp(run, x, weight, bias, residual)
 
         def backward(grad: mx.array) -> tuple[Any, ...]:
-            grads = iter(vjp(grad))
-            grad_x, grad_w = next(grads), next(grads)
-            grad_b = None if bias is None else next(grads)
-            return grad_x, grad_w, grad_b, None, None if residual is None else next(grads)
+            grad_x, grad_w, grad_b, grad_r = vjp(grad)
+            return grad_x, grad_w, grad_b, None, grad_r
 
         return out, backward
-
-
-def _empty_gpu(run: Any, x: Any, weight: Any, bias: Any, residual: Any, *, stride: int, padding: int) -> Any:
-    """No images: MLX's convolution has no gradient for them."""
-    n, _, h, w = x.shape
-    kh, kw = weight.shape[2:]
-    size = ((h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1)
-    out = mx.zeros((n, weight.shape[0], *size), dtype=x.dtype)
-    zeros = [None if a is None else mx.zeros(a.shape, dtype=a.dtype) for a in (x, weight, bias, None, residual)]
-    return out, lambda grad: zeros
 
 
 def _as_matrix(weight: np.ndarray) -> np.ndarray:
@@ -285,21 +264,12 @@ class _ConvTranspose2d(Op):
         return nchw(out), backward
 
     def gpu(self, x: Any, weight: Any, bias: Any) -> Any:
-        def run(*arrays: mx.array) -> mx.array:
-            filters = arrays[1].transpose(1, 2, 3, 0)  # (O, kh, kw, C)
-            out = mx.conv_transpose2d(nhwc(arrays[0]), filters, stride=self.stride)
-            if bias is not None:
-                out = out + arrays[2]
+        def run(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
+            out = mx.conv_transpose2d(nhwc(x), weight.transpose(1, 2, 3, 0), stride=self.stride)
+            out = out if bias is None else out + bias
             return nchw(mx.maximum(out, 0) if self.relu else out)
 
-        given = [a for a in (x, weight, bias) if a is not None]
-        if x.size == 0:
-            n, _, h, w = x.shape
-            _, filters, kh, kw = weight.shape
-            out = mx.zeros((n, filters, (h - 1) * self.stride + kh, (w - 1) * self.stride + kw), dtype=x.dtype)
-            return out, lambda grad: [None if a is None else mx.zeros(a.shape) for a in (x, weight, bias)]
-        out, vjp = with_vjp(run, *given)
-        return out, lambda grad: [*vjp(grad), None][:3]
+        return with_vjp(run, x, weight, bias)
 
 
 def _spread(

@@ -182,16 +182,15 @@ class _BatchNorm(Op):
             self.batch_mean = x.mean(axis=(0, 2, 3))
             self.batch_var = x.var(axis=(0, 2, 3))
 
-        def run(x: mx.array, weight: mx.array, bias: mx.array, *rest: mx.array) -> mx.array:
+        def run(x: mx.array, weight: mx.array, bias: mx.array, residual: mx.array | None) -> mx.array:
             m = x.mean(axis=(0, 2, 3), keepdims=True) if mean is None else mean[:, None, None]
             v = x.var(axis=(0, 2, 3), keepdims=True) if mean is None else var[:, None, None]
             out = (x - m) * mx.rsqrt(v + self.eps) * weight[:, None, None] + bias[:, None, None]
-            out = out + rest[0] if rest else out
+            out = out if residual is None else out + residual
             return mx.maximum(out, 0) if self.relu else out
 
-        given = [a for a in (x, weight, bias, residual) if a is not None]
-        out, vjp = with_vjp(run, *given)
-        return out, lambda grad: [*vjp(grad), None, None, None][:6]
+        out, vjp = with_vjp(run, x, weight, bias, residual)
+        return out, lambda grad: [*vjp(grad), None, None]
 
 
 def _moments(rows: np.ndarray, blocks: list[slice], channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -431,8 +430,6 @@ class _UpsampleAdd(Op):
     def gpu(self, coarse: Any, fine: Any) -> Any:
         rows = mx.array(_nearest(coarse.shape[2], fine.shape[2]))
         cols = mx.array(_nearest(coarse.shape[3], fine.shape[3]))
-        if not fine.size:  # MLX cannot scatter nothing
-            return mx.zeros(fine.shape, fine.dtype), lambda grad: [mx.zeros(coarse.shape, coarse.dtype), mx.array(grad)]
         return with_vjp(lambda coarse, fine: coarse[:, :, rows][:, :, :, cols] + fine, coarse, fine)
 
 

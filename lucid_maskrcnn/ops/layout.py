@@ -6,7 +6,7 @@ usual ``(N, C, H, W)``: a 4-D tensor is an NHWC array seen through a transpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -36,10 +36,24 @@ def over_rows(vector: np.ndarray, width: int) -> np.ndarray:
 
 
 def with_vjp(
-    function: Callable[..., mx.array], *arrays: mx.array
-) -> tuple[mx.array, Callable[[mx.array], list[mx.array]]]:
-    """Return ``function(*arrays)`` and its backward, both by MLX.
+    function: Callable[..., mx.array], *arrays: mx.array | None
+) -> tuple[mx.array, Callable[[mx.array], list[mx.array | None]]]:
+    """Return ``function(*arrays)`` and its backward, both by MLX; an array that is None stays None.
 
-    MLX is lazy: what the backward does not need of the forward is not computed again.
+    MLX is lazy: what the backward does not need of the forward is not computed again. An empty result is
+    made here, and its gradients too: MLX cannot convolve or scatter nothing, and its sum over an empty
+    axis may never end.
     """
-    return function(*arrays), lambda grad: mx.vjp(function, list(arrays), [grad])[1]
+    given = [a for a in arrays if a is not None]
+
+    def fill(some: Iterable[mx.array]) -> list[mx.array | None]:
+        rest = iter(some)
+        return [None if a is None else next(rest) for a in arrays]
+
+    def run(*some: mx.array) -> mx.array:
+        return function(*fill(some))
+
+    out = run(*given)
+    if out.size == 0:
+        return mx.zeros(out.shape, out.dtype), lambda grad: fill(mx.zeros(a.shape, a.dtype) for a in given)
+    return out, lambda grad: fill(mx.vjp(run, given, [grad])[1])
