@@ -51,8 +51,10 @@ class MaskRCNN(nn.Module):
         sizes give. If it contradicts the map's real stride it is used as given, with one warning.
     pool_size : (int, int)
         Of the features that the box head sees.
-    hidden_dim, dropout : int, float
-        Of the two linear layers of the box head.
+    hidden_dim : int
+        Width of the two linear layers of the box head.
+    dropout : float
+        Share of their outputs that training zeroes.
     mask_pool_size : (int, int)
         Of the features that the mask head sees.
     mask_hidden_channels : int
@@ -61,8 +63,12 @@ class MaskRCNN(nn.Module):
         Side M of the masks: twice ``mask_pool_size``.
     pooled_levels : int, optional
         How many maps of a pyramid the heads pool from; by default all but the last.
-    image, proposals, heads : ImageSettings, ProposalSettings, HeadSettings
-        Conventions and numbers beyond the paper; torchvision's by default.
+    image : ImageSettings
+        How pictures are resized, normalised and padded; as torchvision does by default.
+    proposals : ProposalSettings
+        Numbers of proposals, thresholds and samples; torchvision's by default.
+    heads : HeadSettings
+        The same of the box and mask heads.
     categories : mapping of int to str, optional
         Names of the labels, which detections carry.
 
