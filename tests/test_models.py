@@ -804,15 +804,23 @@ def test_backbones_that_do_not_fit(settings: dict[str, Any], error: type[Excepti
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"score_thresh": 2}, "score_thresh must be between 0 and 1, got 2"),
-        ({"nms_thresh": -0.1}, r"nms_thresh must be between 0 and 1, got -0\.1"),
-        ({"mask_thresh": math.nan}, "mask_thresh must be between 0 and 1, got nan"),
-        ({"top_k": -1}, "top_k must not be negative, got -1"),
+        ({"score_thresh": 2}, "score_thresh must be a number between 0 and 1, got 2"),
+        ({"nms_thresh": -0.1}, r"nms_thresh must be a number between 0 and 1, got -0\.1"),
+        ({"mask_thresh": math.nan}, "mask_thresh must be a number between 0 and 1, got nan"),
+        ({"top_k": -1}, "top_k must be a whole number from 0 on, got -1"),
+        ({"top_k": "5"}, "top_k must be a whole number from 0 on, got '5'"),
+        ({"score_thresh": "0.5"}, "score_thresh must be a number between 0 and 1, got '0.5'"),
     ],
 )
 def test_thresholds_out_of_range(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build().predict(images(1, 3, 64, 64), **settings)
+
+
+def test_no_images_are_refused() -> None:
+    for none in ([], tensor(np.zeros((0, 3, 64, 64), np.float32))):
+        with pytest.raises(ValueError, match="images must be at least one, got"):
+            build().predict(none)
 
 
 def test_regions_that_do_not_fit() -> None:
@@ -844,6 +852,7 @@ GOOD = target(2)
     ("targets", "error", "message"),
     [
         ([], ValueError, "targets must have one entry per image, got 0 for 1"),
+        (GOOD, TypeError, "targets must be a list of mappings"),
         ([GOOD, GOOD], ValueError, "one entry per image, got 2 for 1"),
         ([GOOD | {"labels": [1, 0]}], ValueError, r"targets\[0\]\['labels'\]\[1\] = 0 must be 1 to 3"),
         ([GOOD | {"labels": [4, 1]}], ValueError, r"targets\[0\]\['labels'\]\[0\] = 4 must be 1 to 3"),

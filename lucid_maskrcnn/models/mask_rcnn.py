@@ -205,8 +205,8 @@ class MaskRCNN(nn.Module):
             If an image cannot be read, or an argument is not as above.
         """
         _check_fractions(score_thresh=score_thresh, nms_thresh=nms_thresh, mask_thresh=mask_thresh)
-        if top_k < 0:
-            raise ValueError(f"top_k must not be negative, got {top_k}.")
+        if not isinstance(top_k, int) or top_k < 0:
+            raise ValueError(f"top_k must be a whole number from 0 on, got {top_k!r}.")
         limit = self.head_settings.top_k if isinstance(top_k, Preset) else top_k
         with lucid.no_grad():
             batch, pictures = self._prepare(images)
@@ -285,6 +285,8 @@ class MaskRCNN(nn.Module):
         return transforms.prepare(pictures, self.image_settings, self.device), pictures
 
     def _check_targets(self, targets: Sequence[Mapping[str, Any]], batch: transforms.ImageBatch) -> list[Target]:
+        if isinstance(targets, Mapping):
+            raise TypeError("targets must be a list of mappings, one per image, got a mapping: put it in a list.")
         if len(targets) != len(batch.sizes):
             raise ValueError(f"targets must have one entry per image, got {len(targets)} for {len(batch.sizes)}.")
         checked = [
@@ -297,6 +299,8 @@ class MaskRCNN(nn.Module):
 
     def _features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """Return the feature maps of a batch, and the batch's height and width."""
+        if images.shape[0] == 0:
+            raise ValueError(f"images must be at least one, got a tensor of shape {tuple(images.shape)}.")
         out = self.backbone(images)
         maps = list(out) if isinstance(out, (list, tuple)) else [out]
         if self.use_fpn != isinstance(out, (list, tuple)):
@@ -362,14 +366,15 @@ def _ends(boxes: Sequence[Tensor]) -> list[int]:
     return ends
 
 
-def _check_rois(rois: Tensor, roi_idx: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
+def _check_rois(rois: Any, roi_idx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    rois = ops.as_tensor(rois, images, "float32")
     if rois.ndim != 2 or rois.shape[1] != 4:
         raise ValueError(f"rois must have shape (R, 4), got {tuple(rois.shape)}.")
     if roi_idx is None:
         if images.shape[0] != 1:
             raise ValueError(f"roi_idx must say which of the {images.shape[0]} images each RoI is in, got None.")
         roi_idx = ops.full(rois.shape[0], 0, rois)
-    return ops.as_tensor(rois, images, "float32"), ops.as_tensor(roi_idx, images, "int32")
+    return rois, ops.as_tensor(roi_idx, images, "int32")
 
 
 def _check_positive(**values: int) -> None:
@@ -380,5 +385,5 @@ def _check_positive(**values: int) -> None:
 
 def _check_fractions(**values: float) -> None:
     for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, got {value}.")
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}.")

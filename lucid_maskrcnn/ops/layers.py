@@ -476,7 +476,7 @@ class _ConcatAnchors(Op):
         self.values = values
 
     def cpu(self, *maps: Any) -> Any:
-        flat = [nhwc(m).reshape(m.shape[0], -1, self.values) for m in maps]
+        flat = [nhwc(m).reshape(self._shape(m)) for m in maps]
         ends = np.cumsum([f.shape[1] for f in flat])
 
         def backward(grad: np.ndarray) -> list[Any]:
@@ -490,9 +490,13 @@ class _ConcatAnchors(Op):
 
     def gpu(self, *maps: Any) -> Any:
         def run(*maps: mx.array) -> mx.array:
-            return mx.concatenate([nhwc(m).reshape(m.shape[0], -1, self.values) for m in maps], axis=1)
+            return mx.concatenate([nhwc(m).reshape(self._shape(m)) for m in maps], axis=1)
 
         return with_vjp(run, *maps)
+
+    def _shape(self, features: Any) -> tuple[int, int, int]:
+        n, channels, height, width = features.shape
+        return n, height * width * channels // self.values, self.values
 
 
 def concat_anchors(maps: Sequence[Tensor], values: int) -> Tensor:
