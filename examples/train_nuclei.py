@@ -246,6 +246,7 @@ def train(args):
     if args.resume:
         numbers = load_checkpoint(checkpoint, model, ema, optimizer)
         step, before = numbers["step"], numbers["seconds"]
+        model.train(numbers["training"])
 
     start = saved = logged = time.perf_counter()
     sums, since = dict.fromkeys((*LOSSES, "total_loss", "norm"), 0.0), 0
@@ -262,6 +263,8 @@ def train(args):
             # A batch comes from two pictures at most. Its statistics are those of dark fluorescence or of bright
             # histology, while a prediction uses the average of both: so the last part trains with the average.
             settling = progress >= args.settle
+            if settling and model.training:
+                ema = EMA(model, decay=0.998)  # of what comes from here on: the average of before is of another kind
             model.train(not settling)
             # Linear warm-up, then half a cosine down to nothing, over the steps or the time there is; and once more.
             peak, begin, end = (0.3 * args.lr, args.settle, 1) if settling else (args.lr, 0, args.settle)
@@ -304,11 +307,12 @@ def train(args):
                 print(json.dumps(line), file=log, flush=True)
                 sums, since, logged = dict.fromkeys(sums, 0.0), 0, now
             if now - saved > 60 * args.save_every:
-                save_checkpoint(checkpoint, model, ema, optimizer, step=step, seconds=before + now - start)
+                numbers = {"step": step, "seconds": before + now - start, "training": model.training}
+                save_checkpoint(checkpoint, model, ema, optimizer, **numbers)
                 saved = now
 
     seconds = before + time.perf_counter() - start
-    save_checkpoint(checkpoint, model, ema, optimizer, step=step, seconds=seconds)
+    save_checkpoint(checkpoint, model, ema, optimizer, step=step, seconds=seconds, training=model.training)
     weights = args.out / "nuclei.safetensors"
     model.load_state_dict(ema.state_dict())
     header = {"licence": LICENCE, "steps": str(step), "minutes": f"{seconds / 60:.1f}"}
