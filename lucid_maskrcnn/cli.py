@@ -184,7 +184,7 @@ def predict_files(
     ValueError, OSError
         If a picture cannot be read or a file not be written.
     """
-    from lucid_maskrcnn.detections import write_json
+    from lucid_maskrcnn.files import write_json
     from lucid_maskrcnn.transforms import load_image
 
     out.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def _table(found: Any, shown: int = 10) -> Iterable[str]:
 
 
 def _write_picture(path: Path, pixels: Any, found: Any) -> None:
-    from lucid_maskrcnn.detections import replacing
+    from lucid_maskrcnn.files import replacing
     from lucid_maskrcnn.visualisation import viewing_scale
 
     scale = viewing_scale(found.image_size)

@@ -8,17 +8,14 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.files import write_json
 from lucid_maskrcnn.ops._operation import as_tensor, host
 from lucid_maskrcnn.ops.masks import paste_masks
 from lucid_maskrcnn.rle import encode_rle, window
@@ -404,29 +401,3 @@ def _outer_rings(mask: np.ndarray) -> list[list[float]]:
         if inside[start]:  # the top left corner of a part; that of a hole has a zero below it
             rings.append(ring)
     return rings
-
-
-# ------------------------------------------------------------------ files
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of ``path`` when all went well, and not before."""
-    target = os.path.realpath(path)  # through a link, not in its place
-    temporary = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as JSON, whole or not at all."""
-    text = json.dumps(content, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text.encode("utf-8"))

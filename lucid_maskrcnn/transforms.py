@@ -21,6 +21,7 @@ import numpy as np
 from lucid import Tensor
 from PIL import Image, ImageOps
 
+from lucid_maskrcnn.ops.layout import nearest
 from lucid_maskrcnn.settings import ImageSettings
 
 __all__ = [
@@ -360,15 +361,9 @@ def resize_masks(masks: Array, to_size: Size) -> Array:
     Tensor or np.ndarray of shape (G, height, width)
         As given in kind, dtype and device.
     """
-    rows, columns = (_nearest(n, to) for n, to in zip(masks.shape[1:], to_size, strict=True))
+    rows, columns = (nearest(n, to) for n, to in zip(masks.shape[1:], to_size, strict=True))
     if isinstance(masks, Tensor):
         if masks.is_gpu():
             return Tensor(masks.data[:, mx.array(rows)][:, :, mx.array(columns)])
         return Tensor(resize_masks(masks.data, to_size))
     return masks.take(rows, axis=1).take(columns, axis=2)
-
-
-def _nearest(n_in: int, n_out: int) -> np.ndarray:
-    step = np.float32(n_in) / np.float32(n_out)
-    source = np.arange(n_out, dtype=np.float32) * step  # rounded to float32 before the floor
-    return np.minimum(source.astype(np.int32), n_in - 1)

@@ -28,18 +28,19 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"settings", "ops", "rle", "transforms", "visualisation", "detections", "targets"}
 ARROWS: dict[str, set[str]] = {
     "settings": set(),
+    "files": set(),
     "ops": set(),
     "rle": {"ops"},
     "transforms": {"settings", "ops"},
     "visualisation": {"ops", "rle", "transforms"},
-    "detections": {"ops", "rle", "transforms", "visualisation"},
+    "detections": {"files", "ops", "rle", "transforms", "visualisation"},
     "targets": {"ops", "rle", "transforms"},
-    "weights": {"settings", "ops"},
+    "weights": {"files", "settings", "ops"},
     "models": BASE - {"visualisation"},
     "data": BASE - {"visualisation"},
     "training": BASE | {"data", "models", "weights"},
     "evaluation": BASE | {"data", "models", "weights"},
-    "cli": BASE | {"data", "models", "weights", "training", "evaluation"},
+    "cli": BASE | {"files", "data", "models", "weights", "training", "evaluation"},
 }
 # Files that may do what their part may not.
 # weights="..." may be a name or a path there; the reader is a call away.

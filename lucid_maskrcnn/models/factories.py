@@ -121,14 +121,11 @@ def load_model(weights: str | Path) -> MaskRCNN:
     FileNotFoundError, ValueError
         If there are no such weights, or the file does not say which model they belong to.
     """
-    depth = weight_files.read_safetensors(weights).arguments.get("depth")
-    if depth is None:
-        raise ValueError(f"weights {str(weights)!r} do not say which model they belong to: build it and load them.")
-    return _build(depth, None, weights, None, None, Preset(800), Preset(1333), {})
+    return _build(None, None, weights, None, None, Preset(800), Preset(1333), {})
 
 
 def _build(
-    depth: int,
+    depth: int | None,
     num_classes: int | None,
     weights: str | Path | None,
     weights_backbone: Mapping[str, Any] | str | Path | None,
@@ -141,7 +138,10 @@ def _build(
         raise ValueError("weights and weights_backbone exclude each other: weights holds a backbone too.")
     file = None if weights is None else weight_files.read_safetensors(weights)
     arguments = {} if file is None else dict(file.arguments)
-    if arguments.pop("depth", depth) != depth:
+    own_depth = arguments.pop("depth", depth)
+    if own_depth is None:
+        raise ValueError(f"weights {str(weights)!r} do not say which model they belong to: build it and load them.")
+    if depth not in (None, own_depth):
         raise ValueError(f"weights {str(weights)!r} are not of a ResNet-{depth}.")
     known = arguments.pop("num_classes", None)
     if num_classes is None:
@@ -153,7 +153,7 @@ def _build(
     if trainable_layers is None:
         trainable_layers = 5 if file is None and weights_backbone is None else 3
     backbone = _ResNetFPNBackbone(
-        depth,
+        own_depth,
         width=arguments.pop("width", 64),
         out_channels=arguments.pop("fpn_channels", 256),
         norm=arguments.pop("norm", "frozen"),

@@ -81,7 +81,7 @@ class _BoxIoU(Op):
         return iou, self._backward(a, b)
 
     def gpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
-        _, inter, union = _overlaps(mx, a, b)
+        _, inter, union = overlap_and_union(mx, a, b)
         return inter / union, self._backward(a, b)
 
     def _backward(self, a: Array, b: Array) -> Backward:
@@ -89,7 +89,7 @@ class _BoxIoU(Op):
         a_side, b_side = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]  # (A, 2), (B, 2)
 
         def backward(grad: Array) -> tuple[Array | None, Array | None]:
-            overlap, inter, union = _overlaps(xp, a, b)
+            overlap, inter, union = overlap_and_union(xp, a, b)
             shared = xp.maximum(overlap, 0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 by_union = grad / union
@@ -112,7 +112,7 @@ class _BoxIoU(Op):
         return backward
 
 
-def _overlaps(xp: Any, a: Array, b: Array) -> tuple[Array, Array, Array]:
+def overlap_and_union(xp: Any, a: Array, b: Array) -> tuple[Array, Array, Array]:
     """Return width and height of each pair's overlap, unclamped (A, B, 2), its area, and the union's (A, B)."""
     overlap = xp.minimum(a[:, None, 2:], b[:, 2:]) - xp.maximum(a[:, None, :2], b[:, :2])
     shared = xp.maximum(overlap, 0)

@@ -15,7 +15,7 @@ from lucid import Tensor
 
 from ._operation import Op, as_tensor
 from ._parallel import for_each, product, spans, sum_rows
-from .layout import nchw, nhwc, over_rows, with_vjp
+from .layout import nchw, nearest, nhwc, over_rows, with_vjp
 
 __all__ = [
     "add_scalars",
@@ -393,18 +393,12 @@ def subsample(x: Tensor) -> Tensor:
     return _Subsample()(x)
 
 
-def _nearest(coarse: int, fine: int) -> np.ndarray:
-    """Return the coarse cell that each of ``fine`` cells copies, in float32 steps as torchvision computes it."""
-    step = np.float32(coarse) / np.float32(fine)
-    return np.minimum(np.floor(np.arange(fine, dtype=np.float32) * step).astype(np.int64), coarse - 1)
-
-
 class _UpsampleAdd(Op):
     def cpu(self, coarse: Any, fine: Any) -> Any:
         low, out = nhwc(coarse), nhwc(fine).copy()
         (n, h, w, c), (height, width) = low.shape, out.shape[1:3]
         doubled = (height, width) == (2 * h, 2 * w)
-        rows, cols = _nearest(h, height), _nearest(w, width)
+        rows, cols = nearest(h, height), nearest(w, width)
         if doubled:  # each coarse pixel meets a 2 × 2 block: no gather needed
             blocks = out.reshape(n, h, 2, w, 2, c)
             blocks += low[:, :, None, :, None]
@@ -428,8 +422,8 @@ class _UpsampleAdd(Op):
         return nchw(out), backward
 
     def gpu(self, coarse: Any, fine: Any) -> Any:
-        rows = mx.array(_nearest(coarse.shape[2], fine.shape[2]))
-        cols = mx.array(_nearest(coarse.shape[3], fine.shape[3]))
+        rows = mx.array(nearest(coarse.shape[2], fine.shape[2]))
+        cols = mx.array(nearest(coarse.shape[3], fine.shape[3]))
         return with_vjp(lambda coarse, fine: coarse[:, :, rows][:, :, :, cols] + fine, coarse, fine)
 
 
@@ -459,7 +453,7 @@ class _Flatten(Op):
             turned = grad.reshape(x.shape).transpose(0, 2, 3, 1)
             return (nchw(np.array(turned, order="C")),)
 
-        return np.array(x, order="C").reshape(x.shape[0], -1 if x.size else int(np.prod(x.shape[1:]))), backward
+        return np.array(x, order="C").reshape(x.shape[0], int(np.prod(x.shape[1:]))), backward
 
     def gpu(self, x: Any) -> Any:
         return with_vjp(lambda x: x.reshape(x.shape[0], int(np.prod(x.shape[1:]))), x)

@@ -35,6 +35,15 @@ def over_rows(vector: np.ndarray, width: int) -> np.ndarray:
     return np.tile(vector, width)
 
 
+def nearest(n_in: int, n_out: int) -> np.ndarray:
+    """Return which of ``n_in`` cells each of ``n_out`` copies: (n_out,), int32.
+
+    In torchvision's arithmetic: the product is rounded to float32 before the floor.
+    """
+    step = np.float32(n_in) / np.float32(n_out)
+    return np.minimum((np.arange(n_out, dtype=np.float32) * step).astype(np.int32), n_in - 1)
+
+
 def with_vjp(
     function: Callable[..., mx.array], *arrays: mx.array | None
 ) -> tuple[mx.array, Callable[[mx.array], list[mx.array | None]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Array, Op, xp_of
-from .boxes import check_boxes, check_index
+from .boxes import check_boxes, check_index, overlap_and_union
 
 __all__ = ["batched_nms", "nms"]
 
@@ -118,7 +118,7 @@ def _check(boxes: Tensor, scores: Tensor, iou_thresh: float) -> None:
 
 def _greedy_cpu(boxes: np.ndarray, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
     """Decide a block of the best candidates at a time, and drop what it suppresses from the rest."""
-    order = _descending(scores)
+    order = descending(scores)
     thresh = _below(iou_thresh, boxes.dtype)
     columns = np.ascontiguousarray(boxes[order].T)  # x1, y1, x2, y2
     area = (columns[2] - columns[0]) * (columns[3] - columns[1])
@@ -174,7 +174,7 @@ def _resolve(overlaps: np.ndarray) -> list[int]:
 
 def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
     """Compute all overlaps on the device; the greedy pass, a chain of decisions, runs on the host."""
-    order = _descending(scores)
+    order = descending(scores)
     num = len(order)
     thresh = mx.array(float(_below(iou_thresh, np.float32)))
     suppressed = np.zeros(num, bool)
@@ -182,7 +182,8 @@ def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.nd
     ranked = boxes[mx.array(order)] if num else boxes
     step = max(1, _GPU_PAIRS // max(1, num))
     for start in range(0, num, step):
-        rows = np.asarray(_overlaps_gpu(ranked[start : start + step], ranked, thresh))  # (step, R)
+        _, inter, union = overlap_and_union(mx, ranked[start : start + step], ranked)
+        rows = np.asarray(inter / union > thresh)  # (step, R)
         for i, row in enumerate(rows, start):
             if not suppressed[i]:
                 kept.append(i)
@@ -190,15 +191,7 @@ def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.nd
     return order[kept] if kept else order[:0]
 
 
-def _overlaps_gpu(a: mx.array, b: mx.array, thresh: mx.array) -> mx.array:
-    a = a[:, None]
-    sides = mx.maximum(mx.minimum(a[..., 2:], b[:, 2:]) - mx.maximum(a[..., :2], b[:, :2]), 0)
-    inter = sides[..., 0] * sides[..., 1]
-    a_area, b_area = ((x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1]) for x in (a, b))
-    return inter / (a_area + b_area - inter) > thresh
-
-
-def _descending(scores: np.ndarray) -> np.ndarray:
+def descending(scores: np.ndarray) -> np.ndarray:
     """Return the order of descending scores: ties keep theirs, NaN comes first as in torch."""
     return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1]
 
@@ -225,7 +218,7 @@ def _batched(greedy: Greedy, boxes: Array, scores: np.ndarray, idxs: np.ndarray,
         own = boxes[xp_of(boxes).array(members)]
         keep[members[greedy(own, scores[members], iou_thresh)]] = True
     (kept,) = np.nonzero(keep)
-    return kept[_descending(scores[kept])].astype(np.int32)
+    return kept[descending(scores[kept])].astype(np.int32)
 
 
 def _apart(boxes: Array, idxs: np.ndarray) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import as_tensor, on_arrays, on_host, xp_of
+from .nms import descending
 
 __all__ = [
     "above",
@@ -156,8 +157,7 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
         candidates = np.flatnonzero(~(scores < least))  # NaN stays in
     else:
         candidates = np.arange(len(scores))
-    ascending = np.argsort(scores[candidates][::-1], kind="stable")  # NaN last; of equal ones the later first
-    return candidates[::-1][ascending[::-1]][:k]
+    return candidates[descending(scores[candidates])][:k]
 
 
 @on_host

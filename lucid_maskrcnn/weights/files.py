@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -15,8 +13,9 @@ from typing import Any
 import lucid.nn as nn
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from ..files import replacing
 from .assign import assign
 
 __all__ = ["SHIPPED", "WeightsFile", "find_weights", "load_weights", "read_safetensors", "save_weights"]
@@ -152,11 +151,5 @@ def save_weights(
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(arrays, temporary, metadata=header)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(save(arrays, metadata=header))
