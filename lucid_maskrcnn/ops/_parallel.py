@@ -21,7 +21,7 @@ from threadpoolctl import ThreadpoolController
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["for_each", "num_threads", "product", "spans", "sum_rows"]
+__all__ = ["for_each", "num_threads", "product", "scratch", "shares", "spans", "sum_rows"]
 
 
 _FEW_ROWS = 32  # of a matrix product: fewer are not worth a thread
@@ -69,6 +69,7 @@ def _count_threads() -> int:
 _blas = _Blas()
 _num_threads = _count_threads()
 _inside = threading.local()
+_scratch = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -90,6 +91,27 @@ def spans(count: int, size: int) -> list[slice]:
     """Cut ``count`` rows into slices of ``size``."""
     size = max(size, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """Cut ``count`` rows into ``parts`` slices, none empty, whose sizes differ by one at most."""
+    parts = max(min(count, parts), 1)
+    ends = [count * i // parts for i in range(parts + 1)]
+    return [slice(*ends[i : i + 2]) for i in range(parts if count else 0)]
+
+
+def scratch(name: str, count: int, dtype: Any) -> np.ndarray:
+    """Return ``count`` values of memory that this thread reuses under this name: their contents are arbitrary.
+
+    New memory costs more than the work that is done in it. Each caller bounds what it asks for; the
+    memory goes when its thread does.
+    """
+    buffers = _scratch.__dict__
+    size = count * np.dtype(dtype).itemsize
+    if name not in buffers or buffers[name].size < size:
+        buffers.pop(name, None)
+        buffers[name] = np.empty(size, np.uint8)
+    return buffers[name][:size].view(dtype)
 
 
 def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> None:

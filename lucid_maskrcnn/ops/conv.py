@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from . import winograd
 from ._operation import Op
 from ._parallel import for_each, num_threads, product, spans, sum_rows
 from .layout import nchw, nhwc, over_rows, with_vjp
@@ -31,29 +32,31 @@ class _Conv2d(Op):
 
     def cpu(self, x: Any, weight: Any, bias: Any, scale: Any, residual: Any) -> Any:
         x = nhwc(x)
-        kernel = weight.shape[2:]
-        matrix = _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
-        out = _correlate(
-            x,
-            matrix,
-            kernel,
-            self.stride,
-            self.padding,
-            bias=bias,
-            residual=None if residual is None else nhwc(residual),
-            relu=self.relu,
-        )
+        kernel, stride, padding = weight.shape[2:], self.stride, self.padding
+        fused = {"bias": bias, "residual": None if residual is None else nhwc(residual), "relu": self.relu}
+        fast = winograd.suits(kernel, stride, *weight.shape[1::-1])
+        if fast:
+            factors = winograd.weight_points(weight, scale)  # (36, C, O)
+            out = winograd.correlate(x, factors, padding, **fused)
+        else:
+            factors = _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
+            out = _correlate(x, factors, kernel, stride, padding, **fused)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
             grad = grad * (out > 0) if self.relu else grad
             grad_x = grad_w = grad_b = grad_r = None
-            if self.needs[0]:
-                grad_x = nchw(_grad_input(grad, matrix, kernel, self.stride, self.padding, x.shape))
+            if self.needs[0] and fast:
+                grad_x = nchw(winograd.correlate(grad, factors, 2 - padding, turned=True))
+            elif self.needs[0]:
+                grad_x = nchw(_grad_input(grad, factors, kernel, stride, padding, x.shape))
             if self.needs[1]:
-                grad_matrix = _grad_weight(x, grad, kernel, self.stride, self.padding)
-                shape = (*kernel, weight.shape[1], weight.shape[0])
-                grad_w = np.ascontiguousarray(grad_matrix.reshape(shape).transpose(3, 2, 0, 1))
+                if fast:
+                    grad_w = winograd.grad_weight(x, grad, padding)
+                else:
+                    grad_matrix = _grad_weight(x, grad, kernel, stride, padding)
+                    shape = (*kernel, weight.shape[1], weight.shape[0])
+                    grad_w = np.ascontiguousarray(grad_matrix.reshape(shape).transpose(3, 2, 0, 1))
                 if scale is not None:
                     grad_w *= scale[:, None, None, None]
             if self.needs[2]:

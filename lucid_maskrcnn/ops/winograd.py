@@ -1,0 +1,313 @@
+"""3×3 convolutions by a quarter of the multiplications (Winograd 1980; Lavin and Gray 2015).
+
+A tile of 6 × 6 input pixels gives 4 × 4 outputs. Along one axis, six values d and a kernel g of three
+give four outputs ``y = Aᵀ (G g ∘ Bᵀ d)``: both are read as polynomials, evaluated at six points,
+multiplied there, and the product is interpolated. Over two axes the matrices become their Kronecker
+products, so that all of it is matrix products on channels-last memory:
+
+    V = (B ⊗ B)ᵀ d          36 × 36, for each tile and input channel
+    M[k] = V[k] · U[k]      tiles × channels times channels × filters, for each of the 36 points k
+    y = (A ⊗ A)ᵀ M          16 × 36, for each tile and filter
+
+The points are 0, ±2/3, ±3/2 and infinity: half the rounding error of the customary 0, ±1, ±2 and
+infinity. They are also each other's inverses, so the transform of a kernel turned round is the
+transform U of the kernel itself, reordered and scaled. The gradient with respect to the input thus
+needs no transform of its own: the order and the scales are put into A and B instead.
+
+Shapes: N images, C input channels, O output channels, H × W input pixels, P × Q output pixels,
+T tiles.
+"""
+
+from __future__ import annotations
+
+import weakref
+import zlib
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ._parallel import for_each, num_threads, scratch, shares
+
+__all__ = ["Transforms", "correlate", "grad_weight", "suits", "weight_points"]
+
+_OUT, _IN = 4, 6  # side of a tile's outputs and inputs
+_POINTS = _IN * _IN
+_NODES = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
+_INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
+
+_FEWEST_CHANNELS = 32  # on either side: below, the transforms cost more than they save
+_CHUNK_VALUES = 8 << 20  # of V and M of the tiles that are taken through all the steps at once
+_BLOCK_VALUES = 1 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
+_SHARES = 6  # of the 36 products
+
+
+class Transforms(NamedTuple):
+    """The Kronecker products: of the outputs, of the inputs, of the weights."""
+
+    a: np.ndarray  # (16, 36)
+    b: np.ndarray  # (36, 36)
+    g: np.ndarray  # (36, 9)
+
+
+@cache
+def _transforms(dtype: np.dtype, turned: bool) -> Transforms:
+    """Return the matrices; ``turned`` for kernels that are turned round with respect to their transform."""
+    n = len(_NODES)
+    others = [[x for j, x in enumerate(_NODES) if j != i] for i in range(n)]
+    scale = np.array([np.prod([x - y for y in rest]) for x, rest in zip(_NODES, others, strict=True)])
+    a, b, g = np.zeros((_OUT, _IN)), np.zeros((_IN, _IN)), np.zeros((_IN, 3))
+    for i, x in enumerate(_NODES):
+        a[:, i] = x ** np.arange(_OUT)
+        b[i, :n] = np.poly(others[i])[::-1]
+        g[i] = x ** np.arange(3) / scale[i]
+    a[-1, n] = g[n, -1] = 1
+    b[n] = np.poly(_NODES)[::-1]
+    # Rows of B and of G may share a factor in any way: equal sizes round least.
+    balance = np.sqrt(np.abs(b).sum(axis=1) / np.abs(g).sum(axis=1))
+    b, g = b / balance[:, None], g * balance[:, None]
+    if turned:
+        # G applied to the kernel turned round is G's own rows at the inverse nodes, times these factors.
+        factor = g.sum(axis=1) / g[_INVERSES].sum(axis=1)
+        a, b = a[:, _INVERSES], (b * factor[:, None])[_INVERSES]
+    return Transforms(*(np.kron(m, m).astype(dtype) for m in (a, b, g)))
+
+
+# ------------------------------------------------------------------ weights
+
+
+class _Kept(NamedTuple):
+    """The transform of a weight array, and by what to tell that it still is."""
+
+    weight: weakref.ref[np.ndarray]
+    contents: tuple[int, ...]
+    points: np.ndarray
+
+
+_kept: dict[int, _Kept] = {}
+
+
+def weight_points(weight: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    """Return U, (36, C, O), of ``weight`` (O, C, 3, 3) times ``scale`` (O,).
+
+    It is kept as long as the array lives and holds the same numbers: training gives a parameter new
+    arrays, and who writes into one is found out.
+    """
+    contents = _contents(weight) + (() if scale is None else _contents(scale))
+    kept = _kept.get(id(weight))
+    if kept is not None and kept.weight() is weight and kept.contents == contents:
+        return kept.points
+    filters, channels = weight.shape[:2]
+    points = np.empty((_POINTS, channels, filters), weight.dtype)
+    g = _transforms(weight.dtype, turned=False).g
+    flat = weight.reshape(filters, channels, 9)
+
+    def run(inputs: slice) -> None:
+        taps = flat[:, inputs].transpose(2, 1, 0)  # (9, c, O)
+        taps = np.ascontiguousarray(taps) if scale is None else np.multiply(taps, scale, order="C")
+        np.matmul(g, taps.reshape(9, -1), out=(u := np.empty((_POINTS, taps[0].size), weight.dtype)))
+        points[:, inputs] = u.reshape(_POINTS, -1, filters)
+
+    for_each(shares(channels, 2 * num_threads()), lambda: run)
+    key = id(weight)
+    _kept[key] = _Kept(weakref.ref(weight, lambda _: _forget(key)), contents, points)
+    return points
+
+
+def _forget(key: int) -> None:
+    kept = _kept.get(key)
+    if kept is not None and kept.weight() is None:  # not a new array in the same place
+        _kept.pop(key, None)
+
+
+def _contents(array: np.ndarray) -> tuple[int, ...]:
+    """Return numbers that change with the array's: the sum of its bits, and a checksum of a sample in its order."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    words = flat.view(np.uint32)
+    return int(np.add.reduce(words, dtype=np.uint32)), zlib.crc32(np.ascontiguousarray(words[::61]))
+
+
+# ------------------------------------------------------------------ tiles
+
+
+class _Block(NamedTuple):
+    """Tiles that are worked on together: whole images, or tile rows of one image."""
+
+    images: slice
+    rows: slice
+    start: int  # how many tiles of the larger block come before
+    count: int
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Return this block's part of the larger block's values (k, T, channels): (k, count · channels)."""
+        channels = values.shape[2]
+        return values.reshape(len(values), -1)[:, self.start * channels : (self.start + self.count) * channels]
+
+
+def _tiles(n: int, height: int, width: int) -> tuple[_Block, int]:
+    """Return all tiles of ``n`` images of that many output pixels, and how many tiles a row has."""
+    rows, cols = -(-height // _OUT), -(-width // _OUT)
+    return _Block(slice(0, n), slice(0, rows), 0, n * rows * cols), cols
+
+
+def _cut(block: _Block, cols: int, most: int) -> list[_Block]:
+    """Cut a block into equal ones of about ``most`` tiles, at least a row of them."""
+    (first, last), (top, bottom) = ((s.start, s.stop) for s in (block.images, block.rows))
+    of_image = (bottom - top) * cols
+    if of_image <= most:
+        parts = shares(last - first, -(-block.count // most))
+        pieces = [(slice(first + p.start, first + p.stop), block.rows) for p in parts]
+    else:
+        parts = shares(bottom - top, -(-of_image // most))
+        pieces = [(slice(i, i + 1), slice(top + p.start, top + p.stop)) for i in range(first, last) for p in parts]
+    blocks, start = [], 0
+    for images, rows in pieces:
+        count = (images.stop - images.start) * (rows.stop - rows.start) * cols
+        blocks.append(_Block(images, rows, start, count))
+        start += count
+    return blocks
+
+
+def _inside(first: int, tiles: int, size: int) -> tuple[slice, slice]:
+    """Of the pixels ``first``, ``first + 4``, … of so many tiles: which tiles' lie in 0 … size - 1, and their pixels."""
+    low = min(max(0, -(first // _OUT)), tiles)
+    high = max(low, min(tiles, (size - 1 - first) // _OUT + 1))
+    pixel = first + _OUT * low
+    return slice(low, high), slice(pixel, max(pixel, first + _OUT * (high - 1) + 1), _OUT)
+
+
+def _gather(source: np.ndarray, block: _Block, side: int, offset: int, cols: int) -> np.ndarray:
+    """Take the ``side`` × ``side`` pixels of each tile, zeros outside the image: (side², count · channels)."""
+    _, height, width, channels = source.shape
+    rows = block.rows.stop - block.rows.start
+    taken = scratch("pixels", side * side * block.count * channels, source.dtype)
+    tiles = taken.reshape(side, side, -1, rows, cols, channels)
+    across = [_inside(j - offset, cols, width) for j in range(side)]
+    for i in range(side):
+        of_rows, ys = _inside(_OUT * block.rows.start + i - offset, rows, height)
+        for j, (of_cols, xs) in enumerate(across):
+            here = tiles[i, j]
+            here[:, : of_rows.start] = 0
+            here[:, of_rows.stop :] = 0
+            here[:, :, : of_cols.start] = 0
+            here[:, :, of_cols.stop :] = 0
+            here[:, of_rows, of_cols] = source[block.images, ys, xs]
+    return taken.reshape(side * side, -1)
+
+
+def _put(
+    values: np.ndarray, block: _Block, cols: int, out: np.ndarray, residual: np.ndarray | None, relu: bool
+) -> None:
+    """Write the 4 × 4 pixels of each tile, (16, count · O), to their place in ``out``."""
+    _, height, width, filters = out.shape
+    rows = block.rows.stop - block.rows.start
+    tiles = values.reshape(_OUT, _OUT, -1, rows, cols, filters)
+    across = [_inside(j, cols, width) for j in range(_OUT)]
+    for i in range(_OUT):
+        of_rows, ys = _inside(_OUT * block.rows.start + i, rows, height)
+        for j, (of_cols, xs) in enumerate(across):
+            here, there = tiles[i, j][:, of_rows, of_cols], out[block.images, ys, xs]
+            if residual is not None:
+                here += residual[block.images, ys, xs]
+            if relu:
+                np.maximum(here, 0, out=there)
+            else:
+                np.copyto(there, here)
+
+
+# ------------------------------------------------------------------ the convolution
+
+
+def suits(kernel: tuple[int, int], stride: int, channels: int, filters: int) -> bool:
+    """Return whether a convolution is of the kind that gains here."""
+    return kernel == (3, 3) and stride == 1 and min(channels, filters) >= _FEWEST_CHANNELS
+
+
+def correlate(
+    x: np.ndarray,
+    points: np.ndarray,
+    padding: int,
+    *,
+    turned: bool = False,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """Convolve ``x`` (N, H, W, C) with the kernels whose transform is ``points`` (36, C, O): (N, P, Q, O).
+
+    Parameters
+    ----------
+    turned : bool
+        Whether the kernels are turned round: with ``points`` (36, O, C) of a convolution it gives that
+        convolution's gradient with respect to its input.
+    bias, residual, relu
+        Added to the result: (O,), (N, P, Q, O); and whether negative results then become 0.
+    """
+    if turned:
+        points = points.transpose(0, 2, 1)
+    n, height, width, channels = x.shape
+    height, width, filters = height + 2 * padding - 2, width + 2 * padding - 2, points.shape[2]
+    out = np.empty((n, height, width, filters), x.dtype)
+    a, b, _ = _transforms(x.dtype, turned)
+    if bias is not None:  # one point more, whose value reaches every output as it is
+        a = np.concatenate([a, np.ones((len(a), 1), a.dtype)], axis=1)
+    whole, cols = _tiles(n, height, width)
+
+    def run(chunk: _Block) -> None:
+        v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, chunk.count, channels)
+        m = scratch("m", a.shape[1] * chunk.count * filters, x.dtype).reshape(-1, chunk.count, filters)
+        if bias is not None:
+            m[_POINTS] = bias
+        blocks = _cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)))
+
+        def to_points(block: _Block) -> None:
+            np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
+
+        def multiply(some: slice) -> None:
+            np.matmul(v[some], points[some], out=m[some])
+
+        def to_pixels(block: _Block) -> None:
+            values = scratch("values", len(a) * block.count * filters, x.dtype).reshape(len(a), -1)
+            _put(np.matmul(a, block.of(m), out=values), block, cols, out, residual, relu)
+
+        for_each(blocks, lambda: to_points)
+        for_each(shares(_POINTS, _SHARES), lambda: multiply)
+        for_each(blocks, lambda: to_pixels)
+
+    # Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
+    most = _CHUNK_VALUES // (_POINTS * (channels + filters))
+    for_each([whole] if whole.count <= most else _cut(whole, cols, most), lambda: run)
+    return out
+
+
+def grad_weight(x: np.ndarray, grad: np.ndarray, padding: int) -> np.ndarray:
+    """Return the gradient of :func:`correlate` with respect to the weight: (O, C, 3, 3).
+
+    The same three steps backwards: ``dU[k] = V[k]ᵀ · dM[k]``, summed over the tiles.
+    """
+    channels, filters = x.shape[3], grad.shape[3]
+    a, b, g = _transforms(x.dtype, turned=False)
+    whole, cols = _tiles(*grad.shape[:3])
+    sums = np.empty((_POINTS, channels, filters), x.dtype)
+    most = _CHUNK_VALUES // (_POINTS * (channels + filters))
+    spread = np.ascontiguousarray(a.T)
+    # Chunks of a fixed size, summed in their order: the same result for any number of threads.
+    for chunk in _cut(whole, cols, most):
+        v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, -1, channels)
+        m = scratch("m", _POINTS * chunk.count * filters, x.dtype).reshape(_POINTS, -1, filters)
+
+        def to_points(block: _Block) -> None:
+            np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
+            np.matmul(spread, _gather(grad, block, _OUT, 0, cols), out=block.of(m))
+
+        def multiply(k: int) -> None:
+            if chunk.start == 0:
+                np.matmul(v[k].T, m[k], out=sums[k])
+            else:
+                sums[k] += v[k].T @ m[k]
+
+        blocks = _cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)))
+        for_each(blocks, lambda: to_points)
+        for_each(range(_POINTS), lambda: multiply)
+    taps = g.T @ sums.reshape(_POINTS, -1)  # (9, C · O)
+    return np.ascontiguousarray(taps.reshape(3, 3, channels, filters).transpose(3, 2, 0, 1))
