@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ._memory import empty, empty_like
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["for_each", "num_threads", "product", "scratch", "shares", "spans", "sum_rows"]
+__all__ = ["copy", "for_each", "num_threads", "product", "scratch", "shares", "spans", "sum_rows", "through_relu"]
 
 
 _FEW_ROWS = 32  # of a matrix product: fewer are not worth a thread
@@ -155,7 +157,7 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the matrix product ``a @ b``, the rows of ``a`` shared out."""
-    out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
+    out = empty((a.shape[0], b.shape[1]), np.result_type(a, b))
 
     def run(rows: slice) -> None:
         np.matmul(a[rows], b, out=out[rows])
@@ -174,3 +176,29 @@ def sum_rows(a: np.ndarray) -> np.ndarray:
 
     for_each(range(len(blocks)), lambda: run)
     return sums.sum(axis=0)
+
+
+def copy(a: np.ndarray) -> np.ndarray:
+    """Return a contiguous copy of ``a``, its first axis shared out (its second where the first is short)."""
+    out = empty(a.shape, a.dtype)
+    axis = int(a.ndim > 1 and len(a) < 2 * _num_threads)
+
+    def run(part: slice) -> None:
+        some = (slice(None),) * axis + (part,)
+        out[some] = a[some]
+
+    for_each(shares(a.shape[axis], 2 * _num_threads), lambda: run)
+    return out
+
+
+def through_relu(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Return what ``grad`` becomes before a ReLU that gave ``out``; both contiguous and of one shape."""
+    passed = empty_like(out)
+    flat = (passed.reshape(-1), grad.reshape(-1), out.reshape(-1))
+
+    def run(some: slice) -> None:
+        part, incoming, values = (a[some] for a in flat)
+        np.multiply(incoming, values > 0, out=part)
+
+    for_each(spans(out.size, _SUMMED_ROWS << 6), lambda: run)
+    return passed

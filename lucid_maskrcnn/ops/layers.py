@@ -14,7 +14,8 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Op, as_tensor
-from ._parallel import for_each, product, spans, sum_rows
+from ._memory import empty, empty_like, zeros
+from ._parallel import copy, for_each, product, scratch, spans, sum_rows, through_relu
 from .layout import nchw, nearest, nhwc, over_rows, with_vjp
 
 __all__ = [
@@ -45,12 +46,18 @@ class _Linear(Op):
 
     def cpu(self, x: Any, weight: Any, bias: Any) -> Any:
         out = product(x, weight.T)
-        out += bias
-        if self.relu:
-            np.maximum(out, 0, out=out)
+        zero = np.zeros_like(bias)
+
+        def finish(rows: slice) -> None:
+            part = out[rows]
+            part += bias
+            if self.relu:
+                np.maximum(part, zero, out=part)
+
+        for_each(spans(len(out), _BLOCK_VALUES // max(len(bias), 1)), lambda: finish)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
-            grad = grad * (out > 0) if self.relu else grad
+            grad = through_relu(np.ascontiguousarray(grad), out) if self.relu else grad
             grad_x = product(grad, weight) if self.needs[0] else None
             grad_w = product(grad.T, x) if self.needs[1] else None
             return grad_x, grad_w, sum_rows(grad)
@@ -125,7 +132,8 @@ class _BatchNorm(Op):
             over_rows(bias - mean * inverse * weight, width),
         )
         residual_rows = None if residual is None else nhwc(residual).reshape(rows.shape)
-        out = np.empty_like(rows)
+        out = empty_like(rows)
+        zero = np.zeros(rows.shape[1], x.dtype)
 
         def normalise(block: slice) -> None:
             part = np.multiply(rows[block], slope_row, out=out[block])
@@ -133,13 +141,13 @@ class _BatchNorm(Op):
             if residual_rows is not None:
                 part += residual_rows[block]
             if self.relu:
-                np.maximum(part, 0, out=part)
+                np.maximum(part, zero, out=part)
 
         for_each(blocks, lambda: normalise)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             incoming = nhwc(grad).reshape(rows.shape)
-            passed = np.empty_like(rows)  # through the ReLU
+            passed = empty_like(rows)  # through the ReLU
             sums = np.zeros((len(blocks), 2, channels), x.dtype)
 
             def reduce(i: int) -> None:
@@ -159,7 +167,7 @@ class _BatchNorm(Op):
             grad_b, grad_w = sums.sum(axis=0)
             grad_x = None
             if self.needs[0]:
-                inner = np.empty_like(rows)
+                inner = empty_like(rows)
                 # (passed - mean(passed) - normal · mean(passed · normal)) · weight / std, gathered by factor
                 of_x = over_rows(-grad_w / count * inverse * inverse * weight, width)
                 constant = over_rows((-grad_b / count + mean * inverse * grad_w / count) * inverse * weight, width)
@@ -301,20 +309,41 @@ class _MaxPool2d(Op):
 
     def cpu(self, x: Any) -> Any:
         x = nhwc(x)
-        p = self.padding
-        padded = np.full((x.shape[0], x.shape[1] + 2 * p, x.shape[2] + 2 * p, x.shape[3]), -np.inf, x.dtype)
-        padded[:, p : p + x.shape[1], p : p + x.shape[2]] = x
-        out = self._windows(padded, np.maximum)
+        n, height, width, channels = x.shape
+        k, s, p = self.kernel, self.stride, self.padding
+        size = [(length + 2 * p - k) // s + 1 for length in (height, width)]
+        out = empty((n, *size, channels), x.dtype)
+        rows = max(_BLOCK_VALUES // max(width * channels * s, 1), 1)
+
+        def pool(task: tuple[int, slice]) -> None:
+            # Over rows first, then over columns, with a border that never wins.
+            image, block = task
+            tall = scratch("tall", (block.stop - block.start) * (width + 2 * p) * channels, x.dtype)
+            tall = tall.reshape(-1, width + 2 * p, channels)
+            tall.fill(-np.inf)
+            inner = tall[:, p : p + width]
+            for i in range(k):
+                of_block, there = _met(block, i - p, s, height)
+                np.maximum(inner[of_block], x[image, there], out=inner[of_block])
+            wide = out[image, block]
+            end = (size[1] - 1) * s + 1
+            np.copyto(wide, tall[:, :end:s])
+            for j in range(1, k):
+                np.maximum(wide, tall[:, j : j + end : s], out=wide)
+
+        for_each([(i, block) for i in range(n) for block in spans(size[0], rows)], lambda: pool)
 
         def backward(grad: np.ndarray) -> tuple[Any]:
             rest = nhwc(grad).copy()  # what no earlier tap of the window has claimed
+            padded = np.full((n, height + 2 * p, width + 2 * p, channels), -np.inf, x.dtype)
+            padded[:, p : p + height, p : p + width] = x
             total = np.zeros_like(padded)
             for rows, cols in self._taps(padded.shape):
                 hit = padded[:, rows, cols] == out
                 share = rest * hit
                 total[:, rows, cols] += share
                 rest -= share
-            return (nchw(np.ascontiguousarray(total[:, p : p + x.shape[1], p : p + x.shape[2]])),)
+            return (nchw(np.ascontiguousarray(total[:, p : p + height, p : p + width])),)
 
         return nchw(out), backward
 
@@ -322,7 +351,7 @@ class _MaxPool2d(Op):
         def run(x: mx.array) -> mx.array:
             p = self.padding
             padded = mx.pad(nhwc(x), [(0, 0), (p, p), (p, p), (0, 0)], constant_values=-np.inf)
-            return nchw(self._windows(padded, mx.maximum))
+            return nchw(self._windows(padded))
 
         return with_vjp(run, x)
 
@@ -335,18 +364,26 @@ class _MaxPool2d(Op):
             for j in range(self.kernel)
         ]
 
-    def _windows(self, padded: Any, maximum: Any) -> Any:
+    def _windows(self, padded: mx.array) -> mx.array:
         """Largest value under each window: over rows first, then over columns."""
         k, s = self.kernel, self.stride
         end = ((padded.shape[1] - k) // s) * s + 1
         tall = padded[:, 0:end:s]
         for i in range(1, k):
-            tall = maximum(tall, padded[:, i : i + end : s])
+            tall = mx.maximum(tall, padded[:, i : i + end : s])
         end = ((padded.shape[2] - k) // s) * s + 1
         out = tall[:, :, 0:end:s]
         for j in range(1, k):
-            out = maximum(out, tall[:, :, j : j + end : s])
+            out = mx.maximum(out, tall[:, :, j : j + end : s])
         return out
+
+
+def _met(block: slice, offset: int, stride: int, size: int) -> tuple[slice, slice]:
+    """Of a block of output rows: which of them read an input row inside 0 … size - 1, and those input rows."""
+    low = min(max(block.start, -(offset // stride)), block.stop)
+    high = max(low, min(block.stop, (size - 1 - offset) // stride + 1))
+    first = low * stride + offset
+    return slice(low - block.start, high - block.start), slice(first, first + (high - low) * stride, stride)
 
 
 def max_pool2d(x: Tensor, kernel_size: int, *, stride: int, padding: int = 0) -> Tensor:
@@ -378,7 +415,7 @@ class _Subsample(Op):
         taken = np.ascontiguousarray(nhwc(x)[:, ::2, ::2])
 
         def backward(grad: np.ndarray) -> tuple[Any]:
-            total = np.zeros((x.shape[0], *x.shape[2:], x.shape[1]), grad.dtype)
+            total = zeros((x.shape[0], *x.shape[2:], x.shape[1]), grad.dtype)
             total[:, ::2, ::2] = nhwc(grad)
             return (nchw(total),)
 
@@ -395,29 +432,46 @@ def subsample(x: Tensor) -> Tensor:
 
 class _UpsampleAdd(Op):
     def cpu(self, coarse: Any, fine: Any) -> Any:
-        low, out = nhwc(coarse), nhwc(fine).copy()
-        (n, h, w, c), (height, width) = low.shape, out.shape[1:3]
+        low, high = nhwc(coarse), nhwc(fine)
+        (n, h, w, c), (height, width) = low.shape, high.shape[1:3]
         doubled = (height, width) == (2 * h, 2 * w)
         rows, cols = nearest(h, height), nearest(w, width)
-        if doubled:  # each coarse pixel meets a 2 × 2 block: no gather needed
-            blocks = out.reshape(n, h, 2, w, 2, c)
-            blocks += low[:, :, None, :, None]
-        else:
-            out += low[:, rows][:, :, cols]
+        out = empty(high.shape, high.dtype)
+        tasks = [(i, block) for i in range(n) for block in spans(h, max(_BLOCK_VALUES // max(4 * w * c, 1), 1))]
+
+        def add(task: tuple[int, slice]) -> None:
+            image, block = task
+            if doubled:  # each coarse pixel meets a 2 × 2 block: no gather needed
+                sources, there = (
+                    a[image].reshape(h, 2, w, 2, c)[block] for a in (high, out)
+                )
+                np.add(sources, low[image, block, None, :, None], out=there)
+            else:
+                fine_rows = slice(*np.searchsorted(rows, (block.start, block.stop)))
+                np.add(high[image, fine_rows], low[image, rows[fine_rows]][:, cols], out=out[image, fine_rows])
+
+        for_each(tasks, lambda: add)
 
         def backward(grad: np.ndarray) -> tuple[Any, Any]:
             grad = nhwc(grad)
             if doubled:
-                split = grad.reshape(n, h, 2, w, 2, c)
-                total = split[:, :, 0, :, 0] + split[:, :, 0, :, 1]
-                total += split[:, :, 1, :, 0]
-                total += split[:, :, 1, :, 1]
+                total = empty(low.shape, grad.dtype)
+
+                def collect(task: tuple[int, slice]) -> None:
+                    image, block = task
+                    split = grad[image].reshape(h, 2, w, 2, c)[block]
+                    there = total[image, block]
+                    np.add(split[:, 0, :, 0], split[:, 0, :, 1], out=there)
+                    there += split[:, 1, :, 0]
+                    there += split[:, 1, :, 1]
+
+                for_each(tasks, lambda: collect)
             else:
                 by_row = np.zeros((n, h, width, c), grad.dtype)
                 _add_at(by_row, (slice(None), rows), grad)
                 total = np.zeros(low.shape, grad.dtype)
                 _add_at(total, (slice(None), slice(None), cols), by_row)
-            return nchw(total), nchw(grad.copy())
+            return nchw(total), nchw(copy(grad))
 
         return nchw(out), backward
 
@@ -450,10 +504,9 @@ def upsample_add(coarse: Tensor, fine: Tensor) -> Tensor:
 class _Flatten(Op):
     def cpu(self, x: Any) -> Any:
         def backward(grad: np.ndarray) -> tuple[Any]:
-            turned = grad.reshape(x.shape).transpose(0, 2, 3, 1)
-            return (nchw(np.array(turned, order="C")),)
+            return (nchw(copy(grad.reshape(x.shape).transpose(0, 2, 3, 1))),)
 
-        return np.array(x, order="C").reshape(x.shape[0], int(np.prod(x.shape[1:]))), backward
+        return copy(x).reshape(x.shape[0], int(np.prod(x.shape[1:]))), backward
 
     def gpu(self, x: Any) -> Any:
         return with_vjp(lambda x: x.reshape(x.shape[0], int(np.prod(x.shape[1:]))), x)
@@ -476,7 +529,7 @@ class _ConcatAnchors(Op):
         def backward(grad: np.ndarray) -> list[Any]:
             parts = np.split(grad, ends[:-1], axis=1)
             return [
-                nchw(np.array(p, order="C").reshape(m.shape[0], *m.shape[2:], m.shape[1]))
+                nchw(copy(p).reshape(m.shape[0], *m.shape[2:], m.shape[1]))
                 for p, m in zip(parts, maps, strict=True)
             ]
 

@@ -17,6 +17,7 @@ import numpy as np
 from lucid import Tensor
 
 from ._operation import Backward, Op, as_tensor
+from ._memory import empty, zeros
 from ._parallel import for_each, spans
 from .boxes import check_boxes, check_index
 from .layout import nchw, nhwc
@@ -204,7 +205,7 @@ class _RoIAlign(Op):
         chunks = [_as_dtype(chunk, dtype) for chunk in self._plan(rois, levels, [m.shape for m in maps])]
         places = list(zip(levels.tolist(), roi_idx.tolist(), strict=True))
         found = windows(chunks)
-        pooled = np.empty((len(rois), *self.grid.output_size, channels), dtype)
+        pooled = empty((len(rois), *self.grid.output_size, channels), dtype)
 
         def pool(some: slice) -> None:
             for window in found[some]:
@@ -215,7 +216,7 @@ class _RoIAlign(Op):
 
         def backward(grad: np.ndarray) -> list[np.ndarray | None]:
             needs = self.needs[3:]
-            grads = [np.zeros(m.shape, dtype) if need else None for m, need in zip(maps, needs, strict=True)]
+            grads = [zeros(m.shape, dtype) if need else None for m, need in zip(maps, needs, strict=True)]
             cotangent = nhwc(grad)
             of_place: dict[tuple[int, int], list[Window]] = {}
             for window in found:

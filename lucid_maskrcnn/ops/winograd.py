@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._memory import empty
 from ._parallel import for_each, num_threads, scratch, shares
 
 __all__ = ["Transforms", "correlate", "grad_weight", "suits", "weight_points"]
@@ -38,7 +39,7 @@ _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 
 _FEWEST_CHANNELS = 32  # on either side: below, the transforms cost more than they save
 _CHUNK_VALUES = 8 << 20  # of V and M of the tiles that are taken through all the steps at once
-_BLOCK_VALUES = 1 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
+_BLOCK_VALUES = 2 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
 _SHARES = 6  # of the 36 products
 
 
@@ -203,6 +204,7 @@ def _put(
     rows = block.rows.stop - block.rows.start
     tiles = values.reshape(_OUT, _OUT, -1, rows, cols, filters)
     across = [_inside(j, cols, width) for j in range(_OUT)]
+    zero = np.zeros(filters, out.dtype)
     for i in range(_OUT):
         of_rows, ys = _inside(_OUT * block.rows.start + i, rows, height)
         for j, (of_cols, xs) in enumerate(across):
@@ -210,7 +212,7 @@ def _put(
             if residual is not None:
                 here += residual[block.images, ys, xs]
             if relu:
-                np.maximum(here, 0, out=there)
+                np.maximum(here, zero, out=there)  # of two arrays: three times as fast as with a number
             else:
                 np.copyto(there, here)
 
@@ -247,7 +249,7 @@ def correlate(
         points = points.transpose(0, 2, 1)
     n, height, width, channels = x.shape
     height, width, filters = height + 2 * padding - 2, width + 2 * padding - 2, points.shape[2]
-    out = np.empty((n, height, width, filters), x.dtype)
+    out = empty((n, height, width, filters), x.dtype)
     a, b, _ = _transforms(x.dtype, turned)
     if bias is not None:  # one point more, whose value reaches every output as it is
         a = np.concatenate([a, np.ones((len(a), 1), a.dtype)], axis=1)
@@ -276,16 +278,21 @@ def correlate(
 
     # Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
     most = _CHUNK_VALUES // (_POINTS * (channels + filters))
-    for_each([whole] if whole.count <= most else _cut(whole, cols, most), lambda: run)
+    if whole.count > most:
+        rounds = -(-whole.count // (most * num_threads()))  # equally many for each thread
+        most = -(-whole.count // (rounds * num_threads()))
+    for_each(_cut(whole, cols, most), lambda: run)
     return out
 
 
-def grad_weight(x: np.ndarray, grad: np.ndarray, padding: int) -> np.ndarray:
-    """Return the gradient of :func:`correlate` with respect to the weight: (O, C, 3, 3).
+def grad_weight(
+    x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int
+) -> np.ndarray:
+    """Return the gradient of :func:`correlate` with respect to the weight of that ``shape``, (O, C, 3, 3).
 
     The same three steps backwards: ``dU[k] = V[k]ᵀ · dM[k]``, summed over the tiles.
     """
-    channels, filters = x.shape[3], grad.shape[3]
+    filters, channels = shape[:2]
     a, b, g = _transforms(x.dtype, turned=False)
     whole, cols = _tiles(*grad.shape[:3])
     sums = np.empty((_POINTS, channels, filters), x.dtype)

@@ -1,0 +1,131 @@
+"""Memory for large arrays, kept from one call to the next.
+
+A prediction writes a few hundred megabytes of activations. The system hands such memory out page by
+page, zeroed, and takes it back when an array dies: on some machines that costs more than the
+arithmetic. So large arrays are cut out of one reserve whose pages stay. Its size is only a limit:
+memory that was never used costs nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import weakref
+from bisect import bisect
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+__all__ = ["empty", "empty_like", "release_memory", "zeros"]
+
+_RESERVE = 2 << 30  # bytes; what does not fit is left to the system
+_LARGE = 1 << 18  # bytes; smaller arrays are left to the system too
+_ALIGNMENT = 64  # bytes
+
+
+class _Reserve:
+    """One mapping, from which spans are taken at the lowest place where they fit."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = _map(size)
+        self.free = [(0, len(self.memory))]  # (start, end), in order, none touching another
+        self.lock = threading.Lock()
+        # What dead arrays give back. The garbage collector may call at any moment, even from within
+        # `take`: it only leaves a note here.
+        self.returned: deque[tuple[int, int]] = deque()
+
+    def take(self, size: int) -> int | None:
+        """Return where a free span of ``size`` bytes starts, None if there is none."""
+        with self.lock:
+            self._collect()
+            for i, (start, end) in enumerate(self.free):
+                if end - start >= size:
+                    self.free[i : i + 1] = [(start + size, end)] if end - start > size else []
+                    return start
+            return None
+
+    def _collect(self) -> None:
+        while self.returned:
+            start, end = self.returned.popleft()
+            i = bisect(self.free, (start, end))
+            if i < len(self.free) and self.free[i][0] == end:
+                end = self.free.pop(i)[1]
+            if i > 0 and self.free[i - 1][1] == start:
+                i -= 1
+                start = self.free.pop(i)[0]
+            self.free.insert(i, (start, end))
+
+    def release(self) -> None:
+        """Hand the pages of all free spans back to the system."""
+        page = mmap.PAGESIZE
+        with self.lock:
+            self._collect()
+            for start, end in self.free:
+                start, end = -(-start // page) * page, end // page * page
+                if end > start and hasattr(self.memory, "madvise"):
+                    self.memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
+def _map(size: int) -> Any:
+    """Reserve memory, or nothing where the system refuses."""
+    try:
+        if not hasattr(mmap, "MAP_PRIVATE"):
+            return mmap.mmap(-1, size)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, ValueError):
+        return b""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # a system without huge pages
+    return memory
+
+
+_reserve: _Reserve | None = None
+_create = threading.Lock()
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array of arbitrary contents; its memory is used again when it and all its views are gone."""
+    global _reserve
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size < _LARGE:
+        return np.empty(shape, dtype)
+    with _create:
+        if _reserve is None:
+            _reserve = _Reserve(_RESERVE)
+    reserve = _reserve
+    size = -(-size // _ALIGNMENT) * _ALIGNMENT
+    start = reserve.take(size)
+    if start is None:
+        return np.empty(shape, dtype)
+    # An array over a memoryview is the base of all its views, so it outlives them.
+    array: np.ndarray = np.ndarray(shape, dtype, memoryview(reserve.memory)[start : start + size])
+    weakref.finalize(array, reserve.returned.append, (start, start + size)).atexit = False
+    return array
+
+
+def empty_like(array: np.ndarray) -> np.ndarray:
+    """Return :func:`empty` of an array's shape and dtype."""
+    return empty(array.shape, array.dtype)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return :func:`empty`, filled with zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def release_memory() -> None:
+    """Give memory that is kept for the next call, and not in use, back to the system.
+
+    Worth calling between a large computation and a long pause. Without effect on Windows.
+    """
+    if _reserve is not None:
+        _reserve.release()
