@@ -39,12 +39,18 @@ class _MaskHead(nn.Module):
         self.deconv = ConvTranspose2d(hidden_channels, hidden_channels, 2, stride=2)
         self.mask_predictor = Conv2d(hidden_channels, num_classes, 1, std=0.001)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Return the mask logits (R, num_classes, 2h, 2w) of features (R, in_channels, h, w)."""
+    def forward(self, pooled: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the mask logits (R, num_classes, 2h, 2w) of features (R, in_channels, h, w).
+
+        With ``classes`` (R,), int32 from 0, only those of each region's own class: (R, 1, 2h, 2w).
+        """
         x = pooled
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = conv(x, relu=True)
-        return self.mask_predictor(self.deconv(x, relu=True))
+        x = self.deconv(x, relu=True)
+        if classes is None:
+            return self.mask_predictor(x)
+        return ops.one_channel(x, self.mask_predictor.weight, self.mask_predictor.bias, classes)
 
 
 class Candidates(NamedTuple):

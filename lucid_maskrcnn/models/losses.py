@@ -51,7 +51,7 @@ class _MaskRCNNLoss(nn.Module):
         """Return the losses.
 
         Box losses are sums over positives divided by the number of all samples; the mask loss is the mean
-        over the pixels of positive RoIs, in the channel of the true class.
+        over the pixels of positive RoIs.
 
         Parameters
         ----------
@@ -59,8 +59,8 @@ class _MaskRCNNLoss(nn.Module):
             What the proposal network says of all anchors, and the anchors sampled.
         cls_logits, bbox_deltas : Tensor of shape (R, K + 1), (R, 4 · K)
             Of the sampled RoIs.
-        mask_logits : Tensor of shape (P, K, M, M)
-            Of the positive ones.
+        mask_logits : Tensor of shape (P, 1, M, M)
+            Of the positive ones, each in the channel of its true class.
         rois : RoISamples
             What they should have been.
         """
@@ -83,7 +83,8 @@ class _MaskRCNNLoss(nn.Module):
             divisor=rois.labels.shape[0],
         )
         rows = ops.arange(rois.positive.shape[0], rois.positive)
-        of_masks = ops.binary_cross_entropy(mask_logits, rows, rois.positive_class, rois.masks)
+        only_channel = ops.full(rois.positive.shape[0], 0, rois.positive)
+        of_masks = ops.binary_cross_entropy(mask_logits, rows, only_channel, rois.masks)
         return MaskRCNNLosses(
             rpn_cls_loss=of_objectness,
             rpn_reg_loss=of_proposals,

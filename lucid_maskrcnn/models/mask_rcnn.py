@@ -215,8 +215,8 @@ class MaskRCNN(nn.Module):
             found = self._detect(features, proposals, batch.sizes, size, score_thresh, nms_thresh, limit)
             boxes = [f.boxes for f in found]
             classes = ops.concat([f.labels for f in found]) - 1
-            logits = self._mask_logits(features, ops.concat(boxes), _image_of_each(boxes), size)
-            probs = ops.sigmoid(ops.pick(logits, ops.arange(classes.shape[0], classes), classes))  # (R, M, M)
+            logits = self._mask_logits(features, ops.concat(boxes), _image_of_each(boxes), size, classes)
+            probs = ops.sigmoid(logits.reshape(-1, *logits.shape[2:]))  # (R, M, M)
             ends = _ends(boxes)
             return [
                 Detections(
@@ -266,7 +266,7 @@ class MaskRCNN(nn.Module):
         rois = self.roi_sampler(proposals, objects)
         cls_logits, bbox_deltas = self._box_head(features, rois.rois, rois.roi_idx, size)
         masked, masked_idx = ops.take(rois.rois, rois.positive), ops.take(rois.roi_idx, rois.positive)
-        mask_logits = self._mask_logits(features, masked, masked_idx, size)
+        mask_logits = self._mask_logits(features, masked, masked_idx, size, rois.positive_class)
         return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, rois)
 
     # -------------------------------------------------------------- their steps
@@ -322,8 +322,16 @@ class MaskRCNN(nn.Module):
         hidden = self.drop2(self.fc2(hidden, relu=True))
         return self.cls_score(hidden), self.bbox_pred(hidden)
 
-    def _mask_logits(self, features: list[Tensor], rois: Tensor, roi_idx: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.mask_head(self.mask_roipool(features if self.use_fpn else features[0], rois, roi_idx, size))
+    def _mask_logits(
+        self,
+        features: list[Tensor],
+        rois: Tensor,
+        roi_idx: Tensor,
+        size: tuple[int, int],
+        classes: Tensor | None = None,
+    ) -> Tensor:
+        pooled = self.mask_roipool(features if self.use_fpn else features[0], rois, roi_idx, size)  # (R, C, h, w)
+        return self.mask_head(pooled, classes)
 
     def _detect(
         self,

@@ -1,8 +1,9 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
+from ._memory import release_memory
 from ._operation import as_tensor, engine_is_sound, repair_engine
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
-from .conv import conv2d, conv_transpose2d
+from .conv import conv2d, conv_transpose2d, one_channel
 from .layers import (
     add_scalars,
     batch_norm,
@@ -69,9 +70,11 @@ __all__ = [
     "max_pool2d",
     "multiscale_roi_align",
     "nms",
+    "one_channel",
     "paste_masks",
     "permutation",
     "pick",
+    "release_memory",
     "repair_engine",
     "roi_align",
     "roi_levels",

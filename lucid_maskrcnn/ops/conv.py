@@ -13,12 +13,12 @@ import numpy as np
 from lucid import Tensor
 
 from . import winograd
-from ._operation import Op
 from ._memory import empty, zeros
+from ._operation import Op
 from ._parallel import copy, for_each, num_threads, product, scratch, shares, spans, sum_rows, through_relu
 from .layout import nchw, nhwc, with_vjp
 
-__all__ = ["conv2d", "conv_transpose2d"]
+__all__ = ["conv2d", "conv_transpose2d", "one_channel"]
 
 _BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
 _PARTIAL_SUMS = 4  # of a weight gradient
@@ -106,8 +106,12 @@ def _correlate(
 ) -> np.ndarray:
     """Convolve ``x`` (N, H, W, C) with ``matrix`` (k, O): (N, P, Q, O)."""
     filters = matrix.shape[1]
+    size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
+    result = out = empty((x.shape[0], *size, filters), np.result_type(x, matrix))
+    if kernel == (1, 1) and stride == 1 and padding == 0:
+        # Where pixels do not meet, rows and images do not matter: one column of pixels cuts most evenly.
+        x, out, residual = (None if a is None else a.reshape(1, -1, 1, a.shape[3]) for a in (x, out, residual))
     columns = _Columns(x, kernel, stride, padding, 2 * num_threads(), filters)
-    out = empty((x.shape[0], *columns.size, filters), np.result_type(x, matrix))
     zero = np.zeros(filters, out.dtype)
 
     def start() -> Any:
@@ -126,7 +130,7 @@ def _correlate(
         return run
 
     for_each(columns.tasks, start)
-    return out
+    return result
 
 
 class _Columns:
@@ -191,11 +195,11 @@ class _Columns:
         return self.x[image, down, across].reshape(-1, self.x.shape[3])
 
 
-def _grad_weight(
-    x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int
-) -> np.ndarray:
+def _grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
     """Gradient of :func:`_correlate` with respect to the weight of that ``shape``: (O, C, kh, kw)."""
     filters, channels, *kernel = shape
+    if kernel == [1, 1] and stride == 1 and padding == 0:
+        x, grad = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, grad))
     columns = _Columns(x, (kernel[0], kernel[1]), stride, padding, _PARTIAL_SUMS, filters)
     # Fixed blocks and partial sums, whatever the number of threads: the result is always the same.
     groups = [columns.tasks[i::_PARTIAL_SUMS] for i in range(min(_PARTIAL_SUMS, len(columns.tasks)))]
@@ -292,9 +296,7 @@ class _ConvTranspose2d(Op):
         return with_vjp(run, x, weight, bias)
 
 
-def _spread(
-    taps: np.ndarray, size: tuple[int, int], kernel: tuple[int, int], stride: int, out: np.ndarray
-) -> None:
+def _spread(taps: np.ndarray, size: tuple[int, int], kernel: tuple[int, int], stride: int, out: np.ndarray) -> None:
     """Put each pixel's (kh, kw, O) patch into the enlarged images ``out``; where patches meet they are added."""
     (height, width), (kh, kw) = size, kernel
     patches = taps.reshape(len(out), height, width, kh, kw, out.shape[3])
@@ -324,6 +326,83 @@ def _collect(images: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int
 
     for_each(shares(n, 2 * num_threads()), lambda: run)
     return patches.reshape(n * height * width, kh * kw * filters)
+
+
+class _OneChannel(Op):
+    """``x[i] · weight[channels[i]] + bias[channels[i]]`` at every pixel."""
+
+    def cpu(self, x: Any, weight: Any, bias: Any, channels: Any) -> Any:
+        x = nhwc(x)
+        n, height, width, depth = x.shape
+        pixels = x.reshape(n, height * width, depth)
+        own = weight[channels, :, 0, 0]  # (N, C)
+        out = np.empty((n, height * width), x.dtype)
+
+        def run(image: int) -> None:
+            np.matmul(pixels[image], own[image], out=out[image])
+            out[image] += bias[channels[image]]
+
+        for_each(range(n), lambda: run)
+
+        def backward(grad: np.ndarray) -> tuple[Any, ...]:
+            flat = np.ascontiguousarray(grad).reshape(out.shape)
+            grad_x = empty(x.shape, x.dtype)
+            grad_own = np.empty_like(own)
+
+            def differentiate(image: int) -> None:
+                np.multiply(flat[image, :, None], own[image], out=grad_x[image].reshape(-1, depth))
+                np.matmul(flat[image], pixels[image], out=grad_own[image])
+
+            for_each(range(n), lambda: differentiate)
+            grad_w, grad_b = np.zeros_like(weight), np.zeros_like(bias)
+            np.add.at(grad_w[:, :, 0, 0], channels, grad_own)
+            np.add.at(grad_b, channels, flat.sum(axis=1))
+            return nchw(grad_x), grad_w, grad_b, None
+
+        return out.reshape(n, 1, height, width), backward
+
+    def gpu(self, x: Any, weight: Any, bias: Any, channels: Any) -> Any:
+        def run(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+            own = weight[channels, :, 0, :][:, None]  # (N, 1, C, 1)
+            return nchw(nhwc(x) @ own + bias[channels][:, None, None, None])
+
+        out, vjp = with_vjp(run, x, weight, bias)
+        return out, lambda grad: [*vjp(grad), None]
+
+
+def one_channel(x: Tensor, weight: Tensor, bias: Tensor, channels: Tensor) -> Tensor:
+    """Convolve with 1×1 kernels, of which each image needs one: that of its own channel.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C, H, W)
+        ``N = 0`` is allowed.
+    weight : Tensor of shape (O, C, 1, 1)
+        The filters.
+    bias : Tensor of shape (O,)
+    channels : Tensor of shape (N,), int32
+        Which of the O outputs each image gets.
+
+    Returns
+    -------
+    Tensor of shape (N, 1, H, W)
+        ``conv2d(x, weight, bias)[i, channels[i]]`` for each image i.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    if x.ndim != 4 or tuple(weight.shape[1:]) != (x.shape[1], 1, 1):
+        raise ValueError(
+            f"one_channel takes x (N, C, H, W) and weight (O, C, 1, 1), got {tuple(x.shape)} and {tuple(weight.shape)}."
+        )
+    if tuple(bias.shape) != (weight.shape[0],) or tuple(channels.shape) != (x.shape[0],):
+        raise ValueError(
+            f"one_channel takes a bias for each of {weight.shape[0]} outputs and a channel for each of {x.shape[0]} "
+            f"images, got {tuple(bias.shape)} and {tuple(channels.shape)}."
+        )
+    return _OneChannel()(x, weight, bias, channels)
 
 
 def conv2d(

@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from ._operation import Op, as_tensor
 from ._memory import empty, empty_like, zeros
+from ._operation import Op, as_tensor
 from ._parallel import copy, for_each, product, scratch, spans, sum_rows, through_relu
 from .layout import nchw, nearest, nhwc, over_rows, with_vjp
 
@@ -442,9 +442,7 @@ class _UpsampleAdd(Op):
         def add(task: tuple[int, slice]) -> None:
             image, block = task
             if doubled:  # each coarse pixel meets a 2 × 2 block: no gather needed
-                sources, there = (
-                    a[image].reshape(h, 2, w, 2, c)[block] for a in (high, out)
-                )
+                sources, there = (a[image].reshape(h, 2, w, 2, c)[block] for a in (high, out))
                 np.add(sources, low[image, block, None, :, None], out=there)
             else:
                 fine_rows = slice(*np.searchsorted(rows, (block.start, block.stop)))
@@ -529,8 +527,7 @@ class _ConcatAnchors(Op):
         def backward(grad: np.ndarray) -> list[Any]:
             parts = np.split(grad, ends[:-1], axis=1)
             return [
-                nchw(copy(p).reshape(m.shape[0], *m.shape[2:], m.shape[1]))
-                for p, m in zip(parts, maps, strict=True)
+                nchw(copy(p).reshape(m.shape[0], *m.shape[2:], m.shape[1])) for p, m in zip(parts, maps, strict=True)
             ]
 
         return np.concatenate(flat, axis=1), backward

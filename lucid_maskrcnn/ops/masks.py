@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from ._memory import empty
 from ._operation import Op
 from ._parallel import for_each, spans
 from .boxes import check_boxes, check_index
@@ -48,11 +49,12 @@ class _PasteMasks(Op):
 
     def cpu(self, mask_probs: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         threshold = self.threshold
-        image = np.zeros((len(boxes), *self.image_size), bool if threshold is not None else np.float32)
+        image = empty((len(boxes), *self.image_size), bool if threshold is not None else np.float32)
         probs = mask_probs.astype(np.float32, copy=False)
         patches = list(_patches(boxes, probs.shape[-1], self.image_size))
 
         def paste(some: slice) -> None:
+            image[some] = 0
             for i, patch in enumerate(patches[some], some.start):
                 pixels = patch.weights_y @ probs[i] @ patch.weights_x.T  # (h, w)
                 into = image[i, patch.y, patch.x]

@@ -16,8 +16,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from ._operation import Backward, Op, as_tensor
 from ._memory import empty, zeros
+from ._operation import Backward, Op, as_tensor
 from ._parallel import for_each, spans
 from .boxes import check_boxes, check_index
 from .layout import nchw, nhwc

@@ -285,9 +285,7 @@ def correlate(
     return out
 
 
-def grad_weight(
-    x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int
-) -> np.ndarray:
+def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
     """Return the gradient of :func:`correlate` with respect to the weight of that ``shape``, (O, C, 3, 3).
 
     The same three steps backwards: ``dU[k] = V[k]ᵀ · dM[k]``, summed over the tiles.
