@@ -8,6 +8,7 @@ memory that was never used costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 import weakref
@@ -76,10 +77,8 @@ def _map(size: int) -> Any:
     except (OSError, ValueError):
         return b""
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with contextlib.suppress(OSError):  # a system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # a system without huge pages
     return memory
 
 

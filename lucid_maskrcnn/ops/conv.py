@@ -22,6 +22,7 @@ __all__ = ["conv2d", "conv_transpose2d", "one_channel"]
 
 _BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
 _PARTIAL_SUMS = 4  # of a weight gradient
+_SHARES = 4  # that each thread takes of a convolution
 
 
 class _Conv2d(Op):
@@ -111,7 +112,7 @@ def _correlate(
     if kernel == (1, 1) and stride == 1 and padding == 0:
         # Where pixels do not meet, rows and images do not matter: one column of pixels cuts most evenly.
         x, out, residual = (None if a is None else a.reshape(1, -1, 1, a.shape[3]) for a in (x, out, residual))
-    columns = _Columns(x, kernel, stride, padding, 2 * num_threads(), filters)
+    columns = _Columns(x, kernel, stride, padding, _SHARES * num_threads(), filters)
     zero = np.zeros(filters, out.dtype)
 
     def start() -> Any:

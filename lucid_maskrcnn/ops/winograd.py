@@ -40,7 +40,7 @@ _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 _FEWEST_CHANNELS = 32  # on either side: below, the transforms cost more than they save
 _CHUNK_VALUES = 8 << 20  # of V and M of the tiles that are taken through all the steps at once
 _BLOCK_VALUES = 2 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
-_SHARES = 6  # of the 36 products
+_SHARES = 6  # at least, that a step is cut into for threads that work on the same tiles
 
 
 class Transforms(NamedTuple):
@@ -170,7 +170,7 @@ def _cut(block: _Block, cols: int, most: int) -> list[_Block]:
 
 
 def _inside(first: int, tiles: int, size: int) -> tuple[slice, slice]:
-    """Of the pixels ``first``, ``first + 4``, … of so many tiles: which tiles' lie in 0 … size - 1, and their pixels."""
+    """Of the pixels ``first``, ``first + 4``, … one of each tile: whose lie in 0 … size - 1, and where those are."""
     low = min(max(0, -(first // _OUT)), tiles)
     high = max(low, min(tiles, (size - 1 - first) // _OUT + 1))
     pixel = first + _OUT * low
@@ -254,13 +254,16 @@ def correlate(
     if bias is not None:  # one point more, whose value reaches every output as it is
         a = np.concatenate([a, np.ones((len(a), 1), a.dtype)], axis=1)
     whole, cols = _tiles(n, height, width)
+    most_at_once = _BLOCK_VALUES // (_POINTS * max(channels, filters))
+    parts = max(_SHARES, 2 * num_threads())
 
     def run(chunk: _Block) -> None:
         v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, chunk.count, channels)
         m = scratch("m", a.shape[1] * chunk.count * filters, x.dtype).reshape(-1, chunk.count, filters)
         if bias is not None:
             m[_POINTS] = bias
-        blocks = _cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)))
+        shared = chunk.count == whole.count
+        blocks = _cut(chunk, cols, min(most_at_once, -(-chunk.count // parts) if shared else chunk.count))
 
         def to_points(block: _Block) -> None:
             np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
@@ -273,7 +276,7 @@ def correlate(
             _put(np.matmul(a, block.of(m), out=values), block, cols, out, residual, relu)
 
         for_each(blocks, lambda: to_points)
-        for_each(shares(_POINTS, _SHARES), lambda: multiply)
+        for_each(shares(_POINTS, parts), lambda: multiply)
         for_each(blocks, lambda: to_pixels)
 
     # Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
@@ -292,12 +295,11 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
     """
     filters, channels = shape[:2]
     a, b, g = _transforms(x.dtype, turned=False)
-    whole, cols = _tiles(*grad.shape[:3])
-    sums = np.empty((_POINTS, channels, filters), x.dtype)
-    most = _CHUNK_VALUES // (_POINTS * (channels + filters))
     spread = np.ascontiguousarray(a.T)
-    # Chunks of a fixed size, summed in their order: the same result for any number of threads.
-    for chunk in _cut(whole, cols, most):
+    whole, cols = _tiles(*grad.shape[:3])
+    sums = np.zeros((_POINTS, channels, filters), x.dtype)
+
+    def add(chunk: _Block) -> None:
         v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, -1, channels)
         m = scratch("m", _POINTS * chunk.count * filters, x.dtype).reshape(_POINTS, -1, filters)
 
@@ -306,13 +308,17 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
             np.matmul(spread, _gather(grad, block, _OUT, 0, cols), out=block.of(m))
 
         def multiply(k: int) -> None:
-            if chunk.start == 0:
+            if chunk is chunks[0]:
                 np.matmul(v[k].T, m[k], out=sums[k])
             else:
                 sums[k] += v[k].T @ m[k]
 
-        blocks = _cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)))
-        for_each(blocks, lambda: to_points)
+        for_each(_cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)) // 2), lambda: to_points)
         for_each(range(_POINTS), lambda: multiply)
+
+    # Chunks of a fixed size, one after the other: the same sum for any number of threads.
+    chunks = _cut(whole, cols, _CHUNK_VALUES // (_POINTS * (channels + filters)))
+    for chunk in chunks:
+        add(chunk)
     taps = g.T @ sums.reshape(_POINTS, -1)  # (9, C · O)
     return np.ascontiguousarray(taps.reshape(3, 3, channels, filters).transpose(3, 2, 0, 1))
