@@ -18,6 +18,8 @@ import numpy as np
 from lucid import Tensor
 from lucid.nn import Module
 
+from . import ops
+
 __all__ = ["EMA", "SGD", "WarmupMultiStep", "clip_gradients", "decay_groups"]
 
 type Array = Any  # np.ndarray or mx.array
@@ -85,18 +87,9 @@ class SGD:
                 i += 1
                 if p.grad is None:
                     continue
-                update = p.data * decay
-                update += p.grad  # in place on cpu, a new array on gpu
-                if momentum:
-                    velocity = self._momenta[i]
-                    if velocity is None:
-                        velocity = update
-                    else:
-                        velocity *= momentum
-                        velocity += update
-                    self._momenta[i] = velocity
-                    update = update + velocity * momentum if group["nesterov"] else velocity
-                p.data = p.data - update * lr
+                self._momenta[i] = ops.descend(
+                    p, self._momenta[i], lr=lr, momentum=momentum, weight_decay=decay, nesterov=group["nesterov"]
+                )
         on_gpu = [p.data for p in self.params if p.is_gpu()]
         mx.eval(on_gpu, [v for v in self._momenta if isinstance(v, mx.array)])
 

@@ -4,6 +4,7 @@ from ._memory import release_memory
 from ._operation import as_tensor, engine_is_sound, repair_engine
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel
+from .descent import descend
 from .layers import (
     add_scalars,
     batch_norm,
@@ -56,6 +57,7 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "decode_boxes",
+    "descend",
     "dropout",
     "encode_boxes",
     "engine_is_sound",

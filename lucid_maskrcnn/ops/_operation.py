@@ -44,6 +44,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from ._parallel import add
+
 __all__ = ["Op", "as_tensor", "engine_is_sound", "host", "on_arrays", "on_host", "repair_engine", "xp_of"]
 
 _LucidOperation: Any = getattr(core, "Operation", None) or core.operation  # 2.16, 2.9
@@ -218,7 +220,7 @@ def _accumulate(tensor: Tensor, grad: Array, at: Any = ...) -> None:
     if tensor.grad is None:
         tensor.grad = grad
     elif at is Ellipsis:
-        tensor.grad = tensor.grad + grad
+        tensor.grad = add(tensor.grad, grad) if tensor.is_cpu() and tensor.shape == grad.shape else tensor.grad + grad
     elif tensor.is_cpu():
         total = np.array(tensor.grad)
         np.add.at(total, at, grad)  # repeated indices add up

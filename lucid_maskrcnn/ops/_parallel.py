@@ -23,11 +23,23 @@ from ._memory import empty, empty_like
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["copy", "for_each", "num_threads", "product", "scratch", "shares", "spans", "sum_rows", "through_relu"]
+__all__ = [
+    "add",
+    "copy",
+    "for_each",
+    "num_threads",
+    "product",
+    "scratch",
+    "shares",
+    "spans",
+    "sum_rows",
+    "through_relu",
+]
 
 
 _FEW_ROWS = 32  # of a matrix product: fewer are not worth a thread
 _SUMMED_ROWS = 2048  # of a block of a sum
+_VALUES = 1 << 17  # of a block of element-wise work
 
 
 class _Blas:
@@ -178,6 +190,23 @@ def sum_rows(a: np.ndarray) -> np.ndarray:
     return sums.sum(axis=0)
 
 
+def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a + b`` of two arrays of the same shape, in the memory order of ``a``."""
+    order = np.argsort(a.strides)[::-1]  # slowest axis first
+    first, second = a.transpose(order), b.transpose(order)
+    if a.dtype != b.dtype or not (first.flags.c_contiguous and second.flags.c_contiguous):
+        return a + b
+    out = empty(first.shape, a.dtype)
+    flat = (first.reshape(-1), second.reshape(-1), out.reshape(-1))
+
+    def run(some: slice) -> None:
+        one, other, total = (v[some] for v in flat)
+        np.add(one, other, out=total)
+
+    for_each(spans(out.size, _VALUES), lambda: run)
+    return out.transpose(np.argsort(order))
+
+
 def copy(a: np.ndarray) -> np.ndarray:
     """Return a contiguous copy of ``a``, its first axis shared out (its second where the first is short)."""
     out = empty(a.shape, a.dtype)
@@ -200,5 +229,5 @@ def through_relu(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
         part, incoming, values = (a[some] for a in flat)
         np.multiply(incoming, values > 0, out=part)
 
-    for_each(spans(out.size, _SUMMED_ROWS << 6), lambda: run)
+    for_each(spans(out.size, _VALUES), lambda: run)
     return passed

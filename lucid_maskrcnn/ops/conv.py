@@ -37,21 +37,27 @@ class _Conv2d(Op):
         kernel, stride, padding = weight.shape[2:], self.stride, self.padding
         fused = {"bias": bias, "residual": None if residual is None else nhwc(residual), "relu": self.relu}
         fast = winograd.suits(kernel, stride, *weight.shape[1::-1])
+
+        def factors() -> np.ndarray:
+            """What the pixels are multiplied with; for a weight in training it is made twice rather than held."""
+            if fast:
+                return winograd.weight_points(weight, scale, keep=not self.needs[1])  # (36, C, O)
+            return _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
+
         if fast:
-            factors = winograd.weight_points(weight, scale)  # (36, C, O)
-            out = winograd.correlate(x, factors, padding, **fused)
+            out = winograd.correlate(x, factors(), padding, **fused)
         else:
-            factors = _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
-            out = _correlate(x, factors, kernel, stride, padding, **fused)
+            out = _correlate(x, factors(), kernel, stride, padding, **fused)
+        del fused
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
             passed = through_relu(grad, out) if self.relu else grad
             grad_x = grad_w = grad_b = grad_r = None
             if self.needs[0] and fast:
-                grad_x = nchw(winograd.correlate(passed, factors, 2 - padding, turned=True))
+                grad_x = nchw(winograd.correlate(passed, factors(), 2 - padding, turned=True))
             elif self.needs[0]:
-                grad_x = nchw(_grad_input(passed, factors, kernel, stride, padding, x.shape))
+                grad_x = nchw(_grad_input(passed, factors(), kernel, stride, padding, x.shape))
             if self.needs[1]:
                 differentiate = winograd.grad_weight if fast else _grad_weight
                 grad_w = differentiate(x, passed, weight.shape, stride, padding)
@@ -204,7 +210,9 @@ def _grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride
     columns = _Columns(x, (kernel[0], kernel[1]), stride, padding, _PARTIAL_SUMS, filters)
     # Fixed blocks and partial sums, whatever the number of threads: the result is always the same.
     groups = [columns.tasks[i::_PARTIAL_SUMS] for i in range(min(_PARTIAL_SUMS, len(columns.tasks)))]
-    sums = np.zeros((len(groups), filters, kernel[0] * kernel[1] * channels), grad.dtype)
+    size = (len(groups), filters, kernel[0] * kernel[1] * channels)
+    sums = scratch("sums", int(np.prod(size)), grad.dtype).reshape(size)
+    sums.fill(0)
 
     def start() -> Any:
         gather = columns.start()

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._memory import empty
+from ._memory import empty, zeros
 from ._parallel import for_each, num_threads, scratch, shares
 
 __all__ = ["Transforms", "correlate", "grad_weight", "suits", "weight_points"]
@@ -88,18 +88,18 @@ class _Kept(NamedTuple):
 _kept: dict[int, _Kept] = {}
 
 
-def weight_points(weight: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -> np.ndarray:
     """Return U, (36, C, O), of ``weight`` (O, C, 3, 3) times ``scale`` (O,).
 
-    It is kept as long as the array lives and holds the same numbers: training gives a parameter new
-    arrays, and who writes into one is found out.
+    With ``keep`` it is kept as long as the array lives and holds the same numbers: training gives a
+    parameter new arrays, and who writes into one is found out.
     """
     contents = _contents(weight) + (() if scale is None else _contents(scale))
     kept = _kept.get(id(weight))
     if kept is not None and kept.weight() is weight and kept.contents == contents:
         return kept.points
     filters, channels = weight.shape[:2]
-    points = np.empty((_POINTS, channels, filters), weight.dtype)
+    points = empty((_POINTS, channels, filters), weight.dtype)
     g = _transforms(weight.dtype, turned=False).g
     flat = weight.reshape(filters, channels, 9)
 
@@ -110,6 +110,8 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
         points[:, inputs] = u.reshape(_POINTS, -1, filters)
 
     for_each(shares(channels, 2 * num_threads()), lambda: run)
+    if not keep:
+        return points
     key = id(weight)
     _kept[key] = _Kept(weakref.ref(weight, lambda _: _forget(key)), contents, points)
     return points
@@ -297,7 +299,7 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
     a, b, g = _transforms(x.dtype, turned=False)
     spread = np.ascontiguousarray(a.T)
     whole, cols = _tiles(*grad.shape[:3])
-    sums = np.zeros((_POINTS, channels, filters), x.dtype)
+    sums = zeros((_POINTS, channels, filters), x.dtype)
 
     def add(chunk: _Block) -> None:
         v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, -1, channels)

@@ -1,0 +1,64 @@
+"""The arithmetic of a step of gradient descent, in one pass over the memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+from ._memory import empty, zeros
+from ._parallel import for_each, spans
+
+__all__ = ["descend"]
+
+_BLOCK_VALUES = 1 << 16
+
+
+def descend(
+    p: Tensor, velocity: Any | None, *, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> Any | None:
+    """Give ``p`` the array that one step of stochastic gradient descent leads to; its old one stays as it was.
+
+    Parameters
+    ----------
+    p : Tensor
+        With a gradient.
+    velocity : NumPy or MLX array, optional
+        What the last step returned; None before the first.
+    lr, momentum, weight_decay, nesterov
+        See :class:`lucid_maskrcnn.training.SGD`.
+
+    Returns
+    -------
+    NumPy or MLX array, optional
+        The new velocity (on cpu the same array), None without momentum.
+    """
+    weight, grad = p.data, p.grad
+    if isinstance(weight, mx.array):
+        update = grad + weight * weight_decay
+        if momentum:
+            velocity = update if velocity is None else velocity * momentum + update
+            update = update + velocity * momentum if nesterov else velocity
+        p.data = weight - update * lr
+        return velocity
+    if momentum and velocity is None:
+        velocity = zeros(weight.shape, weight.dtype)
+    moved = empty(weight.shape, weight.dtype)
+    old, slope, new = (a.reshape(-1) for a in (np.ascontiguousarray(weight), np.ascontiguousarray(grad), moved))
+    speed = None if velocity is None or not momentum else velocity.reshape(-1)
+
+    def run(some: slice) -> None:
+        update = old[some] * weight_decay
+        update += slope[some]
+        if speed is not None:
+            own = speed[some]
+            own *= momentum
+            own += update
+            update = update + own * momentum if nesterov else own
+        np.subtract(old[some], update * lr, out=new[some])
+
+    for_each(spans(old.size, _BLOCK_VALUES), lambda: run)
+    p.data = moved
+    return velocity
