@@ -14,15 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from lucid import Tensor
-from PIL import Image, ImageOps
 
 from lucid_maskrcnn.ops.layout import nearest
 from lucid_maskrcnn.settings import ImageSettings
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "ImageBatch",
@@ -74,6 +76,8 @@ def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     TypeError
         If ``source`` is something else.
     """
+    from PIL import Image  # here, as it takes as long to import as all of this package
+
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
@@ -102,6 +106,8 @@ def _from_file(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"There is no image file {str(path)!r}.")
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a directory, not an image file: pass the files in it.")
+    from PIL import Image
+
     name = f"the image file {str(path)!r}"
     with _explained(name):
         image = Image.open(path)
@@ -112,6 +118,8 @@ def _from_file(path: Path) -> np.ndarray:
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Turn what Pillow raises over ``name`` into one sentence; its plugins raise anything."""
+    from PIL import Image
+
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -131,6 +139,8 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
             f"Cannot read {name}: its pixels are floats of unknown range; scale them to 0 to 255 and pass a "
             "uint8 array."
         )
+    from PIL import ImageOps
+
     with _explained(name):
         image = ImageOps.exif_transpose(image)
         if image.mode == "P":  # Pillow warns when a palette's alpha is dropped directly

@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
-
 from ._memory import empty, empty_like
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ class _Blas:
     """The BLAS libraries in this process, held to one thread while any block runs."""
 
     def __init__(self) -> None:
+        from threadpoolctl import ThreadpoolController  # here, as it takes its time to import
+
         self._lock = threading.Lock()
         self._users = 0
         self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
@@ -74,14 +75,18 @@ class _Blas:
                         lib.set_num_threads(before)
 
 
+@cache
+def _blas() -> _Blas:
+    return _Blas()
+
+
 def _count_threads() -> int:
     """One per core that this process may use, and no more than BLAS was told to use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _blas.num_threads or cores))
+    return max(1, min(cores, _blas().num_threads or cores))
 
 
-_blas = _Blas()
-_num_threads = _count_threads()
+_num_threads: int | None = None  # until it matters
 _inside = threading.local()
 _scratch = threading.local()
 _pool: ThreadPoolExecutor | None = None
@@ -98,6 +103,9 @@ if hasattr(os, "register_at_fork"):
 
 def num_threads() -> int:
     """Return how many threads :func:`for_each` uses; limits set by ``OMP_NUM_THREADS`` and the like hold."""
+    global _num_threads
+    if _num_threads is None:
+        _num_threads = _count_threads()
     return _num_threads
 
 
@@ -139,7 +147,7 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
         Called once in each thread that takes part; returns the function that runs a task. What it
         allocates is that thread's own.
     """
-    if len(tasks) < 2 or _num_threads < 2 or getattr(_inside, "busy", False):
+    if len(tasks) < 2 or num_threads() < 2 or getattr(_inside, "busy", False):
         run = start()
         for task in tasks:
             run(task)
@@ -157,9 +165,9 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
 
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(_num_threads - 1, thread_name_prefix="lucid_maskrcnn")
-    with _blas.one_thread():
-        others = [_pool.submit(drain) for _ in range(min(_num_threads, len(tasks)) - 1)]
+        _pool = ThreadPoolExecutor(num_threads() - 1, thread_name_prefix="lucid_maskrcnn")
+    with _blas().one_thread():
+        others = [_pool.submit(drain) for _ in range(min(num_threads(), len(tasks)) - 1)]
         try:
             drain()
         finally:
@@ -174,7 +182,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     def run(rows: slice) -> None:
         np.matmul(a[rows], b, out=out[rows])
 
-    for_each(spans(len(a), max(_FEW_ROWS, -(-len(a) // (2 * _num_threads)))), lambda: run)
+    for_each(spans(len(a), max(_FEW_ROWS, -(-len(a) // (2 * num_threads())))), lambda: run)
     return out
 
 
@@ -210,13 +218,13 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def copy(a: np.ndarray) -> np.ndarray:
     """Return a contiguous copy of ``a``, its first axis shared out (its second where the first is short)."""
     out = empty(a.shape, a.dtype)
-    axis = int(a.ndim > 1 and len(a) < 2 * _num_threads)
+    axis = int(a.ndim > 1 and len(a) < 2 * num_threads())
 
     def run(part: slice) -> None:
         some = (slice(None),) * axis + (part,)
         out[some] = a[some]
 
-    for_each(shares(a.shape[axis], 2 * _num_threads), lambda: run)
+    for_each(shares(a.shape[axis], 2 * num_threads()), lambda: run)
     return out
 
 

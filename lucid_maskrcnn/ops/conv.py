@@ -39,7 +39,7 @@ class _Conv2d(Op):
         fast = winograd.suits(kernel, stride, *weight.shape[1::-1])
 
         def factors() -> np.ndarray:
-            """What the pixels are multiplied with; for a weight in training it is made twice rather than held."""
+            # What the pixels are multiplied with; for a weight in training it is made twice rather than held.
             if fast:
                 return winograd.weight_points(weight, scale, keep=not self.needs[1])  # (36, C, O)
             return _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)

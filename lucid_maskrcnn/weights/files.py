@@ -12,8 +12,6 @@ from typing import Any
 
 import lucid.nn as nn
 import numpy as np
-import safetensors
-from safetensors.numpy import load_file, save
 
 from ..files import replacing
 from .assign import assign
@@ -75,6 +73,9 @@ def read_safetensors(weights: str | Path) -> WeightsFile:
     ValueError
         If it is not a safetensors file.
     """
+    import safetensors  # here, as most models are built without a file
+    from safetensors.numpy import load_file
+
     path = find_weights(weights)
     try:
         arrays = load_file(path)
@@ -139,6 +140,8 @@ def save_weights(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}.")
+    from safetensors.numpy import save
+
     header = {
         **(metadata or {}),
         "format": _FORMAT,
