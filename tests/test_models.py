@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -886,3 +887,29 @@ def test_fewer_pooled_levels() -> None:
     assert build_pyramid().roipool.num_levels == 2  # by default all but the last
 
     assert len(model.predict(x)[0])
+
+
+def test_two_threads_predict_at_once() -> None:
+    """Even a model in training mode, whose batch norm must not see the other thread's switch of gradients."""
+    model = build_resnet(min_size=64, max_size=96).train()
+    pictures = [picture(64, 96, seed=i) for i in range(6)]
+    expected = [model.predict(p, score_thresh=0.0)[0] for p in pictures]
+    state = {name: np.array(v) for name, v in model.state_dict().items()}
+    found: dict[int, Any] = {}
+
+    def work(own: range) -> None:
+        for _ in range(5):
+            for i in own:
+                found[i] = model.predict(pictures[i], score_thresh=0.0)[0]
+
+    threads = [threading.Thread(target=work, args=(range(start, 6, 2),)) for start in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lucid.grad_enabled()
+    for i, alone in enumerate(expected):
+        np.testing.assert_allclose(values(found[i]["boxes"]), values(alone["boxes"]), atol=1e-3)
+        np.testing.assert_allclose(values(found[i]["scores"]), values(alone["scores"]), atol=1e-5)
+    for name, before in state.items():
+        np.testing.assert_array_equal(np.array(model.state_dict()[name]), before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import lucid
 import lucid.nn as nn
 from lucid import Tensor
 
@@ -123,7 +122,7 @@ class RoISampler:
 
     def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoISamples:
         """Draw from each image's proposals (n, 4) and its objects' own boxes."""
-        with lucid.no_grad():
+        with ops.no_grad():
             parts = [self._of_image(i, p, t) for i, (p, t) in enumerate(zip(proposals, targets, strict=True))]
             starts = [sum(p.rois.shape[0] for p in parts[:i]) for i in range(len(parts))]
             shifted = [p._replace(positive=p.positive + start) for p, start in zip(parts, starts, strict=True)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lucid
 import lucid.nn as nn
 from lucid import Tensor
 
@@ -161,7 +160,7 @@ class MaskRCNN(nn.Module):
         batch = transforms.pad(images, self.image_settings.size_divisor)
         features, size = self._features(batch.tensor)
         if rois is None:
-            with lucid.no_grad():
+            with ops.no_grad():
                 proposals = self.rpn.propose(self.rpn(features, size), batch.sizes, training=False)
             rois, roi_idx = ops.concat(proposals), _image_of_each(proposals)
         rois, roi_idx = _check_rois(rois, roi_idx, batch.tensor)
@@ -208,7 +207,7 @@ class MaskRCNN(nn.Module):
         if not isinstance(top_k, int) or top_k < 0:
             raise ValueError(f"top_k must be a whole number from 0 on, got {top_k!r}.")
         limit = self.head_settings.top_k if isinstance(top_k, Preset) else top_k
-        with lucid.no_grad():
+        with ops.no_grad():
             batch, pictures = self._prepare(images)
             features, size = self._features(batch.tensor)
             proposals = self.rpn.propose(self.rpn(features, size), batch.sizes, training=False)

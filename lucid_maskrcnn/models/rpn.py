@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import lucid
 import lucid.nn as nn
 from lucid import Tensor
 
@@ -106,7 +105,7 @@ class _RegionProposalNetwork(nn.Module):
         before = s.pre_nms_top_n_train if training else s.pre_nms_top_n
         after = s.post_nms_top_n_train if training else s.post_nms_top_n
         proposals = []
-        with lucid.no_grad():
+        with ops.no_grad():
             for image, size in enumerate(sizes):
                 logits = ops.take(output.objectness, image).reshape(-1)
                 rows, levels = ops.top_k_per_level(logits, output.level_sizes, before)
@@ -122,7 +121,7 @@ class _RegionProposalNetwork(nn.Module):
     def sample(self, output: RPNOutput, targets: Sequence[Target]) -> AnchorSamples:
         """Draw the anchors for the loss, and what they should predict."""
         images, anchors, labels, positive_images, positive_anchors, deltas = [], [], [], [], [], []
-        with lucid.no_grad():
+        with ops.no_grad():
             for image, target in enumerate(targets):
                 matches = self.matcher(target.boxes, output.anchors)
                 positive, negative = self.sampler(matches)

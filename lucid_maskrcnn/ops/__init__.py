@@ -1,7 +1,7 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
 from ._memory import release_memory
-from ._operation import as_tensor, engine_is_sound, repair_engine
+from ._operation import as_tensor, engine_is_sound, no_grad, repair_engine
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel
 from .descent import descend
@@ -72,6 +72,7 @@ __all__ = [
     "max_pool2d",
     "multiscale_roi_align",
     "nms",
+    "no_grad",
     "one_channel",
     "paste_masks",
     "permutation",

@@ -34,8 +34,10 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import lucid
@@ -46,7 +48,17 @@ from lucid import Tensor
 
 from ._parallel import add
 
-__all__ = ["Op", "as_tensor", "engine_is_sound", "host", "on_arrays", "on_host", "repair_engine", "xp_of"]
+__all__ = [
+    "Op",
+    "as_tensor",
+    "engine_is_sound",
+    "host",
+    "no_grad",
+    "on_arrays",
+    "on_host",
+    "repair_engine",
+    "xp_of",
+]
 
 _LucidOperation: Any = getattr(core, "Operation", None) or core.operation  # 2.16, 2.9
 
@@ -326,7 +338,7 @@ def engine_is_sound() -> bool:
         return Tensor(np.ones(shape, np.float32), requires_grad=True)
 
     try:
-        with _GradMode():
+        with _GradMode(True):
             x, y = leaf(2), leaf(2)
             ((x + y) + x).sum().backward()
             shared = np.array_equal(y.grad, [1, 1])
@@ -346,14 +358,38 @@ def engine_is_sound() -> bool:
 
 
 class _GradMode:
-    """Gradients on, whatever the caller's ``no_grad`` says, and back afterwards."""
+    """Gradients on or off in the whole process, and back afterwards.
+
+    Lucid's own switch is of the whole process too, but the first of two threads to leave it would turn
+    gradients on under the other.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = True
 
     def __enter__(self) -> None:
-        self._before = lucid.grad_enabled()
-        lucid._grad_enabled = True
+        with self._lock:
+            if self._inside == 0:
+                self._before = lucid.grad_enabled()
+            self._inside += 1
+            lucid._grad_enabled = self.enabled
 
     def __exit__(self, *exc: object) -> None:
-        lucid._grad_enabled = self._before
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                lucid._grad_enabled = self._before
+
+
+_without_gradients = _GradMode(False)
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Return a context in which nothing is recorded for a backward pass; threads may be in it at the same time."""
+    return _without_gradients
 
 
 def repair_engine(enable: bool = True) -> bool:

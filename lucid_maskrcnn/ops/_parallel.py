@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from ._memory import empty, empty_like
 
 if TYPE_CHECKING:

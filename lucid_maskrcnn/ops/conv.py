@@ -117,7 +117,8 @@ def _correlate(
     result = out = empty((x.shape[0], *size, filters), np.result_type(x, matrix))
     if kernel == (1, 1) and stride == 1 and padding == 0:
         # Where pixels do not meet, rows and images do not matter: one column of pixels cuts most evenly.
-        x, out, residual = (None if a is None else a.reshape(1, -1, 1, a.shape[3]) for a in (x, out, residual))
+        x, out = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, out))
+        residual = None if residual is None else residual.reshape(out.shape)
     columns = _Columns(x, kernel, stride, padding, _SHARES * num_threads(), filters)
     zero = np.zeros(filters, out.dtype)
 
@@ -168,11 +169,11 @@ class _Columns:
         (kh, kw), s, p = self.kernel, self.stride, self.padding
         width, channels = self.size[1], self.x.shape[3]
         # Rows of the input between zeros left and right, and all windows on them as a view.
-        size = ((self.rows - 1) * s + kh, self.x.shape[2] + 2 * p, channels)
-        staged = scratch("staged", int(np.prod(size)), self.x.dtype).reshape(size)
+        height, across = (self.rows - 1) * s + kh, self.x.shape[2] + 2 * p
+        staged = scratch("staged", height * across * channels, self.x.dtype).reshape(height, across, channels)
         staged.fill(0)
-        size = (self.rows, width, kh, kw * channels)
-        values = scratch("values", int(np.prod(size)), self.x.dtype).reshape(size)
+        values = scratch("values", self.rows * width * kh * kw * channels, self.x.dtype)
+        values = values.reshape(self.rows, width, kh, kw * channels)
         of_row, of_pixel, of_value = staged.strides
         windows = np.lib.stride_tricks.as_strided(
             staged, values.shape, (of_row * s, of_pixel * s, of_row, of_value), writeable=False

@@ -139,12 +139,12 @@ class _Block(NamedTuple):
     images: slice
     rows: slice
     start: int  # how many tiles of the larger block come before
-    count: int
+    size: int  # in tiles
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Return this block's part of the larger block's values (k, T, channels): (k, count · channels)."""
+        """Return this block's part of the larger block's values (k, T, channels): (k, size · channels)."""
         channels = values.shape[2]
-        return values.reshape(len(values), -1)[:, self.start * channels : (self.start + self.count) * channels]
+        return values.reshape(len(values), -1)[:, self.start * channels : (self.start + self.size) * channels]
 
 
 def _tiles(n: int, height: int, width: int) -> tuple[_Block, int]:
@@ -155,10 +155,11 @@ def _tiles(n: int, height: int, width: int) -> tuple[_Block, int]:
 
 def _cut(block: _Block, cols: int, most: int) -> list[_Block]:
     """Cut a block into equal ones of about ``most`` tiles, at least a row of them."""
+    most = max(most, 1)
     (first, last), (top, bottom) = ((s.start, s.stop) for s in (block.images, block.rows))
     of_image = (bottom - top) * cols
     if of_image <= most:
-        parts = shares(last - first, -(-block.count // most))
+        parts = shares(last - first, -(-block.size // most))
         pieces = [(slice(first + p.start, first + p.stop), block.rows) for p in parts]
     else:
         parts = shares(bottom - top, -(-of_image // most))
@@ -180,10 +181,10 @@ def _inside(first: int, tiles: int, size: int) -> tuple[slice, slice]:
 
 
 def _gather(source: np.ndarray, block: _Block, side: int, offset: int, cols: int) -> np.ndarray:
-    """Take the ``side`` × ``side`` pixels of each tile, zeros outside the image: (side², count · channels)."""
+    """Take the ``side`` × ``side`` pixels of each tile, zeros outside the image: (side², size · channels)."""
     _, height, width, channels = source.shape
     rows = block.rows.stop - block.rows.start
-    taken = scratch("pixels", side * side * block.count * channels, source.dtype)
+    taken = scratch("pixels", side * side * block.size * channels, source.dtype)
     tiles = taken.reshape(side, side, -1, rows, cols, channels)
     across = [_inside(j - offset, cols, width) for j in range(side)]
     for i in range(side):
@@ -201,7 +202,7 @@ def _gather(source: np.ndarray, block: _Block, side: int, offset: int, cols: int
 def _put(
     values: np.ndarray, block: _Block, cols: int, out: np.ndarray, residual: np.ndarray | None, relu: bool
 ) -> None:
-    """Write the 4 × 4 pixels of each tile, (16, count · O), to their place in ``out``."""
+    """Write the 4 × 4 pixels of each tile, (16, size · O), to their place in ``out``."""
     _, height, width, filters = out.shape
     rows = block.rows.stop - block.rows.start
     tiles = values.reshape(_OUT, _OUT, -1, rows, cols, filters)
@@ -260,12 +261,12 @@ def correlate(
     parts = max(_SHARES, 2 * num_threads())
 
     def run(chunk: _Block) -> None:
-        v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, chunk.count, channels)
-        m = scratch("m", a.shape[1] * chunk.count * filters, x.dtype).reshape(-1, chunk.count, filters)
+        v = scratch("v", _POINTS * chunk.size * channels, x.dtype).reshape(_POINTS, chunk.size, channels)
+        m = scratch("m", a.shape[1] * chunk.size * filters, x.dtype).reshape(-1, chunk.size, filters)
         if bias is not None:
             m[_POINTS] = bias
-        shared = chunk.count == whole.count
-        blocks = _cut(chunk, cols, min(most_at_once, -(-chunk.count // parts) if shared else chunk.count))
+        shared = chunk.size == whole.size
+        blocks = _cut(chunk, cols, min(most_at_once, -(-chunk.size // parts) if shared else chunk.size))
 
         def to_points(block: _Block) -> None:
             np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
@@ -274,7 +275,7 @@ def correlate(
             np.matmul(v[some], points[some], out=m[some])
 
         def to_pixels(block: _Block) -> None:
-            values = scratch("values", len(a) * block.count * filters, x.dtype).reshape(len(a), -1)
+            values = scratch("values", len(a) * block.size * filters, x.dtype).reshape(len(a), -1)
             _put(np.matmul(a, block.of(m), out=values), block, cols, out, residual, relu)
 
         for_each(blocks, lambda: to_points)
@@ -283,9 +284,9 @@ def correlate(
 
     # Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
     most = _CHUNK_VALUES // (_POINTS * (channels + filters))
-    if whole.count > most:
-        rounds = -(-whole.count // (most * num_threads()))  # equally many for each thread
-        most = -(-whole.count // (rounds * num_threads()))
+    if whole.size > most:
+        rounds = -(-whole.size // (most * num_threads()))  # equally many for each thread
+        most = -(-whole.size // (rounds * num_threads()))
     for_each(_cut(whole, cols, most), lambda: run)
     return out
 
@@ -302,8 +303,8 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
     sums = zeros((_POINTS, channels, filters), x.dtype)
 
     def add(chunk: _Block) -> None:
-        v = scratch("v", _POINTS * chunk.count * channels, x.dtype).reshape(_POINTS, -1, channels)
-        m = scratch("m", _POINTS * chunk.count * filters, x.dtype).reshape(_POINTS, -1, filters)
+        v = scratch("v", _POINTS * chunk.size * channels, x.dtype).reshape(_POINTS, -1, channels)
+        m = scratch("m", _POINTS * chunk.size * filters, x.dtype).reshape(_POINTS, -1, filters)
 
         def to_points(block: _Block) -> None:
             np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
