@@ -1,0 +1,420 @@
+"""What is timed: each contender runs in a process of its own and answers one task per line, in JSON.
+
+    python contenders.py ours|plain|lucid|torchvision|channels-last
+
+``run.py`` starts these; torch's interpreter needs nothing of this project but this file and the recipe of
+weights and pictures beside the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RECIPE = Path(__file__).resolve().parent.parent / "tests" / "data" / "torchvision"
+SEED = 7
+MAP, IMAGE = (200, 304), (800, 1216)  # P2 of an image, and the image
+
+
+def recipe() -> Any:
+    sys.path.insert(0, str(RECIPE))
+    import recipe
+
+    return recipe
+
+
+def weights() -> dict[str, np.ndarray]:
+    return recipe().state_dict("maskrcnn_resnet50_fpn", 91, SEED)
+
+
+def scene(size: tuple[int, int], seed: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    image, objects = recipe().scene(*size, seed)
+    target = {
+        "boxes": np.array([o["box"] for o in objects], np.float32),
+        "labels": np.array([o["label"] for o in objects], np.int64),
+        "masks": np.stack([o["mask"] for o in objects]),
+    }
+    return image, target
+
+
+def boxes(count: int, low: float, high: float, seed: int = 0) -> np.ndarray:
+    """Boxes of sides from ``low`` to ``high`` pixels anywhere on the image."""
+    rng = np.random.default_rng(seed)
+    height, width = IMAGE
+    half = rng.uniform(low, high, (count, 2)) / 2
+    centre = rng.uniform(0, 1, (count, 2)) * [width, height]
+    return np.concatenate([centre - half, centre + half], 1).clip(0, [width, height] * 2).astype(np.float32)
+
+
+def op_inputs() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "map": rng.standard_normal((1, *MAP, 256), np.float32),
+        "cotangent": rng.standard_normal((1000, 7, 7, 256), np.float32),
+        "rois": boxes(1000, 16, 112),
+        "large_rois": boxes(1000, 16, 800),
+        "dense": boxes(2000, 64, 256),
+        "many": boxes(5000, 16, 256),
+        "scores": rng.uniform(size=5000).astype(np.float32),
+        "classes": np.repeat(np.arange(5), 1000),
+        "masks": rng.uniform(size=(100, 28, 28)).astype(np.float32),
+        "mask_boxes": boxes(100, 16, 400),
+    }
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+class Stages:
+    """Adds up the seconds spent in chosen methods."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def watch(self, owner: Any, attribute: str, name: str) -> None:
+        method = getattr(owner, attribute)
+
+        def timed(*args: Any, **options: Any) -> Any:
+            with self.measure(name):
+                return method(*args, **options)
+
+        object.__setattr__(owner, attribute, timed)
+
+    @contextlib.contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+# ------------------------------------------------------------------ this package
+
+
+class Ours:
+    """This package; ``plain`` without the transform domain."""
+
+    def __init__(self, plain: bool) -> None:
+        from lucid_maskrcnn.ops import winograd
+
+        if plain:
+            winograd.suits = lambda *_: False
+
+    def model(self, size: tuple[int, int]) -> Any:
+        from lucid_maskrcnn import mask_rcnn_resnet_50_fpn
+        from lucid_maskrcnn.weights import load_torchvision_weights
+
+        model = mask_rcnn_resnet_50_fpn(min_size=min(size), max_size=max(size), trainable_layers=3)
+        load_torchvision_weights(model, weights())
+        return model.eval()
+
+    def predictor(self, size: tuple[int, int], batch: int, detections: int | None) -> Callable[[], dict]:
+        model = self.model(size)
+        stages = Stages()
+        for owner, attribute, name in [
+            (model, "_prepare", "transform"),
+            (model.backbone.body, "forward", "body"),
+            (model.backbone.fpn, "forward", "fpn"),
+            (model.rpn, "forward", "rpn"),
+            (model.rpn, "propose", "rpn"),
+            (model.roipool, "forward", "box pooling"),
+            (model.mask_roipool, "forward", "mask pooling"),
+            (model, "_box_head", "box head"),
+            (model.mask_head, "forward", "mask head"),
+        ]:
+            stages.watch(owner, attribute, name)
+        pictures = [scene(size, seed + 1)[0] for seed in range(batch)]
+        options = {} if detections is None else {"score_thresh": 0.0, "nms_thresh": 1.0, "top_k": detections}
+
+        def run() -> dict:
+            stages.seconds.clear()
+            start = time.perf_counter()
+            found = model.predict(pictures, **options)
+            with stages.measure("paste"):
+                count = sum(len(f["masks"].data) for f in found)
+            total = time.perf_counter() - start
+            stages.seconds["box head"] -= stages.seconds["box pooling"]  # which it contains
+            return {"seconds": total, "stages": dict(stages.seconds), "detections": count}
+
+        return run
+
+    def trainer(self, size: tuple[int, int], batch: int) -> Callable[[], dict]:
+        from lucid_maskrcnn.training import SGD
+
+        model = self.model(size).train()
+        pictures, targets = zip(*(scene(size, seed + 1) for seed in range(batch)), strict=True)
+        optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+
+        def run() -> dict:
+            start = time.perf_counter()
+            losses = model.get_loss(list(pictures), list(targets))
+            forward = time.perf_counter()
+            losses["total_loss"].backward()
+            backward = time.perf_counter()
+            optimizer.step()
+            optimizer.zero_grad()
+            end = time.perf_counter()
+            stages = {"forward": forward - start, "backward": backward - forward, "step": end - backward}
+            return {"seconds": end - start, "stages": stages}
+
+        return run
+
+    def ops(self) -> dict[str, Callable[[], float]]:
+        from lucid import Tensor
+
+        from lucid_maskrcnn import ops
+
+        given = op_inputs()
+        features = Tensor(given["map"].transpose(0, 3, 1, 2), requires_grad=True)
+        image = Tensor(np.zeros(1000, np.int32))
+        cotangent = given["cotangent"].transpose(0, 3, 1, 2)
+
+        def pool(rois: str) -> Any:
+            return ops.roi_align(features, Tensor(given[rois]), image, 7, 0.25, 2)
+
+        def pool_backward(rois: str) -> float:
+            out = pool(rois)
+            out.grad = cotangent
+            features.grad = None
+            return seconds(out.backward)
+
+        dense, many, scores, masks, places = (
+            Tensor(given[k]) for k in ("dense", "many", "scores", "masks", "mask_boxes")
+        )
+        few, classes = Tensor(given["scores"][:2000]), Tensor(given["classes"].astype(np.int32))
+        return {
+            "roi_align": lambda: seconds(lambda: pool("rois")),
+            "roi_align backward": lambda: pool_backward("rois"),
+            "roi_align, large RoIs": lambda: seconds(lambda: pool("large_rois")),
+            "roi_align backward, large RoIs": lambda: pool_backward("large_rois"),
+            "nms": lambda: seconds(lambda: ops.nms(dense, few, 0.7)),
+            "batched_nms": lambda: seconds(lambda: ops.batched_nms(many, scores, classes, 0.7)),
+            "paste_masks": lambda: seconds(lambda: ops.paste_masks(masks, places, IMAGE)),
+        }
+
+    def gflop(self, size: tuple[int, int]) -> float:
+        """Multiplications and additions of the network's products, counted as direct convolutions."""
+        from lucid_maskrcnn.ops import conv, layers
+
+        total = 0.0
+
+        def count(kind: Any, of: Callable[[tuple[int, ...], tuple[int, ...], tuple[int, ...]], float]) -> None:
+            call = kind.__call__
+
+            def counted(self: Any, *inputs: Any) -> Any:
+                nonlocal total
+                out = call(self, *inputs)
+                total += 2 * of(tuple(inputs[0].shape), tuple(inputs[1].shape), tuple(out.shape)) / 1e9
+                return out
+
+            kind.__call__ = counted
+
+        run = self.predictor(size, 1, None)
+        run()
+        count(conv._Conv2d, lambda x, w, out: np.prod(w) * out[0] * out[2] * out[3])
+        count(conv._ConvTranspose2d, lambda x, w, out: np.prod(w) * x[0] * x[2] * x[3])
+        count(conv._OneChannel, lambda x, w, out: np.prod(x))
+        count(layers._Linear, lambda x, w, out: np.prod(w) * x[0])
+        run()
+        return total
+
+
+# ------------------------------------------------------------------ torchvision
+
+
+class Torchvision:
+    """torchvision, in its default layout or channels-last; batch norm frozen, as with pretrained weights."""
+
+    def __init__(self, channels_last: bool) -> None:
+        self.channels_last = channels_last
+
+    def model(self, size: tuple[int, int], **options: Any) -> Any:
+        import torch
+        from torchvision.models.detection import MaskRCNN
+        from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+        from torchvision.ops.misc import FrozenBatchNorm2d
+
+        body = resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+        )
+        model = MaskRCNN(body, num_classes=91, min_size=min(size), max_size=max(size), **options)
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in weights().items()})
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+            model.backbone.register_forward_pre_hook(
+                lambda module, inputs: (inputs[0].contiguous(memory_format=torch.channels_last),)
+            )
+        return model.eval()
+
+    def predictor(self, size: tuple[int, int], batch: int, detections: int | None) -> Callable[[], dict]:
+        import torch
+
+        options = {}
+        if detections is not None:
+            options = {"box_score_thresh": 0.0, "box_nms_thresh": 1.0, "box_detections_per_img": detections}
+        model = self.model(size, **options)
+        stages = Stages()
+        heads = model.roi_heads
+        for owner, attribute, name in [
+            (model.transform, "forward", "transform"),
+            (model.backbone.body, "forward", "body"),
+            (model.backbone.fpn, "forward", "fpn"),
+            (model.rpn, "forward", "rpn"),
+            (heads.box_roi_pool, "forward", "box pooling"),
+            (heads.mask_roi_pool, "forward", "mask pooling"),
+            (heads.box_head, "forward", "box head"),
+            (heads.box_predictor, "forward", "box head"),
+            (heads.mask_head, "forward", "mask head"),
+            (heads.mask_predictor, "forward", "mask head"),
+            (model.transform, "postprocess", "paste"),
+        ]:
+            stages.watch(owner, attribute, name)
+        pictures = [self.pixels(scene(size, seed + 1)[0]) for seed in range(batch)]
+
+        def run() -> dict:
+            stages.seconds.clear()
+            start = time.perf_counter()
+            with torch.inference_mode():
+                found = model(pictures)
+            with stages.measure("paste"):
+                count = sum(len(f["masks"] > 0.5) for f in found)
+            total = time.perf_counter() - start
+            return {"seconds": total, "stages": dict(stages.seconds), "detections": count}
+
+        return run
+
+    @staticmethod
+    def pixels(picture: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
+
+    def trainer(self, size: tuple[int, int], batch: int) -> Callable[[], dict]:
+        import torch
+
+        model = self.model(size).train()
+        scenes = [scene(size, seed + 1) for seed in range(batch)]
+        pictures = [self.pixels(picture) for picture, _ in scenes]
+        targets = [{k: torch.from_numpy(v) for k, v in target.items()} for _, target in scenes]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, weight_decay=1e-4)
+
+        def run() -> dict:
+            start = time.perf_counter()
+            loss = sum(model(pictures, [dict(t) for t in targets]).values())
+            forward = time.perf_counter()
+            loss.backward()
+            backward = time.perf_counter()
+            optimizer.step()
+            optimizer.zero_grad()
+            end = time.perf_counter()
+            stages = {"forward": forward - start, "backward": backward - forward, "step": end - backward}
+            return {"seconds": end - start, "stages": stages}
+
+        return run
+
+    def ops(self) -> dict[str, Callable[[], float]]:
+        import torch
+        from torchvision import ops
+        from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+        given = {k: torch.from_numpy(v) for k, v in op_inputs().items()}
+        features = given["map"].permute(0, 3, 1, 2).contiguous().requires_grad_()
+        cotangent = given["cotangent"].permute(0, 3, 1, 2).contiguous()
+
+        def pool(rois: str) -> Any:
+            return ops.roi_align(features, torch.cat([torch.zeros(1000, 1), given[rois]], 1), 7, 0.25, 2)
+
+        def pool_backward(rois: str) -> float:
+            out = pool(rois)
+            features.grad = None
+            return seconds(lambda: out.backward(cotangent))
+
+        few, masks = given["scores"][:2000], given["masks"][:, None]
+        return {
+            "roi_align": lambda: seconds(lambda: pool("rois")),
+            "roi_align backward": lambda: pool_backward("rois"),
+            "roi_align, large RoIs": lambda: seconds(lambda: pool("large_rois")),
+            "roi_align backward, large RoIs": lambda: pool_backward("large_rois"),
+            "nms": lambda: seconds(lambda: ops.nms(given["dense"], few, 0.7)),
+            "batched_nms": lambda: seconds(
+                lambda: ops.batched_nms(given["many"], given["scores"], given["classes"], 0.7)
+            ),
+            "paste_masks": lambda: seconds(lambda: paste_masks_in_image(masks, given["mask_boxes"], IMAGE) > 0.5),
+        }
+
+
+# ------------------------------------------------------------------ Lucid's own
+
+
+def lucid_detector() -> dict:
+    """Predict once with Lucid's own detector on a small image, and say how that ends."""
+    import lucid
+    import lucid.models as models
+
+    lucid.random.seed(0)
+    build = getattr(models, "mask_rcnn_resnet_50_fpn", None) or models.faster_rcnn_resnet_50_fpn
+    model = build().eval()
+    image = lucid.Tensor(np.random.default_rng(0).standard_normal((1, 3, 128, 128), np.float32))
+    start = time.perf_counter()
+    try:
+        with lucid.no_grad():
+            model.predict(image)
+        end = "a result"
+    except Exception as error:  # whatever it is, it is the answer
+        end = type(error).__name__
+    return {"model": type(model).__name__, "seconds": time.perf_counter() - start, "end": end}
+
+
+def gemm_rate() -> float:
+    """GFLOP/s of NumPy's best large product."""
+    a, b = (np.random.default_rng(i).standard_normal((2048, 2048), np.float32) for i in range(2))
+    out = np.empty_like(a)
+    return max(2 * 2048**3 / seconds(lambda: np.matmul(a, b, out=out)) / 1e9 for _ in range(8))
+
+
+def peak_memory() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def main() -> None:
+    name, *preload = sys.argv[1:]
+    for module in preload:
+        __import__(module)
+    contender: Any = Ours(plain=name == "plain") if name in ("ours", "plain") else Torchvision(name == "channels-last")
+    ready: dict[str, Any] = {}
+    for line in sys.stdin:
+        task, *args = json.loads(line)
+        if task == "memory":
+            answer: Any = peak_memory()
+        elif task == "gemm":
+            answer = gemm_rate()
+        elif task == "gflop":
+            answer = contender.gflop(tuple(args[0]))
+        elif task == "lucid":
+            answer = lucid_detector()
+        elif task == "op":
+            if task not in ready:
+                ready[task] = contender.ops()
+            answer = {"seconds": ready[task][args[0]]()}
+        else:
+            if line not in ready:
+                ready.clear()
+                ready[line] = getattr(contender, task)(tuple(args[0]), *args[1:])
+            answer = ready[line]()
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

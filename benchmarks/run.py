@@ -1,0 +1,298 @@
+"""Measure this package beside torchvision, beside Lucid's own detector, and beside itself with plain products.
+
+    uv run --group bench python benchmarks/run.py
+    uv run --group bench python benchmarks/run.py --peer /path/to/python   # an interpreter with torch, torchvision
+
+Prints a table, and saves ``results.json`` and ``speed.png`` in the folder ``--out``. Every contender runs in a
+process of its own and they take turns, so that whatever else the machine does hits all of them; what counts is
+the ratio of the medians. Nothing else should be running. All parts take about half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CONTENDERS = Path(__file__).resolve().parent / "contenders.py"
+SIZE, TRAINING_SIZE = (800, 1216), (512, 768)
+PARTS = ["predict", "train", "ops", "import", "lucid", "growth"]
+OURS, PLAIN, PEER, PEER_LAST = "ours", "plain", "torchvision", "channels-last"
+STAGES = ["transform", "body", "fpn", "rpn", "box pooling", "box head", "mask pooling", "mask head", "paste"]
+
+
+class Worker:
+    """A contender in a process of its own."""
+
+    def __init__(self, name: str, python: str, preload: list[str]) -> None:
+        self.process = subprocess.Popen(
+            [python, str(CONTENDERS), name, *preload], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, *task: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"A contender failed on {task}; its message is above.")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Bench:
+    """Starts workers and lets them take turns."""
+
+    def __init__(self, peer: str | None, preload: list[str], runs: int) -> None:
+        self.peer, self.preload, self.runs = peer, preload, runs
+
+    def start(self, *names: str) -> dict[str, Worker]:
+        return {
+            name: Worker(name, self.peer or "", self.preload)
+            if name in (PEER, PEER_LAST)
+            else Worker(name, sys.executable, [])
+            for name in names
+            if self.peer or name not in (PEER, PEER_LAST)
+        }
+
+    def alternate(self, workers: dict[str, Worker], *task: Any, runs: int | None = None) -> dict[str, Any]:
+        """Return each worker's median, least and greatest seconds, and its median stages."""
+        answers: dict[str, list[dict]] = {name: [] for name in workers}
+        for turn in range((runs or self.runs) + 1):
+            for name, worker in workers.items():
+                answer = worker.ask(*task)
+                if turn:  # the first warms up
+                    answers[name].append(answer)
+        return {name: summary(of_name) for name, of_name in answers.items()}
+
+
+def summary(answers: list[dict]) -> dict[str, Any]:
+    times = [a["seconds"] for a in answers]
+    found: dict[str, Any] = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+    if "stages" in answers[0]:
+        found["stages"] = {k: statistics.median(a["stages"][k] for a in answers) for k in answers[0]["stages"]}
+    if "detections" in answers[0]:
+        found["detections"] = answers[0]["detections"]
+    return found
+
+
+# ------------------------------------------------------------------ the parts
+
+
+def measure_predict(bench: Bench) -> dict[str, Any]:
+    workers = bench.start(OURS, PLAIN, PEER, PEER_LAST)
+    found = bench.alternate(workers, "predictor", SIZE, 1, None)
+    for name, worker in workers.items():
+        found[name]["memory"] = worker.ask("memory")
+    found["gflop"] = workers[OURS].ask("gflop", SIZE)
+    found["gemm"] = workers[OURS].ask("gemm")
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def measure_train(bench: Bench) -> dict[str, Any]:
+    workers = bench.start(OURS, PLAIN, PEER)
+    found = bench.alternate(workers, "trainer", TRAINING_SIZE, 2)
+    for name, worker in workers.items():
+        found[name]["memory"] = worker.ask("memory")
+        worker.close()
+    return found
+
+
+def measure_ops(bench: Bench) -> dict[str, Any]:
+    workers = bench.start(OURS, PEER)
+    names = ["roi_align", "roi_align backward", "roi_align, large RoIs", "roi_align backward, large RoIs"]
+    found = {
+        name: bench.alternate(workers, "op", name, runs=2 * bench.runs + 1)
+        for name in [*names, "nms", "batched_nms", "paste_masks"]
+    }
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def measure_import(bench: Bench) -> dict[str, Any]:
+    program = (
+        "import time; a = time.perf_counter(); import lucid; b = time.perf_counter(); import lucid_maskrcnn; "
+        "print(time.perf_counter() - b)"
+    )
+    times = [
+        float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+        for _ in range(2 * bench.runs + 1)
+    ]
+    return summary([{"seconds": t} for t in times[1:]])
+
+
+def measure_lucid(bench: Bench) -> dict[str, Any]:
+    worker = bench.start(OURS)[OURS]
+    found = worker.ask("lucid")
+    found["ours"] = summary([worker.ask("predictor", (128, 128), 1, None) for _ in range(bench.runs)])
+    worker.close()
+    return found
+
+
+def measure_growth(bench: Bench) -> dict[str, Any]:
+    workers = bench.start(OURS, PEER_LAST)
+    found = {
+        "side": {
+            side: bench.alternate(workers, "predictor", (side, side), 1, None, runs=3)
+            for side in (256, 512, 800, 1216, 1600)
+        },
+        "batch": {n: bench.alternate(workers, "predictor", TRAINING_SIZE, n, None, runs=3) for n in (1, 2, 4, 8)},
+        "detections": {n: bench.alternate(workers, "predictor", SIZE, 1, n, runs=3) for n in (1, 10, 30, 100, 300)},
+    }
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+def report(results: dict[str, Any]) -> None:
+    machine = results["machine"]
+    print(f"\n{machine['processor']}, {machine['cores']} cores, Python {machine['python']}\n")
+    if "predict" in results:
+        found = results["predict"]
+        print(f"predict, {SIZE[0]} × {SIZE[1]}, with its masks")
+        contest(found, (OURS, PLAIN, PEER, PEER_LAST))
+        floor = found["gflop"] / found["gemm"]
+        print(
+            f"  {found['gflop']:.0f} GFLOP as direct convolutions at NumPy's {found['gemm']:.0f} GFLOP/s would be "
+            f"{floor:.2f} s: {floor / found[OURS]['median']:.2f} of that rate is reached\n"
+        )
+        names = [n for n in (OURS, PLAIN, PEER, PEER_LAST) if n in found]
+        print("  seconds by stage" + "".join(f"{n:>15}" for n in names))
+        for stage in STAGES:
+            print(f"  {stage:16}" + "".join(f"{found[n]['stages'][stage]:15.3f}" for n in names))
+        print()
+    if "train" in results:
+        print(f"training step, batch of 2, {TRAINING_SIZE[0]} × {TRAINING_SIZE[1]}")
+        contest(results["train"], (OURS, PLAIN, PEER))
+        print()
+    for name, found in results.get("ops", {}).items():
+        print(name)
+        contest(found, (OURS, PEER), unit=1e3)
+    if "import" in results:
+        print(f"import, beyond Lucid's own: {results['import']['median']:.3f} s")
+    if "lucid" in results:
+        found = results["lucid"]
+        print(
+            f"Lucid's own {found['model']} at 128 × 128: {found['end']} after {found['seconds']:.1f} s; "
+            f"ours predicts in {found['ours']['median']:.2f} s"
+        )
+    for what, rows in results.get("growth", {}).items():
+        print(f"\n{what:>12}" + "".join(f"{n:>15}" for n in next(iter(rows.values()))))
+        for value, found in rows.items():
+            print(f"{value:>12}" + "".join(f"{f['median']:13.2f} s" for f in found.values()))
+
+
+def contest(found: dict[str, Any], names: tuple[str, ...], unit: float = 1) -> None:
+    own = found[OURS]
+    for name in names:
+        if name not in found:
+            continue
+        it = found[name]
+        line = f"  {name:14}{it['median'] * unit:9.2f}  ({it['min'] * unit:.2f} to {it['max'] * unit:.2f})"
+        line += " ms" if unit == 1e3 else " s"
+        if "memory" in it:
+            line += f"  {it['memory']:6.0f} MB"
+        if name != OURS:
+            line += f"   ours takes {own['median'] / it['median']:.2f} of its time"
+            if "memory" in it:
+                line += f", {own['memory'] / it['memory']:.2f} of its memory"
+        print(line)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    labels = {
+        OURS: "lucid_maskrcnn",
+        PLAIN: "plain products",
+        PEER: "torchvision",
+        PEER_LAST: "torchvision, channels-last",
+    }
+    colours = {OURS: "#0b6e4f", PLAIN: "#8bc4a9", PEER: "#b3541e", PEER_LAST: "#e0a46e"}
+    if "predict" in results:
+        names = [n for n in labels if n in results["predict"]]
+        left = [0.0] * len(names)
+        shades = plt.colormaps["tab20c"]([0, 1, 2, 4, 5, 6, 8, 9, 12])
+        for stage, shade in zip(STAGES, shades, strict=True):
+            values = [results["predict"][n]["stages"][stage] for n in names]
+            axes[0, 0].barh([labels[n] for n in names], values, left=left, label=stage, color=shade)
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        axes[0, 0].invert_yaxis()
+        axes[0, 0].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
+        axes[0, 0].set(title=f"predict, {SIZE[0]} × {SIZE[1]}, by stage", xlabel="seconds")
+    titles = {"side": "Side of a square image", "batch": "Images of 512 × 768 at once", "detections": "Detections"}
+    for axis, (what, rows) in zip(axes.flat[1:], results.get("growth", {}).items(), strict=False):
+        for name in next(iter(rows.values())):
+            axis.plot(
+                list(rows),
+                [found[name]["median"] for found in rows.values()],
+                "o-",
+                color=colours[name],
+                label=labels[name],
+            )
+        axis.set(title=titles[what], ylabel="seconds", ylim=(0, None))
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", help="an interpreter that has torch and torchvision; this one if it has them")
+    parser.add_argument("--preload", nargs="*", default=[], help="modules to import in the peer's process first")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each contender")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out"), help="folder of results.json and speed.png")
+    args = parser.parse_args()
+    peer = args.peer or (sys.executable if importlib.util.find_spec("torchvision") else None)
+    bench = Bench(peer, args.preload, args.runs)
+    results: dict[str, Any] = {
+        "machine": {
+            "processor": processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "python": platform.python_version(),
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        }
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    for part in args.only:
+        print(f"measuring: {part}", file=sys.stderr, flush=True)
+        results[part] = globals()[f"measure_{part}"](bench)
+        (args.out / "results.json").write_text(json.dumps(results, indent=1))
+    report(results)
+    plot(results, args.out / "speed.png")
+    print(f"\nSaved {args.out / 'results.json'} and {args.out / 'speed.png'}.")
+
+
+def processor() -> str:
+    """Return the processor's name, as well as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
