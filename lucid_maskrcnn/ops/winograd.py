@@ -23,6 +23,7 @@ from __future__ import annotations
 import weakref
 import zlib
 from functools import cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -172,52 +173,73 @@ def _cut(block: _Block, cols: int, most: int) -> list[_Block]:
     return blocks
 
 
-def _inside(first: int, tiles: int, size: int) -> tuple[slice, slice]:
-    """Of the pixels ``first``, ``first + 4``, … one of each tile: whose lie in 0 … size - 1, and where those are."""
-    low = min(max(0, -(first // _OUT)), tiles)
-    high = max(low, min(tiles, (size - 1 - first) // _OUT + 1))
-    pixel = first + _OUT * low
-    return slice(low, high), slice(pixel, max(pixel, first + _OUT * (high - 1) + 1), _OUT)
+class _Run(NamedTuple):
+    """Neighbouring tiles along an axis, of which the same pixels lie inside the image."""
+
+    tiles: slice
+    inside: slice  # of a tile's pixels
+    first: int  # of those, in the first tile
+
+
+def _runs(tiles: slice, side: int, offset: int, size: int) -> list[_Run]:
+    """Cut tiles of ``side`` pixels, the first of tile 0 at ``-offset``, by what of them lies in 0 … size - 1."""
+
+    def inside(tile: int) -> tuple[int, int]:
+        first = _OUT * tile - offset
+        low = min(max(-first, 0), side)
+        return low, max(low, min(side, size - first))
+
+    runs = []
+    for (low, high), group in groupby(range(tiles.start, tiles.stop), inside):
+        members = list(group)
+        span = slice(members[0] - tiles.start, members[-1] + 1 - tiles.start)
+        runs.append(_Run(span, slice(low, high), _OUT * members[0] - offset + low))
+    return runs
+
+
+def _pixels(images: np.ndarray, some: slice, down: _Run, across: _Run) -> np.ndarray:
+    """Return a view of tiles' pixels, a pixel as one value: (pixel rows, pixel columns, images, tile rows, columns)."""
+    n, y, x, channel = images.strides
+    counts = (r.inside.stop - r.inside.start for r in (down, across))
+    tiles = (r.tiles.stop - r.tiles.start for r in (down, across))
+    return np.ndarray(
+        (*counts, some.stop - some.start, *tiles),
+        np.dtype((np.void, images.shape[3] * channel)),  # copied as a whole, twice as fast as its values
+        images,
+        some.start * n + down.first * y + across.first * x,
+        (y, x, n, _OUT * y, _OUT * x),
+    )
 
 
 def _gather(source: np.ndarray, block: _Block, side: int, offset: int, cols: int) -> np.ndarray:
     """Take the ``side`` × ``side`` pixels of each tile, zeros outside the image: (side², size · channels)."""
     _, height, width, channels = source.shape
-    rows = block.rows.stop - block.rows.start
     taken = scratch("pixels", side * side * block.size * channels, source.dtype)
-    tiles = taken.reshape(side, side, -1, rows, cols, channels)
-    across = [_inside(j - offset, cols, width) for j in range(side)]
-    for i in range(side):
-        of_rows, ys = _inside(_OUT * block.rows.start + i - offset, rows, height)
-        for j, (of_cols, xs) in enumerate(across):
-            here = tiles[i, j]
-            here[:, : of_rows.start] = 0
-            here[:, of_rows.stop :] = 0
-            here[:, :, : of_cols.start] = 0
-            here[:, :, of_cols.stop :] = 0
-            here[:, of_rows, of_cols] = source[block.images, ys, xs]
+    tiles = taken.reshape(side, side, block.images.stop - block.images.start, -1, cols, channels)
+    whole = tiles.view(np.dtype((np.void, channels * source.itemsize)))[..., 0]
+    columns = _runs(slice(0, cols), side, offset, width)
+    for down in _runs(block.rows, side, offset, height):
+        for across in columns:
+            here = tiles[:, :, :, down.tiles, across.tiles]
+            here[: down.inside.start] = 0
+            here[down.inside.stop :] = 0
+            here[:, : across.inside.start] = 0
+            here[:, across.inside.stop :] = 0
+            there = whole[down.inside, across.inside, :, down.tiles, across.tiles]
+            np.copyto(there, _pixels(source, block.images, down, across))
     return taken.reshape(side * side, -1)
 
 
-def _put(
-    values: np.ndarray, block: _Block, cols: int, out: np.ndarray, residual: np.ndarray | None, relu: bool
-) -> None:
+def _put(values: np.ndarray, block: _Block, cols: int, out: np.ndarray) -> None:
     """Write the 4 × 4 pixels of each tile, (16, size · O), to their place in ``out``."""
     _, height, width, filters = out.shape
-    rows = block.rows.stop - block.rows.start
-    tiles = values.reshape(_OUT, _OUT, -1, rows, cols, filters)
-    across = [_inside(j, cols, width) for j in range(_OUT)]
-    zero = np.zeros(filters, out.dtype)
-    for i in range(_OUT):
-        of_rows, ys = _inside(_OUT * block.rows.start + i, rows, height)
-        for j, (of_cols, xs) in enumerate(across):
-            here, there = tiles[i, j][:, of_rows, of_cols], out[block.images, ys, xs]
-            if residual is not None:
-                here += residual[block.images, ys, xs]
-            if relu:
-                np.maximum(here, zero, out=there)  # of two arrays: three times as fast as with a number
-            else:
-                np.copyto(there, here)
+    tiles = values.reshape(_OUT, _OUT, block.images.stop - block.images.start, -1, cols, filters)
+    whole = tiles.view(np.dtype((np.void, filters * out.itemsize)))[..., 0]
+    columns = _runs(slice(0, cols), _OUT, 0, width)
+    for down in _runs(block.rows, _OUT, 0, height):
+        for across in columns:
+            there = _pixels(out, block.images, down, across)
+            np.copyto(there, whole[down.inside, across.inside, :, down.tiles, across.tiles])
 
 
 # ------------------------------------------------------------------ the convolution
@@ -267,6 +289,7 @@ def correlate(
             m[_POINTS] = bias
         shared = chunk.size == whole.size
         blocks = _cut(chunk, cols, min(most_at_once, -(-chunk.size // parts) if shared else chunk.size))
+        zero = np.zeros(max(block.size for block in blocks) * filters if relu else 0, x.dtype)
 
         def to_points(block: _Block) -> None:
             np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
@@ -276,7 +299,12 @@ def correlate(
 
         def to_pixels(block: _Block) -> None:
             values = scratch("values", len(a) * block.size * filters, x.dtype).reshape(len(a), -1)
-            _put(np.matmul(a, block.of(m), out=values), block, cols, out, residual, relu)
+            np.matmul(a, block.of(m), out=values)
+            if residual is not None:
+                values += _gather(residual, block, _OUT, 0, cols)
+            if relu:  # of two arrays: three times as fast as with a number
+                np.maximum(values, zero[: values.shape[1]], out=values)
+            _put(values, block, cols, out)
 
         for_each(blocks, lambda: to_points)
         for_each(shares(_POINTS, parts), lambda: multiply)
