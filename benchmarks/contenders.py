@@ -101,7 +101,7 @@ class Stages:
 
 
 class Ours:
-    """This package; ``plain`` without the transform domain."""
+    """``lucid_maskrcnn``; ``plain`` without the transform domain."""
 
     def __init__(self, plain: bool) -> None:
         from lucid_maskrcnn.ops import winograd

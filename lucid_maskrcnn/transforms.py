@@ -20,6 +20,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.ops._memory import zeros
+from lucid_maskrcnn.ops._parallel import for_each, spans
 from lucid_maskrcnn.ops.layout import nearest
 from lucid_maskrcnn.settings import ImageSettings
 
@@ -209,7 +211,7 @@ def prepare(images: Sequence[np.ndarray], settings: ImageSettings, device: str =
     std = 255.0 * np.asarray(settings.pixel_std)
     scale = 1.0 / std
     shift = 255.0 * np.asarray(settings.pixel_mean) / std
-    batch = np.zeros((len(images), height, width, 3), np.float32)
+    batch = zeros((len(images), height, width, 3), np.float32)
     for canvas, image, (h, w) in zip(batch, images, sizes, strict=True):
         _resize_and_normalise(image, canvas[:h, :w], scale, shift)
     data = batch.transpose(0, 3, 1, 2) if device == "cpu" else mx.transpose(mx.array(batch), (0, 3, 1, 2))
@@ -290,8 +292,8 @@ def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray,
     fraction_y = fraction_y[:, None, None]
     fraction_row = np.repeat(fraction_x, 3).reshape(w, 3)
     scale_row, shift_row = (np.tile(v.astype(np.float32), w).reshape(w, 3) for v in (scale, shift))
-    for start in range(0, h, _ROWS):
-        rows = slice(start, start + _ROWS)
+
+    def run(rows: slice) -> None:
         mixed = image[above[rows]].astype(np.float32)  # (rows, W, 3)
         mixed += (image[below[rows]] - mixed) * fraction_y[rows]
         value = mixed.take(left, axis=1)  # (rows, w, 3)
@@ -301,6 +303,8 @@ def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray,
         value += other
         value *= scale_row
         np.subtract(value, shift_row, out=out[rows])
+
+    for_each(spans(h, _ROWS), lambda: run)
 
 
 def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
