@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ __all__ = ["replacing", "write_json"]
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of ``path`` when all went well, and not before."""
     target = os.path.realpath(path)  # through a link, not in its place
-    temporary = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.tmp")
+    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(16)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

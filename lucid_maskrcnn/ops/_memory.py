@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import threading
 import weakref
 from bisect import bisect
@@ -84,6 +85,17 @@ def _map(size: int) -> Any:
 
 _reserve: _Reserve | None = None
 _create = threading.Lock()
+
+
+def _start_afresh() -> None:
+    global _create
+    _create = threading.Lock()
+    if _reserve is not None:
+        _reserve.lock = threading.Lock()  # a thread that held it does not survive a fork
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -11,7 +11,6 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from ._memory import empty, empty_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = [
     "add",
@@ -55,8 +55,10 @@ class _Blas:
 
     @property
     def num_threads(self) -> int | None:
-        """How many threads BLAS may use, None if it does not say."""
-        return min((n for lib in self._libraries if (n := lib.get_num_threads())), default=None)
+        """How many threads BLAS may use when no block runs, None if it does not say."""
+        with self._lock:
+            found = self._before if self._users else [lib.get_num_threads() for lib in self._libraries]
+        return min((n for n in found if n), default=None)
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:
@@ -81,33 +83,33 @@ def _blas() -> _Blas:
     return _Blas()
 
 
-def _count_threads() -> int:
-    """One per core that this process may use, and no more than BLAS was told to use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _blas().num_threads or cores))
-
-
-_num_threads: int | None = None  # until it matters
 _inside = threading.local()
 _scratch = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 
-def _forget_pool() -> None:
+def _start_afresh() -> None:
     global _pool
     _pool = None  # its threads do not survive a fork
+    _blas.cache_clear()  # and its lock may have been held by one of them
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_start_afresh)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def num_threads() -> int:
-    """Return how many threads :func:`for_each` uses; limits set by ``OMP_NUM_THREADS`` and the like hold."""
-    global _num_threads
-    if _num_threads is None:
-        _num_threads = _count_threads()
-    return _num_threads
+    """Return how many threads :func:`for_each` uses now.
+
+    One per core that this process may use, and no more than BLAS may: limits set by ``OMP_NUM_THREADS`` and
+    the like, or with threadpoolctl, hold here too.
+    """
+    cores = _cores()
+    return max(1, min(cores, _blas().num_threads or cores))
 
 
 def spans(count: int, size: int) -> list[slice]:
@@ -148,7 +150,8 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
         Called once in each thread that takes part; returns the function that runs a task. What it
         allocates is that thread's own.
     """
-    if len(tasks) < 2 or num_threads() < 2 or getattr(_inside, "busy", False):
+    threads = 1 if len(tasks) < 2 or getattr(_inside, "busy", False) else num_threads()
+    if threads < 2:
         run = start()
         for task in tasks:
             run(task)
@@ -166,9 +169,11 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
 
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(num_threads() - 1, thread_name_prefix="lucid_maskrcnn")
+        from concurrent.futures import ThreadPoolExecutor  # here, as it brings logging along
+
+        _pool = ThreadPoolExecutor(max(_cores(), threads) - 1, thread_name_prefix="lucid_maskrcnn")
     with _blas().one_thread():
-        others = [_pool.submit(drain) for _ in range(min(num_threads(), len(tasks)) - 1)]
+        others = [_pool.submit(drain) for _ in range(min(threads, len(tasks)) - 1)]
         try:
             drain()
         finally:

@@ -6,7 +6,6 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def find_weights(weights: str | Path) -> Path:
         If there is neither.
     """
     if str(weights) in SHIPPED:
-        return Path(str(resources.files("lucid_maskrcnn") / "assets" / SHIPPED[str(weights)]))
+        return Path(__file__).resolve().parent.parent / "assets" / SHIPPED[str(weights)]
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(

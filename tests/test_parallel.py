@@ -1,0 +1,116 @@
+"""Sharing work out: every task once, within the limits that the user sets, also after a fork."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from lucid_maskrcnn.ops import _memory, _parallel
+
+needs_two_cores = pytest.mark.skipif(_parallel._cores() < 2, reason="one core")
+
+
+def blas_threads() -> list[int]:
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+
+def test_every_task_runs_once_and_blas_has_one_thread_meanwhile() -> None:
+    before, seen, inside = blas_threads(), [], []
+
+    def run(task: int) -> None:
+        seen.append(task)
+        inside.append(max(blas_threads()))
+
+    _parallel.for_each(range(50), lambda: run)
+    assert sorted(seen) == list(range(50))
+    if _parallel.num_threads() > 1:
+        assert set(inside) == {1}
+    assert blas_threads() == before
+
+
+def test_a_failing_task_is_told() -> None:
+    def run(task: int) -> None:
+        if task == 7:
+            raise RuntimeError("seven")
+
+    before = blas_threads()
+    with pytest.raises(RuntimeError, match="seven"):
+        _parallel.for_each(range(20), lambda: run)
+    assert blas_threads() == before
+
+
+@needs_two_cores
+def test_limits_set_while_running_hold() -> None:
+    def threads() -> set[int]:
+        found = set()
+        wait = threading.Barrier(2)
+
+        def run(task: int) -> None:
+            found.add(threading.get_ident())
+            with contextlib.suppress(threading.BrokenBarrierError):  # nobody else comes if there is one thread
+                wait.wait(timeout=5 if _parallel.num_threads() > 1 else 0.01)
+
+        _parallel.for_each(range(2), lambda: run)
+        return found
+
+    assert len(threads()) == 2
+    with threadpool_limits(1):
+        assert _parallel.num_threads() == 1
+        assert len(threads()) == 1
+    assert _parallel.num_threads() > 1
+
+
+def test_limits_of_the_environment_hold() -> None:
+    program = "from lucid_maskrcnn.ops import _parallel; print(_parallel.num_threads())"
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, 3), (1, 4), (10, 3), (7, 7), (5, 9), (100, 1), (4, 0)])
+def test_shares_cover_all_evenly(count: int, parts: int) -> None:
+    found = _parallel.shares(count, parts)
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
+    sizes = [part.stop - part.start for part in found]
+    assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (3, 2, 1, 0)])
+def test_add_and_copy(order: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((3, 40, 50, 64), np.float32).transpose(order) for _ in range(2))
+    np.testing.assert_array_equal(_parallel.add(a, b), a + b)
+    np.testing.assert_array_equal(_parallel.add(a, np.ascontiguousarray(b)), a + b)
+    copied = _parallel.copy(a)
+    assert copied.flags.c_contiguous
+    assert not np.shares_memory(copied, a)
+    np.testing.assert_array_equal(copied, a)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_works_on() -> None:
+    """Even if a thread of the parent held a lock at that moment."""
+    held = _memory.empty((1 << 20,), np.float32)
+    held.fill(1)
+    _parallel.for_each(range(4), lambda: lambda task: None)
+    assert _memory._reserve is not None
+    with _memory._reserve.lock, _parallel._blas()._lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                a = np.ones((300, 300), np.float32)
+                fine = (_parallel.product(a, a) == 300).all() and (
+                    _memory.empty((1 << 20,), np.float32).size == 1 << 20
+                )
+                os._exit(0 if fine and (held == 1).all() else 1)
+            except BaseException:
+                os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
