@@ -240,7 +240,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
             axes[0, 0].barh([labels[n] for n in names], values, left=left, label=stage, color=shade)
             left = [a + b for a, b in zip(left, values, strict=True)]
         axes[0, 0].invert_yaxis()
-        axes[0, 0].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
+        axes[0, 0].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.16))
         axes[0, 0].set(title=f"predict, {SIZE[0]} × {SIZE[1]}, by stage", xlabel="seconds")
     titles = {"side": "Side of a square image", "batch": "Images of 512 × 768 at once", "detections": "Detections"}
     for axis, (what, rows) in zip(axes.flat[1:], results.get("growth", {}).items(), strict=False):

@@ -75,6 +75,7 @@ def test_each_gradient_is_that_of_plain_products(monkeypatch: pytest.MonkeyPatch
     def fn(x, weight, bias, scale, residual):
         return conv2d(x, weight, bias, padding=1, scale=scale, residual=residual, relu=True)
 
+    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 33)
     fast, fast_grads = gradients(fn, x, weight, bias, scale, residual, wrt=(0, 1, 2, 4))
     monkeypatch.setattr(winograd, "suits", lambda *_: False)
     plain, plain_grads = gradients(fn, x, weight, bias, scale, residual, wrt=(0, 1, 2, 4))
@@ -127,10 +128,10 @@ def test_it_is_chosen_for_wide_3x3_convolutions_of_stride_1() -> None:
 
 
 def test_a_transform_is_kept_while_its_weight_is_unchanged() -> None:
-    weight = normal(32, 32, 3, 3).astype(np.float32)
+    weight = normal(64, 64, 3, 3).astype(np.float32)
     first = winograd.weight_points(weight, None, keep=True)
     assert winograd.weight_points(weight, None, keep=True) is first
-    assert winograd.weight_points(weight, np.ones(32, np.float32), keep=True) is not first
+    assert winograd.weight_points(weight, np.ones(64, np.float32), keep=True) is not first
     assert winograd.weight_points(weight.copy(), None, keep=True) is not first
 
 
@@ -145,8 +146,8 @@ def test_a_transform_is_kept_while_its_weight_is_unchanged() -> None:
     ids=["scaled", "one number", "filters swapped", "turned over"],
 )
 def test_writing_into_a_weight_is_noticed(change) -> None:
-    weight = tensor(normal(32, 32, 3, 3).astype(np.float32))
-    x = tensor(normal(1, 32, 8, 8).astype(np.float32))
+    weight = tensor(normal(64, 64, 3, 3).astype(np.float32))
+    x = tensor(normal(1, 64, 8, 8).astype(np.float32))
     with no_grad():
         conv2d(x, weight, padding=1)
         change(weight.data)
@@ -157,7 +158,7 @@ def test_writing_into_a_weight_is_noticed(change) -> None:
 
 def test_a_transform_goes_with_its_weight() -> None:
     before = len(winograd._kept)
-    weight = normal(32, 32, 3, 3).astype(np.float32)
+    weight = normal(64, 64, 3, 3).astype(np.float32)
     winograd.weight_points(weight, None, keep=True)
     assert len(winograd._kept) == before + 1
     del weight
@@ -167,8 +168,8 @@ def test_a_transform_goes_with_its_weight() -> None:
 
 def test_a_weight_in_training_keeps_nothing() -> None:
     before = len(winograd._kept)
-    weight = tensor(normal(32, 32, 3, 3).astype(np.float32), requires_grad=True)
-    out = conv2d(tensor(normal(1, 32, 8, 8).astype(np.float32)), weight, padding=1)
+    weight = tensor(normal(64, 64, 3, 3).astype(np.float32), requires_grad=True)
+    out = conv2d(tensor(normal(1, 64, 8, 8).astype(np.float32)), weight, padding=1)
     out.sum().backward()
     assert weight.grad is not None
     assert len(winograd._kept) == before
