@@ -143,16 +143,14 @@ class FeaturePyramid(nn.Module):
         """Return P2 … P6, all with ``out_channels`` channels; P6 is every second pixel of P5."""
         none = [None] * len(stages)
         inner_norms, layer_norms = list(self.inner_norms) or none, list(self.layer_norms) or none
-        lateral = [
-            conv_norm(c, conv, norm) for c, conv, norm in zip(stages, self.inner_blocks, inner_norms, strict=True)
-        ]
-        top_down = [lateral[-1]]
-        for fine in reversed(lateral[:-1]):
-            top_down.append(ops.upsample_add(top_down[-1], fine))
-        levels = [
-            conv_norm(x, conv, norm)
-            for x, conv, norm in zip(reversed(top_down), self.layer_blocks, layer_norms, strict=True)
-        ]
+        levels: list[Tensor] = []
+        top_down = None
+        # Level by level, from the coarsest, so that no more of them than needed are held at a time.
+        for i in reversed(range(len(stages))):
+            lateral = conv_norm(stages[i], self.inner_blocks[i], inner_norms[i])
+            top_down = lateral if top_down is None else ops.upsample_add(top_down, lateral)
+            del lateral
+            levels.insert(0, conv_norm(top_down, self.layer_blocks[i], layer_norms[i]))
         return [*levels, ops.subsample(levels[-1])]
 
 
