@@ -100,7 +100,8 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -
     if kept is not None and kept.weight() is weight and kept.contents == contents:
         return kept.points
     filters, channels = weight.shape[:2]
-    points = empty((_POINTS, channels, filters), weight.dtype)
+    # What is kept for long would cut the reserve into pieces.
+    points = (np.empty if keep else empty)((_POINTS, channels, filters), weight.dtype)
     g = _transforms(weight.dtype, turned=False).g
     flat = weight.reshape(filters, channels, 9)
 

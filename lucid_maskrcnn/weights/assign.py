@@ -19,7 +19,8 @@ def assign(module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mappin
     module : nn.Module
         Left as it was if anything does not fit.
     arrays : mapping of str to np.ndarray
-        One per entry of the module's ``state_dict``, floating, of the same shape. They are copied as float32.
+        One per entry of the module's ``state_dict``, floating, of the same shape. They are copied, as
+        float32, into the module's own arrays.
     names : mapping of str to str, optional
         What to call an entry in messages, where the source has other names.
 
@@ -50,8 +51,14 @@ def assign(module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mappin
     if faults:
         raise ValueError(f"These weights do not fit the model; {'; '.join(faults)}.")
     for name, array in shared.items():
-        copy = np.array(array, np.float32)
-        own[name].data = mx.array(copy) if own[name].is_gpu() else copy
+        target = own[name].data
+        if isinstance(target, np.ndarray) and target.dtype == np.float32:
+            np.copyto(
+                target, array, casting="same_kind"
+            )  # in place: new arrays would leave holes of the old ones' size
+        else:
+            copy = np.array(array, np.float32)
+            own[name].data = mx.array(copy) if own[name].is_gpu() else copy
 
 
 def _listed(items: Iterable[str], most: int = 12) -> str:
