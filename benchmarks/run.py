@@ -246,7 +246,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     for axis, (what, rows) in zip(axes.flat[1:], results.get("growth", {}).items(), strict=False):
         for name in next(iter(rows.values())):
             axis.plot(
-                list(rows),
+                [int(value) for value in rows],
                 [found[name]["median"] for found in rows.values()],
                 "o-",
                 color=colours[name],
