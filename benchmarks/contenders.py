@@ -75,6 +75,20 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def training_step(loss: Callable[[], Any], optimizer: Any) -> dict:
+    """Compute the loss, its gradients and new weights, and say what each took."""
+    stages = Stages()
+    start = time.perf_counter()
+    with stages.measure("forward"):
+        total = loss()
+    with stages.measure("backward"):
+        total.backward()
+    with stages.measure("step"):
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"seconds": time.perf_counter() - start, "stages": stages.seconds}
+
+
 class Stages:
     """Adds up the seconds spent in chosen methods."""
 
@@ -154,19 +168,7 @@ class Ours:
         pictures, targets = zip(*(scene(size, seed + 1) for seed in range(batch)), strict=True)
         optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
-        def run() -> dict:
-            start = time.perf_counter()
-            losses = model.get_loss(list(pictures), list(targets))
-            forward = time.perf_counter()
-            losses["total_loss"].backward()
-            backward = time.perf_counter()
-            optimizer.step()
-            optimizer.zero_grad()
-            end = time.perf_counter()
-            stages = {"forward": forward - start, "backward": backward - forward, "step": end - backward}
-            return {"seconds": end - start, "stages": stages}
-
-        return run
+        return lambda: training_step(lambda: model.get_loss(list(pictures), list(targets))["total_loss"], optimizer)
 
     def ops(self) -> dict[str, Callable[[], float]]:
         from lucid import Tensor
@@ -308,19 +310,7 @@ class Torchvision:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
-        def run() -> dict:
-            start = time.perf_counter()
-            loss = sum(model(pictures, [dict(t) for t in targets]).values())
-            forward = time.perf_counter()
-            loss.backward()
-            backward = time.perf_counter()
-            optimizer.step()
-            optimizer.zero_grad()
-            end = time.perf_counter()
-            stages = {"forward": forward - start, "backward": backward - forward, "step": end - backward}
-            return {"seconds": end - start, "stages": stages}
-
-        return run
+        return lambda: training_step(lambda: sum(model(pictures, [dict(t) for t in targets]).values()), optimizer)
 
     def ops(self) -> dict[str, Callable[[], float]]:
         import torch

@@ -37,7 +37,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     width=st.integers(1, 19),
     channels=st.integers(1, 6),
     filters=st.integers(1, 6),
-    padding=st.integers(0, 2),
+    padding=st.integers(0, 7),
     relu=st.booleans(),
     extras=st.booleans(),
     seed=st.integers(0, 99),

@@ -48,7 +48,6 @@ class _Conv2d(Op):
             out = winograd.correlate(x, factors(), padding, **fused)
         else:
             out = _correlate(x, factors(), kernel, stride, padding, **fused)
-        del fused
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)

@@ -95,10 +95,11 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -
     With ``keep`` it is kept as long as the array lives and holds the same numbers: training gives a
     parameter new arrays, and who writes into one is found out.
     """
-    contents = _contents(weight) + (() if scale is None else _contents(scale))
     kept = _kept.get(id(weight))
-    if kept is not None and kept.weight() is weight and kept.contents == contents:
-        return kept.points
+    if keep or kept is not None:  # a weight in training has nothing to be compared with
+        contents = _contents(weight) + (() if scale is None else _contents(scale))
+        if kept is not None and kept.weight() is weight and kept.contents == contents:
+            return kept.points
     filters, channels = weight.shape[:2]
     # What is kept for long would cut the reserve into pieces.
     points = (np.empty if keep else empty)((_POINTS, channels, filters), weight.dtype)
@@ -227,7 +228,8 @@ def _gather(source: np.ndarray, block: _Block, side: int, offset: int, cols: int
             here[:, : across.inside.start] = 0
             here[:, across.inside.stop :] = 0
             there = whole[down.inside, across.inside, :, down.tiles, across.tiles]
-            np.copyto(there, _pixels(source, block.images, down, across))
+            if there.size:  # wide padding has tiles that lie in it altogether
+                np.copyto(there, _pixels(source, block.images, down, across))
     return taken.reshape(side * side, -1)
 
 
