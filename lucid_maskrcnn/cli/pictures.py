@@ -1,81 +1,30 @@
-"""The command line: ``lucid-maskrcnn demo`` and ``lucid-maskrcnn predict``.
-
-A user's mistake is one sentence on stderr and exit code 2, found before any work is done. Files
-are written whole or not at all.
-"""
+"""``demo`` and ``predict``: pictures in, drawings and results out."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import os
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-# What takes long to import is imported by the command that needs it: --help answers at once.
+from .common import positive, probability, say
 
-__all__ = ["main", "predict_files"]
+__all__ = ["add_commands", "predict_files"]
 
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parent.parent / "assets"
 _DEMO_IMAGES = {"fluorescence": "nuclei_fluorescence_small.png", "histology": "nuclei_histology_lilac.png"}
 _PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments, by default those of the process.
-
-    Returns
-    -------
-    int
-        Exit code: 0, or 2 for a mistake in the arguments or files, or 130 when interrupted.
-    """
-    args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except KeyboardInterrupt:
-        print("lucid-maskrcnn: interrupted.", file=sys.stderr)
-        return 130
-    except OSError as error:
-        about = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
-        return _complain(about)
-    except ValueError as error:
-        return _complain(str(error))
-    return 0
-
-
-def _complain(sentence: str) -> int:
-    print("lucid-maskrcnn:", " ".join(sentence.split()), file=sys.stderr)
-    return 2
-
-
-def _say(line: str = "") -> None:
-    """Print a line; a reader that has gone away (``| head``) does not stop the work."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def add_commands(commands: Any) -> None:
+    """Add them to the subparsers of the command line."""
     demo = commands.add_parser("demo", help="find the nuclei in a picture that comes with the package")
     demo.add_argument("--image", choices=sorted(_DEMO_IMAGES), default="fluorescence", help="which picture")
     demo.add_argument("--out", type=Path, default=Path("lucid_maskrcnn_demo.png"), metavar="FILE")
-    demo.add_argument("--score-thresh", type=_probability, default=0.5, metavar="S")
+    demo.add_argument("--score-thresh", type=probability, default=0.5, metavar="S")
     demo.set_defaults(run=_demo)
 
     predict = commands.add_parser(
@@ -89,31 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", default="NUCLEI", metavar="NAME|FILE", help="NUCLEI, the default, or a .safetensors file"
     )
     predict.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="created if need be")
-    predict.add_argument("--score-thresh", type=_probability, default=0.5, metavar="S")
-    predict.add_argument("--max-detections", type=_positive, metavar="N", help="per picture")
+    predict.add_argument("--score-thresh", type=probability, default=0.5, metavar="S")
+    predict.add_argument("--max-detections", type=positive, metavar="N", help="per picture")
     predict.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     predict.set_defaults(run=_predict)
-    return parser
-
-
-def _probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return value
-
-
-# ------------------------------------------------------------------ commands
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -132,15 +60,15 @@ def _demo(args: argparse.Namespace) -> None:
     predicted = time.perf_counter()
 
     height, width = found.image_size
-    _say(f"Mask R-CNN (ResNet-18 with FPN, weights NUCLEI) on {name}, {height} x {width} pixels")
-    _say()
+    say(f"Mask R-CNN (ResNet-18 with FPN, weights NUCLEI) on {name}, {height} x {width} pixels")
+    say()
     for line in _table(found):
-        _say(f"  {line}")
-    _say()
-    _say(f"{len(found)} objects with a score over {args.score_thresh:g}")
-    _say(f"load {loaded - started:.2f} s, predict {predicted - loaded:.2f} s on cpu")
+        say(f"  {line}")
+    say()
+    say(f"{len(found)} objects with a score over {args.score_thresh:g}")
+    say(f"load {loaded - started:.2f} s, predict {predicted - loaded:.2f} s on cpu")
     _write_picture(args.out, pixels, found)
-    _say(f"picture: {args.out}")
+    say(f"picture: {args.out}")
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -202,11 +130,11 @@ def predict_files(
         height, width = found.image_size
         images.append({"id": image_id, "file_name": str(path), "height": height, "width": width})
         names.update(found.categories or zip(found.labels.tolist(), found.names, strict=True))
-        _say(f"{path}: {len(found)} objects in {seconds:.2f} s, drawn in {target}")
+        say(f"{path}: {len(found)} objects in {seconds:.2f} s, drawn in {target}")
     categories = [{"id": label, "name": name} for label, name in sorted(names.items())]
     write_json(out / "detections.json", results)
     write_json(out / "images.json", {"images": images, "annotations": [], "categories": categories})
-    _say(f"{len(results)} detections in {out / 'detections.json'}")
+    say(f"{len(results)} detections in {out / 'detections.json'}")
 
 
 def _load_model(weights: str, device: str) -> Any:
@@ -252,7 +180,3 @@ def _targets(paths: Sequence[Path], out: Path) -> list[Path]:
 
 def _identity(path: Path) -> str:
     return os.path.realpath(path).casefold()  # many file systems do not tell a.png from A.png
-
-
-if __name__ == "__main__":
-    sys.exit(main())

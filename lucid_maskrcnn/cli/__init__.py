@@ -1,0 +1,59 @@
+"""The command line: ``lucid-maskrcnn COMMAND``.
+
+A user's mistake is one sentence on stderr and exit code 2, found before any work is done. Files
+are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+# What takes long to import is imported by the command that needs it: --help answers at once.
+from . import pictures
+from .pictures import predict_files
+
+__all__ = ["main", "predict_files"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments, by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 2 for a mistake in the arguments or files, or 130 when interrupted.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("lucid-maskrcnn: interrupted.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        about = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
+        return _complain(about)
+    except ValueError as error:
+        return _complain(str(error))
+    return 0
+
+
+def _complain(sentence: str) -> int:
+    print("lucid-maskrcnn:", " ".join(sentence.split()), file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for part in (pictures,):
+        part.add_commands(commands)
+    return parser
