@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Detections"]
 
 _KEYS = ("boxes", "scores", "labels", "masks")
+_ROWS = ("boxes", "scores", "labels", "mask_probs")  # the constructor's arguments: one row a detection,
+_COMMON = ("image_size", "categories", "mask_thresh", "snap_masks", "image")  # and of all of them
 
 
 class Detections(Mapping[str, Tensor]):
@@ -51,12 +53,15 @@ class Detections(Mapping[str, Tensor]):
         Names of the labels.
     mask_thresh : float
         A pixel belongs to the mask where its probability is above this.
+    snap_masks : bool
+        Whether masks are pasted as torchvision or as detectron2 does, see
+        :func:`lucid_maskrcnn.ops.paste_masks`.
     image : uint8 array of shape (H, W, 3), optional
         The picture itself: then ``draw`` needs none, and notebooks show it.
 
     Attributes
     ----------
-    boxes, scores, labels, mask_probs, image_size, categories, mask_thresh, image
+    boxes, scores, labels, mask_probs, image_size, categories, mask_thresh, snap_masks, image
         As given; tensors in the types above.
 
     Raises
@@ -81,6 +86,7 @@ class Detections(Mapping[str, Tensor]):
         *,
         categories: Mapping[int, str] | None = None,
         mask_thresh: float = 0.5,
+        snap_masks: bool = True,
         image: np.ndarray | None = None,
     ) -> None:
         device = boxes if isinstance(boxes, Tensor) else "cpu"
@@ -90,7 +96,7 @@ class Detections(Mapping[str, Tensor]):
         self.mask_probs = as_tensor(mask_probs, device, np.float32)  # (n, M, M)
         self.image_size = _checked_size(image_size)
         self.categories = categories
-        self.mask_thresh = float(mask_thresh)
+        self.mask_thresh, self.snap_masks = float(mask_thresh), snap_masks
         self.image = None if image is None else np.asarray(image)
         self._masks: Tensor | None = None
         self._check()
@@ -124,7 +130,7 @@ class Detections(Mapping[str, Tensor]):
         800 × 1216 pixels. All other methods do without them, one object at a time.
         """
         if self._masks is None:
-            self._masks = paste_masks(self.mask_probs, self.boxes, self.image_size, self.mask_thresh)
+            self._masks = self._pasted()
         return self._masks
 
     @property
@@ -143,19 +149,11 @@ class Detections(Mapping[str, Tensor]):
                 raise KeyError(f"Detections have no {key!r}: the keys are {', '.join(_KEYS)}.")
             return getattr(self, key)
         rows = self._rows(key)
-        boxes, scores, labels, mask_probs = (
-            as_tensor(host(t)[rows], t) for t in (self.boxes, self.scores, self.labels, self.mask_probs)
-        )
-        return Detections(
-            boxes,
-            scores,
-            labels,
-            mask_probs,
-            self.image_size,
-            categories=self.categories,
-            mask_thresh=self.mask_thresh,
-            image=self.image,
-        )
+        return self._replaced(**{name: _take(getattr(self, name), rows) for name in _ROWS})
+
+    def _replaced(self, **changes: Any) -> Detections:
+        """Return the detections with other values for some of the constructor's arguments."""
+        return Detections(**{name: getattr(self, name) for name in (*_ROWS, *_COMMON)} | changes)
 
     def _rows(self, key: Any) -> np.ndarray:
         """Turn any index into row numbers, which both devices understand alike."""
@@ -191,6 +189,13 @@ class Detections(Mapping[str, Tensor]):
 
     # -------------------------------------------------------------- other forms
 
+    def clipped(self) -> Detections:
+        """Return the detections with their boxes clipped to the image, without those that have no area then."""
+        height, width = self.image_size
+        boxes = np.clip(host(self.boxes), 0, np.array([width, height, width, height], np.float32))
+        inside = self._replaced(boxes=as_tensor(boxes, self.boxes))
+        return inside[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+
     def numpy(self) -> dict[str, np.ndarray]:
         """Return the four tensors as NumPy arrays; on cpu they share the tensors' memory."""
         return {key: host(self[key]) for key in _KEYS}
@@ -199,21 +204,19 @@ class Detections(Mapping[str, Tensor]):
         """Return the mask of detection ``i``, (H, W) bool, without pasting the others."""
         if self._masks is not None:
             return host(self._masks)[i]
-        one = self[i]
-        return host(paste_masks(one.mask_probs, one.boxes, self.image_size, self.mask_thresh))[0]
+        return host(self[i]._pasted())[0]
+
+    def _pasted(self) -> Tensor:
+        return paste_masks(self.mask_probs, self.boxes, self.image_size, self.mask_thresh, snap=self.snap_masks)
 
     def _enlarged(self, scale: int) -> Detections:
         """Return the detections of the same picture, ``scale`` times as large."""
         if scale == 1:
             return self
-        return Detections(
-            as_tensor(host(self.boxes) * np.float32(scale), self.boxes),
-            self.scores,
-            self.labels,
-            self.mask_probs,
-            [n * scale for n in self.image_size],
-            categories=self.categories,
-            mask_thresh=self.mask_thresh,
+        return self._replaced(
+            boxes=as_tensor(host(self.boxes) * np.float32(scale), self.boxes),
+            image_size=[n * scale for n in self.image_size],
+            image=None,
         )
 
     def to_rle(self) -> list[dict[str, Any]]:
@@ -401,3 +404,7 @@ def _outer_rings(mask: np.ndarray) -> list[list[float]]:
         if inside[start]:  # the top left corner of a part; that of a hole has a zero below it
             rings.append(ring)
     return rings
+
+
+def _take(tensor: Tensor, rows: np.ndarray) -> Tensor:
+    return as_tensor(host(tensor)[rows], tensor)

@@ -1,12 +1,13 @@
 """From pictures to the network's batch and back: the only place that resizes, normalises and pads.
 
-Shapes: N images, C = 3 channels (red, green, blue), H × W an image's own size, h × w its size after
+Shapes: N images, C = 3 channels, H × W an image's own size, h × w its size after
 resizing, G objects. Sizes are (height, width); boxes are (x1, y1, x2, y2) in pixels.
 
 The arithmetic is that of torchvision's ``GeneralizedRCNNTransform``, rounding included, so that the
 same file gives the same batch to 5e-6. It normalises before it resizes; interpolation weights sum
 to one, so the order does not matter, and here the uint8 rows are interpolated and the result is
-normalised: a photo is never held in float32 at its own size.
+normalised: a photo is never held in float32 at its own size. With ``antialias`` the resizing is Pillow's,
+as in detectron2.
 """
 
 from __future__ import annotations
@@ -203,7 +204,8 @@ def prepare(images: Sequence[np.ndarray], settings: ImageSettings, device: str =
     Notes
     -----
     Bilinear, half-pixel centres, no antialiasing, as ``torch.nn.functional.interpolate`` on a
-    machine with fused multiply-add; agrees with it to 5e-6.
+    machine with fused multiply-add; agrees with it to 5e-6. With ``antialias`` Pillow resizes the
+    uint8 picture, and nothing is left but to normalise it.
     """
     original_sizes = [(image.shape[0], image.shape[1]) for image in images]
     sizes = [resized_size(size, settings) for size in original_sizes]
@@ -213,7 +215,10 @@ def prepare(images: Sequence[np.ndarray], settings: ImageSettings, device: str =
     shift = 255.0 * np.asarray(settings.pixel_mean) / std
     batch = zeros((len(images), height, width, 3), np.float32)
     for canvas, image, (h, w) in zip(batch, images, sizes, strict=True):
-        _resize_and_normalise(image, canvas[:h, :w], scale, shift)
+        if settings.antialias and image.shape[:2] != (h, w):
+            image = _resize_antialiased(image, (h, w))
+        order = slice(None, None, -1) if settings.bgr else slice(None)  # a view: what is written is in the other order
+        _resize_and_normalise(image, canvas[:h, :w, order], scale, shift)
     data = batch.transpose(0, 3, 1, 2) if device == "cpu" else mx.transpose(mx.array(batch), (0, 3, 1, 2))
     return ImageBatch(Tensor(data), sizes, original_sizes)
 
@@ -283,6 +288,13 @@ def _padded_size(sizes: Sequence[Size], divisor: int) -> Size:
     return height, width
 
 
+def _resize_antialiased(image: np.ndarray, size: Size) -> np.ndarray:
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
 def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
     """Write ``image`` (H, W, 3) at the size of ``out`` (h, w, 3) into it, times scale, minus shift."""
     (height, width), (h, w) = image.shape[:2], out.shape[:2]
@@ -321,10 +333,22 @@ def resized_size(size: Size, settings: ImageSettings) -> Size:
     """Return the (height, width) an image of ``size`` is resized to.
 
     The short side becomes ``min_size`` unless the long side would pass ``max_size``; both are
-    rounded down, to one pixel at least.
+    rounded down, or with ``antialias`` to the nearest, to one pixel at least.
     """
+    if settings.antialias:
+        return _rounded_size(size, settings)
     scale = min(settings.min_size / min(size), settings.max_size / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def _rounded_size(size: Size, settings: ImageSettings) -> Size:
+    """Return the size by detectron2's rule: the short side is exact, then both shrink if the long one is too long."""
+    scale = settings.min_size / min(size)
+    height, width = (float(settings.min_size) if n == min(size) else scale * n for n in size)
+    if max(height, width) > settings.max_size:
+        scale = settings.max_size / max(height, width)
+        height, width = height * scale, width * scale
+    return max(1, int(height + 0.5)), max(1, int(width + 0.5))
 
 
 # ------------------------------------------------------------------ boxes and masks

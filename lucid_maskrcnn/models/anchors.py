@@ -10,6 +10,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from .pooling import map_scale
 
 __all__ = ["_AnchorGenerator"]
 
@@ -29,6 +30,8 @@ class _AnchorGenerator(nn.Module):
     stride : float, optional
         Step between positions in pixels, for a single map. By default, and always with ``per_level``,
         the step is the input's size divided by the map's, rounded down, as in torchvision.
+    whole_pixels, nominal_strides : bool
+        See :class:`lucid_maskrcnn.settings.ProposalSettings`.
     """
 
     def __init__(
@@ -38,12 +41,15 @@ class _AnchorGenerator(nn.Module):
         *,
         per_level: bool,
         stride: float | None = None,
+        whole_pixels: bool = True,
+        nominal_strides: bool = False,
     ) -> None:
         super().__init__()
+        self.nominal_strides = nominal_strides
         groups: list[Any] = list(sizes) if per_level else [sizes]
         levels = [[g] if isinstance(g, (int, float)) else list(g) for g in groups]
         self.stride = None if per_level else stride
-        self.cells = [ops.cell_anchors(level, aspect_ratios) for level in levels]
+        self.cells = [ops.cell_anchors(level, aspect_ratios, whole_pixels=whole_pixels) for level in levels]
         counts = {len(c) for c in self.cells}
         if len(counts) != 1 or 0 in counts:
             raise ValueError(f"anchor_sizes must name equally many sizes for every level, got {tuple(sizes)}.")
@@ -66,7 +72,8 @@ class _AnchorGenerator(nn.Module):
         anchors = []
         for cells, features in zip(self.cells, maps, strict=True):
             grid = tuple(features.shape[2:])
-            stride = tuple(max(n // m, 1) for n, m in zip(image_size, grid, strict=True))
+            sides = list(zip(image_size, grid, strict=True))
+            stride = tuple(1 / map_scale(n, m) if self.nominal_strides else max(n // m, 1) for n, m in sides)
             if self.stride is not None:
                 self._warn_of(self.stride, image_size, grid)
                 stride = (self.stride, self.stride)

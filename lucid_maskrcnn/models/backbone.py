@@ -12,7 +12,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from .layers import Conv2d, conv_norm, make_norm
+from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm
 
 __all__ = ["BasicBlock", "Bottleneck", "FeaturePyramid", "ResNet", "_ResNetFPNBackbone"]
 
@@ -163,6 +163,8 @@ class _ResNetFPNBackbone(nn.Module):
         As for :class:`ResNet`; with ``norm="batch"`` the pyramid has live batch norms too.
     out_channels : int
         Channels of every level; 256 in the paper.
+    norm_eps : float
+        Added to the variances of batch norm.
     trainable_layers : int
         How many of the body's five layers (stem, four stages), counted from the top, are trained.
 
@@ -180,14 +182,20 @@ class _ResNetFPNBackbone(nn.Module):
         out_channels: int = 256,
         norm: str = "frozen",
         stride_in_1x1: bool = False,
+        norm_eps: float = 1e-5,
         trainable_layers: int = 5,
     ) -> None:
         super().__init__()
         if trainable_layers not in range(6):
             raise ValueError(f"trainable_layers must be from 0 to 5, got {trainable_layers}.")
+        if not 0 <= norm_eps < 1:
+            raise ValueError(f"norm_eps must be a small number from 0 on, got {norm_eps}.")
         self.out_channels = out_channels
         self.body = ResNet(depth, width=width, norm=norm, stride_in_1x1=stride_in_1x1)
         self.fpn = FeaturePyramid(self.body.out_channels, out_channels, norm="batch" if norm == "batch" else None)
+        for module in self.modules():
+            if isinstance(module, BatchNorm2d):
+                module.eps = norm_eps
         layers = [self.body.layer4, self.body.layer3, self.body.layer2, self.body.layer1, self.body.conv1]
         frozen = layers[trainable_layers:] + ([self.body.bn1] if trainable_layers < 5 else [])
         for layer in frozen:

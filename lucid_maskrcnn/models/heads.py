@@ -11,13 +11,39 @@ from lucid import Tensor
 from .. import ops
 from ..settings import HeadSettings
 from ..targets import Target
-from .layers import Conv2d, ConvTranspose2d
+from .layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
 from .matching import BalancedSampler, Matcher
 
-__all__ = ["Candidates", "RoISampler", "RoISamples", "_MaskHead", "detect"]
+__all__ = ["Candidates", "ConvStack", "RoISampler", "RoISamples", "_MaskHead", "detect"]
 
 
-class _MaskHead(nn.Module):
+class ConvStack(nn.Module):
+    """Four 3×3 convolutions with ReLU: ``conv1`` … ``conv4``, and ``bn1`` … ``bn4`` if there are norms.
+
+    Parameters
+    ----------
+    in_channels, channels : int
+        Of the input and of every convolution.
+    norm : {"batch", "frozen"}, optional
+        Batch norm after each; none by default.
+    """
+
+    def __init__(self, in_channels: int, channels: int, norm: str | None = None) -> None:
+        super().__init__()
+        for i in range(4):
+            conv = Conv2d(channels if i else in_channels, channels, 3, padding=1, bias=norm is None)
+            self.add_module(f"conv{i + 1}", conv)
+            if norm:
+                self.add_module(f"bn{i + 1}", make_norm(norm, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, in_channels, h, w) -> (R, channels, h, w)."""
+        for i in range(4):
+            x = conv_norm(x, getattr(self, f"conv{i + 1}"), getattr(self, f"bn{i + 1}", None), relu=True)
+        return x
+
+
+class _MaskHead(ConvStack):
     """Four 3×3 convolutions, a transposed one that doubles the size, and a 1×1 to one mask per class.
 
     Parameters
@@ -28,13 +54,12 @@ class _MaskHead(nn.Module):
         Without background.
     hidden_channels : int
         Of the convolutions.
+    norm : {"batch", "frozen"}, optional
+        Batch norm after the 3×3 ones; none by default.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, hidden_channels: int = 256) -> None:
-        super().__init__()
-        for i in range(4):
-            channels = hidden_channels if i else in_channels
-            self.add_module(f"conv{i + 1}", Conv2d(channels, hidden_channels, 3, padding=1))
+    def __init__(self, in_channels: int, num_classes: int, hidden_channels: int = 256, norm: str | None = None) -> None:
+        super().__init__(in_channels, hidden_channels, norm)
         self.deconv = ConvTranspose2d(hidden_channels, hidden_channels, 2, stride=2)
         self.mask_predictor = Conv2d(hidden_channels, num_classes, 1, std=0.001)
 
@@ -43,10 +68,7 @@ class _MaskHead(nn.Module):
 
         With ``classes`` (R,), int32 from 0, only those of each region's own class: (R, 1, 2h, 2w).
         """
-        x = pooled
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = conv(x, relu=True)
-        x = self.deconv(x, relu=True)
+        x = self.deconv(super().forward(pooled), relu=True)
         if classes is None:
             return self.mask_predictor(x)
         return ops.one_channel(x, self.mask_predictor.weight, self.mask_predictor.bias, classes)
@@ -81,9 +103,14 @@ def detect(
     cls_logits, bbox_deltas, proposals : Tensor of shape (R, K + 1), (R, 4 · K), (R, 4)
     """
     num_classes = cls_logits.shape[1] - 1
-    probs = ops.softmax(cls_logits)[:, 1:]  # (R, K)
+    deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)
+    probs = ops.softmax(cls_logits)
+    if settings.finite_only:
+        sound = ops.finite(ops.decode_boxes(deltas, proposals, settings.box_weights), probs)
+        probs, deltas, proposals = (ops.take(t, sound) for t in (probs, deltas, proposals))
+    probs = probs[:, 1:]  # (R, K)
     rows, classes = ops.above(probs, score_thresh)
-    deltas = ops.pick(bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4), rows, classes)
+    deltas = ops.pick(deltas, rows, classes)
     boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(proposals, rows), settings.box_weights), size)
     scores = ops.pick(probs, rows, classes)
     large = ops.large_enough(boxes, settings.min_size)

@@ -17,7 +17,7 @@ from ..detections import Detections
 from ..settings import HeadSettings, ImageSettings, Preset, ProposalSettings
 from ..targets import Target
 from .anchors import _AnchorGenerator
-from .heads import RoISampler, _MaskHead, detect
+from .heads import ConvStack, RoISampler, _MaskHead, detect
 from .layers import Dropout, Linear
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import MultiScaleROIAlign, ROIAlign
@@ -62,6 +62,13 @@ class MaskRCNN(nn.Module):
         Side M of the masks: twice ``mask_pool_size``.
     pooled_levels : int, optional
         How many maps of a pyramid the heads pool from; by default all but the last.
+    rpn_convs : int
+        3×3 convolutions of the region proposal network's head; 2 in torchvision's v2.
+    box_convs : bool
+        Whether the box head is four convolutions and one linear layer, as in torchvision's v2, instead of
+        two linear layers.
+    head_norm : {"batch", "frozen"}, optional
+        Batch norm after the convolutions of box and mask head; none by default.
     image : ImageSettings
         How pictures are resized, normalised and padded; as torchvision does by default.
     proposals : ProposalSettings
@@ -94,6 +101,9 @@ class MaskRCNN(nn.Module):
         mask_hidden_channels: int = 256,
         mask_out_size: int = 28,
         pooled_levels: int | None = None,
+        rpn_convs: int = 1,
+        box_convs: bool = False,
+        head_norm: str | None = None,
         image: ImageSettings = ImageSettings(),  # noqa: B008 - frozen
         proposals: ProposalSettings = ProposalSettings(),  # noqa: B008
         heads: HeadSettings = HeadSettings(),  # noqa: B008
@@ -106,6 +116,7 @@ class MaskRCNN(nn.Module):
             anchor_stride=anchor_stride,
             hidden_dim=hidden_dim,
             mask_hidden_channels=mask_hidden_channels,
+            rpn_convs=rpn_convs,
         )
         if (mask_out_size, mask_out_size) != (2 * mask_pool_size[0], 2 * mask_pool_size[1]):
             raise ValueError(
@@ -115,22 +126,31 @@ class MaskRCNN(nn.Module):
         self.num_classes, self.feat_channels, self.use_fpn = num_classes, feat_channels, use_fpn
         self.image_settings, self.head_settings, self.categories = image, heads, categories
         self.backbone = backbone
-        anchors = _AnchorGenerator(anchor_sizes, aspect_ratios, per_level=use_fpn, stride=anchor_stride)
-        self.rpn = _RegionProposalNetwork(feat_channels, anchors, proposals)
+        anchors = _AnchorGenerator(
+            anchor_sizes,
+            aspect_ratios,
+            per_level=use_fpn,
+            stride=anchor_stride,
+            whole_pixels=proposals.whole_pixels,
+            nominal_strides=proposals.nominal_strides,
+        )
+        self.rpn = _RegionProposalNetwork(feat_channels, anchors, proposals, rpn_convs)
         rule: dict[str, Any] = {"sampling_ratio": heads.sampling_ratio, "aligned": heads.aligned}
         if use_fpn:
             levels = max(len(anchors.cells) - 1, 1) if pooled_levels is None else pooled_levels
+            rule["level_margin"] = heads.level_margin
             self.roipool = MultiScaleROIAlign(pool_size, num_levels=levels, **rule)
             self.mask_roipool = MultiScaleROIAlign(mask_pool_size, num_levels=levels, **rule)
         else:
             self.roipool = ROIAlign(pool_size, **rule)
             self.mask_roipool = ROIAlign(mask_pool_size, **rule)
         self.fc1 = Linear(feat_channels * pool_size[0] * pool_size[1], hidden_dim)
-        self.fc2 = Linear(hidden_dim, hidden_dim)
+        self.box_convs = ConvStack(feat_channels, feat_channels, head_norm) if box_convs else None
+        self.fc2 = None if box_convs else Linear(hidden_dim, hidden_dim)
         self.drop1, self.drop2 = Dropout(dropout), Dropout(dropout)
         self.cls_score = Linear(hidden_dim, num_classes + 1, std=0.01)
         self.bbox_pred = Linear(hidden_dim, 4 * num_classes, std=0.001)
-        self.mask_head = _MaskHead(feat_channels, num_classes, mask_hidden_channels)
+        self.mask_head = _MaskHead(feat_channels, num_classes, mask_hidden_channels, head_norm)
         self.roi_sampler = RoISampler(heads, mask_out_size)
         self.loss = _MaskRCNNLoss()
 
@@ -217,7 +237,7 @@ class MaskRCNN(nn.Module):
             logits = self._mask_logits(features, ops.concat(boxes), _image_of_each(boxes), size, classes)
             probs = ops.sigmoid(logits.reshape(-1, *logits.shape[2:]))  # (R, M, M)
             ends = _ends(boxes)
-            return [
+            detections = [
                 Detections(
                     transforms.restore_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
                     f.scores,
@@ -226,10 +246,12 @@ class MaskRCNN(nn.Module):
                     batch.original_sizes[i],
                     categories=self.categories,
                     mask_thresh=mask_thresh,
+                    snap_masks=self.head_settings.snap_masks,
                     image=pictures[i],
                 )
                 for i, f in enumerate(found)
             ]
+            return [d.clipped() for d in detections] if self.image_settings.clip_restored else detections
 
     def get_loss(self, images: Any, targets: Sequence[Mapping[str, Any]]) -> MaskRCNNLosses:
         """Return the training losses; ``["total_loss"].backward()`` computes the gradients.
@@ -317,8 +339,11 @@ class MaskRCNN(nn.Module):
         self, features: list[Tensor], rois: Tensor, roi_idx: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         pooled = self.roipool(features if self.use_fpn else features[0], rois, roi_idx, size)  # (R, C, h, w)
+        if self.box_convs is not None:
+            pooled = self.box_convs(pooled)
         hidden = self.drop1(self.fc1(ops.flatten(pooled), relu=True))
-        hidden = self.drop2(self.fc2(hidden, relu=True))
+        if self.fc2 is not None:
+            hidden = self.drop2(self.fc2(hidden, relu=True))
         return self.cls_score(hidden), self.bbox_pred(hidden)
 
     def _mask_logits(

@@ -62,6 +62,8 @@ class MultiScaleROIAlign(nn.Module):
         How many of the maps are pooled from, finest first: P2 to P5, not P6.
     sampling_ratio, aligned
         See :func:`lucid_maskrcnn.ops.roi_align`.
+    level_margin : (float, float)
+        See :func:`lucid_maskrcnn.ops.roi_levels`.
     """
 
     def __init__(
@@ -71,17 +73,18 @@ class MultiScaleROIAlign(nn.Module):
         num_levels: int = 4,
         sampling_ratio: int = 2,
         aligned: bool = False,
+        level_margin: tuple[float, float] = (0.0, 1e-6),
     ) -> None:
         super().__init__()
         self.output_size, self.num_levels = output_size, num_levels
-        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+        self.sampling_ratio, self.aligned, self.level_margin = sampling_ratio, aligned, level_margin
 
     def forward(self, features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
         maps = list(features[: self.num_levels])
         scales = [_scales(image_size, f) for f in maps]
         finest = round(-math.log2(scales[0][0]))  # level k has stride 2**k
-        levels = ops.roi_levels(rois, len(maps), finest_level=finest)
+        levels = ops.roi_levels(rois, len(maps), finest_level=finest, margin=self.level_margin)
         return ops.multiscale_roi_align(
             maps, rois, roi_idx, levels, self.output_size, scales, self.sampling_ratio, self.aligned
         )

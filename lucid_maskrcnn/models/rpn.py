@@ -6,6 +6,7 @@ Shapes: N images, L maps, A anchors over all maps, S sampled anchors, P positive
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import lucid.nn as nn
@@ -42,7 +43,7 @@ class AnchorSamples(NamedTuple):
 
 
 class _RPNHead(nn.Module):
-    """A 3×3 convolution and two 1×1 ones, shared by all maps.
+    """A 3×3 convolution, or several, and two 1×1 ones, shared by all maps.
 
     Parameters
     ----------
@@ -50,17 +51,22 @@ class _RPNHead(nn.Module):
         Of every map.
     num_anchors : int
         At each position.
+    depth : int
+        How many 3×3 convolutions: ``conv``, ``conv2``, …
     """
 
-    def __init__(self, channels: int, num_anchors: int) -> None:
+    def __init__(self, channels: int, num_anchors: int, depth: int = 1) -> None:
         super().__init__()
-        self.conv = Conv2d(channels, channels, 3, padding=1, std=0.01)
+        self.depth = depth
+        for i in range(depth):
+            self.add_module(f"conv{i + 1}" if i else "conv", Conv2d(channels, channels, 3, padding=1, std=0.01))
         self.cls_logits = Conv2d(channels, num_anchors, 1, std=0.01)
         self.bbox_pred = Conv2d(channels, 4 * num_anchors, 1, std=0.01)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return each map's logits (N, num_anchors, H, W) and deltas (N, 4 · num_anchors, H, W)."""
-        hidden = [self.conv(m, relu=True) for m in maps]
+        convs = [self.conv, *(getattr(self, f"conv{i + 1}") for i in range(1, self.depth))]
+        hidden = [reduce(lambda x, conv: conv(x, relu=True), convs, m) for m in maps]
         return [self.cls_logits(h) for h in hidden], [self.bbox_pred(h) for h in hidden]
 
 
@@ -75,13 +81,17 @@ class _RegionProposalNetwork(nn.Module):
         Where the anchors are.
     settings : ProposalSettings
         Numbers of proposals, thresholds and samples.
+    depth : int
+        3×3 convolutions of the head.
     """
 
-    def __init__(self, channels: int, anchor_generator: _AnchorGenerator, settings: ProposalSettings) -> None:
+    def __init__(
+        self, channels: int, anchor_generator: _AnchorGenerator, settings: ProposalSettings, depth: int = 1
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.anchor_generator = anchor_generator
-        self.head = _RPNHead(channels, anchor_generator.num_anchors)
+        self.head = _RPNHead(channels, anchor_generator.num_anchors, depth)
         self.matcher = Matcher(settings.foreground_iou, settings.background_iou, rescue=True)
         self.sampler = BalancedSampler(settings.batch_size, settings.positive_fraction)
 
@@ -110,8 +120,13 @@ class _RegionProposalNetwork(nn.Module):
                 logits = ops.take(output.objectness, image).reshape(-1)
                 rows, levels = ops.top_k_per_level(logits, output.level_sizes, before)
                 deltas = ops.take(ops.take(output.deltas, image), rows)
-                boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(output.anchors, rows)), size)
-                scores = ops.sigmoid(ops.take(logits, rows))
+                boxes = ops.decode_boxes(deltas, ops.take(output.anchors, rows))
+                scores = ops.take(logits, rows)
+                if s.finite_only:
+                    sound = ops.finite(boxes, scores)
+                    boxes, scores, levels = (ops.take(t, sound) for t in (boxes, scores, levels))
+                boxes = ops.clip_boxes(boxes, size)
+                scores = scores if s.by_logits else ops.sigmoid(scores)
                 large = ops.large_enough(boxes, s.min_size)
                 boxes, scores, levels = (ops.take(t, large) for t in (boxes, scores, levels))
                 keep = ops.batched_nms(boxes, scores, levels, s.nms_thresh)

@@ -42,16 +42,18 @@ class _Patch(NamedTuple):
 class _PasteMasks(Op):
     differentiable = False
 
-    def __init__(self, image_size: tuple[int, int], threshold: float | None) -> None:
+    def __init__(self, image_size: tuple[int, int], threshold: float | None, snap: bool) -> None:
         super().__init__()
         self.image_size = image_size
         self.threshold = threshold
+        self.patches = _snapped_patches if snap else _sampled_patches
+        self.over = np.greater if snap else np.greater_equal
 
     def cpu(self, mask_probs: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         threshold = self.threshold
         image = empty((len(boxes), *self.image_size), bool if threshold is not None else np.float32)
         probs = mask_probs.astype(np.float32, copy=False)
-        patches = list(_patches(boxes, probs.shape[-1], self.image_size))
+        patches = list(self.patches(boxes, probs.shape[-1], self.image_size))
 
         def paste(some: slice) -> None:
             image[some] = 0
@@ -61,7 +63,7 @@ class _PasteMasks(Op):
                 if threshold is None:
                     into[...] = pixels
                 else:
-                    np.greater(pixels, threshold, out=into)
+                    self.over(pixels, threshold, out=into)
 
         for_each(spans(len(patches), _TASK), lambda: paste)
         return image
@@ -69,7 +71,8 @@ class _PasteMasks(Op):
     def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
         height, width = self.image_size
         threshold = self.threshold
-        patches = list(_patches(np.asarray(boxes), mask_probs.shape[-1], self.image_size))
+        patches = list(self.patches(np.asarray(boxes), mask_probs.shape[-1], self.image_size))
+        over = mx.greater if self.over is np.greater else mx.greater_equal
         parts = [mx.zeros((0, height, width), mx.bool_ if threshold is not None else mx.float32)]
         step = max(1, _GPU_PIXELS // max(1, height * width))
         for start in range(0, len(patches), step):
@@ -79,12 +82,39 @@ class _PasteMasks(Op):
             for i, patch in enumerate(some):
                 rows[i, patch.y], columns[i, patch.x] = patch.weights_y, patch.weights_x
             pixels = mx.array(rows) @ mask_probs[start : start + step] @ mx.array(columns).swapaxes(1, 2)
-            parts.append(pixels if threshold is None else pixels > threshold)
+            parts.append(pixels if threshold is None else over(pixels, threshold))
             mx.eval(parts[-1])  # lazily, the float images of all masks would wait side by side
         return mx.concatenate(parts)
 
 
-def _patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
+def _sampled_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
+    """Yield where each mask goes, sampled at the pixels' centres: detectron2's arithmetic."""
+    for x1, y1, x2, y2 in boxes.astype(np.float32, copy=False):
+        y, weights_y = _sampled(y1, y2, side, image_size[0])
+        x, weights_x = _sampled(x1, x2, side, image_size[1])
+        yield _Patch(y, x, weights_y, weights_x)
+
+
+def _sampled(first: np.float32, last: np.float32, side: int, limit: int) -> tuple[slice, np.ndarray]:
+    """Return which of ``limit`` pixels' centres see a cell of ``first … last``, and the weights of the cells."""
+    length = last - first
+    if not (length > 0 and np.isfinite(length)):
+        return slice(0, 0), np.zeros((0, side), np.float32)
+    margin = length / (2 * side) + 1  # half a cell beyond the box a mask fades out
+    start = int(np.clip(np.floor(first - margin), 0, limit))
+    stop = int(np.clip(np.ceil(last + margin), start, limit))
+    centre = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
+    position = (centre - first) / length * np.float32(side) - np.float32(0.5)
+    return slice(start, stop), _hats(position, np.arange(side, dtype=np.float32))
+
+
+def _hats(position: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return the bilinear weight of each of ``cells`` at each position; beyond the cells there are zeros."""
+    weights = 1 - np.abs(position[:, None] - cells)
+    return np.maximum(weights, 0, out=weights)
+
+
+def _snapped_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
     """Yield where each mask goes: torchvision's arithmetic, for the pixels inside the image only."""
     boxes = boxes.astype(np.float32, copy=False)
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)  # one cell more around
@@ -107,14 +137,18 @@ def _stretch(first: int, last: int, side: int, limit: int) -> tuple[slice, np.nd
     start = min(start, stop)
     step = np.float32((side + 2) / max(last - first + 1, 1))
     position = (np.arange(start - first, stop - first, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
-    # Cell c of the mask is c + 1 with the ring, and a hat function around its centre. Below cell 0
-    # and above the last the ring's own value counts, zero, so nothing needs clamping.
-    weights = 1 - np.abs(position[:, None] - np.arange(1, side + 1, dtype=np.float32))
-    return slice(start, stop), np.maximum(weights, 0, out=weights)
+    # Cell c of the mask is c + 1 with the ring. Below cell 0 and above the last the ring's own value
+    # counts, zero, so nothing needs clamping.
+    return slice(start, stop), _hats(position, np.arange(1, side + 1, dtype=np.float32))
 
 
 def paste_masks(
-    mask_probs: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float | None = 0.5
+    mask_probs: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    threshold: float | None = 0.5,
+    *,
+    snap: bool = True,
 ) -> Tensor:
     """Paste each mask into an image of zeros, where its box is.
 
@@ -127,6 +161,9 @@ def paste_masks(
     image_size : (height, width)
     threshold : float or None
         Pixels with a probability above it are set; None leaves the probabilities.
+    snap : bool
+        Whether boxes are rounded to whole pixels, as in torchvision. Otherwise each pixel's centre is
+        looked up in the box as it is, as in detectron2, and the threshold itself is enough.
 
     Returns
     -------
@@ -141,7 +178,8 @@ def paste_masks(
     References
     ----------
     torchvision 0.28, ``paste_masks_in_image``: the mask is padded by one cell and the box grown as
-    much, its corners truncated to whole pixels, both of which belong to it.
+    much, its corners truncated to whole pixels, both of which belong to it. detectron2, function of the
+    same name: bilinear, zeros around the mask.
     """
     check_boxes("boxes", boxes, ndim=2)
     if not isinstance(mask_probs, Tensor):
@@ -154,7 +192,7 @@ def paste_masks(
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a probability or None, got {threshold}.")
     height, width = image_size
-    return _PasteMasks((int(height), int(width)), threshold)(mask_probs, boxes)
+    return _PasteMasks((int(height), int(width)), threshold, snap)(mask_probs, boxes)
 
 
 # ------------------------------------------------------------------ targets

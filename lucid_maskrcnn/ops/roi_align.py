@@ -513,16 +513,17 @@ def _scale(spatial_scale: float | tuple[float, float]) -> tuple[float, float]:
 class _RoILevels(Op):
     differentiable = False
 
-    def __init__(self, num_levels: int, canonical: tuple[float, int, int, float]) -> None:
+    def __init__(self, num_levels: int, canonical: tuple[float, int, int, tuple[float, float]]) -> None:
         super().__init__()
         self.num_levels = num_levels
         self.canonical = canonical
 
     def cpu(self, rois: np.ndarray) -> np.ndarray:
-        size, level, finest, eps = self.canonical
+        size, level, finest, margin = self.canonical
+        before, after = (rois.dtype.type(m) for m in margin)
         with np.errstate(divide="ignore", invalid="ignore"):  # no area: minus infinity, the finest level
             side = np.sqrt((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1]))
-            target = np.floor(level + np.log2(side / size) + rois.dtype.type(eps)) - finest
+            target = np.floor(level + np.log2(side / size + before) + after) - finest
         return np.fmin(np.fmax(target, 0), self.num_levels - 1).astype(np.int32)
 
     def gpu(self, rois: mx.array) -> mx.array:
@@ -538,7 +539,7 @@ def roi_levels(
     canonical_size: float = 224,
     canonical_level: int = 4,
     finest_level: int = 2,
-    eps: float = 1e-6,
+    margin: tuple[float, float] = (0.0, 1e-6),
 ) -> Tensor:
     """Return the level of the pyramid that each RoI is pooled from: ``⌊4 + log2(√area / 224)⌋``.
 
@@ -553,8 +554,9 @@ def roi_levels(
     canonical_level : int
     finest_level : int
         Number of the first level: 2 for P2, of stride 4.
-    eps : float
-        Added to the logarithm, so that rounding does not send exact powers of two down.
+    margin : (float, float)
+        Added to the ratio and to its logarithm, so that rounding does not send exact powers of two down:
+        (0, 1e-6) in torchvision, (1e-8, 0) in detectron2.
 
     Returns
     -------
@@ -568,4 +570,4 @@ def roi_levels(
     check_boxes("rois", rois, ndim=2)
     if num_levels < 1:
         raise ValueError(f"num_levels is at least 1, got {num_levels}.")
-    return _RoILevels(num_levels, (canonical_size, canonical_level, finest_level, eps))(rois)
+    return _RoILevels(num_levels, (canonical_size, canonical_level, finest_level, margin))(rois)

@@ -21,6 +21,7 @@ __all__ = [
     "arange",
     "cell_anchors",
     "concat",
+    "finite",
     "full",
     "grid_anchors",
     "large_enough",
@@ -91,12 +92,18 @@ def full(count: int, value: int, like: Tensor) -> Tensor:
 # ------------------------------------------------------------------ anchors
 
 
-def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> list[tuple[float, float, float, float]]:
-    """Return the anchors around the origin, ratio by ratio, each size; corners are whole pixels as torchvision's."""
+def cell_anchors(
+    sizes: Sequence[float], aspect_ratios: Sequence[float], *, whole_pixels: bool = True
+) -> list[tuple[float, float, float, float]]:
+    """Return the anchors around the origin, ratio by ratio, each size.
+
+    Corners are rounded to whole pixels as torchvision's, or left as they are.
+    """
     root = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
     scale = np.asarray(sizes, np.float32)[None]
     half_w, half_h = (scale / root).ravel() / 2, (scale * root).ravel() / 2
-    corners = np.stack([-half_w, -half_h, half_w, half_h], axis=1).round()
+    corners = np.stack([-half_w, -half_h, half_w, half_h], axis=1)
+    corners = corners.round() if whole_pixels else corners
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in corners]
 
 
@@ -165,6 +172,13 @@ def large_enough(boxes: np.ndarray, min_size: float) -> np.ndarray:
     """Return the rows of ``boxes`` (A, 4) whose width and height are both at least ``min_size``: (n,), int32."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.flatnonzero((sides >= boxes.dtype.type(min_size)).all(axis=1)).astype(np.int32)
+
+
+@on_host
+def finite(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the rows in which all of ``boxes`` (A, ...) and of ``scores`` (A, ...) is finite: (n,), int32."""
+    good = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in (boxes, scores)]
+    return np.flatnonzero(good[0] & good[1]).astype(np.int32)
 
 
 @on_host
