@@ -8,10 +8,12 @@ from .models import (
     ROIAlign,
     mask_rcnn_resnet_18_fpn,
     mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_50_fpn_v2,
     mask_rcnn_resnet_101_fpn,
 )
 from .settings import HeadSettings, ImageSettings, ProposalSettings
 from .targets import Target
+from .weights import list_weights
 
 __version__ = "0.1.0"
 
@@ -25,8 +27,10 @@ __all__ = [
     "ROIAlign",
     "Target",
     "__version__",
+    "list_weights",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
+    "mask_rcnn_resnet_50_fpn_v2",
     "mask_rcnn_resnet_101_fpn",
     "ops",
 ]

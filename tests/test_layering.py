@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "weights": {"files", "settings", "ops"},
     "models": BASE - {"visualisation"},
     "data": BASE - {"visualisation"},
-    "training": BASE | {"data", "models", "weights"},
+    "training": BASE | {"files", "data", "models", "weights"},
     "evaluation": BASE | {"data", "models", "weights"},
     "cli": BASE | {"files", "data", "models", "weights", "training", "evaluation"},
 }
@@ -48,12 +48,14 @@ EXCEPTIONS = {"models/factories.py": {"weights", "pathlib"}}
 
 FILE_MODULES = {
     "PIL",
+    "filelock",
     "glob",
     "io",
     "json",
     "os",
     "pathlib",
     "pickle",
+    "requests",
     "safetensors",
     "shutil",
     "tempfile",
@@ -66,7 +68,7 @@ DEPENDENCIES = {
         for line in tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["dependencies"]
     )
 }
-OPTIONAL = {"pycocotools", "matplotlib"}  # extras: imported inside the function that needs them
+OPTIONAL = {"pycocotools", "matplotlib", "tensorboard"}  # extras: imported inside the function that needs them
 
 
 def name_of(path: Path) -> str:

@@ -21,7 +21,7 @@ from lucid_maskrcnn.models.heads import RoISampler
 from lucid_maskrcnn.models.matching import BalancedSampler
 from lucid_maskrcnn.ops import repair_engine
 from lucid_maskrcnn.weights import load_torchvision_weights
-from lucid_maskrcnn.weights.torchvision import torchvision_name
+from lucid_maskrcnn.weights.naming import TORCHVISION
 
 pytestmark = pytest.mark.parity
 
@@ -212,7 +212,7 @@ def test_losses_and_gradients(weights: dict, images: list, recorded: dict, run: 
     for name, parameter in model.state_dict(keep_vars=True).items():
         if not parameter.requires_grad:
             continue
-        theirs = torchvision_name(name)
+        theirs = TORCHVISION.theirs(name)
         seen.add(theirs)
         norm, probed = recorded[f"{run}_grad_norm"][rows[theirs]], recorded[f"{run}_grad_probe"][rows[theirs]]
         gradient = np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.astype(np.float64)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
-from . import pictures
+from . import pictures, weights
 from .pictures import predict_files
 
 __all__ = ["main", "predict_files"]
@@ -54,6 +54,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (pictures,):
+    for part in (pictures, weights):
         part.add_commands(commands)
     return parser

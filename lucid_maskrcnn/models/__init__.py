@@ -2,7 +2,12 @@
 
 from .anchors import _AnchorGenerator
 from .backbone import ResNet, _ResNetFPNBackbone
-from .factories import mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_101_fpn
+from .factories import (
+    mask_rcnn_resnet_18_fpn,
+    mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_50_fpn_v2,
+    mask_rcnn_resnet_101_fpn,
+)
 from .heads import _MaskHead
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .mask_rcnn import MaskRCNN
@@ -23,5 +28,6 @@ __all__ = [
     "_ResNetFPNBackbone",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
+    "mask_rcnn_resnet_50_fpn_v2",
     "mask_rcnn_resnet_101_fpn",
 ]

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import weights as weight_files
-from ..settings import HeadSettings, ImageSettings, Preset, ProposalSettings
+from ..settings import DETECTRON2, TORCHVISION, Conventions, Preset
 from .backbone import _ResNetFPNBackbone
+from .layers import uninitialised
 from .mask_rcnn import MaskRCNN
 
 __all__ = [
     "load_model",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
+    "mask_rcnn_resnet_50_fpn_v2",
     "mask_rcnn_resnet_101_fpn",
 ]
 
+_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "mask_rcnn_resnet_18_fpn": {"depth": 18},
+    "mask_rcnn_resnet_50_fpn": {"depth": 50},
+    "mask_rcnn_resnet_50_fpn_v2": {
+        "depth": 50,
+        "norm": "batch",
+        "rpn_convs": 2,
+        "box_convs": True,
+        "head_norm": "batch",
+    },
+    "mask_rcnn_resnet_101_fpn": {"depth": 101},
+}
+_CONVENTIONS = {c.name: c for c in (TORCHVISION, DETECTRON2)}
 _PYRAMID: dict[str, Any] = {
     "use_fpn": True,
     "anchor_sizes": (32, 64, 128, 256, 512),
@@ -47,10 +63,12 @@ def mask_rcnn_resnet_18_fpn(
         Without background; by default that of the weights, or 90, COCO's ids with their gaps. If the
         weights have another number the class layers start anew, with a warning that names them.
     weights : str or Path, optional
-        ``"NUCLEI"`` (nuclei in microscopy, in the package), or a file written by
-        :func:`lucid_maskrcnn.weights.save_weights`. Both bring their own settings.
-    weights_backbone : mapping or path, optional
-        Of an ImageNet classifier, in torchvision's names, for the body; not together with ``weights``.
+        A name that :func:`lucid_maskrcnn.weights.list_weights` knows, here ``"NUCLEI"`` (nuclei in microscopy, in
+        the package), or a file: ``.safetensors``, ``.pth`` or ``.pkl``, of this package, torchvision or detectron2.
+        They bring their settings.
+    weights_backbone : str, path or mapping, optional
+        Of an ImageNet classifier, for the body; not together with ``weights``. ``"IMAGENET1K_V1"``, or a file or
+        arrays under the names of torchvision, Lucid, detectron2 or Caffe2.
     trainable_layers : int, optional
         How many of the body's five layers are trained, from the top: 3 if it starts from given weights,
         else 5.
@@ -58,9 +76,9 @@ def mask_rcnn_resnet_18_fpn(
         Sizes of the short and at most of the long side that images are resized to; by default those of
         the weights, or 800 and 1333.
     **kwargs
-        ``width`` (64) of the body and ``fpn_channels`` (256); ``norm``, ``"frozen"`` (constant batch
-        norm) or ``"batch"`` (live, for training from scratch); ``stride_in_1x1``; ``top_k`` detections
-        per image; and what :class:`MaskRCNN` takes.
+        ``conventions``, ``"torchvision"`` or ``"detectron2"``; ``width`` (64) of the body and ``fpn_channels``
+        (256); ``norm``, ``"frozen"`` (constant batch norm) or ``"batch"`` (live, for training from scratch), and
+        its ``norm_eps``; ``stride_in_1x1``; ``top_k`` detections per image; and what :class:`MaskRCNN` takes.
 
     Returns
     -------
@@ -70,8 +88,17 @@ def mask_rcnn_resnet_18_fpn(
     ------
     FileNotFoundError, ValueError, TypeError
         If there are no such weights, they do not fit, or an argument is unknown or out of range.
+    OSError
+        If a download fails.
     """
-    return _build(18, num_classes, weights, weights_backbone, trainable_layers, min_size, max_size, kwargs)
+    return _build(
+        "mask_rcnn_resnet_18_fpn",
+        num_classes,
+        weights,
+        weights_backbone,
+        trainable_layers,
+        _given(min_size=min_size, max_size=max_size) | kwargs,
+    )
 
 
 def mask_rcnn_resnet_50_fpn(
@@ -86,9 +113,43 @@ def mask_rcnn_resnet_50_fpn(
 ) -> MaskRCNN:
     """Build Mask R-CNN on a ResNet-50 with a feature pyramid: torchvision's ``maskrcnn_resnet50_fpn``.
 
-    The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file.
+    The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file, ``"COCO_V1"`` (torchvision's,
+    whose labels are COCO's ids), ``"COCO_D2_3X"`` or ``"COCO_D2_1X"`` (detectron2's, whose labels are 1 to 80).
     """
-    return _build(50, num_classes, weights, weights_backbone, trainable_layers, min_size, max_size, kwargs)
+    return _build(
+        "mask_rcnn_resnet_50_fpn",
+        num_classes,
+        weights,
+        weights_backbone,
+        trainable_layers,
+        _given(min_size=min_size, max_size=max_size) | kwargs,
+    )
+
+
+def mask_rcnn_resnet_50_fpn_v2(
+    num_classes: int | None = None,
+    *,
+    weights: str | Path | None = None,
+    weights_backbone: Mapping[str, Any] | str | Path | None = None,
+    trainable_layers: int | None = None,
+    min_size: int = Preset(800),
+    max_size: int = Preset(1333),
+    **kwargs: Any,
+) -> MaskRCNN:
+    """Build torchvision's ``maskrcnn_resnet50_fpn_v2``, after Li et al. 2021.
+
+    It has batch norm in pyramid and heads, two convolutions in the region proposal network's head, and four before
+    the one linear layer of the box head. The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a
+    file or ``"COCO_V2"``, which torchvision calls ``MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1``.
+    """
+    return _build(
+        "mask_rcnn_resnet_50_fpn_v2",
+        num_classes,
+        weights,
+        weights_backbone,
+        trainable_layers,
+        _given(min_size=min_size, max_size=max_size) | kwargs,
+    )
 
 
 def mask_rcnn_resnet_101_fpn(
@@ -103,83 +164,117 @@ def mask_rcnn_resnet_101_fpn(
 ) -> MaskRCNN:
     """Build Mask R-CNN on a ResNet-101 with a feature pyramid.
 
-    The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file.
+    The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file or ``"COCO_D2_3X"``
+    (detectron2's).
     """
-    return _build(101, num_classes, weights, weights_backbone, trainable_layers, min_size, max_size, kwargs)
+    return _build(
+        "mask_rcnn_resnet_101_fpn",
+        num_classes,
+        weights,
+        weights_backbone,
+        trainable_layers,
+        _given(min_size=min_size, max_size=max_size) | kwargs,
+    )
 
 
 def load_model(weights: str | Path) -> MaskRCNN:
-    """Build the model that a file of weights belongs to.
+    """Build the model that weights belong to.
 
     Parameters
     ----------
     weights : str or Path
-        ``"NUCLEI"``, or a file written by :func:`lucid_maskrcnn.weights.save_weights` with its arguments.
+        A name that only one architecture has, such as ``"NUCLEI"`` or ``"COCO_V1"``, or a file as for the factories.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If there are no such weights, or the file does not say which model they belong to.
     """
-    return _build(None, None, weights, None, None, Preset(800), Preset(1333), {})
+    return _build(None, None, weights, None, None, {})
+
+
+def _given(**sizes: int) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if not isinstance(size, Preset)}
 
 
 def _build(
-    depth: int | None,
+    architecture: str | None,
     num_classes: int | None,
     weights: str | Path | None,
     weights_backbone: Mapping[str, Any] | str | Path | None,
     trainable_layers: int | None,
-    min_size: int,
-    max_size: int,
     kwargs: dict[str, Any],
 ) -> MaskRCNN:
     if weights is not None and weights_backbone is not None:
         raise ValueError("weights and weights_backbone exclude each other: weights holds a backbone too.")
-    file = None if weights is None else weight_files.read_safetensors(weights)
-    arguments = {} if file is None else dict(file.arguments)
-    own_depth = arguments.pop("depth", depth)
-    if own_depth is None:
-        raise ValueError(f"weights {str(weights)!r} do not say which model they belong to: build it and load them.")
-    if depth not in (None, own_depth):
-        raise ValueError(f"weights {str(weights)!r} are not of a ResNet-{depth}.")
-    known = arguments.pop("num_classes", None)
+    file = None if weights is None else weight_files.read_weights(weight_files.locate(weights, architecture))
+    arguments = _arguments(architecture, weights, file)
+    depth, known = arguments.pop("depth"), arguments.pop("num_classes", None)
+    body = None if weights_backbone is None else weight_files.find_backbone(weights_backbone, f"resnet{depth}")
     if num_classes is None:
         num_classes = 90 if known is None else known
-    sizes = {"min_size": min_size, "max_size": max_size}
-    arguments |= kwargs | {name: size for name, size in sizes.items() if not isinstance(size, Preset)}
     if file is not None and file.categories and num_classes == known:
-        arguments.setdefault("categories", file.categories)
+        arguments["categories"] = file.categories
+    arguments |= {} if body is None else {k: v for k, v in body.arguments.items() if k != "depth"}
+    arguments |= kwargs
     if trainable_layers is None:
-        trainable_layers = 5 if file is None and weights_backbone is None else 3
-    backbone = _ResNetFPNBackbone(
-        own_depth,
-        width=arguments.pop("width", 64),
-        out_channels=arguments.pop("fpn_channels", 256),
-        norm=arguments.pop("norm", "frozen"),
-        stride_in_1x1=arguments.pop("stride_in_1x1", False),
-        trainable_layers=trainable_layers,
-    )
+        trainable_layers = 5 if file is None and body is None else 3
     _complete_settings(arguments)
-    model = MaskRCNN(backbone, backbone.out_channels, num_classes, **_PYRAMID | arguments)
+    with uninitialised() if file is not None and known in (None, num_classes) else nullcontext():
+        backbone = _ResNetFPNBackbone(
+            depth,
+            width=arguments.pop("width", 64),
+            out_channels=arguments.pop("fpn_channels", 256),
+            norm=arguments.pop("norm", "frozen"),
+            stride_in_1x1=arguments.pop("stride_in_1x1"),
+            norm_eps=arguments.pop("norm_eps", 1e-5),
+            trainable_layers=trainable_layers,
+        )
+        model = MaskRCNN(backbone, backbone.out_channels, num_classes, **_PYRAMID | arguments)
     if file is not None:
         _load(model, file, known, num_classes)
-    elif weights_backbone is not None:
-        weight_files.load_torchvision_backbone(model, weights_backbone)
+    elif body is not None:
+        weight_files.assign(model.backbone.body, body.arrays)
     return model
 
 
+def _arguments(
+    architecture: str | None, weights: str | Path | None, file: weight_files.WeightsFile | None
+) -> dict[str, Any]:
+    """Return the arguments that the architecture and the file bring."""
+    own = {} if file is None else dict(file.arguments)
+    if architecture is None:
+        if "depth" not in own:
+            raise ValueError(f"weights {str(weights)!r} do not say which model they belong to: build it and load them.")
+        return own
+    if "depth" in own and weight_files.architecture_of(own) != architecture:
+        raise ValueError(
+            f"weights {str(weights)!r} are of {weight_files.architecture_of(own)}, not of {architecture}: call that."
+        )
+    return _ARCHITECTURES[architecture] | own
+
+
 def _complete_settings(arguments: dict[str, Any]) -> None:
-    """Turn sizes and ``top_k``, and what a file's header holds as plain dicts, into settings objects."""
-    kinds = {"image": ImageSettings, "proposals": ProposalSettings, "heads": HeadSettings}
-    for name, kind in kinds.items():
+    """Turn ``conventions``, sizes and ``top_k``, and what a file's header holds as plain dicts, into settings objects.
+
+    What is given stays, the rest is the conventions'.
+    """
+    conventions = _conventions(arguments.pop("conventions", TORCHVISION.name))
+    arguments.setdefault("stride_in_1x1", conventions.stride_in_1x1)
+    for name in ("image", "proposals", "heads"):
         given = arguments.get(name, {})
         if isinstance(given, Mapping):
-            given = kind(**{k: _frozen(v) for k, v in given.items()})
+            given = replace(getattr(conventions, name), **{k: _frozen(v) for k, v in given.items()})
         arguments[name] = given
     for name, belongs in (("min_size", "image"), ("max_size", "image"), ("top_k", "heads")):
         if name in arguments:
             arguments[belongs] = replace(arguments[belongs], **{name: arguments.pop(name)})
+
+
+def _conventions(name: str) -> Conventions:
+    if name not in _CONVENTIONS:
+        raise ValueError(f"conventions must be one of {', '.join(map(repr, _CONVENTIONS))}, got {name!r}.")
+    return _CONVENTIONS[name]
 
 
 def _frozen(value: Any) -> Any:

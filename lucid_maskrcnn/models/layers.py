@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import lucid
@@ -11,7 +14,20 @@ from lucid import Tensor
 
 from .. import ops
 
-__all__ = ["BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Linear", "conv_norm", "make_norm"]
+__all__ = ["BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Linear", "conv_norm", "make_norm", "uninitialised"]
+
+
+_initialising = ContextVar("initialising", default=True)
+
+
+@contextmanager
+def uninitialised() -> Iterator[None]:
+    """Leave the weights of layers built inside as zeros: drawing 44 million numbers takes longer than loading them."""
+    token = _initialising.set(False)
+    try:
+        yield
+    finally:
+        _initialising.reset(token)
 
 
 class Conv2d(nn.Module):
@@ -45,7 +61,7 @@ class Conv2d(nn.Module):
         if std is None:
             std = math.sqrt(2 / (out_channels * kernel_size**2))
         self.weight = _normal((out_channels, in_channels, kernel_size, kernel_size), std)
-        self.bias = nn.Parameter(lucid.zeros(out_channels)) if bias else None
+        self.bias = nn.Parameter(ops.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Convolve ``x`` (N, C, H, W), with ReLU if asked for."""
@@ -60,7 +76,7 @@ class ConvTranspose2d(nn.Module):
         self.stride = stride
         shape = (in_channels, out_channels, kernel_size, kernel_size)
         self.weight = _normal(shape, math.sqrt(2 / (in_channels * kernel_size**2)))
-        self.bias = nn.Parameter(lucid.zeros(out_channels))
+        self.bias = nn.Parameter(ops.zeros(out_channels))
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Enlarge ``x`` (N, C, H, W), with ReLU if asked for."""
@@ -76,12 +92,13 @@ class Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, std: float | None = None) -> None:
         super().__init__()
-        self.bias = nn.Parameter(lucid.zeros(out_features))
+        self.bias = nn.Parameter(ops.zeros(out_features))
         if std is None:
             bound = 1 / math.sqrt(in_features)
-            self.weight = nn.Parameter(lucid.zeros(out_features, in_features))
-            nn.init.uniform(self.weight, -bound, bound)
-            nn.init.uniform(self.bias, -bound, bound)
+            self.weight = nn.Parameter(ops.zeros(out_features, in_features))
+            if _initialising.get():
+                nn.init.uniform(self.weight, -bound, bound)
+                nn.init.uniform(self.bias, -bound, bound)
         else:
             self.weight = _normal((out_features, in_features), std)
 
@@ -91,8 +108,9 @@ class Linear(nn.Module):
 
 
 def _normal(shape: tuple[int, ...], std: float) -> nn.Parameter:
-    weight = nn.Parameter(lucid.zeros(*shape))
-    nn.init.normal(weight, 0.0, std)
+    weight = nn.Parameter(ops.zeros(*shape))
+    if _initialising.get():
+        nn.init.normal(weight, 0.0, std)
     return weight
 
 
@@ -127,11 +145,10 @@ class BatchNorm2d(nn.Module):
     def __init__(self, channels: int, *, frozen: bool, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.frozen, self.eps, self.momentum = frozen, eps, momentum
-        ones, zeros = lucid.ones(channels, dtype=lucid.Float32), lucid.zeros(channels, dtype=lucid.Float32)
         kind = nn.Buffer if frozen else nn.Parameter
-        self.weight = kind(ones)
-        self.bias = kind(zeros)
-        self.running_mean = nn.Buffer(lucid.zeros(channels, dtype=lucid.Float32))
+        self.weight = kind(lucid.ones(channels, dtype=lucid.Float32))
+        self.bias = kind(ops.zeros(channels))
+        self.running_mean = nn.Buffer(ops.zeros(channels))
         self.running_var = nn.Buffer(lucid.ones(channels, dtype=lucid.Float32))
 
     @property

@@ -7,7 +7,7 @@ M the side of a mask, n detections of an image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lucid.nn as nn
 from lucid import Tensor
@@ -22,6 +22,9 @@ from .layers import Dropout, Linear
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import MultiScaleROIAlign, ROIAlign
 from .rpn import _RegionProposalNetwork
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["MaskRCNN"]
 
@@ -153,6 +156,29 @@ class MaskRCNN(nn.Module):
         self.mask_head = _MaskHead(feat_channels, num_classes, mask_hidden_channels, head_norm)
         self.roi_sampler = RoISampler(heads, mask_out_size)
         self.loss = _MaskRCNNLoss()
+
+    @classmethod
+    def from_file(cls, weights: str | Path) -> MaskRCNN:
+        """Build the model that a file of weights belongs to.
+
+        Parameters
+        ----------
+        weights : str or Path
+            ``.safetensors``, ``.pth`` or ``.pkl``, of this package, torchvision or detectron2: architecture, classes
+            and conventions are found in it. Or a name that only one architecture has, such as ``"NUCLEI"``.
+
+        Returns
+        -------
+        MaskRCNN
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such file, it is damaged, or holds no Mask R-CNN with a ResNet-FPN.
+        """
+        from .factories import load_model  # which builds on this class
+
+        return load_model(weights)
 
     # -------------------------------------------------------------- the three ways to call it
 

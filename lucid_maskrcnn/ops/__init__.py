@@ -1,7 +1,7 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
 from ._memory import release_memory
-from ._operation import as_tensor, engine_is_sound, no_grad, repair_engine
+from ._operation import as_tensor, engine_is_sound, no_grad, repair_engine, zeros
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel
 from .descent import descend
@@ -91,4 +91,5 @@ __all__ = [
     "take",
     "top_k_per_level",
     "upsample_add",
+    "zeros",
 ]

@@ -58,6 +58,7 @@ __all__ = [
     "on_host",
     "repair_engine",
     "xp_of",
+    "zeros",
 ]
 
 _LucidOperation: Any = getattr(core, "Operation", None) or core.operation  # 2.16, 2.9
@@ -189,6 +190,11 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
         values = values.data
     array = np.asarray(values, dtype=dtype)
     return Tensor(mx.array(array) if device == "gpu" else array)
+
+
+def zeros(*shape: int) -> Tensor:
+    """Return float32 zeros on cpu, without touching their memory: ``lucid.zeros`` makes float64 and converts it."""
+    return Tensor(np.zeros(shape, np.float32))
 
 
 def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,15 +1,28 @@
-"""Weights: this package's own files, and torchvision's names."""
+"""Weights: reading and writing files of them, and the published ones."""
 
 from .assign import assign
-from .files import WeightsFile, load_weights, read_safetensors, save_weights
-from .torchvision import load_torchvision_backbone, load_torchvision_weights
+from .cache import cache_folder, fetch
+from .files import WeightsFile, find_backbone, load_weights, read_weights, save_weights, write_converted
+from .layouts import architecture_of
+from .loading import load_backbone, load_detectron2_weights, load_torchvision_weights
+from .registry import PublishedWeights, list_weights
+from .sources import locate
 
 __all__ = [
+    "PublishedWeights",
     "WeightsFile",
+    "architecture_of",
     "assign",
-    "load_torchvision_backbone",
+    "cache_folder",
+    "fetch",
+    "find_backbone",
+    "list_weights",
+    "load_backbone",
+    "load_detectron2_weights",
     "load_torchvision_weights",
     "load_weights",
-    "read_safetensors",
+    "locate",
+    "read_weights",
     "save_weights",
+    "write_converted",
 ]

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import lucid.nn as nn
 import mlx.core as mx
 import numpy as np
 
-__all__ = ["assign"]
+__all__ = ["as_arrays", "assign"]
 
 
-def assign(module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mapping[str, str] | None = None) -> None:
+def as_arrays(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a user's mapping with arrays, or what has their shape and type, as values.
+
+    Raises
+    ------
+    TypeError
+        If it is no mapping.
+    """
+    if not isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights must be a mapping of names to arrays or the path of a file, got {type(weights).__name__}."
+        )
+    return {name: array if hasattr(array, "shape") else np.asarray(array) for name, array in weights.items()}
+
+
+def assign(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
     """Set every parameter and buffer of ``module``.
 
     Parameters
     ----------
     module : nn.Module
         Left as it was if anything does not fit.
-    arrays : mapping of str to np.ndarray
+    arrays : mapping of str to array
         One per entry of the module's ``state_dict``, floating, of the same shape. They are copied, as
-        float32, into the module's own arrays.
+        float32, into the module's own arrays; those that are still in a file are read one at a time.
     names : mapping of str to str, optional
         What to call an entry in messages, where the source has other names.
 
@@ -37,15 +53,15 @@ def assign(module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mappin
         faults.append(f"missing: {_listed(called.get(n, n) for n in own if n in missing)}")
     if unexpected:
         faults.append(f"unexpected: {_listed(n for n in arrays if n in unexpected)}")
-    shared = {name: np.asarray(arrays[name]) for name in own if name in arrays}
+    shared = {name: arrays[name] for name in own if name in arrays}
     shapes = [
-        f"{called.get(n, n)} has {a.shape}, wanted {tuple(own[n].shape)}"
+        f"{called.get(n, n)} has {tuple(a.shape)}, wanted {tuple(own[n].shape)}"
         for n, a in shared.items()
-        if a.shape != tuple(own[n].shape)
+        if tuple(a.shape) != tuple(own[n].shape)
     ]
     if shapes:
         faults.append(f"wrong shapes: {_listed(shapes)}")
-    strange = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if a.dtype.kind != "f"]
+    strange = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if np.dtype(a.dtype).kind != "f"]
     if strange:
         faults.append(f"not floating point: {_listed(strange)}")
     if faults:
@@ -53,9 +69,8 @@ def assign(module: nn.Module, arrays: Mapping[str, np.ndarray], *, names: Mappin
     for name, array in shared.items():
         target = own[name].data
         if isinstance(target, np.ndarray) and target.dtype == np.float32:
-            np.copyto(
-                target, array, casting="same_kind"
-            )  # in place: new arrays would leave holes of the old ones' size
+            # In place: new arrays would leave holes of the old ones' size.
+            np.copyto(target, np.asarray(array), casting="same_kind")
         else:
             copy = np.array(array, np.float32)
             own[name].data = mx.array(copy) if own[name].is_gpu() else copy

@@ -1,0 +1,309 @@
+"""Whose weights these are, and what model they belong to: found from names and shapes alone.
+
+Shapes: K classes without background.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .naming import (
+    CAFFE2,
+    CAFFE2_BODY,
+    DETECTRON2,
+    DETECTRON2_BODY,
+    LUCID_BODY,
+    TORCHVISION,
+    TORCHVISION_BODY,
+    TORCHVISION_V2,
+    Naming,
+)
+
+__all__ = [
+    "Translated",
+    "architecture_of",
+    "from_detectron2",
+    "from_torchvision",
+    "torchvision_arrays",
+    "translate",
+    "translate_body",
+]
+
+type Array = Any  # np.ndarray, or StoredArray: one that is still in its file
+
+# Counters of batch norm, a ResNet's classifier, constants that detectron2 takes from its configuration.
+_IGNORED = re.compile(
+    r"(?:.*\.)?num_batches_tracked|fc\.(?:weight|bias)|stem\.fc\.(?:weight|bias)|fc1000_[wb]|conv1_b"
+    r"|pixel_(?:mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"
+)
+_NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1)\.weight")
+_BLOCKS = {(2, False): 18, (6, True): 50, (23, True): 101}  # of the third stage, whether they are bottlenecks
+_STANDARD = {"width": 64, "fpn_channels": 256, "hidden_dim": 1024, "mask_hidden_channels": 256, "rpn_convs": 1}
+
+
+@dataclass(frozen=True)
+class Translated:
+    """Weights under this package's names.
+
+    Attributes
+    ----------
+    source : {"lucid_maskrcnn", "torchvision", "detectron2", "Detectron"}
+        Whose names they had.
+    arrays : dict of str to array
+        All that a model of ``arguments`` has, and what it has no place for.
+    arguments : dict
+        Of the factory, as far as names and shapes tell; only what is not its default.
+    unused : dict of str to array
+        Under their own names: counters, and rows of the background that nothing reads.
+    """
+
+    source: str
+    arrays: dict[str, Array]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    unused: dict[str, Array] = field(default_factory=dict)
+
+
+def translate(arrays: Mapping[str, Array], name: str) -> Translated:
+    """Turn a Mask R-CNN's weights into this package's names, order of classes and rows.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Under this package's, torchvision's, detectron2's or Detectron's names. Only the few class layers are read
+        if they are still in their file.
+    name : str
+        What to call them in messages.
+
+    Raises
+    ------
+    ValueError
+        If they are nobody's Mask R-CNN with a ResNet-FPN.
+    """
+    if "fc1.weight" in arrays and "cls_score.weight" in arrays:
+        return Translated("lucid_maskrcnn", dict(arrays))  # what model they belong to is said by the file's header
+    if "roi_heads.box_predictor.cls_score.weight" in arrays:
+        if _any_starts(arrays, "backbone.bottom_up."):
+            ours, unused = from_detectron2(arrays)
+            return Translated("detectron2", ours, _arguments(ours, name) | {"conventions": "detectron2"}, unused)
+        if _any_starts(arrays, "backbone.body."):
+            ours, unused = from_torchvision(arrays)
+            return Translated("torchvision", ours, _arguments(ours, name), unused)
+    if "cls_score_w" in arrays and "conv1_w" in arrays:
+        ours, unused = _from_detectron(arrays)
+        return Translated("Detectron", ours, _arguments(ours, name) | {"conventions": "detectron2"}, unused)
+    if body_source(arrays) is not None:
+        raise ValueError(f"{name} holds a ResNet without the rest of a Mask R-CNN: pass it as weights_backbone.")
+    raise ValueError(
+        f"{name} holds no Mask R-CNN with a ResNet-FPN under the names of this package, torchvision, detectron2 or "
+        f"Detectron: its entries are {_some(arrays)}."
+    )
+
+
+def _any_starts(arrays: Mapping[str, Array], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in arrays)
+
+
+def _some(arrays: Iterable[str]) -> str:
+    names = list(arrays)
+    return (", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")) or "none"
+
+
+def _renamed(arrays: Mapping[str, Array], naming: Naming) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the arrays under this package's names, and those that mean nothing to it under their own."""
+    unused = {name: array for name, array in arrays.items() if _IGNORED.fullmatch(name)}
+    return {naming.ours(name): array for name, array in arrays.items() if name not in unused}, unused
+
+
+# ------------------------------------------------------------------ torchvision
+
+_BACKGROUND_ROWS = {"bbox_pred": 4, "mask_head.mask_predictor": 1}
+
+
+def from_torchvision(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return torchvision's entries under this package's names, and what it has no use for under their own."""
+    ours, unused = _renamed(arrays, TORCHVISION)
+    for layer, entry in _class_entries(ours):
+        rows = _BACKGROUND_ROWS[layer]
+        array = np.asarray(ours[entry])
+        ours[entry] = array[rows:]
+        unused[TORCHVISION.theirs(entry)] = array[:rows]
+    return ours, unused
+
+
+def _class_entries(arrays: Mapping[str, Array]) -> list[tuple[str, str]]:
+    """Return the layers with rows of the background, and their entries."""
+    entries = [(layer, f"{layer}.{kind}") for layer in _BACKGROUND_ROWS for kind in ("weight", "bias")]
+    return [(layer, entry) for layer, entry in entries if entry in arrays and len(arrays[entry].shape)]
+
+
+def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """Turn this package's weights into torchvision's: the inverse of :func:`translate`.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Under this package's names.
+    unused : mapping of str to array, optional
+        What :func:`translate` found no use for; rows of the background are zero without it.
+    """
+    naming = TORCHVISION_V2 if "box_convs.conv1.weight" in arrays else TORCHVISION
+    rest = dict(unused or {})
+    theirs = {naming.theirs(name): array for name, array in arrays.items()}
+    for layer, entry in _class_entries(arrays):
+        array = np.asarray(arrays[entry])
+        background = rest.pop(naming.theirs(entry), None)
+        if background is None:
+            background = np.zeros((_BACKGROUND_ROWS[layer], *array.shape[1:]), array.dtype)
+        theirs[naming.theirs(entry)] = np.concatenate([np.asarray(background), array])
+    return theirs | rest
+
+
+# ------------------------------------------------------------------ detectron2 and Detectron
+
+
+def from_detectron2(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return detectron2's entries under this package's names, and what it has no use for under their own."""
+    ours, unused = _renamed(arrays, DETECTRON2)
+    for entry in ("cls_score.weight", "cls_score.bias"):
+        if entry in ours and len(ours[entry].shape):
+            ours[entry] = np.roll(np.asarray(ours[entry]), 1, axis=0)  # background from last to first
+    _spread(ours)
+    _complete_norms(ours)
+    return ours, unused
+
+
+def _spread(arrays: dict[str, Array]) -> None:
+    """Repeat the rows of class-agnostic layers for every class."""
+    if "cls_score.bias" not in arrays:
+        return
+    num_classes = max(arrays["cls_score.bias"].size - 1, 1)
+    for layer, rows in (("bbox_pred", 4), ("mask_head.mask_predictor", 1)):
+        for entry in (f"{layer}.weight", f"{layer}.bias"):
+            if entry in arrays and arrays[entry].shape[:1] == (rows,) and num_classes > 1:
+                array = np.asarray(arrays[entry])
+                arrays[entry] = np.tile(array, (num_classes, *(1,) * (array.ndim - 1)))
+
+
+def _complete_norms(arrays: dict[str, Array]) -> None:
+    """Add the statistics that a file may leave out: mean 0 and variance 1."""
+    for name in [n for n in arrays if _NORM.fullmatch(n)]:
+        stem = name.removesuffix("weight")
+        for kind, fill in (("running_mean", 0), ("running_var", 1)):
+            arrays.setdefault(stem + kind, np.full(arrays[name].shape, fill, np.float32))
+
+
+def _from_detectron(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    ours, unused = _renamed(arrays, CAFFE2)
+    for layer, entry in _class_entries(ours):  # the rows of the classes are torchvision's here
+        rows = _BACKGROUND_ROWS[layer]
+        if ours[entry].shape[0] > rows:
+            ours[entry] = np.asarray(ours[entry])[rows:]
+    _complete_norms(ours)
+    return ours, unused
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def _arguments(arrays: Mapping[str, Array], name: str) -> dict[str, Any]:
+    """Return the factory's arguments, as far as shapes tell."""
+
+    def rows(entry: str, axis: int = 0) -> int:
+        if entry not in arrays or len(arrays[entry].shape) <= axis:
+            raise ValueError(f"{name} holds no Mask R-CNN with a ResNet-FPN: {entry!r} is missing or has no such axis.")
+        return int(arrays[entry].shape[axis])
+
+    found: dict[str, Any] = {
+        "width": rows("backbone.body.conv1.weight"),
+        "fpn_channels": rows("backbone.fpn.inner_blocks.0.weight"),
+        "hidden_dim": rows("fc1.weight"),
+        "mask_hidden_channels": rows("mask_head.deconv.weight", 1),
+        "rpn_convs": 1 + sum(bool(re.fullmatch(r"rpn\.head\.conv\d+\.weight", n)) for n in arrays),
+    }
+    arguments: dict[str, Any] = {
+        "depth": _depth(arrays, "backbone.body.", name),
+        "num_classes": rows("cls_score.weight") - 1,
+    }
+    arguments |= {key: value for key, value in found.items() if value != _STANDARD[key]}
+    if "box_convs.conv1.weight" in arrays:
+        arguments["box_convs"] = True
+    if "backbone.fpn.inner_norms.0.weight" in arrays:
+        arguments["norm"] = "batch"
+    if "mask_head.bn1.weight" in arrays:
+        arguments["head_norm"] = "batch"
+    return arguments
+
+
+def _depth(arrays: Iterable[str], prefix: str, name: str) -> int:
+    third = [m for n in arrays if (m := re.fullmatch(re.escape(prefix) + r"layer3\.(\d+)\.conv(\d)\.weight", n))]
+    blocks = 1 + max((int(m[1]) for m in third), default=-1)
+    depth = _BLOCKS.get((blocks, any(m[2] == "3" for m in third)))
+    if depth is None:
+        raise ValueError(f"{name} has {blocks} blocks in its third stage: only ResNet-18, -50 and -101 are known.")
+    return depth
+
+
+def architecture_of(arguments: Mapping[str, Any]) -> str:
+    """Return the name of the factory that builds a model of these arguments."""
+    return f"mask_rcnn_resnet_{arguments['depth']}_fpn" + ("_v2" if arguments.get("box_convs") else "")
+
+
+# ------------------------------------------------------------------ bodies alone
+
+
+def body_source(arrays: Mapping[str, Array]) -> tuple[str, Naming, str] | None:
+    """Return whose ResNet the arrays hold, its names, and the prefix in front of them; None for none."""
+    for first, source, naming, prefix in (
+        ("backbone.body.conv1.weight", "torchvision", TORCHVISION_BODY, "backbone.body."),
+        ("backbone.bottom_up.stem.conv1.weight", "detectron2", DETECTRON2_BODY, "backbone.bottom_up."),
+        ("stem.conv1.weight", "detectron2", DETECTRON2_BODY, ""),
+        ("stem.0.weight", "Lucid", LUCID_BODY, ""),
+        ("conv1_w", "Caffe2", CAFFE2_BODY, ""),
+        ("conv1.weight", "torchvision", TORCHVISION_BODY, ""),
+    ):
+        if first in arrays:
+            return source, naming, prefix
+    return None
+
+
+def translate_body(arrays: Mapping[str, Array], name: str) -> Translated:
+    """Turn the weights of a ResNet, alone or in a detector, into the names of this package's body.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Under torchvision's, Lucid's, detectron2's or Caffe2's names. A classifier's last layer, and the rest of a
+        detector, are left out.
+    name : str
+        What to call them in messages.
+
+    Returns
+    -------
+    Translated
+        ``arguments`` hold ``depth``, and ``conventions`` where the body brings its own input.
+
+    Raises
+    ------
+    ValueError
+        If there is no ResNet in them.
+    """
+    found = body_source(arrays)
+    if found is None:
+        raise ValueError(
+            f"{name} holds no ResNet under the names of torchvision, Lucid, detectron2 or Caffe2: its entries are "
+            f"{_some(arrays)}."
+        )
+    source, naming, prefix = found
+    own = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
+    body, unused = _renamed(own, naming)
+    _complete_norms(body)
+    arguments: dict[str, Any] = {"depth": _depth(body, "", name)}
+    # A converted torchvision body keeps torchvision's input; the original ones take blue, green, red.
+    if source == "Caffe2" or prefix == "backbone.bottom_up.":
+        arguments["conventions"] = "detectron2"
+    return Translated(source, body, arguments, unused)

@@ -1,0 +1,323 @@
+"""The published weights that this package knows: where they are, what they score, how to read them.
+
+All figures are the publishers' own; ``source`` names the page. Nothing here is fetched:
+:func:`lucid_maskrcnn.weights.cache.fetch` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["PublishedWeights", "file_hash", "find_published", "identify", "identify_by_hash", "list_weights"]
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of weights that somebody published.
+
+    Attributes
+    ----------
+    name : str
+        What ``weights=`` takes; unique for one architecture.
+    architecture : str
+        The factory's name, such as ``"mask_rcnn_resnet_50_fpn"``; of a classifier that serves as backbone,
+        ``"resnet18"``, ``"resnet50"`` or ``"resnet101"``.
+    url : str or None
+        Where it is published; None for a file that comes with the package.
+    file : str
+        Its name in the cache folder, or in the package.
+    size : int or None
+        Bytes, about: torchvision publishes megabytes, detectron2 nothing. For words, never for checks.
+    hash_kind : {"sha256", "md5"} or None
+        None where the publisher gives none: then only the connection vouches for the file.
+    hash_prefix : str or None
+        The first digits of the file's hash, in lower case, as the publisher's file name has them.
+    num_parameters : int or None
+        Of the published network, background rows included; constant batch norm is not counted. None: not known.
+    metrics : dict of str to float
+        In per cent; average precisions on COCO val2017, accuracies of one crop on ImageNet's validation set.
+    dataset : str
+        What the weights were trained on.
+    licence : str
+        Of the weights, as far as the publisher says.
+    source : str
+        The page that says so.
+    categories : str or None
+        Key into :data:`lucid_maskrcnn.weights.categories.CATEGORIES`; None for a backbone.
+    conventions : {"torchvision", "detectron2"}
+        Whose names, input, anchors, RoIAlign and rounding the weights were trained with.
+    norm_eps : float
+        What is added to the variance in batch norm: 1e-5, but 0 for torchvision's first Mask R-CNN, which was trained
+        before its constant batch norm added anything.
+    """
+
+    name: str
+    architecture: str
+    url: str | None
+    file: str
+    size: int | None
+    hash_kind: Literal["sha256", "md5"] | None
+    hash_prefix: str | None
+    num_parameters: int | None
+    metrics: dict[str, float] = field(hash=False)
+    dataset: str
+    licence: str
+    source: str
+    categories: str | None = None
+    conventions: Literal["torchvision", "detectron2"] = "torchvision"
+    norm_eps: float = 1e-5
+
+
+_MODELS = "https://pytorch.org/vision/stable/models/generated/torchvision.models"
+_TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); terms of the training images may apply"
+_MIB = 2**20
+
+
+def _torchvision(
+    name: str,
+    architecture: str,
+    file: str,
+    mebibytes: float,
+    num_parameters: int,
+    metrics: dict[str, float],
+    page: str,
+    *,
+    norm_eps: float = 1e-5,
+) -> PublishedWeights:
+    """Eight digits of the SHA-256 end the names of torchvision's files."""
+    detector = "box AP" in metrics
+    return PublishedWeights(
+        name=name,
+        architecture=architecture,
+        url=f"https://download.pytorch.org/models/{file}",
+        file=file,
+        size=round(mebibytes * _MIB),
+        hash_kind="sha256",
+        hash_prefix=file.removesuffix(".pth").rpartition("-")[2],
+        num_parameters=num_parameters,
+        metrics=metrics,
+        dataset="COCO train2017" if detector else "ImageNet-1K",
+        licence=_TORCHVISION_LICENCE,
+        source=f"{_MODELS}.{page}.html",
+        categories="COCO" if detector else None,
+        norm_eps=norm_eps,
+    )
+
+
+_DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2"
+_DETECTRON2_LICENCE = "CC-BY-SA-3.0"
+_DETECTRON2_ZOO = "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md"
+
+
+def _detectron2(
+    name: str, architecture: str, path: str, size: int | None, num_parameters: int, metrics: dict[str, float]
+) -> PublishedWeights:
+    """Six digits of the MD5 end the names of detectron2's files."""
+    file = path.rpartition("/")[2]
+    return PublishedWeights(
+        name=name,
+        architecture=architecture,
+        url=f"{_DETECTRON2}/COCO-InstanceSegmentation/{path}",
+        file=file,
+        size=size,
+        hash_kind="md5",
+        hash_prefix=file.removesuffix(".pkl").rpartition("_")[2],
+        num_parameters=num_parameters,
+        metrics=metrics,
+        dataset="COCO train2017",
+        licence=_DETECTRON2_LICENCE,
+        source=_DETECTRON2_ZOO,
+        categories="COCO_CONTIGUOUS",
+        conventions="detectron2",
+    )
+
+
+def _msra(architecture: str, file: str, metrics: dict[str, float]) -> PublishedWeights:
+    """No hash is published, and other backbones have the same file name: it is kept under a longer one.
+
+    The figures are those of the original, https://github.com/KaimingHe/deep-residual-networks.
+    """
+    return PublishedWeights(
+        name="MSRA",
+        architecture=architecture,
+        url=f"{_DETECTRON2}/ImageNetPretrained/MSRA/{file}",
+        file=f"MSRA-{file}",
+        size=None,
+        hash_kind=None,
+        hash_prefix=None,
+        num_parameters=None,
+        metrics=metrics,
+        dataset="ImageNet-1K",
+        licence=_DETECTRON2_LICENCE,
+        source=_DETECTRON2_ZOO,
+        conventions="detectron2",
+    )
+
+
+_WEIGHTS = (
+    PublishedWeights(
+        name="NUCLEI",
+        architecture="mask_rcnn_resnet_18_fpn",
+        url=None,
+        file="nuclei_resnet18_fpn.safetensors",
+        size=8_157_300,
+        hash_kind="sha256",
+        hash_prefix="6fb39abc",
+        num_parameters=4_051_589,
+        # on 66 held-out pictures; COCO allows 100 detections a picture, crowded ones need more
+        metrics={"mask AP": 46.0, "mask AP50": 71.9, "mask AP @400": 49.2, "mask AP50 @400": 78.1},
+        dataset="BBBC038v1",
+        licence="MIT; trained on pictures in the public domain (CC0-1.0)",
+        source="https://bbbc.broadinstitute.org/bbbc038",
+        categories="NUCLEI",
+    ),
+    _torchvision(
+        "COCO_V1",
+        "mask_rcnn_resnet_50_fpn",
+        "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
+        169.84,
+        44_401_393,
+        {"box AP": 37.9, "mask AP": 34.6},
+        "detection.maskrcnn_resnet50_fpn",
+        norm_eps=0.0,
+    ),
+    _detectron2(
+        "COCO_D2_1X",
+        "mask_rcnn_resnet_50_fpn",
+        "mask_rcnn_R_50_FPN_1x/137260431/model_final_a54504.pkl",
+        None,
+        44_343_216,
+        {"box AP": 38.6, "mask AP": 35.2},
+    ),
+    _detectron2(
+        "COCO_D2_3X",
+        "mask_rcnn_resnet_50_fpn",
+        "mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl",
+        177_841_981,
+        44_343_216,
+        {"box AP": 41.0, "mask AP": 37.2},
+    ),
+    # torchvision has this as MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
+    _torchvision(
+        "COCO_V2",
+        "mask_rcnn_resnet_50_fpn_v2",
+        "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
+        177.219,
+        46_359_409,
+        {"box AP": 47.4, "mask AP": 41.8},
+        "detection.maskrcnn_resnet50_fpn_v2",
+    ),
+    _detectron2(
+        "COCO_D2_3X",
+        "mask_rcnn_resnet_101_fpn",
+        "mask_rcnn_R_101_FPN_3x/138205316/model_final_a3ec72.pkl",
+        254_000_000,
+        63_283_120,
+        {"box AP": 42.9, "mask AP": 38.6},
+    ),
+    _torchvision(
+        "IMAGENET1K_V1",
+        "resnet18",
+        "resnet18-f37072fd.pth",
+        44.661,
+        11_689_512,
+        {"acc@1": 69.758, "acc@5": 89.078},
+        "resnet18",
+    ),
+    _torchvision(
+        "IMAGENET1K_V1",
+        "resnet50",
+        "resnet50-0676ba61.pth",
+        97.781,
+        25_557_032,
+        {"acc@1": 76.130, "acc@5": 92.862},
+        "resnet50",
+    ),
+    _torchvision(
+        "IMAGENET1K_V2",
+        "resnet50",
+        "resnet50-11ad3fa6.pth",
+        97.79,
+        25_557_032,
+        {"acc@1": 80.858, "acc@5": 95.434},
+        "resnet50",
+    ),
+    _msra("resnet50", "R-50.pkl", {"acc@1": 75.3, "acc@5": 92.2}),
+    _torchvision(
+        "IMAGENET1K_V1",
+        "resnet101",
+        "resnet101-63fe2227.pth",
+        170.511,
+        44_549_160,
+        {"acc@1": 77.374, "acc@5": 93.546},
+        "resnet101",
+    ),
+    _torchvision(
+        "IMAGENET1K_V2",
+        "resnet101",
+        "resnet101-cd907fc2.pth",
+        170.53,
+        44_549_160,
+        {"acc@1": 81.886, "acc@5": 95.780},
+        "resnet101",
+    ),
+    _msra("resnet101", "R-101.pkl", {"acc@1": 76.4, "acc@5": 92.9}),
+)
+
+
+def list_weights(architecture: str | None = None) -> list[PublishedWeights]:
+    """Return the published weights of ``architecture``, or of all; an empty list if it has none."""
+    return [entry for entry in _WEIGHTS if architecture in (None, entry.architecture)]
+
+
+def find_published(name: str, architecture: str) -> PublishedWeights:
+    """Return the weights called ``name`` of ``architecture``.
+
+    Raises
+    ------
+    ValueError
+        If there are none: the message lists what this architecture has, and who else has the name.
+    """
+    known = {entry.name: entry for entry in list_weights(architecture)}
+    if name in known:
+        return known[name]
+    if known:
+        wanted = f"weights of {architecture} must be one of {_quoted(known)}, got {name!r}"
+    else:
+        wanted = f"no weights are published for {architecture!r}, only for {_quoted(e.architecture for e in _WEIGHTS)}"
+    others = _quoted(entry.architecture for entry in _WEIGHTS if entry.name == name)
+    raise ValueError(f"{wanted}; {name!r} exists for {others}." if known and others else f"{wanted}.")
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, dict.fromkeys(names)))
+
+
+def identify(path: str | Path) -> PublishedWeights | None:
+    """Return what a file is by its name alone, or None.
+
+    Only the publisher's own name counts, since it holds the digits of the hash, and what browsers make of it
+    at a second download: ``resnet50-0676ba61 (1).pth``. Fine-tuned weights often lie under a similar name.
+    """
+    name = re.sub(r" ?\(\d+\)(?=\.\w+$)", "", Path(path).name)
+    return next((entry for entry in _WEIGHTS if entry.file == name), None)
+
+
+def identify_by_hash(path: str | Path) -> PublishedWeights | None:
+    """Return what a file is by its content, or None; it is read once for each kind of hash."""
+    kinds = {entry.hash_kind for entry in _WEIGHTS} - {None}
+    hashes = {kind: file_hash(path, str(kind)) for kind in kinds}
+    known = (entry for entry in _WEIGHTS if entry.hash_prefix is not None)
+    return next((e for e in known if hashes[e.hash_kind].startswith(str(e.hash_prefix))), None)
+
+
+def file_hash(path: str | Path, kind: str) -> str:
+    """Return the hash of a file, hexadecimal; ``kind`` is ``"sha256"`` or ``"md5"``."""
+    with open(path, "rb") as file:
+        # not for security: MD5 is what detectron2 publishes, and some systems forbid it otherwise
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
