@@ -270,6 +270,5 @@ def _write(
 def _stored(array: Any, dtype: str) -> np.ndarray:
     """Return an array as it is written: matrices in ``dtype``, other floats in float32, counters as they are."""
     array = np.asarray(array)
-    if array.dtype.kind != "f":
-        return np.ascontiguousarray(array)
-    return np.ascontiguousarray(array, dtype if array.ndim > 1 else "float32").reshape(array.shape)
+    kept = array.dtype if array.dtype.kind != "f" else np.dtype(dtype if array.ndim > 1 else "float32")
+    return np.asarray(array, kept, order="C")  # ascontiguousarray would give a counter an axis

@@ -205,9 +205,10 @@ LUCID_BODY = Naming(
     [
         ("conv1.", "stem.0."),
         ("bn1.", "stem.1."),
-        ("layer{1}.{2}.conv{3}.", "layer{1}.{2}.conv{3}.conv."),
-        ("layer{1}.{2}.bn{3}.", "layer{1}.{2}.conv{3}.bn."),
+        # Bottlenecks; basic blocks have this package's names.
         ("layer{1}.{2}.conv3.", "layer{1}.{2}.conv3.0."),
         ("layer{1}.{2}.bn3.", "layer{1}.{2}.conv3.1."),
+        ("layer{1}.{2}.conv{3}.", "layer{1}.{2}.conv{3}.conv."),
+        ("layer{1}.{2}.bn{3}.", "layer{1}.{2}.conv{3}.bn."),
     ]
 )
