@@ -72,13 +72,15 @@ class _AnchorGenerator(nn.Module):
         anchors = []
         for cells, features in zip(self.cells, maps, strict=True):
             grid = tuple(features.shape[2:])
-            sides = list(zip(image_size, grid, strict=True))
-            stride = tuple(1 / map_scale(n, m) if self.nominal_strides else max(n // m, 1) for n, m in sides)
+            stride = (self._step(image_size[0], grid[0]), self._step(image_size[1], grid[1]))
             if self.stride is not None:
                 self._warn_of(self.stride, image_size, grid)
                 stride = (self.stride, self.stride)
             anchors.append(ops.grid_anchors(cells, grid, stride, features))
         return anchors
+
+    def _step(self, image: int, cells: int) -> float:
+        return 1 / map_scale(image, cells) if self.nominal_strides else max(image // cells, 1)
 
     def _warn_of(self, given: float, image_size: tuple[int, int], grid: tuple[int, ...]) -> None:
         sides = list(zip(image_size, grid, strict=True))

@@ -139,13 +139,15 @@ DETECTRON2 = Naming(
 
 # ------------------------------------------------------------------ Caffe2: Detectron 1, and its ImageNet bodies
 
-_CAFFE2_NORM = {
+type _Kinds = dict[str, tuple[str, ...]]  # what a parameter may be called at the end of a blob's name
+
+_CAFFE2_NORM: _Kinds = {
     "weight": ("gamma", "s"),
     "bias": ("beta", "b"),
     "running_mean": ("running_mean", "rm"),
     "running_var": ("running_var", "riv"),
 }
-_CAFFE2_BLOBS = {"weight": ("w",), "bias": ("b",)}
+_CAFFE2_BLOBS: _Kinds = {"weight": ("w",), "bias": ("b",)}
 _CAFFE2_LAYERS = [
     ("conv1", "conv1", _CAFFE2_BLOBS),
     ("bn1", "res_conv1_bn", _CAFFE2_NORM),
@@ -156,7 +158,7 @@ _CAFFE2_LAYERS = [
 ]
 
 
-def _blobs(layers: Iterable[tuple[str, str, dict[str, tuple[str, ...]]]]) -> list[tuple[str, str]]:
+def _blobs(layers: Iterable[tuple[str, str, _Kinds]]) -> list[tuple[str, str]]:
     return [
         (f"{ours}.{kind}", f"{theirs}_{end}")
         for ours, theirs, kinds in layers
