@@ -69,6 +69,24 @@ def op_inputs() -> dict[str, np.ndarray]:
     }
 
 
+LOSSES = {  # this package's names and torchvision's
+    "roi_cls_loss": "loss_classifier",
+    "roi_reg_loss": "loss_box_reg",
+    "mask_loss": "loss_mask",
+    "rpn_cls_loss": "loss_objectness",
+    "rpn_reg_loss": "loss_rpn_box_reg",
+}
+DESCENT = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+
+
+def batches(size: tuple[int, int], steps: int) -> Iterator[tuple[list[np.ndarray], list[dict[str, np.ndarray]]]]:
+    """Yield two pictures and their targets for each step, from eight in turn."""
+    scenes = [scene(size, seed) for seed in range(1, 9)]
+    for step in range(steps):
+        pair = [scenes[(2 * step + i) % len(scenes)] for i in range(2)]
+        yield [picture for picture, _ in pair], [dict(target) for _, target in pair]
+
+
 def seconds(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
@@ -169,6 +187,28 @@ class Ours:
         optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
         return lambda: training_step(lambda: model.get_loss(list(pictures), list(targets))["total_loss"], optimizer)
+
+    def curve(self, size: tuple[int, int], steps: int) -> Callable[[], list]:
+        """Train from the recipe's weights, the first boxes instead of random ones in every sample."""
+        from lucid_maskrcnn.models.matching import BalancedSampler
+        from lucid_maskrcnn.training import SGD
+
+        model = self.model(size).train()
+        model.rpn.sampler = BalancedSampler(256, 0.5, order=np.arange)
+        model.roi_sampler.sampler = BalancedSampler(512, 0.25, order=np.arange)
+        optimizer = SGD([p for p in model.parameters() if p.requires_grad], **DESCENT)
+
+        def run() -> list:
+            rows = []
+            for pictures, targets in batches(size, steps):
+                losses = model.get_loss(pictures, targets)
+                rows.append([float(losses[name].item()) for name in LOSSES])
+                optimizer.zero_grad()
+                losses["total_loss"].backward()
+                optimizer.step()
+            return rows
+
+        return run
 
     def ops(self) -> dict[str, Callable[[], float]]:
         from lucid import Tensor
@@ -311,6 +351,31 @@ class Torchvision:
         optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
         return lambda: training_step(lambda: sum(model(pictures, [dict(t) for t in targets]).values()), optimizer)
+
+    def curve(self, size: tuple[int, int], steps: int, nudge: float = 0.0) -> Callable[[], list]:
+        """Do the same here; ``nudge`` is the relative size of random changes to the weights before."""
+        import torch
+
+        torch.randperm = lambda count, **options: torch.arange(count, device=options.get("device"))
+        model = self.model(size).train()
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= 1 + nudge * torch.randn(parameter.shape, generator=draw)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **DESCENT)
+
+        def run() -> list:
+            rows = []
+            for pictures, targets in batches(size, steps):
+                given = [{k: torch.from_numpy(v) for k, v in target.items()} for target in targets]
+                losses = model([self.pixels(picture) for picture in pictures], given)
+                rows.append([losses[name].item() for name in LOSSES.values()])
+                optimizer.zero_grad()
+                sum(losses.values()).backward()
+                optimizer.step()
+            return rows
+
+        return run
 
     def ops(self) -> dict[str, Callable[[], float]]:
         import torch

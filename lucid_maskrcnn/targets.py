@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
 from lucid_maskrcnn.ops._operation import as_tensor, host
 from lucid_maskrcnn.transforms import Size, resize_boxes, resize_masks
 
@@ -28,13 +29,13 @@ class Target:
         (x1, y1, x2, y2) in pixels of the image that the masks cover.
     labels : Tensor of shape (G,), int32
         1 to ``num_classes``; 0 would be background.
-    masks : Tensor of shape (G, H, W), bool
-        The pixels of each object.
+    masks : Tensor of shape (G, H, W), bool, or CompressedMasks
+        The pixels of each object. Compressed ones stay so, through :meth:`resized` as well.
     """
 
     boxes: Tensor
     labels: Tensor
-    masks: Tensor
+    masks: Tensor | CompressedMasks
 
     @classmethod
     def from_mapping(
@@ -53,7 +54,9 @@ class Target:
         target : Mapping
             With ``"boxes"`` (G, 4), ``"labels"`` (G,) and ``"masks"`` (G, H, W) as Lucid tensors,
             NumPy arrays or lists. ``[]`` will do for each where there is no object. Other keys are
-            not read.
+            not read. Masks may also be :class:`~lucid_maskrcnn.masks.CompressedMasks`, or a list of what COCO
+            annotations have as ``"segmentation"``: run-length encodings or lists of polygons; then no stack of
+            masks is made.
         index : int
             The image's place in the batch, for the messages.
         image_size : (height, width)
@@ -74,7 +77,7 @@ class Target:
         ValueError
             If a key is missing, shapes or counts disagree, a number is not finite, a box has no area
             or lies wholly outside the image, a label is out of range or a mask is not of zeros and
-            ones. The message names the image, the key and the row.
+            ones or malformed. The message names the image, the key and the row.
         """
         place = f"targets[{index}]"
         if not isinstance(target, Mapping):
@@ -92,7 +95,8 @@ class Target:
                 f"{place} must have one label and one mask for each box, got {len(boxes)} boxes, "
                 f"{len(labels)} labels and {len(masks)} masks."
             )
-        return cls(as_tensor(boxes, device), as_tensor(labels, device), as_tensor(masks, device))
+        held = masks if isinstance(masks, CompressedMasks) else as_tensor(masks, device)
+        return cls(as_tensor(boxes, device), as_tensor(labels, device), held)
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -100,11 +104,15 @@ class Target:
     @property
     def image_size(self) -> Size:
         """(height, width) of the image that boxes and masks are measured in."""
+        if isinstance(self.masks, CompressedMasks):
+            return self.masks.image_size
         return self.masks.shape[1], self.masks.shape[2]
 
     def resized(self, to_size: Size) -> Target:
         """Return the target of the same image at another size: masks by nearest pixel."""
         boxes = resize_boxes(self.boxes, self.image_size, to_size)
+        if isinstance(self.masks, CompressedMasks):
+            return Target(boxes, self.labels, self.masks.resized(to_size))
         return Target(boxes, self.labels, resize_masks(self.masks, to_size))
 
 
@@ -162,7 +170,18 @@ def _labels(values: Any, place: str, num_classes: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _masks(values: Any, place: str, image_size: Size) -> np.ndarray:
+def _masks(values: Any, place: str, image_size: Size) -> np.ndarray | CompressedMasks:
+    if not isinstance(values, CompressedMasks) and not are_segmentations(values, image_size):
+        return _dense_masks(values, place, image_size)
+    try:
+        return CompressedMasks.of(values, image_size)
+    except ValueError as error:
+        raise ValueError(
+            f"{place}{str(error).removeprefix('masks')}"
+        ) from error  # masks[2] … -> targets[0]['masks'][2]
+
+
+def _dense_masks(values: Any, place: str, image_size: Size) -> np.ndarray:
     array = _array(values, place)
     if array.shape[:1] == (0,):
         return np.zeros((0, *image_size), bool)

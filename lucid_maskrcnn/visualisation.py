@@ -1,4 +1,4 @@
-"""Draw detections on their picture, with Pillow and NumPy alone.
+"""Draw detections, or what a picture is annotated with, with Pillow and NumPy alone.
 
 Lines and letters are sized by the picture, and labels give way to each other: forty nuclei in
 256 × 256 pixels stay as readable as three people in a photograph.
@@ -7,11 +7,13 @@ Lines and letters are sized by the picture, and labels give way to each other: f
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.ops._operation import host
 from lucid_maskrcnn.rle import window
 from lucid_maskrcnn.transforms import load_image
@@ -19,7 +21,7 @@ from lucid_maskrcnn.transforms import load_image
 if TYPE_CHECKING:
     from lucid_maskrcnn.detections import Detections
 
-__all__ = ["draw_detections"]
+__all__ = ["draw_detections", "draw_target"]
 
 type Colour = tuple[int, int, int]
 
@@ -70,20 +72,76 @@ def draw_detections(
         If the picture's size is not the detections', or an option is not one of the above.
     """
     pixels = load_image(image)
-    _check(pixels, detections, color_by, alpha, scale)
-    height, width = detections.image_size
-    picture = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    _check(pixels, detections.image_size, color_by, alpha, scale)
+    picture = _enlarged(pixels, scale)
     keep = np.flatnonzero(host(detections.scores) >= score_thresh)
     found = detections[keep]._enlarged(scale)
     numbers = host(found.labels) if color_by == "class" else keep
     colours = [_colour(int(i)) for i in numbers]
     thickness = max(1, round(min(picture.size) / 400))
     if masks:
-        picture = _draw_masks(picture, found, colours, alpha, thickness)
+        picture = _draw_masks(picture, found._mask, colours, alpha, thickness)
     if boxes:
         _draw_boxes(picture, host(found.boxes), colours, max(1, thickness // 2))
     if labels:
-        _draw_labels(picture, found, colours)
+        _draw_labels(picture, host(found.boxes), _captions(found), colours)
+    return picture
+
+
+def draw_target(
+    image: Any,
+    target: Mapping[str, Any],
+    *,
+    categories: Mapping[int, str] | None = None,
+    color_by: Literal["instance", "class"] = "instance",
+    boxes: bool = True,
+    labels: bool = True,
+    alpha: float = 0.35,
+    scale: int = 1,
+) -> Image.Image:
+    """Draw what a picture is annotated with: the items of a data set, or what an augmentation made of them.
+
+    Parameters
+    ----------
+    image : path, PIL image or uint8 array of shape (H, W, 3)
+        Not modified.
+    target : mapping
+        With ``"boxes"`` (G, 4), ``"labels"`` (G,) and ``"masks"``, as for :meth:`MaskRCNN.get_loss`.
+    categories : mapping of int to str, optional
+        Names of the labels. Where all have one name, it is not written.
+    color_by, boxes, labels, alpha, scale
+        As for :func:`draw_detections`.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, ``scale`` times the size of ``image``.
+
+    Raises
+    ------
+    ValueError
+        If the masks are not of the picture's size, or an option is not one of the above.
+    """
+    pixels = load_image(image)
+    compressed = CompressedMasks.of(target["masks"], (pixels.shape[0], pixels.shape[1]))
+    _check(pixels, compressed.image_size, color_by, alpha, scale)
+    picture = _enlarged(pixels, scale)
+    height, width = picture.height, picture.width
+    numbers = np.asarray(target["labels"]).tolist()
+    colours = [_colour(n) for n in (numbers if color_by == "class" else range(len(numbers)))]
+    masks = compressed.resized((height, width))
+    corners = np.asarray(target["boxes"], np.float32).reshape(-1, 4) * scale
+    thickness = max(1, round(min(picture.size) / 400))
+
+    def mask(i: int) -> np.ndarray:
+        return masks.window(i, slice(0, height), slice(0, width))
+
+    picture = _draw_masks(picture, mask, colours, alpha, thickness)
+    if boxes:
+        _draw_boxes(picture, corners, colours, max(1, thickness // 2))
+    names = categories or {}
+    if labels and len(set(names.values())) != 1:
+        _draw_labels(picture, corners, [[names.get(n, f"class {n}")] for n in numbers], colours)
     return picture
 
 
@@ -92,11 +150,15 @@ def viewing_scale(size: tuple[int, int]) -> int:
     return min(max(1, 800 // max(size)), 4)  # forty nuclei in 256 × 256 pixels want a closer look
 
 
-def _check(pixels: np.ndarray, detections: Detections, color_by: str, alpha: float, scale: int) -> None:
-    if pixels.shape[:2] != detections.image_size:
+def _enlarged(pixels: np.ndarray, scale: int) -> Image.Image:
+    size = pixels.shape[1] * scale, pixels.shape[0] * scale
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def _check(pixels: np.ndarray, size: tuple[int, int], color_by: str, alpha: float, scale: int) -> None:
+    if pixels.shape[:2] != size:
         raise ValueError(
-            f"image is {pixels.shape[0]} × {pixels.shape[1]} pixels, but the detections are of one of "
-            f"{detections.image_size[0]} × {detections.image_size[1]}."
+            f"image is {pixels.shape[0]} × {pixels.shape[1]} pixels, but the masks are of one of {size[0]} × {size[1]}."
         )
     if color_by not in ("instance", "class"):
         raise ValueError(f"color_by must be 'instance' or 'class', got {color_by!r}.")
@@ -125,11 +187,11 @@ def _luma(colour: tuple[float, float, float]) -> float:
 
 
 def _draw_masks(
-    picture: Image.Image, found: Detections, colours: list[Colour], alpha: float, thickness: int
+    picture: Image.Image, mask_of: Callable[[int], np.ndarray], colours: list[Colour], alpha: float, thickness: int
 ) -> Image.Image:
     canvas = np.array(picture)
-    for i in reversed(range(len(found))):
-        mask = found._mask(i)
+    for i in reversed(range(len(colours))):
+        mask = mask_of(i)
         area = window(mask)
         inside = mask[area]
         contour = inside & ~_eroded(inside, thickness)
@@ -162,17 +224,23 @@ def _draw_boxes(picture: Image.Image, boxes: np.ndarray, colours: list[Colour], 
 # ------------------------------------------------------------------ labels
 
 
-def _draw_labels(picture: Image.Image, found: Detections, colours: list[Colour]) -> None:
+def _captions(found: Detections) -> list[list[str]]:
+    """Return what may be written beside each detection, the best first."""
+    one_name = found.categories is not None and len(set(found.categories.values())) == 1
+    pairs = zip(found.names, host(found.scores).tolist(), strict=True)
+    return [[f"{score:.2f}"] if one_name else [f"{name} {score:.2f}", f"{score:.2f}"] for name, score in pairs]
+
+
+def _draw_labels(
+    picture: Image.Image, boxes: np.ndarray, captions: Sequence[Sequence[str]], colours: list[Colour]
+) -> None:
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(min(max(9, round(min(picture.size) / 42)), 28))
-    height, width = found.image_size
+    height, width = picture.height, picture.width
     taken, objects = np.zeros((height, width), bool), np.zeros((height, width), bool)
-    for x1, y1, x2, y2 in host(found.boxes).round().astype(int).clip(0).tolist():
+    for x1, y1, x2, y2 in boxes.round().astype(int).clip(0).tolist():
         objects[y1:y2, x1:x2] = True
-    one_name = found.categories is not None and len(set(found.categories.values())) == 1
-    captions = zip(found.names, host(found.scores).tolist(), host(found.boxes).tolist(), colours, strict=True)
-    for name, score, box, colour in captions:
-        texts = [f"{score:.2f}"] if one_name else [f"{name} {score:.2f}", f"{score:.2f}"]
+    for texts, box, colour in zip(captions, boxes.tolist(), colours, strict=True):
         for text in texts:
             left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
             size = round(right - left) + 4, round(bottom - top) + 4

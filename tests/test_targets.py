@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from lucid import Tensor
 
+from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.rle import encode_rle
 from lucid_maskrcnn.targets import Target
 
 SIZE = (6, 8)
@@ -74,7 +76,48 @@ def test_image_without_objects_is_a_target(target: dict[str, Any], device: str) 
     assert smaller.image_size == (3, 4)
 
 
+WHOLE = [[0, 0, 8, 0, 8, 6, 0, 6]]  # a polygon around the image
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        CompressedMasks.from_dense(masks(2)),
+        [encode_rle(mask) for mask in masks(2)],
+        [{"size": SIZE, "counts": [0, 48]}, encode_rle(masks(1)[0])],
+        [WHOLE, [np.array(WHOLE[0], float)]],
+        (WHOLE, encode_rle(masks(1)[0])),
+    ],
+)
+def test_masks_stay_compressed(given: Any, device: str) -> None:
+    checked = build(good(masks=given), device)
+    assert isinstance(checked.masks, CompressedMasks)
+    assert {t.device for t in (checked.boxes, checked.labels)} == {device}
+    np.testing.assert_array_equal(checked.masks.dense(), masks(2))
+    larger = checked.resized((12, 24))
+    assert larger.image_size == larger.masks.image_size == (12, 24)
+    assert isinstance(larger.masks, CompressedMasks)
+
+
 REFUSED = [
+    (good(masks=CompressedMasks.from_dense(masks(3))), ValueError, "got 2 boxes, 2 labels and 3 masks"),
+    (
+        good(masks=CompressedMasks.from_dense(np.ones((2, 8, 6), bool))),
+        ValueError,
+        r"targets\[1\]\['masks'\] must be of the image's size, 6 × 8 .* got 8 × 6",
+    ),
+    (
+        good(masks=[encode_rle(masks(1)[0]), encode_rle(np.ones((8, 6), bool))]),
+        ValueError,
+        r"targets\[1\]\['masks'\]\[1\] is of 8 × 6 pixels, but the image has 6 × 8",
+    ),
+    (
+        good(masks=[{"size": SIZE, "counts": "zz"}, WHOLE]),
+        ValueError,
+        r"targets\[1\]\['masks'\]\[0\] is malformed: rle\['counts'\]",
+    ),
+    (good(masks=[WHOLE, [[0, 0, 8, 6]]]), ValueError, r"\['masks'\]\[1\] is malformed: its polygon 0 has 2 points"),
+    (good(masks=[WHOLE, []]), ValueError, r"\['masks'\]\[1\] must be a run-length encoding or a list of polygons"),
     ({"boxes": [], "masks": []}, ValueError, r"targets\[1\] has no 'labels': it has \['boxes', 'masks'\]"),
     ({}, ValueError, "has no 'boxes' and no 'labels' and no 'masks'"),
     ([1, 2], TypeError, r"targets\[1\] must be a mapping .* got list"),
@@ -108,6 +151,11 @@ REFUSED = [
     (good(labels=[[1], [2]]), ValueError, r"must have shape \(G,\), got \(2, 1\)"),
     (good(masks=np.ones((2, 8, 6), bool)), ValueError, r"shape \(G, 6, 8\), got bool of shape \(2, 8, 6\)"),
     (good(masks=masks(1)[0]), ValueError, r"of shape \(6, 8\)"),
+    (
+        good(masks=(masks(2, np.uint8) * 255).tolist()),
+        ValueError,
+        r"\['masks'\]\[0\] must be .* got 255: pass masks > 0",
+    ),
     (
         good(masks=masks(2, np.uint8) * 255),
         ValueError,

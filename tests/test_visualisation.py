@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
-from lucid_maskrcnn.visualisation import _colour, draw_detections, viewing_scale
+from lucid_maskrcnn.visualisation import _colour, draw_detections, draw_target, viewing_scale
 
 GREY = 90
 
@@ -150,3 +150,31 @@ def test_the_picture_given_is_not_modified(tmp_path):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         draw_detections(grey((32, 40)), make([], (32, 40)), **options)
+
+
+# ------------------------------------------------------------------ annotations
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_annotations_are_drawn_where_they_are(scale):
+    mask = np.zeros((1, 60, 80), bool)
+    mask[0, 20:40, 30:50] = True
+    target = {"boxes": [[25, 15, 55, 45]], "labels": [2], "masks": mask}
+    picture = draw_target(grey((60, 80)), target, categories={2: "cat"}, scale=scale)
+    assert picture.size == (80 * scale, 60 * scale)
+    drawn = changed(picture)
+    assert drawn[mask[0].repeat(scale, 0).repeat(scale, 1)].all()
+    rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
+    assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == tuple(scale * n for n in (15, 45, 25, 55))
+    named = changed(draw_target(grey((60, 80)), target, categories={1: "dog", 2: "cat"}, scale=scale))
+    assert named.sum() > drawn.sum()
+
+
+def test_annotations_without_objects_leave_the_picture():
+    nothing = {"boxes": np.zeros((0, 4)), "labels": [], "masks": []}
+    assert not changed(draw_target(grey((20, 30)), nothing)).any()
+
+
+def test_annotations_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="image's size, 20 × 30"):
+        draw_target(grey((20, 30)), {"boxes": [], "labels": [], "masks": np.zeros((1, 30, 20), bool)})

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
-from . import pictures, weights
+from . import data, evaluation, pictures, training, weights
 from .pictures import predict_files
 
 __all__ = ["main", "predict_files"]
@@ -28,11 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 2 for a mistake in the arguments or files, or 130 when interrupted.
+        Exit code: 0, or 1 if ``check-data`` has found faults, 2 for a mistake in the arguments or files, 130 when
+        interrupted.
     """
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        code = args.run(args)
     except KeyboardInterrupt:
         print("lucid-maskrcnn: interrupted.", file=sys.stderr)
         return 130
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(about)
     except ValueError as error:
         return _complain(str(error))
-    return 0
+    return code or 0
 
 
 def _complain(sentence: str) -> int:
@@ -54,6 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (pictures, weights):
+    for part in (pictures, evaluation, data, training, weights):
         part.add_commands(commands)
     return parser

@@ -35,7 +35,10 @@ def add_commands(commands: Any) -> None:
     )
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument(
-        "--weights", default="NUCLEI", metavar="NAME|FILE", help="NUCLEI, the default, another name that info lists, or a file"
+        "--weights",
+        default="NUCLEI",
+        metavar="NAME|FILE",
+        help="NUCLEI, the default, another name that info lists, or a file",
     )
     predict.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="created if need be")
     predict.add_argument("--score-thresh", type=probability, default=0.5, metavar="S")

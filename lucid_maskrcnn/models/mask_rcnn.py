@@ -291,7 +291,8 @@ class MaskRCNN(nn.Module):
         targets : sequence of mappings
             One per image, with ``"boxes"`` (G, 4), ``"labels"`` (G,) from 1 to ``num_classes`` and
             ``"masks"`` (G, H, W), in pixels of the image as it was given. ``G = 0`` is an image without
-            objects.
+            objects. Masks may also be :class:`~lucid_maskrcnn.masks.CompressedMasks` or a list of COCO's
+            run-length encodings or polygons, of which only what the regions cut out is ever decoded.
 
         Returns
         -------

@@ -7,15 +7,15 @@ Shapes: n masks of M × M cells, G ground-truth masks of H × W pixels, R RoIs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
 from ._memory import empty
-from ._operation import Op
+from ._operation import Op, as_tensor, host
 from ._parallel import for_each, spans
 from .boxes import check_boxes, check_index
 from .roi_align import Grid, check_range, gathers, plan, pool_gpu, windows
@@ -198,6 +198,20 @@ def paste_masks(
 # ------------------------------------------------------------------ targets
 
 
+class MaskReader(Protocol):
+    """Masks that are not an array, but can be asked for a window of one."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """Return the pixels (rows, columns) of one, bool."""
+
+
 class _MaskTargets(Op):
     differentiable = False
 
@@ -206,18 +220,10 @@ class _MaskTargets(Op):
         self.grid = Grid((size, size), 0, False)
 
     def cpu(self, gt_masks: np.ndarray, rois: np.ndarray, gt_idx: np.ndarray) -> np.ndarray:
-        num, (height, width) = len(rois), gt_masks.shape[1:]
-        chunks = plan(rois, np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
-        targets = np.empty((num, *self.grid.output_size), np.float32)
-        found = windows(chunks)
+        def read(index: int, rows: slice, columns: slice) -> np.ndarray:
+            return gt_masks[index, rows, columns]
 
-        def cut(some: slice) -> None:
-            for window in found[some]:  # no gaps: a sample for each pixel
-                pixels = gt_masks[gt_idx[window.roi]][window.slices()].astype(np.float32)
-                np.matmul(window.weights_y @ pixels, window.weights_x.T, out=targets[window.roi])
-
-        for_each(spans(num, _TASK), lambda: cut)
-        return targets
+        return _cut_out(read, gt_masks.shape[1:], rois, gt_idx, self.grid)
 
     def gpu(self, gt_masks: mx.array, rois: mx.array, gt_idx: mx.array) -> mx.array:
         num, (height, width) = rois.shape[0], gt_masks.shape[1:]
@@ -228,13 +234,35 @@ class _MaskTargets(Op):
         )[..., 0]
 
 
-def mask_targets(gt_masks: Tensor, rois: Tensor, gt_idx: Tensor, size: int) -> Tensor:
+def _cut_out(
+    read: Callable[[int, slice, slice], np.ndarray],
+    image_size: tuple[int, ...],
+    rois: np.ndarray,
+    gt_idx: np.ndarray,
+    grid: Grid,
+) -> np.ndarray:
+    num = len(rois)
+    chunks = plan(rois, np.tile(image_size, (num, 1)), np.ones((num, 2)), grid)
+    targets = np.empty((num, *grid.output_size), np.float32)
+    found = windows(chunks)
+
+    def cut(some: slice) -> None:
+        for window in found[some]:  # no gaps: a sample for each pixel
+            pixels = read(gt_idx[window.roi], *window.slices()).astype(np.float32)
+            np.matmul(window.weights_y @ pixels, window.weights_x.T, out=targets[window.roi])
+
+    for_each(spans(num, _TASK), lambda: cut)
+    return targets
+
+
+def mask_targets(gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, size: int) -> Tensor:
     """Return what the mask head should predict for each RoI: its cut-out of a ground-truth mask.
 
     Parameters
     ----------
-    gt_masks : Tensor of shape (G, H, W), bool or uint8
-        0 or 1 for each pixel of the network's input.
+    gt_masks : Tensor of shape (G, H, W), bool or uint8; or CompressedMasks
+        0 or 1 for each pixel of the network's input. Of compressed ones no more is decoded than the windows that
+        the RoIs need, on the host; the numbers are the same.
     rois : Tensor of shape (R, 4), float
         ``(x1, y1, x2, y2)`` in pixels of the same.
     gt_idx : Tensor of shape (R,), int
@@ -257,12 +285,18 @@ def mask_targets(gt_masks: Tensor, rois: Tensor, gt_idx: Tensor, size: int) -> T
     torchvision 0.28, ``project_masks_on_boxes``: RoIAlign with one sample for each pixel.
     """
     check_boxes("rois", rois, ndim=2)
-    if not isinstance(gt_masks, Tensor):
-        raise TypeError(f"gt_masks is a Lucid tensor of shape (G, H, W), got {type(gt_masks).__name__}.")
-    if gt_masks.ndim != 3 or 0 in gt_masks.shape[1:]:
-        raise ValueError(f"gt_masks has shape {tuple(gt_masks.shape)}, but (G, H, W) is wanted, H and W positive.")
+    if not isinstance(gt_masks, Tensor) and not hasattr(gt_masks, "window"):
+        raise TypeError(
+            f"gt_masks is a Lucid tensor of shape (G, H, W) or CompressedMasks, got {type(gt_masks).__name__}."
+        )
+    shape = tuple(gt_masks.shape) if isinstance(gt_masks, Tensor) else (len(gt_masks), *gt_masks.image_size)
+    if len(shape) != 3 or 0 in shape[1:]:
+        raise ValueError(f"gt_masks has shape {shape}, but (G, H, W) is wanted, H and W positive.")
     check_index("gt_idx", gt_idx, rois.shape[0])
-    check_range("gt_idx", gt_idx, gt_masks.shape[0], "masks")
+    check_range("gt_idx", gt_idx, shape[0], "masks")
     if size < 1:
         raise ValueError(f"size is the number of cells along a side of a target, got {size}.")
-    return _MaskTargets(int(size))(gt_masks, rois, gt_idx)
+    if isinstance(gt_masks, Tensor):
+        return _MaskTargets(int(size))(gt_masks, rois, gt_idx)
+    grid = Grid((int(size), int(size)), 0, False)
+    return as_tensor(_cut_out(gt_masks.window, gt_masks.image_size, host(rois), host(gt_idx), grid), rois)

@@ -102,6 +102,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         else:
             content = _CONTENT[kind](file, disk)
             arrays, metadata = _weights(content, disk, kind)
+        arrays = _without_prefix(arrays)
         if not arrays:
             raise BadFile("holds no arrays")
         if sum(array.nbytes for array in arrays.values()) > _MAX_GROWTH * disk.size:
@@ -118,7 +119,7 @@ def _kind(head: bytes, size: int) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         return "safetensors"
     if head[257:262] == b"ustar":
-        raise BadFile("is a tar archive, as PyTorch wrote them before 2017: load and save it again with PyTorch")
+        raise BadFile("is a tar archive, the oldest form of PyTorch files: load it with PyTorch and save it again")
     # Protocols 2 to 5 begin with their number, those before with a dict or the call that makes one.
     if (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or head[:1] in (b"(", b"}", b"c"):
         return "pickle"
@@ -161,7 +162,7 @@ def _weights(content: object, disk: DiskFile, kind: str) -> tuple[dict[str, Stor
         arrays[str(name)] = value.stored(disk)
     if kind == "pickle" and wrapper in (None, "blobs"):  # Caffe2 keeps the optimiser's state beside the weights
         arrays = {name: array for name, array in arrays.items() if not name.endswith("_momentum")}
-    return _without_prefix(arrays), {name: str(value) for name, value in notes.items()}
+    return arrays, {name: str(value) for name, value in notes.items()}
 
 
 def _without_prefix(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:

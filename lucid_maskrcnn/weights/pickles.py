@@ -280,20 +280,12 @@ class _Machine:
     # -------------------------------------------------------------- numbers and text
 
     def decimal(self) -> int:
-        line = self.window.short_line(_MAX_NUMBER, "number")
-        if not re.fullmatch(rb"-?[0-9]+L?", line):
-            raise _damaged()
-        return int(line.rstrip(b"L"))
+        return _whole_number(self.window.short_line(_MAX_NUMBER, "number"))
 
     def int_line(self) -> None:
         """Push a number, or a bool: before they had instructions of their own, they were written 00 and 01."""
         line = self.window.short_line(_MAX_NUMBER, "number")
-        if line in (b"00", b"01"):
-            self.push(line == b"01")
-        elif re.fullmatch(rb"-?[0-9]+L?", line):
-            self.push(int(line.rstrip(b"L")))
-        else:
-            raise _damaged()
+        self.push(line == b"01" if line in (b"00", b"01") else _whole_number(line))
 
     def signed(self, width: int) -> None:
         """Push a number whose length in bytes stands before it."""
@@ -430,6 +422,12 @@ class _Machine:
         length = self.window.number(8)
         self.window.skip(length)  # which complains if there is less
         self.window.position -= length
+
+
+def _whole_number(line: bytes) -> int:
+    if not re.fullmatch(rb"-?[0-9]+L?", line):  # int() takes more: spaces, underscores
+        raise _damaged()
+    return int(line.rstrip(b"L"))
 
 
 def _key(key: object) -> object:

@@ -86,25 +86,25 @@ class DiskFile:
             If it is gone or another one.
         """
         try:
-            with named(self.path), open(self.absolute, "rb", buffering=0) as file:
-                if _stamp(file) != (self.size, self.modified):
-                    raise BadFile("has changed since it was opened")
-                yield file
+            with named(self.path):
+                self._require_the_same(os.stat(self.absolute))  # before, as opening a pipe would wait for its writer
+                with open(self.absolute, "rb", buffering=0) as file:
+                    self._require_the_same(os.fstat(file.fileno()))
+                    yield file
         except OSError as error:
             raise ValueError(f"{str(self.path)!r} can no longer be read: {error.strerror or error}.") from error
+
+    def _require_the_same(self, status: os.stat_result) -> None:
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+            raise BadFile("has changed since it was opened")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[BinaryIO, DiskFile]]:
     """Open a file, unbuffered: what is skipped is never read."""
     with open(path, "rb", buffering=0) as file:
-        size, modified = _stamp(file)
-        yield file, DiskFile(path, Path(os.path.abspath(path)), size, modified)
-
-
-def _stamp(file: BinaryIO) -> tuple[int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
+        status = os.fstat(file.fileno())
+        yield file, DiskFile(path, Path(os.path.abspath(path)), status.st_size, status.st_mtime_ns)
 
 
 class Span(NamedTuple):
@@ -183,7 +183,7 @@ def num_elements(shape: object) -> int:
     """
     if type(shape) is not tuple:
         raise BadFile("has an array whose shape is not a tuple of whole numbers")
-    if len(shape) > _MAX_DIMENSIONS:  # first, as a long tuple may be the shape of many arrays
+    if len(shape) > _MAX_DIMENSIONS:
         raise BadFile(f"has an array of {len(shape)} dimensions, and {_MAX_DIMENSIONS} are the most")
     if not all(type(size) is int for size in shape):
         raise BadFile("has an array whose shape is not a tuple of whole numbers")

@@ -100,8 +100,7 @@ class Tensor(StandIn):
 
     def stored(self, disk: DiskFile) -> StoredArray:
         """Return it as an array that can be read."""
-        if self.storage.offset is None:
-            raise BadFile(f"lacks the storage {printable(self.storage.key)}")
+        assert self.storage.offset is not None  # or the file was refused
         span = Span(self.storage.offset + self.start, self.length)
         return StoredArray(disk, span, self.element, self.shape, self.strides)
 
@@ -132,7 +131,7 @@ def _view(part: object, start: object, shape: Any, strides: Any, *, element: Ele
         start = last = 0
     # More numbers than there are (a step of 0) would let a small file ask for any amount of memory.
     elif start + last >= count or size > count:
-        raise BadFile(f"has a tensor that reaches beyond the {count} numbers of the storage {printable(storage.key)}")
+        raise BadFile(f"has a tensor that is not inside of the storage {printable(storage.key)}, of {count} numbers")
     begin = part.start * storage.element.size + start * element.size
     return Tensor(storage, element, shape, strides, begin, (last + 1) * element.size if size else 0)
 
@@ -242,17 +241,16 @@ class _Storages:
 class _Bounded:
     """A file as :mod:`zipfile` may read it: its directory, but not at any length."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.seek, self.tell, self._file = file.seek, file.tell, file
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.seek, self.tell, self._file, self._size = file.seek, file.tell, file, size
 
     def read(self, count: int = -1) -> bytes:
         """Read at most so much that a directory is bounded."""
-        if not 0 <= count <= _MAX_DIRECTORY:
-            count = _MAX_DIRECTORY + 1
-        content = self._file.read(count)
-        if len(content) > _MAX_DIRECTORY:
+        left = max(0, self._size - self._file.tell())
+        count = left if count < 0 else min(count, left)  # before memory is set aside for it
+        if count > _MAX_DIRECTORY:
             raise BadFile(f"has a zip directory of more than {_MAX_DIRECTORY} bytes")
-        return content
+        return self._file.read(count)
 
 
 def read_zip(file: BinaryIO, disk: DiskFile) -> Any:
@@ -303,7 +301,7 @@ def _members(file: BinaryIO, disk: DiskFile) -> tuple[dict[str, Any], int]:
     import zipfile  # here, as most models are built without a file
 
     try:
-        with zipfile.ZipFile(_Bounded(file)) as archive:
+        with zipfile.ZipFile(_Bounded(file, disk.size)) as archive:
             infos, start = archive.infolist(), archive.start_dir
     except BadFile:
         raise

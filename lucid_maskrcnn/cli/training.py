@@ -1,0 +1,366 @@
+"""``train``: pictures and annotations in, weights out."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .common import positive, say
+
+__all__ = ["add_commands"]
+
+_ARCHITECTURES = (
+    "mask_rcnn_resnet_18_fpn",
+    "mask_rcnn_resnet_50_fpn",
+    "mask_rcnn_resnet_50_fpn_v2",
+    "mask_rcnn_resnet_101_fpn",
+)
+_EPILOG = """\
+The learning rate scales with the images of a step: 0.02 for 16, so 0.0025 for the default batch of 2. With
+--weights or --weights-backbone the new class layers and the upper part of the body are trained and batch norm is
+constant; without, everything is, with live batch norm, which needs some ten thousand steps and a higher rate.
+Ctrl-C ends the run after the step at hand; the same command with --resume goes on, and gives the same weights as
+if nothing had happened."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add it to the subparsers of the command line."""
+    train = commands.add_parser(
+        "train",
+        help="train on your own pictures",
+        description="Train on pictures with COCO annotations, or with label images. DIR gets log.jsonl, "
+        "checkpoints, weights.safetensors and curves.png.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_data(train.add_argument_group("data"), train)
+    _add_model(train.add_argument_group("model"))
+    _add_length(train.add_argument_group("length and optimiser"))
+    _add_keeping(train.add_argument_group("what is kept and shown"))
+    train.set_defaults(run=_train)
+
+
+def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
+    train.add_argument("images", type=Path, metavar="IMAGES", help="folder of the pictures")
+    train.add_argument(
+        "annotations", type=Path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file; or --labels"
+    )
+    group.add_argument("--labels", type=Path, metavar="DIR", help="folder of label images, in place of ANNOTATIONS")
+    group.add_argument("--val-images", type=Path, metavar="DIR", help="pictures to evaluate on (default: IMAGES)")
+    group.add_argument("--val-annotations", type=Path, metavar="FILE", help="their annotations")
+    group.add_argument("--val-labels", type=Path, metavar="DIR", help="or their label images")
+    group.add_argument("--batch", type=positive, default=2, metavar="N", help="pictures a batch (default: 2)")
+    group.add_argument(
+        "--augment",
+        choices=("photographs", "microscopy", "none"),
+        default="photographs",
+        help="random variations of the pictures (default: photographs)",
+    )
+    group.add_argument(
+        "--crop",
+        type=positive,
+        metavar="PIXELS",
+        help="train on windows of this size, cut out at random at about the scale of a prediction",
+    )
+
+
+def _add_model(group: Any) -> None:
+    group.add_argument(
+        "--arch", choices=_ARCHITECTURES, metavar="NAME", help=f"{', '.join(_ARCHITECTURES)} (default: of the weights)"
+    )
+    group.add_argument("--weights", metavar="NAME|FILE", help="start from a detector's")
+    group.add_argument("--weights-backbone", metavar="NAME|FILE", help="start from an ImageNet classifier's")
+    group.add_argument(
+        "--trainable-layers", type=int, choices=range(6), metavar="N", help="of the body's five, from the top"
+    )
+    group.add_argument("--norm", choices=("frozen", "batch"), help="constant or live batch norm")
+    group.add_argument("--min-size", type=positive, metavar="PIXELS", help="short side of the network's input")
+    group.add_argument("--max-size", type=positive, metavar="PIXELS", help="its long side, at most")
+    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+
+
+def _add_length(group: Any) -> None:
+    length = group.add_mutually_exclusive_group(required=True)
+    length.add_argument("--epochs", type=_above_0, metavar="N", help="so many times through the pictures")
+    length.add_argument("--steps", type=positive, metavar="N", help="so many steps of the optimiser")
+    length.add_argument("--minutes", type=_above_0, metavar="N", help="so long; not to be repeated bit for bit")
+    group.add_argument("--accumulate", type=positive, default=1, metavar="K", help="batches a step (default: 1)")
+    group.add_argument("--lr", type=_above_0, help="highest learning rate (default: 0.00125 × pictures a step)")
+    group.add_argument("--momentum", type=float, default=0.9)
+    group.add_argument("--weight-decay", type=float, default=1e-4)
+    group.add_argument(
+        "--decay-norms",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether norms and biases decay too (default: yes)",
+    )
+    group.add_argument("--schedule", choices=("multistep", "cosine", "constant"), default="multistep")
+    group.add_argument(
+        "--milestones",
+        type=_shares,
+        metavar="A,B",
+        help="shares of the run where it drops (default: 2/3 and 8/9)",
+    )
+    group.add_argument("--warmup", type=int, metavar="STEPS", help="(default: a tenth of the run, at most 1000)")
+    group.add_argument(
+        "--clip", type=float, default=10.0, metavar="NORM", help="of the gradients (default: 10; 0: none)"
+    )
+    group.add_argument("--ema", type=float, metavar="DECAY", help="keep averaged weights, such as with 0.999")
+    group.add_argument(
+        "--settle",
+        type=float,
+        metavar="SHARE",
+        help="from where on live batch norm uses its running statistics (default: 0.8; 0: never)",
+    )
+    group.add_argument("--seed", type=_seed, default=0, metavar="N")
+
+
+def _add_keeping(group: Any) -> None:
+    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run; created if need be")
+    group.add_argument("--save-every", type=positive, default=200, metavar="STEPS", help="checkpoints (default: 200)")
+    group.add_argument("--keep-last", type=positive, default=1, metavar="K", help="of them (default: 1)")
+    group.add_argument(
+        "--eval-every", type=positive, metavar="STEPS", help="(default: an epoch, but at least 200 steps)"
+    )
+    group.add_argument(
+        "--keep-best", default="segm/AP", metavar="FIGURE", help="best.safetensors has the highest (default: segm/AP)"
+    )
+    group.add_argument("--patience", type=positive, metavar="N", help="stop after N evaluations without a higher one")
+    resume = group.add_mutually_exclusive_group()
+    resume.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    resume.add_argument("--auto-resume", action="store_true", help="go on if there is a checkpoint, else begin")
+    group.add_argument("--allow-changes", action="store_true", help="resume with other settings than before")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    group.add_argument(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="event files (default: if TensorBoard is installed)",
+    )
+
+
+# ------------------------------------------------------------------ the command
+
+
+def _train(args: argparse.Namespace) -> None:
+    import lucid
+
+    from lucid_maskrcnn.training import DivergenceError, Interrupted, Trainer
+    from lucid_maskrcnn.training.checkpoints import check_folder
+
+    resume = "auto" if args.auto_resume else args.resume
+    check_folder(args.out, resume)
+    dataset, evaluated_on = _data(args)
+    lucid.random.seed(args.seed)  # the layers that start anew draw from it
+    model, arguments = _model(args, dataset.categories)
+    loader = _loader(args, dataset, model)
+    settings = _settings(args, model, loader.steps_per_epoch, evaluated=evaluated_on is not None)
+    evaluate = None if evaluated_on is None else _evaluator(evaluated_on, model.image_settings)
+    model.to(args.device)
+    model.image_settings = replace(model.image_settings, **getattr(loader.augment, "network", {}))
+    trainer = Trainer(
+        model,
+        loader,
+        out=args.out,
+        settings=settings,
+        arguments=arguments,
+        categories=dataset.categories,
+        evaluate=evaluate,
+        resume=resume,
+        allow_changes=args.allow_changes,
+        progress=not args.quiet,
+        tensorboard=args.tensorboard,
+    )
+    say(_summary(args, dataset, loader, trainer.settings))
+    try:
+        outcome = trainer.run()
+    except Interrupted:
+        print(f"Stopped after step {trainer.state.step}: the same command with --resume goes on.", file=sys.stderr)
+        raise
+    except DivergenceError as error:
+        raise SystemExit(f"lucid-maskrcnn: {error}") from error
+    for name, value in outcome.figures.items():
+        say(f"  {name} {value:.3f}")
+    say(f"{outcome.step} steps in {outcome.seconds / 60:.1f} min; weights: {outcome.weights}")
+    if outcome.best_weights is not None:
+        say(f"highest {args.keep_best} {outcome.best:.3f}: {outcome.best_weights}")
+
+
+def _summary(args: argparse.Namespace, dataset: Any, loader: Any, settings: Any) -> str:
+    images = args.batch * args.accumulate
+    length = f"{settings.minutes:g} minutes" if settings.steps is None else f"{settings.steps} steps"
+    names = ", ".join(str(name) for name in list(dataset.categories.values())[:8])
+    more = f" and {len(dataset.categories) - 8} more" if len(dataset.categories) > 8 else ""
+    return (
+        f"{len(dataset)} pictures, {len(dataset.categories)} categories ({names}{more}); {length} of {images} "
+        f"{'picture' if images == 1 else 'pictures'}, {loader.steps_per_epoch / args.accumulate:g} an epoch; "
+        f"learning rate {settings.lr:g}, {settings.warmup} steps of warm-up"
+    )
+
+
+def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: bool) -> Any:
+    from lucid_maskrcnn.training import TrainerSettings
+
+    epoch = batches / args.accumulate
+    settle = args.settle
+    if settle is None and any(not getattr(module, "frozen", True) for module in model.modules()):
+        settle = 0.8
+    return TrainerSettings(
+        steps=args.steps if args.epochs is None else max(1, math.ceil(args.epochs * epoch)),
+        minutes=args.minutes,
+        seed=args.seed,
+        accumulate=args.accumulate,
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        decay_norms=args.decay_norms,
+        schedule=args.schedule,
+        warmup=args.warmup,
+        clip=args.clip or None,
+        ema=args.ema,
+        settle=settle or None,
+        save_every=args.save_every,
+        keep_last=args.keep_last,
+        eval_every=(args.eval_every or max(200, math.ceil(epoch))) if evaluated else None,
+        keep_best=args.keep_best if evaluated else None,
+        patience=args.patience,
+        **({} if args.milestones is None else {"milestones": args.milestones}),
+    )
+
+
+# ------------------------------------------------------------------ data
+
+
+def _data(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the data set to train on and the one to evaluate on, or None."""
+    dataset = _dataset(args.images, args.annotations, args.labels, "ANNOTATIONS", "--labels")
+    if not dataset.categories:
+        raise ValueError(f"{str(args.annotations or args.labels)!r} has no categories.")
+    evaluated_on = None
+    if args.val_annotations or args.val_labels:
+        folder = args.val_images or args.images
+        evaluated_on = _dataset(folder, args.val_annotations, args.val_labels, "--val-annotations", "--val-labels")
+        if evaluated_on.categories != dataset.categories:
+            raise ValueError(
+                f"The pictures to evaluate on have the categories {evaluated_on.categories}, those to train on "
+                f"{dataset.categories}."
+            )
+    elif args.val_images or args.eval_every or args.patience:
+        raise ValueError("--val-images, --eval-every and --patience need --val-annotations or --val-labels.")
+    return dataset, evaluated_on
+
+
+def _dataset(images: Path, annotations: Path | None, labels: Path | None, *names: str) -> Any:
+    from lucid_maskrcnn.data import CocoInstances, LabelImages
+
+    if (annotations is None) == (labels is None):
+        raise ValueError(f"Give {names[0]} or {names[1]}, one of them.")
+    if not images.is_dir():
+        raise ValueError(f"There is no folder of pictures {str(images)!r}.")
+    if annotations is not None:
+        return CocoInstances(images, annotations)
+    return LabelImages(images, labels or Path())
+
+
+def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
+    from lucid_maskrcnn.data import Augmentation, Loader
+
+    cut = {} if args.crop is None else {"crop": args.crop, "image": model.image_settings}
+    if args.augment == "none":
+        augment = Augmentation(**cut) if cut else None
+    else:
+        augment = getattr(Augmentation, args.augment)(**cut)
+    return Loader(dataset, args.batch, seed=args.seed, augment=augment)
+
+
+def _evaluator(dataset: Any, image_settings: Any) -> Callable[[Any], Mapping[str, float]]:
+    """Return the evaluation, at the size of a prediction: that of training may be a window's."""
+    from lucid_maskrcnn.evaluation import evaluate
+
+    def figures(model: Any) -> Mapping[str, float]:
+        of_training, model.image_settings = model.image_settings, image_settings
+        try:
+            return _flat(evaluate(model, dataset, max_detections=max(100, model.head_settings.top_k)))
+        finally:
+            model.image_settings = of_training
+
+    return figures
+
+
+def _flat(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Turn ``{"segm": {"AP": 0.3}}`` into ``{"segm/AP": 0.3}``."""
+    flat: dict[str, float] = {}
+    for name, value in figures.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{name}/{rest}".rstrip("/"): number for rest, number in inner.items()}
+    return flat
+
+
+# ------------------------------------------------------------------ model
+
+
+def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> tuple[Any, dict[str, Any]]:
+    """Return the model, and the arguments that build it again without its weights."""
+    from lucid_maskrcnn import weights as weight_files
+    from lucid_maskrcnn.models import factories
+
+    if args.weights and args.weights_backbone:
+        raise ValueError("--weights and --weights-backbone exclude each other: a detector has a backbone.")
+    if args.weights and args.norm:
+        raise ValueError("--norm is for models without --weights: those bring their own.")
+    arguments: dict[str, Any] = {}
+    if args.weights:
+        arguments = dict(weight_files.read_weights(weight_files.locate(args.weights, args.arch)).arguments)
+    name = args.arch or (weight_files.architecture_of(arguments) if arguments else "mask_rcnn_resnet_50_fpn")
+    own = {n: getattr(args, n) for n in ("min_size", "max_size", "norm") if getattr(args, n) is not None}
+    if not args.weights and not args.weights_backbone:
+        own.setdefault("norm", "batch")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = getattr(factories, name)(
+            max(categories),
+            weights=args.weights,
+            weights_backbone=args.weights_backbone,
+            trainable_layers=args.trainable_layers,
+            categories=categories,
+            **own,
+        )
+    for warning in caught:
+        say(str(warning.message))
+    base = {**factories._ARCHITECTURES[name], **arguments}
+    if args.weights_backbone:
+        body = weight_files.find_backbone(args.weights_backbone, f"resnet{base['depth']}")
+        base |= {n: v for n, v in body.arguments.items() if n != "depth"}
+    return model, {**base, **own, "num_classes": max(categories)}
+
+
+# ------------------------------------------------------------------ types of arguments
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**31 - 1}, got {text!r}")
+    return int(text)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers between commas, got {text!r}") from error

@@ -1,0 +1,29 @@
+"""From annotated pictures to the batches that training takes.
+
+A data set is any sequence of (image, target) pairs; :class:`CocoInstances` and :class:`LabelImages` are two.
+:class:`Augmentation` varies them, :class:`Loader` makes batches, and :func:`check` lists what is wrong.
+"""
+
+from .augment import Augmentation, compose
+from .checking import Survey, check, survey
+from .coco import CocoInstances
+from .faults import Fault
+from .label_images import LabelImages
+from .loading import Batch, Loader, LoadingError
+from .subsets import Subset, split
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "CocoInstances",
+    "Fault",
+    "LabelImages",
+    "Loader",
+    "LoadingError",
+    "Subset",
+    "Survey",
+    "check",
+    "compose",
+    "split",
+    "survey",
+]

@@ -1,0 +1,59 @@
+"""Which category of the data each label of a model is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["category_ids_of"]
+
+
+def category_ids_of(model: Any, categories: Mapping[int, str], category_ids: Mapping[int, int]) -> dict[int, int]:
+    """Return the category id of each of the model's labels that the data have.
+
+    Labels are taken as they are if the model's table of names is the data's. Otherwise names decide: published
+    weights have COCO's ids as labels, or count on without gaps, whatever the data's labels are. A model without
+    names must have as many classes as the data have labels.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+        Its ``categories`` and ``num_classes`` are read.
+    categories, category_ids : mapping
+        The data's label -> name and id.
+
+    Raises
+    ------
+    ValueError
+        If the data have categories that the model does not tell apart.
+    """
+    own = getattr(model, "categories", None)
+    if own is None:
+        count = getattr(model, "num_classes", None)
+        if count is not None and count != max(categories, default=0):
+            raise ValueError(
+                f"The model has {count} classes without names, the data have {len(categories)} "
+                f"({brief(categories.values())}): give the model categories, or pass category_ids."
+            )
+        return dict(category_ids)
+    if dict(own) == dict(categories):
+        return dict(category_ids)
+    ids = {name: category_ids[label] for label, name in categories.items()}
+    labels = {name: label for label, name in own.items()}
+    unknown = [name for name in ids if name not in labels]
+    if unknown:
+        raise ValueError(
+            f"The data have {brief(unknown)} among their categories, which the model does not know: it has "
+            f"{brief(own.values())}; rename them, leave them out with CocoInstances(categories=...), or pass "
+            "category_ids."
+        )
+    if len(ids) < len(categories) or len(labels) < len(own):
+        raise ValueError("Of two categories of one name it cannot be told which is which: pass category_ids.")
+    return {labels[name]: number for name, number in ids.items()}
+
+
+def brief(names: Iterable[str], shown: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(repr, names[:shown])) + more

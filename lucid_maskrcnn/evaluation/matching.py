@@ -1,0 +1,129 @@
+"""Which detection is which object: overlaps of masks, and one-to-one matchings.
+
+Shapes: D detections, G objects of an image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.masks import CompressedMasks
+
+__all__ = ["mask_iou", "match_objects"]
+
+
+def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any = None) -> np.ndarray:
+    """Return the intersection over union of each detection and each object, as pycocotools does.
+
+    Nothing is decoded: intersections are counted on the runs, where the boxes around two masks overlap.
+
+    Parameters
+    ----------
+    detections, objects : CompressedMasks
+        D and G masks of one image.
+    crowd : array of shape (G,), bool, optional
+        Whether an object stands for many: then it is the share of the detection that lies within it.
+
+    Returns
+    -------
+    ndarray of shape (D, G), float64
+        0 for masks without pixels.
+
+    Raises
+    ------
+    ValueError
+        If the masks are of images of two sizes.
+    """
+    if detections.image_size != objects.image_size:
+        raise ValueError(
+            f"detections and objects must be masks of one image, got sizes {detections.image_size} and "
+            f"{objects.image_size}."
+        )
+    shared = _intersections(detections, objects).astype(np.float64)  # (D, G)
+    areas = detections.areas[:, None].astype(np.float64)  # (D, 1)
+    union = areas + objects.areas - shared  # (D, G)
+    if crowd is not None:
+        union = np.where(np.asarray(crowd, bool), areas, union)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _intersections(masks: CompressedMasks, others: CompressedMasks) -> np.ndarray:
+    """Count the pixels that each mask shares with each of the others: (D, G), int64."""
+    counts = np.zeros((len(masks), len(others)), np.int64)
+    overlap = _boxes_overlap(masks.boxes, others.boxes)
+    for g in np.flatnonzero(overlap.any(axis=0)).tolist():
+        near = np.flatnonzero(overlap[:, g])
+        some = masks[near]
+        runs = slice(others.offsets[g], others.offsets[g + 1])
+        starts, stops = others.starts[runs], others.stops[runs]
+        shared = _pixels_before(some.stops, starts, stops) - _pixels_before(some.starts, starts, stops)
+        counts[near, g] = np.add.reduceat(shared, some.offsets[:-1])  # none is empty: their boxes overlap
+    return counts
+
+
+def _boxes_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    a, b = boxes[:, None], others[None]
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    return (low < high).all(axis=2)
+
+
+def _pixels_before(places: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Count the pixels of the runs that come before each place, in int64."""
+    begun = np.searchsorted(starts, places, side="right")  # runs that start there or before
+    total = np.concatenate([[0], np.cumsum(stops - starts, dtype=np.int64)])
+    ends = np.concatenate([[0], stops])
+    return total[begun] - np.maximum(ends[begun] - places, 0)  # the last of them may go on
+
+
+def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
+    """Match detections and objects one to one, as many as can be.
+
+    Parameters
+    ----------
+    iou : ndarray of shape (D, G)
+        How far each pair overlaps.
+    thresh : float
+        Pairs need as much at least, and more than 0.
+
+    Returns
+    -------
+    list of (int, int)
+        Rows and columns of the pairs, by rows. Their number does not depend on any order: no matching has more.
+        Where several have as many, pairs of greater IoU go first.
+    """
+    rows, columns = np.nonzero((iou >= thresh) & (iou > 0))
+    order = np.argsort(-iou[rows, columns], kind="stable")
+    partners: dict[int, list[int]] = {}
+    of_row: dict[int, int] = {}
+    of_column: dict[int, int] = {}
+    for d, g in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        partners.setdefault(d, []).append(g)
+        if d not in of_row and g not in of_column:
+            of_row[d], of_column[g] = g, d
+    for d in partners:
+        if d not in of_row:
+            _augment(d, partners, of_row, of_column)
+    return sorted(of_row.items())
+
+
+def _augment(start: int, partners: dict[int, list[int]], of_row: dict[int, int], of_column: dict[int, int]) -> None:
+    """Match one more row, if others can make room for it by taking other columns (an augmenting path)."""
+    came_from: dict[int, int] = {}  # column -> row
+    waiting = [start]
+    for row in waiting:  # which grows meanwhile
+        for column in partners[row]:
+            if column in came_from:
+                continue
+            came_from[column] = row
+            if column in of_column:
+                waiting.append(of_column[column])
+                continue
+            while True:
+                row = came_from[column]
+                freed = of_row.get(row)
+                of_row[row], of_column[column] = column, row
+                if freed is None:
+                    return
+                column = freed

@@ -1,0 +1,296 @@
+"""From a model and a data set, or from results, to the figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.targets import Target
+
+from .agreement import agreement, compare
+from .labels import brief, category_ids_of
+from .outcome import CategoryFigures, Evaluation, explain
+from .precision import Precision, average_precision, require_pycocotools
+from .reading import KEYS, check_results, complete, have_masks, read_results
+
+__all__ = ["evaluate", "evaluate_results"]
+
+_USUAL = 100  # detections an image, COCO's limit
+
+
+def evaluate(
+    model: Any,
+    dataset: Any,
+    *,
+    max_detections: int = 100,
+    score_thresh: float = 0.05,
+    iou_types: Sequence[str] = ("segm", "bbox"),
+    object_score: float = 0.5,
+    group_by: str = "kind",
+    category_ids: Mapping[int, int] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Run a model over a data set, one image at a time, and measure what it finds.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+        Or any object with such a ``predict``. Its mode makes no difference.
+    dataset : sequence of (image, target)
+        A :class:`~lucid_maskrcnn.data.CocoInstances`, ``LabelImages`` or ``Subset``, whose ``coco()`` has crowds
+        and what the file says besides; or any sequence of pairs as ``get_loss`` takes them, best with
+        ``categories``, ``category_ids``, ``image_ids`` and ``file_names``.
+    max_detections : int
+        At most so many are asked of the model for an image. COCO's figures have 100; where images have more objects,
+        no more of them can be found.
+    score_thresh : float
+        Detections score more than this.
+    iou_types : sequence of {"segm", "bbox"}
+        What COCO's average precision compares, masks or boxes. None of it, ``()``, needs no pycocotools.
+    object_score : float
+        Detections count for AP_t from this score on.
+    group_by : str
+        A key that images have in the annotations, such as ``"kind"``: AP_t is given for each of its values too.
+    category_ids : mapping of int to int, optional
+        The model's label -> category id. By default labels are taken as they are if model and data have the same
+        table of names, else names decide; detections of other categories than the data's are left out.
+    progress : bool
+        Whether to show a progress bar on a terminal.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ImportError
+        If ``iou_types`` needs pycocotools and it is not installed.
+    ValueError
+        If an argument is not as above, or the categories do not fit.
+
+    Notes
+    -----
+    AP_t is TP / (TP + FP + FN) after a one-to-one matching of detections and objects of a category with an IoU of
+    their masks of t at least, by as many pairs as there can be: see :mod:`lucid_maskrcnn.evaluation.agreement`.
+    """
+    _check(max_detections, iou_types)
+    if not score_thresh <= object_score:
+        raise ValueError(
+            f"object_score must be score_thresh at least, got {object_score} and {score_thresh}: detections that "
+            "are not asked for cannot count."
+        )
+    items = _Items(dataset, model)
+    ids = items.category_ids_of(model) if category_ids is None else items.checked(category_ids)
+    results: list[dict[str, Any]] = []
+    for i in _shown(range(len(dataset)), progress):
+        image, target = dataset[i]
+        (found,) = model.predict(image, score_thresh=score_thresh, top_k=max_detections)
+        items.collect(i, target, found.image_size)
+        named = [(ids.get(result["category_id"]), result) for result in found.to_coco(items.image_ids[i])]
+        results += [{**result, "category_id": number} for number, result in named if number is not None]
+    options = {"max_detections": max_detections, "score_thresh": score_thresh, "object_score": object_score}
+    return _measure(items.truth(), results, iou_types, group_by, options, items.notes(model, ids))
+
+
+def evaluate_results(
+    annotations: str | Path | Mapping[str, Any],
+    results: str | Path | Sequence[Mapping[str, Any]],
+    *,
+    max_detections: int = 100,
+    iou_types: Sequence[str] = ("segm", "bbox"),
+    object_score: float = 0.5,
+    group_by: str = "kind",
+) -> Evaluation:
+    """Measure detections that are there already.
+
+    Parameters
+    ----------
+    annotations : str, Path or mapping
+        COCO annotations, or the JSON file of them. Every image in them counts, with results or not.
+    results : str, Path or sequence of mapping
+        COCO results, or the JSON file of them: ``image_id``, ``category_id``, ``score`` and ``segmentation`` or
+        ``bbox`` or both, as ``Detections.to_coco`` and ``lucid-maskrcnn evaluate --out`` give them.
+    max_detections : int
+        The best so many of an image and category count for COCO's figures. AP_t counts all.
+    iou_types, object_score, group_by
+        As for :func:`evaluate`. AP_t is there if all annotations and results have masks.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ImportError
+        If ``iou_types`` needs pycocotools and it is not installed.
+    ValueError
+        If an argument is not as above, a result lacks a key, or it is of an image or category that the annotations do
+        not have.
+    """
+    _check(max_detections, iou_types)
+    found = list(read_results(results))
+    truth = complete(annotations, iou_types)
+    options = {"max_detections": max_detections, "object_score": object_score}
+    return _measure(truth, found, iou_types, group_by, options, [])
+
+
+def _check(max_detections: int, iou_types: Sequence[str]) -> None:
+    if isinstance(max_detections, bool) or not isinstance(max_detections, int) or max_detections < 1:
+        raise ValueError(f"max_detections must be a whole number from 1 on, got {max_detections!r}.")
+    if isinstance(iou_types, str) or not set(iou_types) <= set(KEYS):
+        raise ValueError(f"iou_types must be some of 'segm' and 'bbox', got {iou_types!r}.")
+    if iou_types:
+        require_pycocotools()
+
+
+def _shown(numbers: range, progress: bool) -> Iterable[int]:
+    if not progress or not sys.stderr.isatty():
+        return numbers
+    from tqdm import tqdm
+
+    return tqdm(numbers, desc="evaluate", unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
+
+
+# ------------------------------------------------------------------ the truth of a data set
+
+
+class _Items:
+    """A data set's ids and names, and its annotations: its own, or made of the targets as they come by."""
+
+    def __init__(self, dataset: Any, model: Any) -> None:
+        names = getattr(dataset, "categories", None) or getattr(model, "categories", None)
+        count = getattr(model, "num_classes", 1)
+        self.categories: dict[int, str] = dict(names or {n: f"class {n}" for n in range(1, count + 1)})
+        self.named = names is not None
+        self.category_ids: dict[int, int] = dict(getattr(dataset, "category_ids", {n: n for n in self.categories}))
+        self.image_ids: list[int] = np.asarray(getattr(dataset, "image_ids", range(1, len(dataset) + 1))).tolist()
+        if not self.image_ids:
+            raise ValueError("dataset must have at least one image, got none.")
+        self.file_names: list[str] = list(getattr(dataset, "file_names", map(str, self.image_ids)))
+        if len(set(self.image_ids)) < len(self.image_ids):
+            raise ValueError("dataset must have each image once, but an image id comes twice.")
+        self._truth = complete(dataset.coco(), ["segm"]) if hasattr(dataset, "coco") else None
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def category_ids_of(self, model: Any) -> dict[int, int]:
+        return category_ids_of(model, self.categories, self.category_ids) if self.named else self.category_ids
+
+    def checked(self, ids: Mapping[int, int]) -> dict[int, int]:
+        unknown = sorted(set(ids.values()) - set(self.category_ids.values()))
+        if unknown:
+            raise ValueError(f"category_ids must be ids of the data, {self.category_ids}, got {unknown[0]!r}.")
+        return dict(ids)
+
+    def collect(self, index: int, target: Mapping[str, Any], size: tuple[int, int]) -> None:
+        """Take an image's target into the annotations, unless the data set has some."""
+        if self._truth is not None:
+            return
+        image_id = self.image_ids[index]
+        self._images.append({"id": image_id, "file_name": self.file_names[index], "height": size[0], "width": size[1]})
+        checked = Target.from_mapping(target, index=index, image_size=size, num_classes=max(self.categories, default=0))
+        masks = checked.masks if isinstance(checked.masks, CompressedMasks) else CompressedMasks.of(checked.masks, size)
+        crowd = np.asarray(target.get("iscrowd", np.zeros(len(masks))), bool).tolist()
+        boxes = host(checked.boxes).astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        columns = host(checked.labels).tolist(), boxes.tolist(), masks.areas.tolist(), masks.to_rles(), crowd
+        for label, box, area, rle, many in zip(*columns, strict=True):
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": self.category_ids[label],
+                    "bbox": box,
+                    "area": area,
+                    "segmentation": rle,
+                    "iscrowd": int(many),
+                }
+            )
+
+    def truth(self) -> dict[str, Any]:
+        if self._truth is not None:
+            return self._truth
+        categories = [{"id": self.category_ids[label], "name": name} for label, name in self.categories.items()]
+        return {"images": self._images, "annotations": self._annotations, "categories": categories}
+
+    def notes(self, model: Any, ids: Mapping[int, int]) -> list[str]:
+        others = [name for label, name in (getattr(model, "categories", None) or {}).items() if label not in ids]
+        if not others:
+            return []
+        return [f"Detections of categories that the data do not have are left out: {brief(others)}."]
+
+
+# ------------------------------------------------------------------ the figures
+
+
+def _measure(
+    truth: dict[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    iou_types: Sequence[str],
+    group_by: str,
+    options: Mapping[str, Any],
+    notes: Sequence[str],
+) -> Evaluation:
+    check_results(truth, results, iou_types)
+    images = None
+    if have_masks(truth, results):
+        images = compare(truth, results, options["object_score"], group_by)
+    limits = sorted({min(_USUAL, options["max_detections"]), options["max_detections"]})
+    precisions = {name: average_precision(truth, results, name, limits) for name in KEYS if name in iou_types}
+    figures = _precision_figures(precisions, len(limits))
+    whole, groups = None, {}
+    if images is not None:
+        whole = agreement(images)
+        figures |= whole.figures()
+        names = dict.fromkeys(image.group for image in images if image.group is not None)
+        groups = {name: agreement([i for i in images if i.group == name]) for name in names}
+    return Evaluation(
+        figures=figures,
+        agreement=whole,
+        per_group=groups,
+        per_category=_per_category(truth, results, precisions),
+        per_image=tuple(images or ()),
+        options={**options, "iou_types": list(iou_types), "group_by": group_by},
+        notes=(*notes, *explain(figures, truth, results, options["max_detections"])),
+        truth=truth,
+        results=tuple(results),
+    )
+
+
+def _precision_figures(precisions: Mapping[str, Precision], num_limits: int) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for kind, precision in precisions.items():
+        figures |= {f"{kind}/{name}": value for name, value in precision.figures(num_limits - 1).items()}
+    if num_limits > 1:  # those that others report, too
+        for kind, precision in precisions.items():
+            usual = precision.figures(0)
+            figures |= {f"{kind}/{name}@{_USUAL}": usual[name] for name in ("AP", "AP50", "AP75")}
+    return figures
+
+
+def _per_category(
+    truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], precisions: Mapping[str, Precision]
+) -> tuple[CategoryFigures, ...]:
+    objects = [a["category_id"] for a in truth["annotations"] if not a["iscrowd"]]
+    found = [result["category_id"] for result in results]
+    return tuple(
+        CategoryFigures(
+            category_id=category["id"],
+            name=str(category.get("name", category["id"])),
+            num_objects=objects.count(category["id"]),
+            num_detections=found.count(category["id"]),
+            figures={
+                f"{kind}/{name}": value
+                for kind, precision in precisions.items()
+                for name, value in precision.figures(-1, category["id"]).items()
+                if name in ("AP", "AP50", "AP75")
+            },
+        )
+        for category in sorted(truth["categories"], key=lambda category: category["id"])
+    )

@@ -1,0 +1,125 @@
+"""Polygons to pixels, with the rule of pycocotools, so that the same annotation covers the same pixels.
+
+A pixel belongs to a polygon if its centre's column crosses the outline above it an odd number of times.
+pycocotools walks the outline on a grid five times as fine as the pixels, points rounded to it, and so
+does this: mathematically neater rules differ from it in the pixels of the rim.
+
+Shapes: P points of a polygon, E edges of all polygons, R runs of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons"]
+
+MAX_COORDINATE = 2**20  # pixels; farther away than any picture is wide
+_FINE = 5  # steps of the walk for each pixel
+_MIDDLE = 2  # the step at a pixel's centre
+
+
+def check_polygon(values: object) -> np.ndarray:
+    """Return the coordinates ``x, y, x, y, …`` of a polygon as an array.
+
+    Parameters
+    ----------
+    values : sequence of numbers
+        At least three points, in pixels; the last is joined to the first. They may lie outside the image.
+
+    Returns
+    -------
+    ndarray of shape (2 · P,), float64
+
+    Raises
+    ------
+    ValueError
+        If they are no such numbers. The message goes on from the polygon's name.
+    """
+    try:
+        points = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        points = np.asarray(None)
+    if points.ndim != 1 or (points.size and points.dtype.kind not in "iuf"):
+        raise ValueError("must be a flat list of numbers x, y, x, y, …")
+    if points.size % 2:
+        raise ValueError(f"has an odd number of coordinates, {points.size}")
+    if points.size < 6:
+        raise ValueError(f"has {points.size // 2} points, and a polygon has three at least")
+    points = points.astype(np.float64)
+    if not np.isfinite(points).all():
+        raise ValueError("has a coordinate that is not finite")
+    if np.abs(points).max() > MAX_COORDINATE:
+        raise ValueError(f"has a coordinate beyond {MAX_COORDINATE} pixels")
+    return points
+
+
+def fill_polygons(
+    polygons: Sequence[np.ndarray], image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the runs of pixels inside each of some polygons.
+
+    Parameters
+    ----------
+    polygons : sequence of ndarrays of shape (2 · P,), float64
+        As :func:`check_polygon` returns them.
+    image_size : (height, width)
+
+    Returns
+    -------
+    owner, starts, stops : ndarrays of shape (R,), int64
+        The polygon of each run, ascending, and its pixels: from start to before stop, counted down the columns
+        of the image, ascending. A run may go on over several columns.
+    """
+    height, width = image_size
+    fine = np.concatenate([np.zeros(0), *polygons])
+    fine = np.trunc(_FINE * fine + 0.5).astype(np.int64).reshape(-1, 2)
+    num_points = np.array([len(p) // 2 for p in polygons], np.int64)
+    owner = np.repeat(np.arange(len(polygons)), num_points)
+    following = np.arange(1, len(fine) + 1)
+    following[np.cumsum(num_points) - 1] -= num_points  # the last point is joined to the first
+    edge, column, row = _crossings(fine, fine[following], width)
+    row = np.ceil((row + 0.5) / _FINE - 0.5).clip(0, height).astype(np.int64)
+    area = height * width + 1  # one more than the pixels: a run may end with the last
+    toggles, times = np.unique(owner[edge] * area + column * height + row, return_counts=True)
+    toggles = toggles[times % 2 == 1]  # a pixel that is toggled twice stays as it was
+    owner, starts = np.divmod(toggles[0::2], area)
+    return owner, starts, toggles[1::2] - owner * area
+
+
+def _crossings(a: np.ndarray, b: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where edges from a (E, 2) to b, fine points, cross the middle of a column: edges, columns, fine rows.
+
+    A step of the walk crosses if it goes from the middle of a column to the next fine column, or back;
+    its row is the lower number of the two that it joins.
+    """
+    low, high = np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 0], b[:, 0])
+    first = np.maximum(-((_MIDDLE - low) // _FINE), 0)  # the least column with its middle at or after low
+    last = np.minimum((high - _MIDDLE - 1) // _FINE, width - 1)
+    count = np.maximum(last - first + 1, 0)
+    edge = np.repeat(np.arange(len(a)), count)
+    column = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+
+    (dx, dy), (ax, ay), (bx, by) = np.abs(b - a)[edge].T, a[edge].T, b[edge].T
+    flat = dx >= dy  # the walk goes along the longer axis, in its positive direction
+    swap = np.where(flat, ax > bx, ay > by)
+    x, y, to_x, to_y = (np.where(swap, v, u) for u, v in ((ax, bx), (ay, by), (bx, ax), (by, ay)))
+    middle = _FINE * column + _MIDDLE
+    slope = np.where(flat, to_y - y, to_x - x) / np.maximum(dx, dy)
+    lying = np.minimum(*(np.trunc(y + slope * (middle - x + i) + 0.5) for i in (0, 1)))
+    return edge, column, np.where(flat, lying, y + _steps_before(middle, x, slope, flat))
+
+
+def _steps_before(middle: np.ndarray, x: np.ndarray, slope: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Return after how many steps down a steep edge the walk leaves the fine column on one side of the crossing.
+
+    That is the last step t where ``x + slope · t``, rounded as the walk rounds it, is still there: solved,
+    and then looked up around the solution, as the rounding decides.
+    """
+    slope = np.where(flat, 1.0, slope)  # flat edges are not asked for, and may have a slope of zero
+    guess = np.floor((middle + 0.5 - x) / slope)
+    around = guess + np.arange(-1, 3)[:, None]
+    beyond = x + slope * around + 0.5 >= middle + 1
+    still_there = np.where(slope > 0, ~beyond, beyond)
+    return (guess - 2 + still_there.sum(axis=0)).astype(np.int64)

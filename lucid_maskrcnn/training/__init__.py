@@ -1,0 +1,30 @@
+"""Training: the trainer, and its parts for those who write their own loop."""
+
+from .curves import draw_curves
+from .divergence import DivergenceError
+from .ema import EMA
+from .gradients import GradientMean, clip_gradients
+from .interruption import Interrupted
+from .log import read_log
+from .schedules import Schedule, WarmupMultiStep
+from .settings import TrainerSettings
+from .sgd import SGD, decay_groups
+from .trainer import BatchSource, Outcome, Trainer
+
+__all__ = [
+    "EMA",
+    "SGD",
+    "BatchSource",
+    "DivergenceError",
+    "GradientMean",
+    "Interrupted",
+    "Outcome",
+    "Schedule",
+    "Trainer",
+    "TrainerSettings",
+    "WarmupMultiStep",
+    "clip_gradients",
+    "decay_groups",
+    "draw_curves",
+    "read_log",
+]

@@ -1,0 +1,79 @@
+"""What a run shows while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Console"]
+
+_QUIET_SECONDS = 30.0  # between two lines in a file
+_MEMORY = 0.9  # of the shown means: about ten steps
+
+
+class Console:
+    """A progress bar on a terminal, a line now and then in a file, both on stderr.
+
+    Parameters
+    ----------
+    total : float
+        Of what ``done`` counts: the steps, or the seconds.
+    unit : str
+        Name of that.
+    done : float
+        How much of it is done at the start.
+    shown : bool
+        Whether there is any output.
+    """
+
+    def __init__(self, total: float, unit: str, done: float = 0, *, shown: bool = True) -> None:
+        self.shown, self._total, self._unit = shown, total, unit
+        self._start = self._last_line = time.perf_counter()
+        self._done_at_start = done
+        self._means: dict[str, float] = {}
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            form = "{percentage:3.0f}%|{bar:12}| {n:.0f}/{total:.0f} {unit} [{elapsed}, {remaining} left] {postfix}"
+            self._bar = tqdm(
+                total=total, initial=done, unit=unit, bar_format=form, file=sys.stderr, dynamic_ncols=True, leave=True
+            )
+
+    def step(self, record: Mapping[str, float], done: float) -> None:
+        """Show the losses and rates of a step."""
+        for name, value in record.items():
+            mean = self._means.get(name, value)
+            self._means[name] = _MEMORY * mean + (1 - _MEMORY) * value
+        if self._bar is not None:
+            self._bar.n = min(done, self._total)
+            self._bar.set_postfix_str(self._summary(), refresh=False)
+            self._bar.update(0)
+        elif time.perf_counter() - self._last_line > _QUIET_SECONDS:
+            left = self._seconds_left(done)
+            self.say(f"{done:.0f}/{self._total:.0f} {self._unit}  {self._summary()}  {left / 60:.0f} min left")
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+        self._last_line = time.perf_counter()
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif self.shown:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _summary(self) -> str:
+        terms = [
+            f"{name.removesuffix('_loss')} {self._means[name]:.3f}" for name in self._means if name.endswith("_loss")
+        ]
+        return f"{'  '.join(terms)}  {self._means['images_per_s']:.2f} images/s"
+
+    def _seconds_left(self, done: float) -> float:
+        rate = (done - self._done_at_start) / (time.perf_counter() - self._start)
+        return (self._total - done) / rate if rate > 0 else 0.0

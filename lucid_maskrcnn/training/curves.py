@@ -1,0 +1,88 @@
+"""A picture of a run: its losses, and the figures of its evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import replacing
+from .log import read_log
+
+__all__ = ["draw_curves"]
+
+_INK, _GRID = "#333333", "#dddddd"
+
+
+def draw_curves(log: str | Path, path: str | Path) -> None:
+    """Draw a log as a PNG picture.
+
+    Parameters
+    ----------
+    log : str or Path
+        A run's ``log.jsonl``.
+    path : str or Path
+        Of the picture.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the log has no steps.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Curves need matplotlib: pip install 'lucid-maskrcnn[plot]'.") from error
+    records = read_log(log)
+    steps = [r for r in records if "evaluation" not in r]
+    evaluations = [r for r in records if "evaluation" in r]
+    if not steps:
+        raise ValueError(f"{str(log)!r} has no steps to draw.")
+
+    figure = Figure(figsize=(10, 4 if evaluations else 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2 if evaluations else 1, squeeze=False)[0]
+    _draw_losses(axes[0], steps)
+    if evaluations:
+        _draw_figures(axes[1], evaluations)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
+    window = max(1, len(steps) // 50)
+    x = _smooth([r["step"] for r in steps], window)
+    for name in [name for name in steps[0] if name.endswith("_loss")]:
+        y = _smooth([r.get(name) for r in steps], window)
+        total = name == "total_loss"
+        style = {"color": _INK, "linewidth": 2} if total else {"linewidth": 1.2}
+        axes.plot(x, y, label=name.removesuffix("_loss"), **style)
+    axes.set(xlabel="step", ylabel="loss" if window == 1 else f"loss, mean of {window} steps", ylim=(0, None))
+    _finish(axes)
+
+
+def _draw_figures(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
+    x = [r["step"] for r in evaluations]
+    named = [r["evaluation"] for r in evaluations]
+    shown = [n for n in named[-1] if n.rpartition("/")[2] in ("AP", "AP50")] or list(named[-1])[:8]
+    for name in shown:
+        axes.plot(x, _smooth([figures.get(name) for figures in named], 1), marker="o", markersize=3, label=name)
+    axes.set(xlabel="step", ylabel="evaluation")
+    _finish(axes)
+
+
+def _smooth(values: Sequence[float | None], window: int) -> np.ndarray:
+    """Return the means of ``window`` values each; None counts as a gap."""
+    numbers = np.array([np.nan if v is None else v for v in values], float)
+    return np.convolve(numbers, np.full(window, 1 / window), "valid")
+
+
+def _finish(axes: Any) -> None:
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")

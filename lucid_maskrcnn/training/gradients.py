@@ -1,0 +1,78 @@
+"""The gradients of a step: their mean over several batches, and their norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from lucid import Tensor
+
+__all__ = ["GradientMean", "clip_gradients"]
+
+
+class GradientMean:
+    """The mean of the gradients of several backward passes.
+
+    Parameters
+    ----------
+    params : sequence of Parameter
+        Their ``grad`` is taken and, at last, set.
+
+    Notes
+    -----
+    Lucid adds to a gradient that is already there in place, in an array that it may have handed out
+    twice; so each pass's gradients are taken away and added here.
+    """
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        self.params, self.count = params, 0
+        self._sums: list[Any | None] = [None] * len(params)
+
+    def take(self) -> None:
+        """Take the gradients of one pass out of the parameters."""
+        self.count += 1
+        for i, p in enumerate(self.params):
+            if p.grad is not None:
+                total = self._sums[i]
+                self._sums[i] = p.grad if total is None else total + p.grad
+                p.grad = None
+        mx.eval([total for total in self._sums if isinstance(total, mx.array)])
+
+    def give(self) -> None:
+        """Set the parameters' gradients to the mean; those that no pass gave one have none."""
+        for i, p in enumerate(self.params):
+            total, self._sums[i] = self._sums[i], None
+            p.grad = total if total is None or self.count == 1 else total / self.count
+
+
+def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
+    """Scale the gradients down together so that their common L2 norm is at most ``max_norm``.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        Those without a gradient are passed over. Each gets a new gradient array where one is scaled.
+    max_norm : float
+        Above 0; ``inf`` only measures.
+
+    Returns
+    -------
+    float
+        The norm before. Where it is not finite the gradients are left alone: look before you step.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be above 0, got {max_norm}.")
+    owners = [p for p in params if p.grad is not None]
+    on_gpu = [mx.sum(mx.square(p.grad)) for p in owners if p.is_gpu()]
+    squares = math.fsum(float(np.vdot(p.grad, p.grad)) for p in owners if p.is_cpu())
+    if on_gpu:
+        squares += float(np.asarray(mx.sum(mx.stack(on_gpu))))  # one wait for all
+    norm = math.sqrt(squares)
+    if math.isfinite(norm) and norm > max_norm:
+        scale = max_norm / (norm + 1e-6)
+        for p in owners:
+            p.grad = p.grad * scale
+    return norm

@@ -1,0 +1,52 @@
+"""Where a run reports to: the log, the terminal, TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .console import Console
+from .log import RunLog
+from .tensorboard import EventLog
+
+__all__ = ["Report"]
+
+
+class Report:
+    """All of them.
+
+    Parameters
+    ----------
+    log : RunLog
+        Open.
+    console : Console
+        Open.
+    events : EventLog, optional
+        Open, if TensorBoard is wanted.
+    """
+
+    def __init__(self, log: RunLog, console: Console, events: EventLog | None) -> None:
+        self._log, self._console, self._events = log, console, events
+
+    def step(self, step: int, seconds: float, figures: Mapping[str, float], done: float) -> None:
+        """Report a step; ``done`` is what the terminal counts."""
+        self._log.write({"step": step, "seconds": round(seconds, 3), **figures})
+        self._console.step(figures, done)
+        if self._events:
+            self._events.write(step, figures)
+
+    def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
+        """Report an evaluation."""
+        self._log.write({"step": step, "seconds": round(seconds, 3), "evaluation": figures})
+        self._console.say(f"step {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        if self._events:
+            self._events.write(step, figures)
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+        self._console.say(line)
+
+    def sync(self) -> None:
+        """Wait until all is on the disk."""
+        self._log.sync()
+        if self._events:
+            self._events.sync()

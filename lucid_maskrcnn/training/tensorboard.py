@@ -1,0 +1,56 @@
+"""The log of a run for TensorBoard, if that is installed; neither TensorFlow nor PyTorch is needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["EventLog", "is_installed"]
+
+
+def is_installed() -> bool:
+    """Whether there is TensorBoard."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+class EventLog:
+    """Writes scalars.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the event files; one is added.
+    step : int
+        Where the run goes on: TensorBoard forgets what came after it in older files.
+
+    Raises
+    ------
+    ImportError
+        If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder))
+        started = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=started))
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add figures, by their names."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def sync(self) -> None:
+        """Write out what is waiting."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write out what is waiting and end the writer's thread."""
+        self._writer.close()

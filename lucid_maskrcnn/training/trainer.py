@@ -1,0 +1,421 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import lucid
+import numpy as np
+from lucid.nn import Module
+
+from ..weights import save_weights
+from .checkpoints import check_folder, checkpoint_path, find_checkpoints, prune, remove_leftovers
+from .console import Console
+from .curves import draw_curves
+from .divergence import DivergenceError, first_bad, save_batches
+from .ema import EMA
+from .gradients import GradientMean, clip_gradients
+from .interruption import Interrupted, Interruption
+from .log import RunLog
+from .reporting import Report
+from .settings import LR_PER_IMAGE, TrainerSettings
+from .sgd import SGD, decay_groups
+from .state import Progress, changes, describe, load_state, save_state, taken_over
+from .tensorboard import EventLog, is_installed
+
+__all__ = ["BatchSource", "Outcome", "Trainer"]
+
+_ENDLESS = 2**40  # batches: of a run limited by time
+
+
+class BatchSource(Protocol):
+    """What a trainer needs of a loader: ``lucid_maskrcnn.data.Loader`` is one."""
+
+    batch_size: int
+
+    def iterate(self, start: int, stop: int) -> Iterator[Any]:
+        """Yield the batches ``start`` to ``stop - 1``, the same at every call.
+
+        Each has ``images`` and ``targets``, as :meth:`MaskRCNN.get_loss` takes them, and ``image_ids``.
+        """
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a run.
+
+    Attributes
+    ----------
+    step, seconds : int, float
+        Its length.
+    figures : dict of str to float
+        Of the last evaluation; empty if there was none.
+    weights : Path
+        The file of the weights at the end.
+    best_weights : Path, optional
+        The file of the weights with the highest ``keep_best``.
+    best : float, optional
+        That figure.
+    """
+
+    step: int
+    seconds: float
+    figures: dict[str, float]
+    weights: Path
+    best_weights: Path | None
+    best: float | None
+
+
+class Trainer:
+    """Trains a model, and loses nothing on the way.
+
+    The folder ``out`` gets ``log.jsonl`` (a line for each step and each evaluation), checkpoints,
+    ``weights.safetensors`` at the end and ``best.safetensors`` if asked for, ``curves.png`` if matplotlib
+    is installed and event files if TensorBoard is. On cpu a run of given steps gives the same weights on
+    every repetition, bit for bit, in one go or resumed.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+        Or any module with such a ``get_loss``. Parameters with ``requires_grad=False`` stay as they are.
+    loader : BatchSource
+        Such as :class:`lucid_maskrcnn.data.Loader`.
+    out : str or Path
+        Folder of the run, created if need be.
+    settings : TrainerSettings
+        What is done.
+    arguments : mapping, optional
+        All keyword arguments, JSON values, with which the factory builds this model, ``depth`` and those that
+        weights brought along included: they go into the files of weights, so that ``load_model`` can read those.
+    categories : mapping of int to str, optional
+        Names of the labels; by default those of the model.
+    evaluate : callable, optional
+        Takes the model and returns figures by name, like ``{"segm/AP": 0.31}``.
+    resume : bool or "auto"
+        True goes on from the newest checkpoint in ``out``, False begins, "auto" does what is possible.
+    allow_changes : bool
+        Whether a resumed run may have other settings than it began with; they are named. Otherwise only its
+        length may grow, and what concerns checkpoints and evaluations may change.
+    progress : bool
+        Whether to show a progress bar, or in a file lines, on stderr.
+    tensorboard : bool, optional
+        Whether to write event files; by default if TensorBoard is installed.
+
+    Raises
+    ------
+    ValueError
+        If an argument contradicts another, or ``out`` holds another run, or none to resume.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loader: BatchSource,
+        *,
+        out: str | Path,
+        settings: TrainerSettings,
+        arguments: Mapping[str, Any] | None = None,
+        categories: Mapping[int, str] | None = None,
+        evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+        resume: bool | str = False,
+        allow_changes: bool = False,
+        progress: bool = True,
+        tensorboard: bool | None = None,
+    ) -> None:
+        self.model, self.loader, self.out = model, loader, Path(out)
+        self.arguments, self.categories = arguments, categories or getattr(model, "categories", None)
+        self.evaluate, self.resume = evaluate, resume
+        self._shown = progress
+        self._tensorboard = is_installed() if tensorboard is None else tensorboard
+        if self._tensorboard and not is_installed():
+            raise ValueError("tensorboard=True needs TensorBoard: pip install tensorboard.")
+        if evaluate is None and (settings.keep_best or settings.eval_every):
+            raise ValueError("keep_best and eval_every need evaluate, a function of the model.")
+
+        checkpoint = check_folder(self.out, resume)
+        if checkpoint:
+            settings = taken_over(settings, checkpoint)
+        images = loader.batch_size * settings.accumulate
+        self._notes = [] if settings.lr else [f"learning rate {LR_PER_IMAGE * images:g}: {LR_PER_IMAGE:g} × {images}"]
+        self.settings = settings.completed(images)
+        if checkpoint:
+            self._notes += changes(checkpoint, self._description(), allowed=allow_changes)
+
+        trained = [p for p in model.parameters() if p.requires_grad]
+        decay = self.settings.weight_decay
+        groups = trained if self.settings.decay_norms else decay_groups(trained, decay)
+        self.optimizer = SGD(groups, self.settings.lr or 0.0, self.settings.momentum, decay)
+        self.ema: EMA | None = None
+        self.state = Progress()
+
+    # -------------------------------------------------------------- the loop
+
+    def run(self) -> Outcome:
+        """Train to the end, and write the weights.
+
+        Returns
+        -------
+        Outcome
+            The model has the weights of its file then, and is in evaluation mode.
+
+        Raises
+        ------
+        Interrupted
+            On Ctrl-C (SIGINT) or SIGTERM, after the step at hand and with a checkpoint. It is a
+            ``KeyboardInterrupt``, which ends a script with code 130. A second Ctrl-C ends it at once.
+        DivergenceError
+            If a loss, the gradients or the weights are not finite. The last checkpoint is from before, and
+            the batch is in ``diverged-<step>.npz``.
+        ValueError
+            If ``out`` is in use by another run.
+        OSError
+            If a file cannot be written.
+        """
+        with ExitStack() as stack:
+            self._begin(stack)
+            interruption = stack.enter_context(Interruption())
+            batches = self._batches(stack)
+            while True:
+                if self._evaluation_is_due():
+                    self._evaluate(interruption)
+                if self._is_finished():
+                    break
+                self._step(batches)
+                if interruption.requested or self.state.step % self.settings.save_every == 0:
+                    self._save()
+                if interruption.requested:
+                    raise self._interrupted()
+            return self._finish()
+
+    def _step(self, batches: Iterator[Sequence[Any]]) -> None:
+        """Take one step of the optimiser."""
+        settings, state, begun = self.settings, self.state, time.perf_counter()
+        group = next(batches)
+        share = self._share_done()
+        self._settle(share)
+        lr = self._set_rate(settings.rates.factor(state.step, share))
+        lucid.random.seed(settings.seed + state.step)  # the samplers draw from it: a resumed run draws the same
+        losses = self._backward(group)
+        norm = clip_gradients(self.optimizer.params, settings.clip or math.inf)
+        self._require_finite({"the norm of the gradients": norm}, group)
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update(self.model)
+        state.step += 1
+        speed = sum(len(batch.images) for batch in group) / (time.perf_counter() - begun)
+        figures = {"lr": lr, **losses, "norm": norm, "images_per_s": round(speed, 3)}
+        with self._writing():
+            self._report.step(state.step, self._seconds(), figures, self._done())
+
+    def _backward(self, group: Sequence[Any]) -> dict[str, float]:
+        """Leave the mean gradient of some batches in the parameters, and return the means of their losses."""
+        mean, values = GradientMean(self.optimizer.params), []
+        self.optimizer.zero_grad()
+        for batch in group:
+            losses = self.model.get_loss(batch.images, batch.targets)
+            values.append({name: float(loss.item()) for name, loss in losses.items()})
+            self._require_finite(values[-1], [batch])
+            losses["total_loss"].backward()
+            mean.take()
+        mean.give()
+        return {name: math.fsum(v[name] for v in values) / len(values) for name in values[0]}
+
+    # -------------------------------------------------------------- parts of a step
+
+    def _batches(self, stack: ExitStack) -> Iterator[Sequence[Any]]:
+        """Yield the batches of each step that is left."""
+        count = self.settings.accumulate
+        stop = _ENDLESS if self.settings.steps is None else self.settings.steps * count
+        single = self.loader.iterate(self.state.step * count, stop)
+        stack.callback(getattr(single, "close", lambda: None))  # ends a generator's threads
+        return itertools.batched(single, count)
+
+    def _settle(self, share: float) -> None:
+        """Put the model into the mode of this part of the run."""
+        settled = self.settings.settle is not None and share >= self.settings.settle
+        if settled and not self.state.settled and self.settings.ema is not None:
+            self.ema = EMA(self.model, self.settings.ema)  # what was averaged so far are weights of another kind
+        self.state.settled = settled
+        self.model.train()
+        for module in self.model.modules() if settled else ():
+            if hasattr(module, "running_mean"):
+                module.eval()
+
+    def _set_rate(self, factor: float) -> float:
+        lr = (self.settings.lr or 0.0) * factor
+        for group in self.optimizer.groups:
+            group["lr"] = lr
+        return lr
+
+    def _require_finite(self, values: Mapping[str, float], group: Sequence[Any]) -> None:
+        """Stop over a number that is none, before anything of its step is kept."""
+        term = first_bad(values)
+        if term is None:
+            return
+        ids = [i for batch in group for i in batch.image_ids]
+        aside = self.out / f"diverged-{self.state.step + 1:08}.npz"
+        with self._writing():
+            save_batches(aside, group)
+        raise self._diverged(f"{term} is {values[term]} for the images {ids}, kept in {aside.name}", term, ids)
+
+    def _diverged(self, what: str, term: str, ids: Sequence[Any]) -> DivergenceError:
+        found, step = find_checkpoints(self.out), self.state.step + 1
+        last = f"the last checkpoint is {found[0].name}" if found else "there is no checkpoint yet"
+        remedy = f"try a lower learning rate than {self.settings.lr:g}"
+        return DivergenceError(f"Step {step}: {what}; {last}; {remedy}.", step, term, ids)
+
+    # -------------------------------------------------------------- evaluation
+
+    def _evaluation_is_due(self) -> bool:
+        step, every = self.state.step, self.settings.eval_every
+        if self.evaluate is None or step in (0, self.state.evaluated):
+            return False
+        return self._is_finished() or (every is not None and step % every == 0)
+
+    def _evaluate(self, interruption: Interruption) -> None:
+        assert self.evaluate is not None
+        self._save()  # it takes long, and is code of others
+        self.model.eval()
+        try:
+            with self._kept_weights(), interruption.at_once():
+                figures = {name: float(value) for name, value in self.evaluate(self.model).items()}
+        except KeyboardInterrupt:
+            if interruption.requested:
+                raise self._interrupted() from None
+            raise
+        self._note_best(figures)
+        self.state.evaluated, self.state.figures = self.state.step, figures
+        with self._writing():
+            self._report.evaluation(self.state.step, self._seconds(), figures)
+        self._save()
+
+    def _note_best(self, figures: Mapping[str, float]) -> None:
+        name, state = self.settings.keep_best, self.state
+        if name is None:
+            return
+        if name not in figures:
+            raise ValueError(f"keep_best is {name!r}, but the evaluation gives {', '.join(figures) or 'nothing'}.")
+        if state.best is not None and not figures[name] > state.best:
+            state.stale += 1
+            return
+        state.best, state.best_step, state.stale = figures[name], state.step, 0
+        with self._kept_weights():
+            self._write_weights("best.safetensors", figures)
+
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that are evaluated and kept: the averages, if there are any."""
+        return self.ema.applied(self.model) if self.ema else nullcontext()
+
+    # -------------------------------------------------------------- length
+
+    def _share_done(self) -> float:
+        """Return how much of the run is over."""
+        if self.settings.steps is not None:
+            return self.state.step / self.settings.steps
+        return self._seconds() / (60 * (self.settings.minutes or 1))
+
+    def _done(self) -> float:
+        """Return what the progress bar counts."""
+        return self._seconds() if self.settings.steps is None else self.state.step
+
+    def _is_finished(self) -> bool:
+        patience = self.settings.patience
+        return self._share_done() >= 1 or (patience is not None and self.state.stale >= patience)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._clock
+
+    # -------------------------------------------------------------- beginning and end
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Take the folder, and the state that is in it."""
+        settings = self.settings
+        self.out.mkdir(parents=True, exist_ok=True)
+        log = RunLog(self.out / "log.jsonl")
+        stack.callback(log.close)
+        checkpoint = check_folder(self.out, self.resume)
+        remove_leftovers(self.out)
+        if settings.ema is not None:
+            self.ema = EMA(self.model, settings.ema)
+        if checkpoint:
+            self.state = load_state(checkpoint, self.model, self.optimizer, self.ema)
+        log.truncate(self.state.step)
+        self._clock = time.perf_counter() - self.state.seconds
+        limit, unit = (settings.steps, "steps") if settings.steps else (60 * (settings.minutes or 0), "s")
+        console = Console(limit, unit, self._done(), shown=self._shown)
+        stack.callback(console.close)
+        events = EventLog(self.out, self.state.step) if self._tensorboard else None
+        if events:
+            stack.callback(events.close)
+        self._report = Report(log, console, events)
+        for note in [*([f"resumed from {checkpoint.name}"] if checkpoint else []), *self._notes]:
+            self._report.say(note)
+
+    def _finish(self) -> Outcome:
+        """Leave the weights and the curves."""
+        state = self.state
+        self._save()
+        if self.ema:
+            self.ema.apply(self.model)
+        self.model.eval()
+        weights = self._write_weights("weights.safetensors", state.figures)
+        try:
+            draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+        except ImportError as error:
+            self._report.say(f"no curves.png: {error}")
+        best = self.out / "best.safetensors" if state.best_step else None
+        return Outcome(state.step, self._seconds(), state.figures, weights, best, state.best)
+
+    def _interrupted(self) -> Interrupted:
+        where = f"with a checkpoint in {str(self.out)!r}"
+        return Interrupted(f"Stopped after step {self.state.step}, {where}; resume=True goes on from it.")
+
+    # -------------------------------------------------------------- files
+
+    def _save(self) -> None:
+        """Write a checkpoint, and after it delete those that are one too many."""
+        self.state.seconds = self._seconds()
+        numbers = {**self._description(), "state": dataclasses.asdict(self.state)}
+        path = checkpoint_path(self.out, self.state.step)
+        with self._writing():
+            self._report.sync()
+            save_state(path, self.model, self.optimizer, self.ema, numbers, self._inspect)
+            prune(self.out, self.settings.keep_last)
+
+    def _inspect(self, name: str, array: np.ndarray) -> None:
+        if not np.isfinite(array).all():
+            raise self._diverged(f"{name} is not finite any more", name, [])
+
+    def _description(self) -> dict[str, Any]:
+        return describe(self.settings, self.loader, self.arguments, self.model)
+
+    def _write_weights(self, name: str, figures: Mapping[str, float]) -> Path:
+        with self._writing():
+            save_weights(
+                self.model,
+                self.out / name,
+                arguments=self.arguments,
+                categories=self.categories,
+                metadata={"steps": str(self.state.step), "figures": json.dumps(figures)},
+            )
+        return self.out / name
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Make one sentence of what the disk says."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"Cannot write into {str(self.out)!r}: {error.strerror or error}. The files there are whole; resume "
+                "once there is room."
+            ) from error

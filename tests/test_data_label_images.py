@@ -1,0 +1,163 @@
+"""Pictures with label images: what is read, and the sentence for what is not."""
+
+import data_sets
+import numpy as np
+import pytest
+from PIL import Image
+
+from lucid_maskrcnn.data import LabelImages, check
+
+SIZE = (40, 60)
+
+
+def labels():
+    """Three instances with gaps in their numbers, the second in two parts."""
+    image = np.zeros(SIZE, np.uint16)
+    image[2:10, 3:20] = 4
+    image[20:25, 30:50] = image[30:35, 30:50] = 9
+    image[39, 59] = 2
+    return image
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "images", tmp_path / "labels"
+
+
+def add(folders, name, image, suffix=".png", picture_suffix=".png"):
+    Image.fromarray(data_sets.picture(SIZE)).save(folders[0] / f"{name}{picture_suffix}")
+    path = folders[1] / f"{name}{suffix}"
+    if suffix == ".npy":
+        np.save(path, image)
+    else:
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
+
+
+def palette(image):
+    indexed = Image.frombytes("P", SIZE[::-1], image.astype(np.uint8).tobytes())
+    indexed.putpalette([(7 * n) % 256 for n in range(768)])
+    return indexed
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix"),
+    [
+        (labels(), ".png"),
+        (labels().astype(np.uint8), ".png"),
+        (labels().astype(np.int32) * 70_000, ".tif"),
+        (labels(), ".tiff"),
+        (palette(labels()), ".png"),
+        (labels().astype(np.int64), ".npy"),
+        (labels().astype(np.uint32), ".npy"),
+    ],
+)
+def test_integers_of_any_width(folders, image, suffix):
+    add(folders, "a", image, suffix, ".jpg")
+    dataset = LabelImages(*folders, category="cell")
+    picture, target = dataset[0]
+    assert picture.shape == (*SIZE, 3)
+    expected = np.stack([labels() == n for n in (2, 4, 9)])
+    np.testing.assert_array_equal(target["masks"].dense(), expected)
+    assert target["boxes"].tolist() == [[59, 39, 60, 40], [3, 2, 20, 10], [30, 20, 50, 35]]
+    assert target["labels"].tolist() == [1, 1, 1]
+    assert (target["boxes"].dtype, target["labels"].dtype) == (np.float32, np.int32)
+    assert check(dataset) == []
+
+
+def test_the_tables(folders):
+    add(folders, "b", labels())
+    add(folders, "a", np.zeros(SIZE, np.uint8), ".tif", ".JPG")
+    for path in (folders[0] / "notes.txt", folders[1] / ".hidden.png", folders[1] / "Thumbs.db"):
+        path.write_bytes(b"no picture")
+    dataset = LabelImages(*folders)
+    assert len(dataset) == 2
+    assert dataset.categories == {1: "object"}
+    assert dataset.category_ids == {1: 1}
+    assert dataset.file_names == ["a.JPG", "b.png"]
+    assert dataset.image_ids == [1, 2]
+    assert dataset.sizes == [SIZE, SIZE]
+    assert dataset.object_counts == [0, 3]
+    assert [dataset[i][1]["image_id"] for i in (0, 1)] == [1, 2]
+    assert repr(dataset) == "LabelImages(2 images, category 'object')"
+
+
+def test_evaluation_gets_coco_annotations(folders):
+    add(folders, "a", labels())
+    found = LabelImages(*folders, category="cell").coco()
+    assert found["images"] == [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}]
+    assert found["categories"] == [{"id": 1, "name": "cell"}]
+    assert [a["id"] for a in found["annotations"]] == [1, 2, 3]
+    assert [a["area"] for a in found["annotations"]] == [1, 136, 200]
+    assert found["annotations"][2]["bbox"] == [30, 20, 20, 15]
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "message"),
+    [
+        (data_sets.picture(SIZE), ".png", r"a.png' is in colour \(mode RGB\), but one channel is wanted"),
+        (Image.fromarray(data_sets.picture(SIZE)).convert("LA"), ".png", r"is in colour \(mode LA\)"),
+        (labels().astype(np.float32), ".tif", "has numbers of type float32, but it needs one integer"),
+        (labels().astype(float), ".npy", "has numbers of type float64"),
+        (labels() > 0, ".npy", "black and white only"),
+        (Image.fromarray(labels() > 0), ".png", "black and white only"),
+        (np.zeros((*SIZE, 1), int), ".npy", r"has shape \(40, 60, 1\)"),
+        (-labels().astype(np.int32), ".tif", "has negative numbers, -9"),
+        (labels().T, ".png", "a.png' has 40 × 60 pixels .* but its label image has 60 × 40"),
+    ],
+)
+def test_other_label_images_are_refused(folders, image, suffix, message):
+    add(folders, "a", image, suffix)
+    dataset = LabelImages(*folders)
+    with pytest.raises(ValueError, match=message) as caught:
+        dataset[0]
+    assert str(caught.value).endswith(".")
+    (fault,) = check(*folders[:1], labels=folders[1])
+    assert str(fault).startswith("picture 'a.png' ")
+
+
+def test_label_images_of_several_frames_are_refused(folders):
+    add(folders, "a", labels())
+    (folders[1] / "a.png").unlink()
+    frames = [Image.fromarray(labels()) for _ in range(3)]
+    frames[0].save(folders[1] / "a.tif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=r"Cannot read the label image .*a.tif': it has 3 frames, and one is wanted\."):
+        LabelImages(*folders)[0]
+
+
+def test_label_image_that_is_none_is_refused(folders):
+    add(folders, "a", labels())
+    (folders[1] / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="Cannot read the label image"):
+        LabelImages(*folders)[0]
+
+
+def test_every_picture_needs_its_partner(folders):
+    add(folders, "a", labels())
+    add(folders, "b", labels())
+    (folders[1] / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"picture 'a.png' has no label image in '.*labels'\.$"):
+        LabelImages(*folders)
+    (folders[0] / "a.png").unlink()
+    (folders[0] / "b.png").rename(folders[0] / "c.png")
+    faults = [str(fault) for fault in check(folders[0], labels=folders[1])]
+    assert len(faults) == 2
+    assert faults[0].startswith("label image 'b.png' has no picture in")
+    assert faults[1].startswith("picture 'c.png' has no label image in")
+    with pytest.raises(ValueError, match="There is 1 more: lucid-maskrcnn check-data lists them"):
+        LabelImages(*folders)
+
+
+def test_two_pictures_of_one_name_are_refused(folders):
+    add(folders, "a", labels())
+    add(folders, "a", labels(), picture_suffix=".jpg")
+    with pytest.raises(ValueError, match=r"cannot be paired: 'a.jpg', 'a.png' have one name"):
+        LabelImages(*folders)
+
+
+def test_folders_that_are_not_there(folders):
+    with pytest.raises(ValueError, match="no' does not exist"):
+        LabelImages(folders[0], folders[1] / "no")
+    with pytest.raises(ValueError, match="has no pictures"):
+        LabelImages(*folders)
