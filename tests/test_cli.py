@@ -143,7 +143,7 @@ def test_a_picture_that_cannot_be_read_stops_before_anything_is_written(tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--weights", "COCO"], "one of 'NUCLEI' or the path"),
+        (["--weights", "COCO"], "one of 'NUCLEI', 'COCO_V1'"),
         (["--weights", "nowhere.safetensors"], "no file 'nowhere.safetensors'"),
     ],
 )

@@ -60,7 +60,8 @@ def locate(weights: str | Path, architecture: str | None = None) -> Path:
         return fetch(entry)
     path = Path(weights)
     if not path.is_file():
-        known = ", ".join(dict.fromkeys(repr(entry.name) for entry in list_weights(architecture)))
+        entries = [e for e in list_weights(architecture) if architecture or e.categories]  # detectors, unless asked
+        known = ", ".join(dict.fromkeys(repr(entry.name) for entry in entries))
         raise FileNotFoundError(
             f"weights must be one of {known or 'none, as no names are known here,'} or the path of a file; there is "
             f"no file {str(path)!r}."
