@@ -21,6 +21,7 @@ from typing import Any
 import lucid
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from tiny_runs import ARGUMENTS, Squares, Toy, slim, toy_settings
 
@@ -801,6 +802,16 @@ def test_evaluation_that_fails_loses_nothing(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "run", settings, evaluate=lambda model: {"score": math.nan}, resume=True).run()
     assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "evaluation" in r] == [4, 8, 9]
     assert read_log(tmp_path / "run" / "log.jsonl")[-1]["evaluation"] == {"score": None}
+
+
+def test_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    figures = iter([math.nan, 0.1, math.nan])
+    settings = toy_settings(6, eval_every=2, keep_best="AP")
+    outcome = toy_trainer(tmp_path / "run", settings, evaluate=lambda model: {"AP": next(figures), "AR": 1.0}).run()
+    assert (outcome.best, outcome.step) == (0.1, 6)
+    assert math.isnan(outcome.figures["AP"])
+    with safe_open(tmp_path / "run" / "weights.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["figures"]) == {"AR": 1.0}
 
 
 def test_figure_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -165,7 +165,9 @@ def main() -> int:
 
     def evaluate(model: Any) -> dict[str, float]:
         print("evaluating", flush=True)
-        time.sleep(args.evaluate)
+        end = time.perf_counter() + args.evaluate
+        while time.perf_counter() < end:  # Python sleeps through a signal that comes just before a sleep
+            time.sleep(0.01)
         return {"score": 1.0}
 
     toy = args.model == "toy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import sys
 import warnings
@@ -129,7 +130,9 @@ def _add_keeping(group: Any) -> None:
         "--eval-every", type=positive, metavar="STEPS", help="(default: an epoch, but at least 200 steps)"
     )
     group.add_argument(
-        "--keep-best", default="segm/AP", metavar="FIGURE", help="best.safetensors has the highest (default: segm/AP)"
+        "--keep-best",
+        metavar="FIGURE",
+        help="best.safetensors has the highest (default: segm/AP, or AP_0.5:0.95 without pycocotools)",
     )
     group.add_argument("--patience", type=positive, metavar="N", help="stop after N evaluations without a higher one")
     resume = group.add_mutually_exclusive_group()
@@ -153,6 +156,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from lucid_maskrcnn.training import DivergenceError, Interrupted, Trainer
     from lucid_maskrcnn.training.checkpoints import check_folder
+    from lucid_maskrcnn.training.log import headline
 
     resume = "auto" if args.auto_resume else args.resume
     check_folder(args.out, resume)
@@ -161,7 +165,7 @@ def _train(args: argparse.Namespace) -> None:
     model, arguments = _model(args, dataset.categories)
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=evaluated_on is not None)
-    evaluate = None if evaluated_on is None else _evaluator(evaluated_on, model.image_settings)
+    evaluate = _evaluator(evaluated_on, model.image_settings, progress=not args.quiet) if evaluated_on else None
     model.to(args.device)
     model.image_settings = replace(model.image_settings, **getattr(loader.augment, "network", {}))
     trainer = Trainer(
@@ -185,11 +189,11 @@ def _train(args: argparse.Namespace) -> None:
         raise
     except DivergenceError as error:
         raise SystemExit(f"lucid-maskrcnn: {error}") from error
-    for name, value in outcome.figures.items():
+    for name, value in headline(outcome.figures).items():
         say(f"  {name} {value:.3f}")
     say(f"{outcome.step} steps in {outcome.seconds / 60:.1f} min; weights: {outcome.weights}")
     if outcome.best_weights is not None:
-        say(f"highest {args.keep_best} {outcome.best:.3f}: {outcome.best_weights}")
+        say(f"highest {trainer.settings.keep_best} {outcome.best:.3f}: {outcome.best_weights}")
 
 
 def _summary(args: argparse.Namespace, dataset: Any, loader: Any, settings: Any) -> str:
@@ -208,6 +212,7 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
     from lucid_maskrcnn.training import TrainerSettings
 
     epoch = batches / args.accumulate
+    usual = "segm/AP" if _has_pycocotools() else "AP_0.5:0.95"
     settle = args.settle
     if settle is None and any(not getattr(module, "frozen", True) for module in model.modules()):
         settle = 0.8
@@ -228,7 +233,7 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
         save_every=args.save_every,
         keep_last=args.keep_last,
         eval_every=(args.eval_every or max(200, math.ceil(epoch))) if evaluated else None,
-        keep_best=args.keep_best if evaluated else None,
+        keep_best=(args.keep_best or usual) if evaluated else None,
         patience=args.patience,
         **({} if args.milestones is None else {"milestones": args.milestones}),
     )
@@ -251,8 +256,10 @@ def _data(args: argparse.Namespace) -> tuple[Any, Any]:
                 f"The pictures to evaluate on have the categories {evaluated_on.categories}, those to train on "
                 f"{dataset.categories}."
             )
-    elif args.val_images or args.eval_every or args.patience:
-        raise ValueError("--val-images, --eval-every and --patience need --val-annotations or --val-labels.")
+    elif args.val_images or args.eval_every or args.keep_best or args.patience:
+        raise ValueError(
+            "--val-images, --eval-every, --keep-best and --patience need --val-annotations or --val-labels."
+        )
     return dataset, evaluated_on
 
 
@@ -279,27 +286,25 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     return Loader(dataset, args.batch, seed=args.seed, augment=augment)
 
 
-def _evaluator(dataset: Any, image_settings: Any) -> Callable[[Any], Mapping[str, float]]:
+def _evaluator(dataset: Any, image_settings: Any, *, progress: bool) -> Callable[[Any], Mapping[str, float]]:
     """Return the evaluation, at the size of a prediction: that of training may be a window's."""
     from lucid_maskrcnn.evaluation import evaluate
+
+    iou_types = ("segm", "bbox") if _has_pycocotools() else ()
 
     def figures(model: Any) -> Mapping[str, float]:
         of_training, model.image_settings = model.image_settings, image_settings
         try:
-            return _flat(evaluate(model, dataset, max_detections=max(100, model.head_settings.top_k)))
+            limit = max(100, model.head_settings.top_k)
+            return evaluate(model, dataset, max_detections=limit, iou_types=iou_types, progress=progress).figures
         finally:
             model.image_settings = of_training
 
     return figures
 
 
-def _flat(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Turn ``{"segm": {"AP": 0.3}}`` into ``{"segm/AP": 0.3}``."""
-    flat: dict[str, float] = {}
-    for name, value in figures.items():
-        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
-        flat |= {f"{name}/{rest}".rstrip("/"): number for rest, number in inner.items()}
-    return flat
+def _has_pycocotools() -> bool:
+    return importlib.util.find_spec("pycocotools") is not None
 
 
 # ------------------------------------------------------------------ model

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.ops._operation import host
-from lucid_maskrcnn.targets import Target
-
 from .agreement import agreement, compare
-from .labels import brief, category_ids_of
+from .items import Items
 from .outcome import CategoryFigures, Evaluation, explain
 from .precision import Precision, average_precision, require_pycocotools
 from .reading import KEYS, check_results, complete, have_masks, read_results
@@ -85,7 +80,7 @@ def evaluate(
             f"object_score must be score_thresh at least, got {object_score} and {score_thresh}: detections that "
             "are not asked for cannot count."
         )
-    items = _Items(dataset, model)
+    items = Items(dataset, model)
     ids = items.category_ids_of(model) if category_ids is None else items.checked(category_ids)
     results: list[dict[str, Any]] = []
     for i in _shown(range(len(dataset)), progress):
@@ -94,8 +89,14 @@ def evaluate(
         items.collect(i, target, found.image_size)
         named = [(ids.get(result["category_id"]), result) for result in found.to_coco(items.image_ids[i])]
         results += [{**result, "category_id": number} for number, result in named if number is not None]
-    options = {"max_detections": max_detections, "score_thresh": score_thresh, "object_score": object_score}
-    return _measure(items.truth(), results, iou_types, group_by, options, items.notes(model, ids))
+    options = {
+        "max_detections": max_detections,
+        "score_thresh": score_thresh,
+        "iou_types": list(iou_types),
+        "object_score": object_score,
+        "group_by": group_by,
+    }
+    return _measure(items.truth(), results, options, items.notes(model, ids))
 
 
 def evaluate_results(
@@ -136,8 +137,13 @@ def evaluate_results(
     _check(max_detections, iou_types)
     found = list(read_results(results))
     truth = complete(annotations, iou_types)
-    options = {"max_detections": max_detections, "object_score": object_score}
-    return _measure(truth, found, iou_types, group_by, options, [])
+    options = {
+        "max_detections": max_detections,
+        "iou_types": list(iou_types),
+        "object_score": object_score,
+        "group_by": group_by,
+    }
+    return _measure(truth, found, options, [])
 
 
 def _check(max_detections: int, iou_types: Sequence[str]) -> None:
@@ -157,92 +163,22 @@ def _shown(numbers: range, progress: bool) -> Iterable[int]:
     return tqdm(numbers, desc="evaluate", unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
 
 
-# ------------------------------------------------------------------ the truth of a data set
-
-
-class _Items:
-    """A data set's ids and names, and its annotations: its own, or made of the targets as they come by."""
-
-    def __init__(self, dataset: Any, model: Any) -> None:
-        names = getattr(dataset, "categories", None) or getattr(model, "categories", None)
-        count = getattr(model, "num_classes", 1)
-        self.categories: dict[int, str] = dict(names or {n: f"class {n}" for n in range(1, count + 1)})
-        self.named = names is not None
-        self.category_ids: dict[int, int] = dict(getattr(dataset, "category_ids", {n: n for n in self.categories}))
-        self.image_ids: list[int] = np.asarray(getattr(dataset, "image_ids", range(1, len(dataset) + 1))).tolist()
-        if not self.image_ids:
-            raise ValueError("dataset must have at least one image, got none.")
-        self.file_names: list[str] = list(getattr(dataset, "file_names", map(str, self.image_ids)))
-        if len(set(self.image_ids)) < len(self.image_ids):
-            raise ValueError("dataset must have each image once, but an image id comes twice.")
-        self._truth = complete(dataset.coco(), ["segm"]) if hasattr(dataset, "coco") else None
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-
-    def category_ids_of(self, model: Any) -> dict[int, int]:
-        return category_ids_of(model, self.categories, self.category_ids) if self.named else self.category_ids
-
-    def checked(self, ids: Mapping[int, int]) -> dict[int, int]:
-        unknown = sorted(set(ids.values()) - set(self.category_ids.values()))
-        if unknown:
-            raise ValueError(f"category_ids must be ids of the data, {self.category_ids}, got {unknown[0]!r}.")
-        return dict(ids)
-
-    def collect(self, index: int, target: Mapping[str, Any], size: tuple[int, int]) -> None:
-        """Take an image's target into the annotations, unless the data set has some."""
-        if self._truth is not None:
-            return
-        image_id = self.image_ids[index]
-        self._images.append({"id": image_id, "file_name": self.file_names[index], "height": size[0], "width": size[1]})
-        checked = Target.from_mapping(target, index=index, image_size=size, num_classes=max(self.categories, default=0))
-        masks = checked.masks if isinstance(checked.masks, CompressedMasks) else CompressedMasks.of(checked.masks, size)
-        crowd = np.asarray(target.get("iscrowd", np.zeros(len(masks))), bool).tolist()
-        boxes = host(checked.boxes).astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        columns = host(checked.labels).tolist(), boxes.tolist(), masks.areas.tolist(), masks.to_rles(), crowd
-        for label, box, area, rle, many in zip(*columns, strict=True):
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": self.category_ids[label],
-                    "bbox": box,
-                    "area": area,
-                    "segmentation": rle,
-                    "iscrowd": int(many),
-                }
-            )
-
-    def truth(self) -> dict[str, Any]:
-        if self._truth is not None:
-            return self._truth
-        categories = [{"id": self.category_ids[label], "name": name} for label, name in self.categories.items()]
-        return {"images": self._images, "annotations": self._annotations, "categories": categories}
-
-    def notes(self, model: Any, ids: Mapping[int, int]) -> list[str]:
-        others = [name for label, name in (getattr(model, "categories", None) or {}).items() if label not in ids]
-        if not others:
-            return []
-        return [f"Detections of categories that the data do not have are left out: {brief(others)}."]
-
-
 # ------------------------------------------------------------------ the figures
 
 
 def _measure(
     truth: dict[str, Any],
     results: Sequence[Mapping[str, Any]],
-    iou_types: Sequence[str],
-    group_by: str,
-    options: Mapping[str, Any],
+    options: dict[str, Any],
     notes: Sequence[str],
 ) -> Evaluation:
-    check_results(truth, results, iou_types)
+    kinds = [name for name in KEYS if name in options["iou_types"]]
+    check_results(truth, results, kinds)
     images = None
     if have_masks(truth, results):
-        images = compare(truth, results, options["object_score"], group_by)
+        images = compare(truth, results, options["object_score"], options["group_by"])
     limits = sorted({min(_USUAL, options["max_detections"]), options["max_detections"]})
-    precisions = {name: average_precision(truth, results, name, limits) for name in KEYS if name in iou_types}
+    precisions = {kind: average_precision(truth, results, kind, limits) for kind in kinds}
     figures = _precision_figures(precisions, len(limits))
     whole, groups = None, {}
     if images is not None:
@@ -256,7 +192,7 @@ def _measure(
         per_group=groups,
         per_category=_per_category(truth, results, precisions),
         per_image=tuple(images or ()),
-        options={**options, "iou_types": list(iou_types), "group_by": group_by},
+        options=options,
         notes=(*notes, *explain(figures, truth, results, options["max_detections"])),
         truth=truth,
         results=tuple(results),
@@ -277,14 +213,14 @@ def _precision_figures(precisions: Mapping[str, Precision], num_limits: int) -> 
 def _per_category(
     truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], precisions: Mapping[str, Precision]
 ) -> tuple[CategoryFigures, ...]:
-    objects = [a["category_id"] for a in truth["annotations"] if not a["iscrowd"]]
-    found = [result["category_id"] for result in results]
+    objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
+    found = Counter(result["category_id"] for result in results)
     return tuple(
         CategoryFigures(
             category_id=category["id"],
             name=str(category.get("name", category["id"])),
-            num_objects=objects.count(category["id"]),
-            num_detections=found.count(category["id"]),
+            num_objects=objects[category["id"]],
+            num_detections=found[category["id"]],
             figures={
                 f"{kind}/{name}": value
                 for kind, precision in precisions.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,9 @@ def _tile(
     tile.paste(picture, (0, 2 * _LINE))
     pen = ImageDraw.Draw(tile)
     group = f"{image.group}, " if image.group else ""
+    score = "–" if math.isnan(image.score) else f"{image.score:.3f}"
     counts = f"{image.tp[0]} right, {image.fn[0]} missed, {image.fp[0]} false"
-    for k, text in enumerate((image.file_name, f"{group}AP_0.5 {image.score:.3f}: {counts}")):
+    for k, text in enumerate((image.file_name, f"{group}AP_0.5 {score}: {counts}")):
         pen.text((0, k * _LINE), _shortened(text, pen, font), font=font, fill=_INK)
     return tile
 

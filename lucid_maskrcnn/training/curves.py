@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing
-from .log import read_log
+from .log import headline, read_log
 
 __all__ = ["draw_curves"]
 
@@ -69,8 +69,7 @@ def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
 def _draw_figures(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
     x = [r["step"] for r in evaluations]
     named = [r["evaluation"] for r in evaluations]
-    shown = [n for n in named[-1] if n.rpartition("/")[2] in ("AP", "AP50")] or list(named[-1])[:8]
-    for name in shown:
+    for name in headline(named[-1]):
         axes.plot(x, _smooth([figures.get(name) for figures in named], 1), marker="o", markersize=3, label=name)
     axes.set(xlabel="step", ylabel="evaluation")
     _finish(axes)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["RunLog", "read_log"]
+__all__ = ["RunLog", "headline", "read_log"]
+
+_MAIN_FIGURES = ("AP", "AP50", "AP_0.5", "AP_0.5:0.95")
 
 
 class RunLog:
@@ -65,6 +67,12 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of a log; one that is cut off, as by a crash, is left out."""
     with open(path, "rb") as file:
         return [record for record in map(_parse, file) if record is not None]
+
+
+def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of an evaluation that matter most, or the first ones if their names say nothing."""
+    known = [name for kind in ("segm/", "bbox/", "") for name in (kind + end for end in _MAIN_FIGURES)]
+    return {name: figures[name] for name in known if name in figures} or dict(list(figures.items())[:6])
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .console import Console
-from .log import RunLog
+from .log import RunLog, headline
 from .tensorboard import EventLog
 
 __all__ = ["Report"]
@@ -37,7 +37,8 @@ class Report:
     def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
         """Report an evaluation."""
         self._log.write({"step": step, "seconds": round(seconds, 3), "evaluation": figures})
-        self._console.say(f"step {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in headline(figures).items())
+        self._console.say(f"step {step}: {shown}")
         if self._events:
             self._events.write(step, figures)
 

@@ -304,7 +304,7 @@ class Trainer:
             return
         if name not in figures:
             raise ValueError(f"keep_best is {name!r}, but the evaluation gives {', '.join(figures) or 'nothing'}.")
-        if state.best is not None and not figures[name] > state.best:
+        if not figures[name] > (-math.inf if state.best is None else state.best):  # it may be no number
             state.stale += 1
             return
         state.best, state.best_step, state.stale = figures[name], state.step, 0
@@ -399,13 +399,14 @@ class Trainer:
         return describe(self.settings, self.loader, self.arguments, self.model)
 
     def _write_weights(self, name: str, figures: Mapping[str, float]) -> Path:
+        known = {name: value for name, value in figures.items() if math.isfinite(value)}
         with self._writing():
             save_weights(
                 self.model,
                 self.out / name,
                 arguments=self.arguments,
                 categories=self.categories,
-                metadata={"steps": str(self.state.step), "figures": json.dumps(figures)},
+                metadata={"steps": str(self.state.step), "figures": json.dumps(known)},
             )
         return self.out / name
 
