@@ -117,7 +117,8 @@ def _add_length(group: Any) -> None:
         "--settle",
         type=float,
         metavar="SHARE",
-        help="from where on live batch norm uses its running statistics (default: 0.8; 0: never)",
+        help="of the run, after which live batch norm uses its running statistics, and the schedule starts again at "
+        "0.3 of the rate (default: 0.8; 0: never)",
     )
     group.add_argument("--seed", type=_seed, default=0, metavar="N")
 

@@ -156,6 +156,7 @@ class Trainer:
         self.optimizer = SGD(groups, self.settings.lr or 0.0, self.settings.momentum, decay)
         self.ema: EMA | None = None
         self.state = Progress()
+        self._saved: tuple[int, int] | None = None  # the step of the last checkpoint, and of its last evaluation
 
     # -------------------------------------------------------------- the loop
 
@@ -348,6 +349,7 @@ class Trainer:
             self.ema = EMA(self.model, settings.ema)
         if checkpoint:
             self.state = load_state(checkpoint, self.model, self.optimizer, self.ema)
+            self._saved = self.state.step, self.state.evaluated
         log.truncate(self.state.step)
         self._clock = time.perf_counter() - self.state.seconds
         limit, unit = (settings.steps, "steps") if settings.steps else (60 * (settings.minutes or 0), "s")
@@ -382,7 +384,9 @@ class Trainer:
     # -------------------------------------------------------------- files
 
     def _save(self) -> None:
-        """Write a checkpoint, and after it delete those that are one too many."""
+        """Write a checkpoint, unless there is one of just this, and after it delete those that are one too many."""
+        if self._saved == (self.state.step, self.state.evaluated):
+            return
         self.state.seconds = self._seconds()
         numbers = {**self._description(), "state": dataclasses.asdict(self.state)}
         path = checkpoint_path(self.out, self.state.step)
@@ -390,6 +394,7 @@ class Trainer:
             self._report.sync()
             save_state(path, self.model, self.optimizer, self.ema, numbers, self._inspect)
             prune(self.out, self.settings.keep_last)
+        self._saved = self.state.step, self.state.evaluated
 
     def _inspect(self, name: str, array: np.ndarray) -> None:
         if not np.isfinite(array).all():
