@@ -1200,7 +1200,7 @@ def test_a_great_deal_of_damage(scratch: Path) -> None:
 def test_every_file_cut_anywhere_and_every_byte_flipped(scratch: Path, content: bytes) -> None:
     assert not any(attempt(scratch, content[:length]) for length in range(len(content)))
     for place in range(len(content)):
-        for value in (content[place] ^ 1, content[place] ^ 0x80, 0, 255):
+        for value in (content[place] ^ 1, 255):
             attempt(scratch, content[:place] + bytes([value]) + content[place + 1 :])
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -508,6 +509,51 @@ def test_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert [p.name for p in out.glob(".*")] == [".mine.tmp"]
 
 
+@pytest.mark.parametrize("content", ["mine\n", '{"mine": 1}\n', '{"step": "one"}\n', "[]\n"])
+def test_a_log_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / "log.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=r"log.jsonl' is not the log of a run: move it away"):
+        toy_trainer(tmp_path).run()
+    assert (tmp_path / "log.jsonl").read_text() == content
+
+
+def test_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    toy_trainer(tmp_path, toy_settings(3)).run()
+    assert steps_of(tmp_path) == [1, 2, 3]
+
+
+# ------------------------------------------------------------------ batches that are not as they must be
+
+
+def test_bad_target_is_named_with_its_image(tmp_path: Path) -> None:
+    class Negative(Squares):
+        def batch(self, step: int) -> Any:
+            batch = super().batch(step)
+            batch.targets[1]["boxes"][0] = [9, 9, 3, 3]
+            return batch
+
+    settings = TrainerSettings(steps=1)
+    trainer = Trainer(slim(), Negative(2), out=tmp_path, settings=settings, progress=False, tensorboard=False)
+    with pytest.raises(ValueError, match=r"Step 1, images \[100, 101\]: targets\[1\].*boxes"):
+        trainer.run()
+
+
+def test_loader_that_ends_too_early(tmp_path: Path) -> None:
+    class Short(Squares):
+        def iterate(self, start: int, stop: int) -> Any:
+            return itertools.islice(super().iterate(start, stop), 5)
+
+    with pytest.raises(ValueError, match=r"no batches for step 3: iterate\(start, stop\) must yield stop - start"):
+        toy_trainer(tmp_path, loader=Short(2, side=8)).run()
+
+
+def test_no_time_for_a_step_and_so_no_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = toy_trainer(tmp_path / "curves", TrainerSettings(minutes=1e-9), progress=True).run()
+    assert outcome.step == 0
+    assert "no curves.png:" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------ numbers that are none
 
 
@@ -537,6 +583,17 @@ def test_nan_stops_with_term_step_and_images(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch["image_1"], wanted.images[1])
         np.testing.assert_array_equal(batch["masks_0"], wanted.targets[0]["masks"])
         assert batch["image_ids"].tolist() == ["104", "105"]
+
+
+def test_full_disk_does_not_hide_a_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lucid_maskrcnn.training.trainer.save_batches", full)
+    model = Toy()
+    model.second.bias.data[:] = np.nan
+    with pytest.raises(DivergenceError, match=r"Step 1: second_loss is nan for the images \[100, 101\]; there is no"):
+        toy_trainer(tmp_path, model=model).run()
 
 
 def test_infinite_gradients_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -835,9 +892,9 @@ def test_lines_on_stderr_and_a_bar_on_a_terminal(
     lines = err.splitlines()
     assert out == ""
     assert lines[0] == "learning rate 0.0025: 0.00125 × 2"
-    assert lines[1].startswith("1/3 steps  first 0.")
-    assert lines[1].endswith(" min left")
-    assert " images/s  " in lines[1]
+    number = r"\d+\.\d+"
+    wanted = rf"1/3 steps  loss {number}  {number} images/s   first {number}  second {number}  0 min left"
+    assert re.fullmatch(wanted, lines[1])
     assert lines[4] == "step 3: AP 0.250"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     toy_trainer(tmp_path / "bar", settings, progress=True, evaluate=lambda model: {"AP": 0.25}).run()

@@ -37,7 +37,7 @@ class Console:
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            form = "{percentage:3.0f}%|{bar:12}| {n:.0f}/{total:.0f} {unit} [{elapsed}, {remaining} left] {postfix}"
+            form = "{percentage:3.0f}%|{bar:12}| {n:.0f}/{total:.0f} {unit} [{elapsed}, {remaining} left]{postfix}"
             self._bar = tqdm(
                 total=total, initial=done, unit=unit, bar_format=form, file=sys.stderr, dynamic_ncols=True, leave=True
             )
@@ -69,10 +69,11 @@ class Console:
             self._bar.close()
 
     def _summary(self) -> str:
-        terms = [
-            f"{name.removesuffix('_loss')} {self._means[name]:.3f}" for name in self._means if name.endswith("_loss")
-        ]
-        return f"{'  '.join(terms)}  {self._means['images_per_s']:.2f} images/s"
+        """Return the means in words, the total first: a narrow terminal cuts the end off."""
+        losses = {n.removesuffix("_loss"): mean for n, mean in self._means.items() if n.endswith("_loss")}
+        total = losses.pop("total", 0.0)
+        terms = "".join(f"  {name} {mean:.3f}" for name, mean in losses.items())
+        return f"loss {total:.3f}  {self._means['images_per_s']:.2f} images/s {terms}"
 
     def _seconds_left(self, done: float) -> float:
         rate = (done - self._done_at_start) / (time.perf_counter() - self._start)

@@ -38,12 +38,20 @@ class RunLog:
             raise
 
     def truncate(self, step: int) -> None:
-        """Drop what was logged after ``step``, and a line cut off: a resumed run writes them again."""
+        """Drop what was logged after ``step``, and a line cut off: a resumed run writes them again.
+
+        Raises
+        ------
+        ValueError
+            If it is no such log; it stays as it is.
+        """
         self._file.seek(0)
         end = 0
         for line in self._file:
             record = _parse(line)
-            if record is None or record.get("step", math.inf) > step:
+            if line.endswith(b"\n") and not (record and isinstance(record.get("step"), int)):
+                raise ValueError(f"{str(self.path)!r} is not the log of a run: move it away.")
+            if record is None or record["step"] > step:
                 break
             end += len(line)
         self._file.truncate(end)

@@ -177,7 +177,7 @@ class Trainer:
             If a loss, the gradients or the weights are not finite. The last checkpoint is from before, and
             the batch is in ``diverged-<step>.npz``.
         ValueError
-            If ``out`` is in use by another run.
+            If ``out`` is in use by another run, or a target is not as it must be.
         OSError
             If a file cannot be written.
         """
@@ -186,9 +186,11 @@ class Trainer:
             interruption = stack.enter_context(Interruption())
             batches = self._batches(stack)
             while True:
-                if self._evaluation_is_due():
+                finished = self._is_finished()
+                if self._evaluation_is_due(finished):
                     self._evaluate(interruption)
-                if self._is_finished():
+                    finished = self._is_finished()
+                if finished:
                     break
                 self._step(batches)
                 if interruption.requested or self.state.step % self.settings.save_every == 0:
@@ -200,7 +202,7 @@ class Trainer:
     def _step(self, batches: Iterator[Sequence[Any]]) -> None:
         """Take one step of the optimiser."""
         settings, state, begun = self.settings, self.state, time.perf_counter()
-        group = next(batches)
+        group = self._next(batches)
         share = self._share_done()
         self._settle(share)
         lr = self._set_rate(settings.rates.factor(state.step, share))
@@ -222,7 +224,7 @@ class Trainer:
         mean, values = GradientMean(self.optimizer.params), []
         self.optimizer.zero_grad()
         for batch in group:
-            losses = self.model.get_loss(batch.images, batch.targets)
+            losses = self._losses(batch)
             values.append({name: float(loss.item()) for name, loss in losses.items()})
             self._require_finite(values[-1], [batch])
             losses["total_loss"].backward()
@@ -232,6 +234,12 @@ class Trainer:
 
     # -------------------------------------------------------------- parts of a step
 
+    def _losses(self, batch: Any) -> Any:
+        try:
+            return self.model.get_loss(batch.images, batch.targets)
+        except ValueError as error:
+            raise ValueError(f"Step {self.state.step + 1}, images {list(batch.image_ids)}: {error}") from error
+
     def _batches(self, stack: ExitStack) -> Iterator[Sequence[Any]]:
         """Yield the batches of each step that is left."""
         count = self.settings.accumulate
@@ -239,6 +247,15 @@ class Trainer:
         single = self.loader.iterate(self.state.step * count, stop)
         stack.callback(getattr(single, "close", lambda: None))  # ends a generator's threads
         return itertools.batched(single, count)
+
+    def _next(self, batches: Iterator[Sequence[Any]]) -> Sequence[Any]:
+        group = next(batches, ())
+        if len(group) < self.settings.accumulate:
+            raise ValueError(
+                f"The loader has no batches for step {self.state.step + 1}: iterate(start, stop) must yield "
+                "stop - start of them."
+            )
+        return group
 
     def _settle(self, share: float) -> None:
         """Put the model into the mode of this part of the run."""
@@ -264,9 +281,12 @@ class Trainer:
             return
         ids = [i for batch in group for i in batch.image_ids]
         aside = self.out / f"diverged-{self.state.step + 1:08}.npz"
-        with self._writing():
+        kept = f", kept in {aside.name}"
+        try:
             save_batches(aside, group)
-        raise self._diverged(f"{term} is {values[term]} for the images {ids}, kept in {aside.name}", term, ids)
+        except OSError:  # the disk is full: that is the lesser trouble
+            kept = ""
+        raise self._diverged(f"{term} is {values[term]} for the images {ids}{kept}", term, ids)
 
     def _diverged(self, what: str, term: str, ids: Sequence[Any]) -> DivergenceError:
         found, step = find_checkpoints(self.out), self.state.step + 1
@@ -276,11 +296,11 @@ class Trainer:
 
     # -------------------------------------------------------------- evaluation
 
-    def _evaluation_is_due(self) -> bool:
+    def _evaluation_is_due(self, finished: bool) -> bool:
         step, every = self.state.step, self.settings.eval_every
         if self.evaluate is None or step in (0, self.state.evaluated):
             return False
-        return self._is_finished() or (every is not None and step % every == 0)
+        return finished or (every is not None and step % every == 0)
 
     def _evaluate(self, interruption: Interruption) -> None:
         assert self.evaluate is not None
@@ -371,8 +391,9 @@ class Trainer:
         self.model.eval()
         weights = self._write_weights("weights.safetensors", state.figures)
         try:
-            draw_curves(self.out / "log.jsonl", self.out / "curves.png")
-        except ImportError as error:
+            with self._writing():
+                draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+        except (ImportError, ValueError) as error:  # there is no matplotlib, or was no time for a step
             self._report.say(f"no curves.png: {error}")
         best = self.out / "best.safetensors" if state.best_step else None
         return Outcome(state.step, self._seconds(), state.figures, weights, best, state.best)
