@@ -200,10 +200,11 @@ def _train(args: argparse.Namespace) -> None:
 def _summary(args: argparse.Namespace, dataset: Any, loader: Any, settings: Any) -> str:
     images = args.batch * args.accumulate
     length = f"{settings.minutes:g} minutes" if settings.steps is None else f"{settings.steps} steps"
+    kinds = "1 category" if len(dataset.categories) == 1 else f"{len(dataset.categories)} categories"
     names = ", ".join(str(name) for name in list(dataset.categories.values())[:8])
     more = f" and {len(dataset.categories) - 8} more" if len(dataset.categories) > 8 else ""
     return (
-        f"{len(dataset)} pictures, {len(dataset.categories)} categories ({names}{more}); {length} of {images} "
+        f"{len(dataset)} pictures, {kinds} ({names}{more}); {length} of {images} "
         f"{'picture' if images == 1 else 'pictures'}, {loader.steps_per_epoch / args.accumulate:g} an epoch; "
         f"learning rate {settings.lr:g}, {settings.warmup} steps of warm-up"
     )

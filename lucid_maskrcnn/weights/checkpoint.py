@@ -17,7 +17,7 @@ __all__ = ["Checkpoint", "open_checkpoint"]
 
 _WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs")
 _NOTES = ("__author__", "matching_heuristics")
-_MAX_HEADER = 16 * 2**20
+_MAX_HEADER = 4 * 2**20  # about a hundred bytes for each array
 _MAX_GROWTH = 16  # how much larger than the file all arrays together may be: some share their bytes, float16 doubles
 
 _SAFETENSORS = {
