@@ -1,7 +1,6 @@
 """Weights: reading and writing files of them, and the published ones."""
 
 from .assign import assign
-from .cache import cache_folder, fetch
 from .files import WeightsFile, find_backbone, load_weights, read_weights, save_weights, write_converted
 from .layouts import architecture_of
 from .loading import load_backbone, load_detectron2_weights, load_torchvision_weights
@@ -13,8 +12,6 @@ __all__ = [
     "WeightsFile",
     "architecture_of",
     "assign",
-    "cache_folder",
-    "fetch",
     "find_backbone",
     "list_weights",
     "load_backbone",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lucid.nn as nn
 import numpy as np
@@ -14,10 +14,12 @@ import numpy as np
 from ..files import replacing
 from .assign import as_arrays, assign
 from .categories import CATEGORIES
-from .checkpoint import Checkpoint, open_checkpoint
 from .layouts import Translated, torchvision_arrays, translate, translate_body
 from .registry import PublishedWeights, identify, identify_by_hash
 from .sources import locate
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 __all__ = [
     "WeightsFile",
@@ -82,6 +84,8 @@ def read_weights(path: str | Path) -> WeightsFile:
     ValueError
         If it is damaged, asks for anything but arrays, or holds something else.
     """
+    from .checkpoint import open_checkpoint  # here, as most models are built without a file
+
     checkpoint = open_checkpoint(path)
     arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(_UNUSED)}
     found = translate(arrays, repr(str(path)))
@@ -151,6 +155,8 @@ def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) ->
     """
     if not isinstance(weights, (str, Path)):
         return translate_body(as_arrays(weights), "weights_backbone")
+    from .checkpoint import open_checkpoint
+
     path = locate(weights, architecture)
     return translate_body(open_checkpoint(path).arrays, repr(str(path)))
 

@@ -9,7 +9,6 @@ from typing import Any
 import lucid.nn as nn
 
 from .assign import as_arrays, assign
-from .checkpoint import open_checkpoint
 from .layouts import from_detectron2, from_torchvision, translate_body
 from .naming import DETECTRON2, TORCHVISION, TORCHVISION_V2
 
@@ -84,5 +83,7 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
 
 def _arrays(weights: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     if isinstance(weights, (str, Path)):
+        from .checkpoint import open_checkpoint  # here, as most models are built without a file
+
         return open_checkpoint(weights).arrays
     return as_arrays(weights)

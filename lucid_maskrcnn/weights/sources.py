@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .cache import fetch
 from .registry import PublishedWeights, find_published, list_weights
 
 __all__ = ["locate", "named"]
@@ -57,6 +56,8 @@ def locate(weights: str | Path, architecture: str | None = None) -> Path:
     """
     entry = named(weights, architecture)
     if entry is not None:
+        from .cache import fetch  # here, as most models are built without a file
+
         return fetch(entry)
     path = Path(weights)
     if not path.is_file():
