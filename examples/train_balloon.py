@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lucid
 
-from lucid_maskrcnn import mask_rcnn_resnet_18_fpn
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
 from lucid_maskrcnn.evaluation import contact_sheet, evaluate
 from lucid_maskrcnn.settings import HeadSettings, ImageSettings
@@ -25,8 +25,8 @@ from lucid_maskrcnn.weights import locate, read_weights
 CROP = 384
 
 
-def build(scratch: bool) -> tuple:
-    """Return the model, with the body of the nuclei model or from scratch, and what builds it again."""
+def build(scratch: bool) -> MaskRCNN:
+    """Return the model, with the body of the nuclei model or from scratch."""
     nuclei = locate("NUCLEI")
     arguments = {
         "num_classes": 1,
@@ -39,18 +39,16 @@ def build(scratch: bool) -> tuple:
         "max_size": 667,
     }
     start = {} if scratch else {"weights_backbone": nuclei, "trainable_layers": 5}
-    model = mask_rcnn_resnet_18_fpn(**arguments, **start, heads=HeadSettings(batch_size=128))
-    return model, {"depth": 18, **arguments}
+    return mask_rcnn_resnet_18_fpn(**arguments, **start, heads=HeadSettings(batch_size=128))
 
 
 def train(args: argparse.Namespace) -> None:
     lucid.random.seed(0)
-    model, arguments = build(args.scratch)
+    model = build(args.scratch)
     dataset, held_out = (
         CocoInstances(args.data_dir / "images", args.data_dir / f"instances_{split}.json") for split in ("train", "val")
     )
-    of_prediction = ImageSettings(min_size=arguments["min_size"], max_size=arguments["max_size"])
-    augment = Augmentation.photographs(crop=CROP, image=of_prediction, zoom=(0.6, 1.4), exposure=0.1)
+    augment = Augmentation.photographs(crop=CROP, image=model.image_settings, zoom=(0.6, 1.4), exposure=0.1)
     model.image_settings = ImageSettings(**augment.network)
     settings = TrainerSettings(
         steps=args.steps,
@@ -67,7 +65,6 @@ def train(args: argparse.Namespace) -> None:
         Loader(dataset, 2, augment=augment),
         out=args.out,
         settings=settings,
-        arguments=arguments,
         categories=dataset.categories,
         resume="auto" if args.resume else False,
     )

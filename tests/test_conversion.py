@@ -299,6 +299,18 @@ def test_a_trained_models_file_goes_to_torchvision_and_back(tmp_path: Path) -> N
         assert file.metadata()["licence"] == "CC0-1.0"
 
 
+def test_a_saved_model_is_a_file_that_is_enough(tmp_path: Path) -> None:
+    model = mask_rcnn_resnet_18_fpn(
+        2, top_k=7, min_size=99, conventions="detectron2", heads=HeadSettings(batch_size=9), categories={1: "a"}, **SLIM
+    )
+    save_weights(model, tmp_path / "mine.safetensors")
+    again = MaskRCNN.from_file(tmp_path / "mine.safetensors")
+    assert same(model, again)
+    assert (again.image_settings, again.head_settings) == (model.image_settings, model.head_settings)
+    assert again.rpn.settings == model.rpn.settings
+    assert again.categories == {1: "a"}
+
+
 def test_conversion_to_float16(tmp_path: Path) -> None:
     save_file(slim_in_torchvision_names(), tmp_path / "theirs.safetensors")
     command = ["convert", str(tmp_path / "theirs.safetensors"), str(tmp_path / "half.safetensors")]

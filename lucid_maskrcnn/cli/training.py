@@ -163,7 +163,7 @@ def _train(args: argparse.Namespace) -> None:
     check_folder(args.out, resume)
     dataset, evaluated_on = _data(args)
     lucid.random.seed(args.seed)  # the layers that start anew draw from it
-    model, arguments = _model(args, dataset.categories)
+    model = _model(args, dataset.categories)
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=evaluated_on is not None)
     evaluate = _evaluator(evaluated_on, model.image_settings, progress=not args.quiet) if evaluated_on else None
@@ -174,7 +174,6 @@ def _train(args: argparse.Namespace) -> None:
         loader,
         out=args.out,
         settings=settings,
-        arguments=arguments,
         categories=dataset.categories,
         evaluate=evaluate,
         resume=resume,
@@ -312,8 +311,7 @@ def _has_pycocotools() -> bool:
 # ------------------------------------------------------------------ model
 
 
-def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> tuple[Any, dict[str, Any]]:
-    """Return the model, and the arguments that build it again without its weights."""
+def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> Any:
     from lucid_maskrcnn import weights as weight_files
     from lucid_maskrcnn.models import factories
 
@@ -321,10 +319,9 @@ def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> tuple[Any
         raise ValueError("--weights and --weights-backbone exclude each other: a detector has a backbone.")
     if args.weights and args.norm:
         raise ValueError("--norm is for models without --weights: those bring their own.")
-    arguments: dict[str, Any] = {}
-    if args.weights:
-        arguments = dict(weight_files.read_weights(weight_files.locate(args.weights, args.arch)).arguments)
-    name = args.arch or (weight_files.architecture_of(arguments) if arguments else "mask_rcnn_resnet_50_fpn")
+    name = args.arch or "mask_rcnn_resnet_50_fpn"
+    if args.weights and not args.arch:
+        name = weight_files.architecture_of(weight_files.read_weights(weight_files.locate(args.weights)).arguments)
     own = {n: getattr(args, n) for n in ("min_size", "max_size", "norm") if getattr(args, n) is not None}
     if not args.weights and not args.weights_backbone:
         own.setdefault("norm", "batch")
@@ -340,11 +337,7 @@ def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> tuple[Any
         )
     for warning in caught:
         say(str(warning.message))
-    base = {**factories._ARCHITECTURES[name], **arguments}
-    if args.weights_backbone:
-        body = weight_files.find_backbone(args.weights_backbone, f"resnet{base['depth']}")
-        base |= {n: v for n, v in body.arguments.items() if n != "depth"}
-    return model, {**base, **own, "num_classes": max(categories)}
+    return model
 
 
 # ------------------------------------------------------------------ types of arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,7 @@ def _build(
     arguments |= kwargs
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
+    built_with = {"depth": depth, "num_classes": num_classes} | _plain(arguments)
     _complete_settings(arguments)
     with uninitialised() if file is not None and known in (None, num_classes) else nullcontext():
         backbone = _ResNetFPNBackbone(
@@ -231,6 +232,7 @@ def _build(
             trainable_layers=trainable_layers,
         )
         model = MaskRCNN(backbone, backbone.out_channels, num_classes, **_PYRAMID | arguments)
+    model.arguments = built_with
     if file is not None:
         _load(model, file, known, num_classes)
     elif body is not None:
@@ -269,6 +271,15 @@ def _complete_settings(arguments: dict[str, Any]) -> None:
     for name, belongs in (("min_size", "image"), ("max_size", "image"), ("top_k", "heads")):
         if name in arguments:
             arguments[belongs] = replace(arguments[belongs], **{name: arguments.pop(name)})
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as JSON can hold them; categories have a place of their own in a file."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+    return {name: plain(value) for name, value in arguments.items() if name != "categories"}
 
 
 def _conventions(name: str) -> Conventions:

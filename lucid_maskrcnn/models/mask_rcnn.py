@@ -81,6 +81,11 @@ class MaskRCNN(nn.Module):
     categories : mapping of int to str, optional
         Names of the labels, which detections carry.
 
+    Attributes
+    ----------
+    arguments : dict or None
+        What a factory built the model with, for the header of its file; None if no factory did.
+
     Raises
     ------
     ValueError
@@ -128,6 +133,7 @@ class MaskRCNN(nn.Module):
             )
         self.num_classes, self.feat_channels, self.use_fpn = num_classes, feat_channels, use_fpn
         self.image_settings, self.head_settings, self.categories = image, heads, categories
+        self.arguments: dict[str, Any] | None = None
         self.backbone = backbone
         anchors = _AnchorGenerator(
             anchor_sizes,

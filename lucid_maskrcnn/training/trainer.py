@@ -94,8 +94,8 @@ class Trainer:
     settings : TrainerSettings
         What is done.
     arguments : mapping, optional
-        All keyword arguments, JSON values, with which the factory builds this model, ``depth`` and those that
-        weights brought along included: they go into the files of weights, so that ``load_model`` can read those.
+        Keyword arguments, JSON values, with which the factory builds this model, for the files of weights; by default
+        those that it was built with.
     categories : mapping of int to str, optional
         Names of the labels; by default those of the model.
     evaluate : callable, optional
@@ -132,7 +132,8 @@ class Trainer:
         tensorboard: bool | None = None,
     ) -> None:
         self.model, self.loader, self.out = model, loader, Path(out)
-        self.arguments, self.categories = arguments, categories or getattr(model, "categories", None)
+        self.arguments = getattr(model, "arguments", None) if arguments is None else arguments
+        self.categories = categories or getattr(model, "categories", None)
         self.evaluate, self.resume = evaluate, resume
         self._shown = progress
         self._tensorboard = is_installed() if tensorboard is None else tensorboard

@@ -192,9 +192,10 @@ def save_weights(
     path : str or Path
         An existing file is replaced once the new one is complete.
     arguments : mapping, optional
-        Keyword arguments, JSON values, with which the factory builds this architecture.
+        Keyword arguments, JSON values, with which the factory builds this architecture; by default those that it
+        was built with.
     categories : mapping of int to str, optional
-        Names of the labels.
+        Names of the labels; by default the model's.
     metadata : mapping of str to str, optional
         More for the header: licence, figures, source.
     dtype : {"float32", "float16"}
@@ -207,7 +208,11 @@ def save_weights(
         If ``dtype`` is another.
     """
     _check_dtype(dtype)
-    _write(path, model.state_dict(), arguments or {}, categories or {}, metadata or {}, dtype)
+    if arguments is None:
+        arguments = getattr(model, "arguments", None) or {}
+    if categories is None:
+        categories = getattr(model, "categories", None) or {}
+    _write(path, model.state_dict(), arguments, categories, metadata or {}, dtype)
 
 
 def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT, dtype: str = "float32") -> None:
