@@ -28,10 +28,10 @@ from lucid_maskrcnn.weights import read_weights, save_weights
 ARCHITECTURE = {
     "num_classes": 1,
     "norm": "batch",
-    "width": 48,
-    "fpn_channels": 96,
+    "width": 32,
+    "fpn_channels": 64,
     "hidden_dim": 256,
-    "mask_hidden_channels": 96,
+    "mask_hidden_channels": 64,
     "dropout": 0.0,
     "anchor_sizes": [[12, 20], [32, 48], [64, 96], [128, 192], [256, 384]],
     "aspect_ratios": [0.5, 1.0, 2.0],
@@ -77,7 +77,10 @@ def measure(model, data_dir: Path, split: str = "val"):
 
 def train(args: argparse.Namespace) -> None:
     lucid.random.seed(args.seed)
-    model = mask_rcnn_resnet_18_fpn(**ARCHITECTURE, **SAMPLING)
+    if args.start:
+        model = mask_rcnn_resnet_18_fpn(weights=args.start, trainable_layers=5, **SAMPLING)
+    else:
+        model = mask_rcnn_resnet_18_fpn(**ARCHITECTURE, **SAMPLING)
     dataset = CocoInstances(args.data_dir / "images", args.data_dir / "instances_train.json")
     loader = loader_of(dataset, args.batch, args.seed)
     of_training = ImageSettings(**loader.augment.network)
@@ -123,6 +126,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/nuclei"), help="folder of the run")
+    parser.add_argument("--start", metavar="WEIGHTS", help="begin with these, such as NUCLEI, in place of random ones")
     parser.add_argument("--steps", type=int, default=8000, help="length of the run (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="windows a step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=0.015, help="highest learning rate (default: %(default)s)")
