@@ -16,7 +16,7 @@ from gradients import backward, tensor, values
 from lucid import Tensor
 from PIL import Image
 
-from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.models import (
     MultiScaleROIAlign,
     _AnchorGenerator,
@@ -913,3 +913,14 @@ def test_two_threads_predict_at_once() -> None:
         np.testing.assert_allclose(values(found[i]["scores"]), values(alone["scores"]), atol=1e-5)
     for name, before in state.items():
         np.testing.assert_array_equal(np.array(model.state_dict()[name]), before)
+
+
+def test_image_with_no_objects_trains_with_live_norms_in_the_heads(device: str) -> None:
+    slim = {"width": 8, "fpn_channels": 8, "hidden_dim": 16, "mask_hidden_channels": 8}
+    model = mask_rcnn_resnet_50_fpn_v2(3, min_size=64, max_size=96, **slim).to(device).train()
+    before = np.array(model.mask_head.bn1.running_var.data)
+    losses = model.get_loss([np.full((60, 80, 3), 7, np.uint8)], [{"boxes": [], "labels": [], "masks": []}])
+    losses["total_loss"].backward()
+    assert all(np.isfinite(float(loss.item())) for loss in losses.values())
+    assert np.array_equal(np.array(model.mask_head.bn1.running_var.data), before)
+    assert len(model.predict(np.zeros((60, 80, 3), np.uint8), score_thresh=1.0)[0]) == 0

@@ -161,14 +161,17 @@ class BatchNorm2d(nn.Module):
         return ops.fold_batch_norm(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        """Normalise ``x`` (N, C, H, W) by the batch's statistics in training mode, else by the running ones."""
+        """Normalise ``x`` (N, C, H, W) by the batch's statistics in training mode, else by the running ones.
+
+        Of no regions at all there are no statistics: the running ones are used then, and stay.
+        """
         return ops.batch_norm(
             x,
             self.weight,
             self.bias,
             self.running_mean,
             self.running_var,
-            training=self.training and not self.frozen and lucid.grad_enabled(),
+            training=self.training and not self.frozen and lucid.grad_enabled() and x.shape[0] > 0,
             momentum=self.momentum,
             eps=self.eps,
             residual=residual,
