@@ -343,7 +343,7 @@ class Trainer:
         """Return how much of the run is over."""
         if self.settings.steps is not None:
             return self.state.step / self.settings.steps
-        return self._seconds() / (60 * (self.settings.minutes or 1))
+        return min(1.0, self._seconds() / (60 * (self.settings.minutes or 1)))  # half a cosine would rise again
 
     def _done(self) -> float:
         """Return what the progress bar counts."""
