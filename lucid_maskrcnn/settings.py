@@ -105,7 +105,7 @@ class HeadSettings:
     ----------
     sampling_ratio, aligned : int, bool
         RoIAlign's samples per bin and axis (0: as many as the bin has cells), and whether boxes are
-        shifted by half a cell.
+        shifted by half a cell, so that a cell's number is its centre's; mask targets are cut out likewise.
     box_weights : tuple of float
         Scale of the regression targets (dx, dy, dw, dh).
     foreground_iou : float

@@ -90,6 +90,20 @@ def test_paste_by_hand(device):
     assert values(paste_masks(ones, box, (10, 10), threshold=1)).sum() == 0
 
 
+def test_aligned_targets_lie_where_their_object_is(device):
+    mask = np.zeros((1, 8, 8), bool)
+    mask[0, 2:6, 2:4] = True
+    given = (
+        tensor(mask, device),
+        tensor(np.float32([[2, 2, 6, 6], [3, 3, 3, 5]]), device),
+        tensor(np.int32([0, 0]), device),
+    )
+    aligned, shifted = values(mask_targets(*given, 2, aligned=True)), values(mask_targets(*given, 2))
+    np.testing.assert_allclose(aligned[0], [[1, 0], [1, 0]])
+    assert shifted[0, 1, 0] < shifted[0, 0, 0] < 1
+    assert not aligned[1].any()  # no width: nothing to read
+
+
 def test_targets_by_hand(device):
     # The left half of a 4 × 4 mask, in 2 × 2 cells whose samples lie in the middle of four pixels each.
     mask = np.zeros((1, 8, 8), bool)

@@ -169,5 +169,7 @@ class RoISampler:
             positive=ops.arange(positive.shape[0], boxes),
             positive_class=labels - 1,
             deltas=ops.encode_boxes(ops.take(target.boxes, objects), positive_boxes, self.settings.box_weights),
-            masks=ops.mask_targets(target.masks, positive_boxes, objects, self.mask_size),
+            masks=ops.mask_targets(
+                target.masks, positive_boxes, objects, self.mask_size, aligned=self.settings.aligned
+            ),
         )

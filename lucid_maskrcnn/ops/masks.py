@@ -215,9 +215,9 @@ class MaskReader(Protocol):
 class _MaskTargets(Op):
     differentiable = False
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, grid: Grid) -> None:
         super().__init__()
-        self.grid = Grid((size, size), 0, False)
+        self.grid = grid
 
     def cpu(self, gt_masks: np.ndarray, rois: np.ndarray, gt_idx: np.ndarray) -> np.ndarray:
         def read(index: int, rows: slice, columns: slice) -> np.ndarray:
@@ -243,7 +243,7 @@ def _cut_out(
 ) -> np.ndarray:
     num = len(rois)
     chunks = plan(rois, np.tile(image_size, (num, 1)), np.ones((num, 2)), grid)
-    targets = np.empty((num, *grid.output_size), np.float32)
+    targets = np.zeros((num, *grid.output_size), np.float32)  # an aligned RoI without area reads nothing
     found = windows(chunks)
 
     def cut(some: slice) -> None:
@@ -255,7 +255,9 @@ def _cut_out(
     return targets
 
 
-def mask_targets(gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, size: int) -> Tensor:
+def mask_targets(
+    gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, size: int, *, aligned: bool = False
+) -> Tensor:
     """Return what the mask head should predict for each RoI: its cut-out of a ground-truth mask.
 
     Parameters
@@ -269,6 +271,8 @@ def mask_targets(gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, si
         Which of the G masks each RoI is matched with.
     size : int
         Cells along a side of the result: ``mask_out_size``.
+    aligned : bool
+        As for :func:`roi_align`. Without, targets lie half a pixel to the left and above, as torchvision's do.
 
     Returns
     -------
@@ -282,7 +286,8 @@ def mask_targets(gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, si
 
     References
     ----------
-    torchvision 0.28, ``project_masks_on_boxes``: RoIAlign with one sample for each pixel.
+    torchvision 0.28, ``project_masks_on_boxes``: RoIAlign with one sample for each pixel. Aligned: detectron2,
+    ``BitMasks.crop_and_resize``, which also rounds.
     """
     check_boxes("rois", rois, ndim=2)
     if not isinstance(gt_masks, Tensor) and not hasattr(gt_masks, "window"):
@@ -296,7 +301,7 @@ def mask_targets(gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, si
     check_range("gt_idx", gt_idx, shape[0], "masks")
     if size < 1:
         raise ValueError(f"size is the number of cells along a side of a target, got {size}.")
+    grid = Grid((int(size), int(size)), 0, aligned)
     if isinstance(gt_masks, Tensor):
-        return _MaskTargets(int(size))(gt_masks, rois, gt_idx)
-    grid = Grid((int(size), int(size)), 0, False)
+        return _MaskTargets(grid)(gt_masks, rois, gt_idx)
     return as_tensor(_cut_out(gt_masks.window, gt_masks.image_size, host(rois), host(gt_idx), grid), rois)
