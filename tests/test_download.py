@@ -713,7 +713,8 @@ def test_shipped_weights_are_published_too(folder: Path) -> None:
     trained = [n for name, n in sizes.items() if not name.endswith(("running_mean", "running_var"))]
     assert sum(trained) == entry.num_parameters
     figures = json.loads(metadata["figures"])
-    recorded = [figures[f"segm@{top_k}"][name] for top_k in (100, 400) for name in ("AP", "AP50")]
+    names = ("segm/AP@100", "segm/AP50@100", "segm/AP", "segm/AP50", "AP_0.5", "AP_0.7")
+    recorded = [figures[name] for name in names]
     assert list(entry.metrics.values()) == [round(100 * figure, 1) for figure in recorded]
 
 
