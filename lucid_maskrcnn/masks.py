@@ -20,7 +20,7 @@ from lucid import Tensor
 from lucid_maskrcnn.ops._operation import host
 from lucid_maskrcnn.ops.layout import nearest
 from lucid_maskrcnn.polygons import check_polygon, fill_polygons
-from lucid_maskrcnn.rle import compress, decompress_all, parse, window
+from lucid_maskrcnn.rle import brief, compress, decompress_all, parse, window
 
 __all__ = ["CompressedMasks"]
 
@@ -496,7 +496,7 @@ def _runs_of_rles(rles: Mapping[int, Mapping[str, Any]], size: Size) -> tuple[np
 
 def _polygons(segmentation: Any, row: int) -> list[np.ndarray]:
     if not isinstance(segmentation, (list, tuple)) or not segmentation:
-        _refuse(row, f"must be a run-length encoding or a list of polygons, got {_brief(segmentation)}")
+        _refuse(row, f"must be a run-length encoding or a list of polygons, got {brief(segmentation)}")
     polygons = []
     for k, polygon in enumerate(segmentation):
         try:
@@ -508,11 +508,6 @@ def _polygons(segmentation: Any, row: int) -> list[np.ndarray]:
 
 def _refuse(row: int, what: str) -> NoReturn:
     raise ValueError(f"masks[{row}] {what}.")
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _split_at_columns(

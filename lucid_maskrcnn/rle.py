@@ -113,11 +113,11 @@ def _run_lengths(pixels: np.ndarray) -> np.ndarray:
 def parse(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the run lengths, (R,) int64, and the size of a checked encoding."""
     if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():
-        raise ValueError(f"rle must be a mapping with keys 'size' and 'counts', got {_brief(rle)}.")
+        raise ValueError(f"rle must be a mapping with keys 'size' and 'counts', got {brief(rle)}.")
     try:
         height, width = (operator.index(n) for n in rle["size"])
     except (TypeError, ValueError):
-        size = _brief(rle["size"])
+        size = brief(rle["size"])
         raise ValueError(f"rle['size'] must be two integers (height, width), got {size}.") from None
     if height < 0 or width < 0:
         raise ValueError(f"rle['size'] must not be negative, got {[height, width]}.")
@@ -137,11 +137,12 @@ def _integers(counts: Any) -> np.ndarray:
     except ValueError:  # lists of different lengths
         values = np.asarray(None)
     if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
-        raise ValueError(f"rle['counts'] must be a string or a list of integers, got {_brief(counts)}.")
+        raise ValueError(f"rle['counts'] must be a string or a list of integers, got {brief(counts)}.")
     return values.astype(np.int64)
 
 
-def _brief(value: Any) -> str:
+def brief(value: object) -> str:
+    """Return ``repr(value)``, cut short, for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -171,15 +172,15 @@ def _decompress(counts: str | bytes) -> np.ndarray:
         raw = b"\x00"
     digits = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
     if ((digits < 0) | (digits > 63)).any():
-        raise ValueError(f"rle['counts'] holds characters that no compressed encoding has: {_brief(counts)}.")
+        raise ValueError(f"rle['counts'] holds characters that no compressed encoding has: {brief(counts)}.")
     last = digits < 32
     if len(digits) and not last[-1]:
-        raise ValueError(f"rle['counts'] ends in the middle of a number: {_brief(counts)}.")
+        raise ValueError(f"rle['counts'] ends in the middle of a number: {brief(counts)}.")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
     num_digits = ends - starts + 1
     if (num_digits > _MAX_DIGITS).any():
-        raise ValueError(f"rle['counts'] holds a number too long for a picture: {_brief(counts)}.")
+        raise ValueError(f"rle['counts'] holds a number too long for a picture: {brief(counts)}.")
     place = np.arange(len(digits)) - np.repeat(starts, num_digits)
     # reduceat takes no empty list of starts.
     lengths = np.add.reduceat((digits & 31) << (5 * place), starts) if len(starts) else starts

@@ -18,11 +18,11 @@ import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.polygons import check_polygon
-from lucid_maskrcnn.rle import parse
+from lucid_maskrcnn.rle import brief, parse
 from lucid_maskrcnn.transforms import Size
 
 from .faults import Fault, refuse
-from .pictures import brief, load_checked, size_on_disk
+from .pictures import load_checked, size_on_disk
 
 __all__ = ["CocoInstances"]
 

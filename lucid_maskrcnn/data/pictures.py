@@ -8,7 +8,7 @@ import numpy as np
 
 from lucid_maskrcnn.transforms import Size, load_image
 
-__all__ = ["SUFFIXES", "brief", "load_checked", "size_mismatch", "size_on_disk"]
+__all__ = ["SUFFIXES", "load_checked", "size_mismatch", "size_on_disk"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
@@ -54,9 +54,3 @@ def size_mismatch(path: Path, found: tuple[int, ...], said: Size, said_by: str) 
     if tuple(found) == said[::-1] and size_on_disk(path)[1]:
         sentence += ": its EXIF orientation turns it, and it was annotated unturned; save it without"
     return sentence
-
-
-def brief(value: object) -> str:
-    """Return ``repr(value)``, cut short."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -380,22 +380,7 @@ def _locate(storage: _Storage, span: Span | None) -> None:
 def read_legacy(file: BinaryIO, disk: DiskFile) -> Any:
     """Read the object that ``torch.save`` wrote before version 1.6: five pickles and the storages.
 
-    Parameters
-    ----------
-    file : BinaryIO
-        Opened, unbuffered.
-    disk : DiskFile
-        What is known of it.
-
-    Returns
-    -------
-    object
-        As from ``read_pickle``, with a :class:`Tensor` for each tensor.
-
-    Raises
-    ------
-    BadFile
-        If it is no such file, or damaged, or asks for anything but arrays.
+    Parameters, result and exceptions are those of :func:`read_zip`.
     """
     window = Window(file, 0, disk.size)
     magic, version, system = (read_pickle(window, {}) for _ in range(3))
