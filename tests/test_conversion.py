@@ -332,6 +332,13 @@ def test_detectron2s_conventions_travel_but_not_to_torchvision(tmp_path: Path, c
     assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 2
     assert "these follow detectron2's" in capsys.readouterr().err
     assert not (tmp_path / "tv.safetensors").exists()
+    save_weights(mask_rcnn_resnet_50_fpn(2, stride_in_1x1=True, **SLIM), tmp_path / "strided.safetensors")
+    assert (
+        main(
+            ["convert", str(tmp_path / "strided.safetensors"), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -372,6 +379,8 @@ def test_info_of_names(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path
     said = capsys.readouterr().out
     assert said.count("not on this machine") == 2
     assert "CC-BY-SA-3.0" in said
+    assert main(["info", "mask_rcnn_resnet_101_fpn/COCO_D2_3X"]) == 0
+    assert capsys.readouterr().out.count("not on this machine") == 1
     assert main(["info", "nothing.pth"]) == 2
     assert "nothing.pth" in capsys.readouterr().err
 

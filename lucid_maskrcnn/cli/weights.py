@@ -62,12 +62,13 @@ def _convert(args: argparse.Namespace) -> None:
 def _info(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.weights import list_weights, read_weights
     from lucid_maskrcnn.weights.cache import cached
+    from lucid_maskrcnn.weights.sources import matching
 
     if args.weights is None:
         for line in _overview(list_weights()):
             say(line)
         return
-    entries = [entry for entry in list_weights() if entry.name == args.weights]
+    entries = matching(args.weights)
     for entry in entries:
         path = cached(entry)
         facts = _published(entry, path)

@@ -238,7 +238,8 @@ def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT
     """
     _check_dtype(dtype)
     if to == "torchvision":
-        if weights.arguments.get("conventions", "torchvision") != "torchvision":
+        conventions = weights.arguments.get("conventions", "torchvision")
+        if conventions != "torchvision" or weights.arguments.get("stride_in_1x1"):
             raise ValueError(
                 "to='torchvision' is for weights of torchvision's conventions: these follow detectron2's, whose "
                 "strides, input and pooling torchvision's model does not have."

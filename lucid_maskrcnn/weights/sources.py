@@ -6,33 +6,36 @@ from pathlib import Path
 
 from .registry import PublishedWeights, find_published, list_weights
 
-__all__ = ["locate", "named"]
+__all__ = ["locate", "matching", "named"]
+
+
+def matching(weights: str | Path) -> list[PublishedWeights]:
+    """Return the published weights of a name, those of several architectures if need be; none for a path.
+
+    A name that several have can be written after one of them: ``mask_rcnn_resnet_50_fpn/COCO_D2_3X``.
+    """
+    owner, _, name = str(weights).rpartition("/")
+    return [entry for entry in list_weights(owner or None) if entry.name == name]
 
 
 def named(weights: str | Path, architecture: str | None = None) -> PublishedWeights | None:
-    """Return the published weights of that name, or None if it must be a path.
-
-    A name that several architectures have can be written after one of them: ``mask_rcnn_resnet_50_fpn/COCO_D2_3X``.
+    """Return the published weights of that name, as :func:`matching` reads it, or None if it must be a path.
 
     Raises
     ------
     ValueError
         If the name exists, but for other architectures, or, without an ``architecture``, for several.
     """
-    owner, _, name = str(weights).rpartition("/")
-    if owner in {entry.architecture for entry in list_weights()} and architecture in (None, owner):
-        architecture = owner
-    elif owner:
-        return None
-    entries = [entry for entry in list_weights() if entry.name == name]
-    if not entries:
-        return None
-    if architecture is not None:
-        return find_published(name, architecture)
-    if len(entries) > 1:
-        owners = " or ".join(repr(f"{entry.architecture}/{name}") for entry in entries)
-        raise ValueError(f"weights {name!r} exist for several architectures: say {owners}.")
-    return entries[0]
+    entries = matching(weights)
+    fitting = [entry for entry in entries if architecture in (None, entry.architecture)]
+    if len(fitting) > 1:
+        owners = " or ".join(repr(f"{entry.architecture}/{entry.name}") for entry in fitting)
+        raise ValueError(f"weights {str(weights)!r} exist for several architectures: say {owners}.")
+    if fitting:
+        return fitting[0]
+    if entries and architecture is not None and "/" not in str(weights):
+        return find_published(str(weights), architecture)  # which says whose the name is
+    return None
 
 
 def locate(weights: str | Path, architecture: str | None = None) -> Path:
