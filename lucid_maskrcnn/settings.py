@@ -7,6 +7,7 @@ are the two sets that published weights were trained with.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 _ANY_AREA = 2.0**-126  # the smallest normal float32: any side but one of length 0
@@ -27,6 +28,10 @@ class ImageSettings:
     ----------
     min_size, max_size : int
         The short side becomes ``min_size`` pixels, unless the long side would pass ``max_size``.
+    scale : float, optional
+        Sides are multiplied by this, in place of bringing the short one to ``min_size``; ``max_size`` holds. Objects
+        in photographs have any size, but a microscope's pixels are of one: there, a small picture shows less, not
+        the same from further away.
     pixel_mean, pixel_std : tuple of float
         Per channel (red, green, blue), of pixel values in [0, 1].
     size_divisor : int
@@ -39,16 +44,29 @@ class ImageSettings:
         values, to sides that are rounded; or interpolated as floats, to sides that are rounded down.
     clip_restored : bool
         Whether boxes are clipped, and empty ones dropped, in the original image again.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1, or ``scale`` is not above 0.
     """
 
     min_size: int = 800
     max_size: int = 1333
+    scale: float | None = None
     pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     size_divisor: int = 32
     bgr: bool = False
     antialias: bool = False
     clip_restored: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_size", "max_size", "size_divisor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1 pixel, got {getattr(self, name)}.")
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be a number above 0, or None, got {self.scale}.")
 
 
 @dataclass(frozen=True)

@@ -332,19 +332,20 @@ def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def resized_size(size: Size, settings: ImageSettings) -> Size:
     """Return the (height, width) an image of ``size`` is resized to.
 
-    The short side becomes ``min_size`` unless the long side would pass ``max_size``; both are
-    rounded down, or with ``antialias`` to the nearest, to one pixel at least.
+    Both sides are multiplied by ``scale``, or else the short one becomes ``min_size``, unless the long one would pass
+    ``max_size``; both are rounded down, or with ``antialias`` to the nearest, to one pixel at least.
     """
     if settings.antialias:
         return _rounded_size(size, settings)
-    scale = min(settings.min_size / min(size), settings.max_size / max(size))
+    scale = min(settings.scale or settings.min_size / min(size), settings.max_size / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def _rounded_size(size: Size, settings: ImageSettings) -> Size:
     """Return the size by detectron2's rule: the short side is exact, then both shrink if the long one is too long."""
-    scale = settings.min_size / min(size)
-    height, width = (float(settings.min_size) if n == min(size) else scale * n for n in size)
+    scale = settings.scale or settings.min_size / min(size)
+    short = scale * min(size) if settings.scale else float(settings.min_size)
+    height, width = (short if n == min(size) else scale * n for n in size)
     if max(height, width) > settings.max_size:
         scale = settings.max_size / max(height, width)
         height, width = height * scale, width * scale

@@ -332,13 +332,10 @@ def test_detectron2s_conventions_travel_but_not_to_torchvision(tmp_path: Path, c
     assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 2
     assert "these follow detectron2's" in capsys.readouterr().err
     assert not (tmp_path / "tv.safetensors").exists()
-    save_weights(mask_rcnn_resnet_50_fpn(2, stride_in_1x1=True, **SLIM), tmp_path / "strided.safetensors")
-    assert (
-        main(
-            ["convert", str(tmp_path / "strided.safetensors"), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]
-        )
-        == 2
-    )
+    for special in ({"stride_in_1x1": True}, {"heads": {"aligned": True}}):
+        path = tmp_path / "special.safetensors"
+        save_weights(mask_rcnn_resnet_50_fpn(2, **special, **SLIM), path)
+        assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Variations of pictures: boxes and masks go where the pixels go."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from lucid_maskrcnn.data.augment import adjust, blur, crop, flip, noise, resize,
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.rle import encode_rle
 from lucid_maskrcnn.settings import ImageSettings
-from lucid_maskrcnn.transforms import load_image
+from lucid_maskrcnn.transforms import load_image, resized_size
 
 ASSETS = Path(lucid_maskrcnn.__file__).parent / "assets"
 
@@ -186,7 +187,8 @@ def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
             old = dict(zip(target["labels"].tolist(), target["masks"].areas.tolist(), strict=True))
             assert all(area <= 1.4 * scale**2 * old[label] + 20 for label, area in new.items())
     assert augment.window == (height, width)
-    assert augment.network == {"min_size": min(height, width), "max_size": max(height, width)}
+    of_training = replace(ImageSettings(scale=3.0), **augment.network)
+    assert resized_size((height, width), of_training) == (height, width)
     assert Augmentation().network == {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -70,6 +71,22 @@ def test_resized_sizes_and_restored_boxes_are_torchvisions() -> None:
     assert sizes == [tuple(s) for s in RECORDED["tf_many_out"].tolist()]
     boxes = restore_boxes(RECORDED["resize_boxes_in"], (256, 341), (240, 320))
     np.testing.assert_allclose(boxes, RECORDED["resize_boxes_out"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_scale_holds_for_every_size_up_to_the_longest_side(antialias: bool) -> None:
+    settings = ImageSettings(scale=2.5, max_size=1000, antialias=antialias)
+    assert resized_size((200, 300), settings) == (500, 750)
+    assert resized_size((30, 20), settings) == (75, 50)
+    assert resized_size((200, 500), settings) == (400, 1000)
+    assert resized_size((1, 3), replace(settings, scale=0.1)) == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"min_size": 0}, {"max_size": -1}, {"scale": 0.0}, {"scale": float("inf")}])
+def test_sizes_out_of_range_are_refused(wrong: dict) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        ImageSettings(**wrong)
 
 
 # ------------------------------------------------------------------ prepare, by hand

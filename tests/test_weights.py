@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_101_fpn
 from lucid_maskrcnn.models import _ResNetFPNBackbone
+from lucid_maskrcnn.transforms import resized_size
 from lucid_maskrcnn.weights import (
     load_backbone,
     load_torchvision_weights,
@@ -74,6 +75,17 @@ def test_a_file_builds_its_model(tmp_path: Path) -> None:
     (found,) = again.predict(np.zeros((40, 50, 3), np.uint8), score_thresh=0)
     assert len(found) <= 7
     assert set(found.names) <= {"cat", "dog"}
+
+
+def test_a_scale_travels_and_gives_way_to_a_size(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    image = {"scale": 0.5, "pixel_mean": [0.5, 0.5, 0.5]}
+    save_weights(mask_rcnn_resnet_18_fpn(1, norm="batch", image=image, max_size=96, **SLIM), path)
+    again = mask_rcnn_resnet_18_fpn(weights=path)
+    assert resized_size((100, 60), again.image_settings) == (50, 30)
+    sized = mask_rcnn_resnet_18_fpn(weights=path, min_size=48)
+    assert resized_size((100, 60), sized.image_settings) == (80, 48)
+    assert sized.image_settings.pixel_mean == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="of mask_rcnn_resnet_18_fpn, not of mask_rcnn_resnet_50_fpn"):
         mask_rcnn_resnet_50_fpn(weights=path)
 

@@ -45,8 +45,8 @@ class Augmentation:
     crop : int or (int, int), optional
         Side, or height and width, of a window of fixed size in pixels *of the network*. It is cut at random out of
         the picture as a prediction resizes it, times ``zoom``: all pictures come out as ``crop``, at about the scale
-        that they have in a prediction. Train with ``min_size`` and ``max_size`` of :attr:`network`, so that they are
-        not resized once more. Without, pictures keep about their size, and the model resizes them as usual.
+        that they have in a prediction. Train with the sizes of :attr:`network`, so that they are not resized once
+        more. Without, pictures keep about their size, and the model resizes them as usual.
     image : ImageSettings
         How a prediction resizes pictures, for ``crop``.
     min_visible : float
@@ -126,9 +126,11 @@ class Augmentation:
         return (self.crop, self.crop) if isinstance(self.crop, int) else (self.crop[0], self.crop[1])
 
     @property
-    def network(self) -> dict[str, int]:
-        """``min_size`` and ``max_size`` of a model that takes pictures as they come out of ``crop``; else empty."""
-        return {} if self.window is None else {"min_size": min(self.window), "max_size": max(self.window)}
+    def network(self) -> dict[str, int | None]:
+        """What ``ImageSettings`` of a model that takes pictures as they come out of ``crop`` have; else empty."""
+        if self.window is None:
+            return {}
+        return {"min_size": min(self.window), "max_size": max(self.window), "scale": None}
 
     def __call__(self, image: np.ndarray, target: Target, rng: np.random.Generator) -> Sample:
         """Return a variation of a picture (H, W, 3), uint8, and of its target.

@@ -74,7 +74,7 @@ def mask_rcnn_resnet_18_fpn(
         else 5.
     min_size, max_size : int
         Sizes of the short and at most of the long side that images are resized to; by default those of
-        the weights, or 800 and 1333.
+        the weights, or 800 and 1333. ``image={"scale": s}`` multiplies sides by a factor instead, as ``"NUCLEI"`` do.
     **kwargs
         ``conventions``, ``"torchvision"`` or ``"detectron2"``; ``width`` (64) of the body and ``fpn_channels``
         (256); ``norm``, ``"frozen"`` (constant batch norm) or ``"batch"`` (live, for training from scratch), and
@@ -216,6 +216,8 @@ def _build(
     if file is not None and file.categories and num_classes == known:
         arguments["categories"] = file.categories
     arguments |= {} if body is None else {k: v for k, v in body.arguments.items() if k != "depth"}
+    if "min_size" in kwargs and "image" in arguments:  # it is asked for in place of the weights' own rule
+        arguments["image"] = {**arguments["image"], "scale": None}
     arguments |= kwargs
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3

@@ -238,11 +238,13 @@ def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT
     """
     _check_dtype(dtype)
     if to == "torchvision":
-        conventions = weights.arguments.get("conventions", "torchvision")
-        if conventions != "torchvision" or weights.arguments.get("stride_in_1x1"):
+        arguments = weights.arguments
+        conventions = arguments.get("conventions", "torchvision")
+        aligned = arguments.get("heads", {}).get("aligned")
+        if conventions != "torchvision" or arguments.get("stride_in_1x1") or aligned:
             raise ValueError(
-                "to='torchvision' is for weights of torchvision's conventions: these follow detectron2's, whose "
-                "strides, input and pooling torchvision's model does not have."
+                "to='torchvision' is for weights of torchvision's conventions: these follow detectron2's in their "
+                "strides, input or pooling, which torchvision's model does not have."
             )
         arrays = torchvision_arrays(weights.arrays, weights.unused)
     elif to == _FORMAT:
