@@ -13,11 +13,19 @@ from dataclasses import dataclass
 _ANY_AREA = 2.0**-126  # the smallest normal float32: any side but one of length 0
 
 
-class Preset(int):
+class Preset:
     """A default in a signature that a model's own settings replace.
 
     ``predict(images)`` of a model with presets uses those; ``predict(images, top_k=100)`` uses 100.
     """
+
+
+class PresetInt(Preset, int):
+    """A whole number."""
+
+
+class PresetFloat(Preset, float):
+    """A number."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,9 @@ class HeadSettings:
         RoIs sampled per image for the loss, and the largest share of positive ones.
     min_size : float
         Detections with a shorter side than this, in pixels of the network's input, are dropped.
+    nms_thresh : float
+        Of two detections of a class whose boxes have a greater IoU, the weaker goes, unless ``predict`` is told
+        otherwise.
     top_k : int
         Detections returned per image, unless ``predict`` is told otherwise.
     finite_only : bool
@@ -150,6 +161,7 @@ class HeadSettings:
     batch_size: int = 512
     positive_fraction: float = 0.25
     min_size: float = 1e-2
+    nms_thresh: float = 0.5
     top_k: int = 100
     finite_only: bool = False
     level_margin: tuple[float, float] = (0.0, 1e-6)

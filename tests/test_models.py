@@ -5,6 +5,7 @@ import inspect
 import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -530,7 +531,10 @@ def test_thresholds_and_numbers(device: str) -> None:
     assert len(model.predict(x, score_thresh=0, nms_thresh=1)[0]) == 10
     assert len(model.predict(x, score_thresh=0, nms_thresh=1, top_k=11)[0]) == 11
     assert_same(model.predict(x, score_thresh=0, nms_thresh=1, top_k=4)[0], everything[:4])
-    assert len(model.predict(x, score_thresh=0, nms_thresh=0, top_k=1000)[0]) < len(everything)
+    strict = model.predict(x, score_thresh=0, nms_thresh=0, top_k=1000)[0]
+    assert len(strict) < len(everything)
+    model.head_settings = replace(model.head_settings, nms_thresh=0.0)
+    assert_same(model.predict(x, score_thresh=0, top_k=1000)[0], strict)
     scores = values(everything["scores"])
     (some,) = model.predict(x, score_thresh=float(scores[5]), nms_thresh=1, top_k=1000)
     assert len(some) == (scores > scores[5]).sum()

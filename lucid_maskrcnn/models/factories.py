@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import weights as weight_files
-from ..settings import DETECTRON2, TORCHVISION, Conventions, Preset
+from ..settings import DETECTRON2, TORCHVISION, Conventions, Preset, PresetInt
 from .backbone import _ResNetFPNBackbone
 from .layers import uninitialised
 from .mask_rcnn import MaskRCNN
@@ -51,8 +51,8 @@ def mask_rcnn_resnet_18_fpn(
     weights: str | Path | None = None,
     weights_backbone: Mapping[str, Any] | str | Path | None = None,
     trainable_layers: int | None = None,
-    min_size: int = Preset(800),
-    max_size: int = Preset(1333),
+    min_size: int = PresetInt(800),
+    max_size: int = PresetInt(1333),
     **kwargs: Any,
 ) -> MaskRCNN:
     """Build Mask R-CNN on a ResNet-18 with a feature pyramid.
@@ -107,8 +107,8 @@ def mask_rcnn_resnet_50_fpn(
     weights: str | Path | None = None,
     weights_backbone: Mapping[str, Any] | str | Path | None = None,
     trainable_layers: int | None = None,
-    min_size: int = Preset(800),
-    max_size: int = Preset(1333),
+    min_size: int = PresetInt(800),
+    max_size: int = PresetInt(1333),
     **kwargs: Any,
 ) -> MaskRCNN:
     """Build Mask R-CNN on a ResNet-50 with a feature pyramid: torchvision's ``maskrcnn_resnet50_fpn``.
@@ -132,8 +132,8 @@ def mask_rcnn_resnet_50_fpn_v2(
     weights: str | Path | None = None,
     weights_backbone: Mapping[str, Any] | str | Path | None = None,
     trainable_layers: int | None = None,
-    min_size: int = Preset(800),
-    max_size: int = Preset(1333),
+    min_size: int = PresetInt(800),
+    max_size: int = PresetInt(1333),
     **kwargs: Any,
 ) -> MaskRCNN:
     """Build torchvision's ``maskrcnn_resnet50_fpn_v2``, after Li et al. 2021.
@@ -158,8 +158,8 @@ def mask_rcnn_resnet_101_fpn(
     weights: str | Path | None = None,
     weights_backbone: Mapping[str, Any] | str | Path | None = None,
     trainable_layers: int | None = None,
-    min_size: int = Preset(800),
-    max_size: int = Preset(1333),
+    min_size: int = PresetInt(800),
+    max_size: int = PresetInt(1333),
     **kwargs: Any,
 ) -> MaskRCNN:
     """Build Mask R-CNN on a ResNet-101 with a feature pyramid.

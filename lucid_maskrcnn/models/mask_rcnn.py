@@ -14,7 +14,7 @@ from lucid import Tensor
 
 from .. import ops, transforms
 from ..detections import Detections
-from ..settings import HeadSettings, ImageSettings, Preset, ProposalSettings
+from ..settings import HeadSettings, ImageSettings, Preset, PresetFloat, PresetInt, ProposalSettings
 from ..targets import Target
 from .anchors import _AnchorGenerator
 from .heads import ConvStack, RoISampler, _MaskHead, detect
@@ -224,8 +224,8 @@ class MaskRCNN(nn.Module):
         images: Any,
         *,
         score_thresh: float = 0.05,
-        nms_thresh: float = 0.5,
-        top_k: int = Preset(100),
+        nms_thresh: float = PresetFloat(0.5),
+        top_k: int = PresetInt(100),
         mask_thresh: float = 0.5,
     ) -> list[Detections]:
         """Find the objects in images; training mode makes no difference.
@@ -239,7 +239,8 @@ class MaskRCNN(nn.Module):
         score_thresh : float
             Detections score more than this.
         nms_thresh : float
-            Of two detections of a class whose IoU is greater, the weaker goes.
+            Of two detections of a class whose IoU is greater, the weaker goes; 0.5 unless the weights came with a
+            number of their own.
         top_k : int
             At most so many per image; 100 unless the weights came with a number of their own.
         mask_thresh : float
@@ -255,6 +256,8 @@ class MaskRCNN(nn.Module):
         FileNotFoundError, ValueError, TypeError
             If an image cannot be read, or an argument is not as above.
         """
+        if isinstance(nms_thresh, Preset):
+            nms_thresh = self.head_settings.nms_thresh
         _check_fractions(score_thresh=score_thresh, nms_thresh=nms_thresh, mask_thresh=mask_thresh)
         if not isinstance(top_k, int) or top_k < 0:
             raise ValueError(f"top_k must be a whole number from 0 on, got {top_k!r}.")
