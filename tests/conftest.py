@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from lucid import Tensor
 with warnings.catch_warnings():  # Lucid says once that there is no Metal; MLX then computes on the CPU
     warnings.simplefilter("ignore")
     Tensor(mx.zeros(1))
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["cpu", "gpu"])
