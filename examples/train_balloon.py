@@ -1,6 +1,6 @@
 """Train a Mask R-CNN on a few photographs of balloons, and see what so few give.
 
-    python examples/train_balloon.py DATA_DIR                # about 40 minutes on two cores
+    python examples/train_balloon.py DATA_DIR                # about 20 minutes on two cores
     python examples/train_balloon.py DATA_DIR --scratch      # without the nuclei model's body
     python examples/train_balloon.py DATA_DIR --resume
 
@@ -8,6 +8,10 @@ DATA_DIR holds ``images/``, ``instances_train.json`` (61 photographs) and ``inst
 COCO format. No weights of an ImageNet classifier are needed: the body comes from the model of nuclei in the
 package, which has never seen a photograph; where the network is at hand, ``weights="COCO_V1"`` of
 ``mask_rcnn_resnet_50_fpn`` is a far better start. The evaluation needs the extra ``[coco]``.
+
+What to expect: more than half of the balloons are found and outlined well, and several times as many faces, shirts and
+patches of sky are taken for balloons: 61 photographs show what a balloon is, but not what everything else is. Raise the
+score threshold, or start from COCO's weights.
 """
 
 import argparse
@@ -80,7 +84,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/balloon"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=1600, help="length of the run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=900, help="length of the run (default: %(default)s)")
     parser.add_argument("--scratch", action="store_true", help="start from random weights")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     train(parser.parse_args())

@@ -38,7 +38,9 @@ ARCHITECTURE = {
     "aspect_ratios": [0.5, 1.0, 2.0],
     "image": {"scale": 2.0},
     "max_size": 2048,
-    "top_k": 400,  # an image has up to 375 nuclei
+    # An image has up to 375 nuclei, each with several proposals.
+    "top_k": 400,
+    "proposals": {"pre_nms_top_n": 2000, "post_nms_top_n": 2000},
     # Half a pixel is a lot on a nucleus: RoIs are aligned with the cells' centres, and masks are sampled at pixel
     # centres, not pasted into whole pixels.
     # Nuclei do not overlap much: of two boxes that do, one is of a part or of a pair.
@@ -47,7 +49,7 @@ ARCHITECTURE = {
 # Half of torchvision's proposals and RoIs: a crop has a few dozen nuclei, and the mask head, which sees every
 # positive RoI, is the dearest part of a step.
 SAMPLING = {
-    "proposals": ProposalSettings(pre_nms_top_n_train=1000, post_nms_top_n_train=1000),
+    "proposals": ProposalSettings(pre_nms_top_n_train=1000, post_nms_top_n_train=1000, **ARCHITECTURE["proposals"]),
     "heads": HeadSettings(batch_size=256, **ARCHITECTURE["heads"]),
 }
 CROP = 448
