@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.cli import main
 from lucid_maskrcnn.settings import DETECTRON2, HeadSettings, ImageSettings, ProposalSettings
-from lucid_maskrcnn.weights import load_detectron2_weights, read_weights, registry, save_weights
+from lucid_maskrcnn.weights import load_detectron2_weights, locate, read_weights, registry, save_weights
 from lucid_maskrcnn.weights.layouts import torchvision_arrays, translate
 from lucid_maskrcnn.weights.naming import CAFFE2, CAFFE2_BODY, LUCID_BODY, TORCHVISION
 from lucid_maskrcnn.weights.naming import DETECTRON2 as DETECTRON2_NAMES
@@ -372,6 +372,8 @@ def test_info_of_names(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path
         assert entry.name in overview
     assert main(["info", "NUCLEI"]) == 0
     assert "nucleus" in capsys.readouterr().out
+    assert main(["info", str(locate("NUCLEI"))]) == 0
+    assert "but for the settings below" in capsys.readouterr().out
     assert main(["info", "COCO_D2_3X"]) == 0
     said = capsys.readouterr().out
     assert said.count("not on this machine") == 2

@@ -123,6 +123,8 @@ def _described(file: WeightsFile, path: Path) -> dict[str, str]:
         "conventions": f"{conventions}: {_CONVENTIONS[conventions]}" if conventions in _CONVENTIONS else conventions,
     }
     special = {k: v for k, v in arguments.items() if k not in ("depth", "num_classes", "conventions")}
+    if special.keys() & {"image", "proposals", "heads"}:
+        facts["conventions"] += "; all but for the settings below"
     if special:
         facts["settings"] = ", ".join(f"{name}={json.dumps(value)}" for name, value in special.items())
     known = {"dataset": "trained on", "licence": "licence", "source": "source"}
