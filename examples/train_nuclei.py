@@ -125,7 +125,7 @@ def write(weights: Path, data_dir: Path, target: Path) -> None:
     found = measure(mask_rcnn_resnet_18_fpn(weights=target), data_dir)
     figures = {name: round(value, 4) for name, value in found.figures.items() if math.isfinite(value)}
     for kind, group in found.per_group.items():
-        figures |= {f"{kind}/AP_0.5": round(group.pooled[0], 4), f"{kind}/AP_0.7": round(group.pooled[4], 4)}
+        figures |= {f"{kind}/{name}": round(group.figures()[name], 4) for name in ("AP_0.5", "AP_0.7")}
     metadata = {"licence": LICENCE, "dataset": "BBBC038v1", "figures": json.dumps(figures)}
     save_weights(model, target, **header, metadata=metadata, dtype="float16")
     print(found, f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB", sep="\n")
