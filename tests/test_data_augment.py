@@ -187,6 +187,7 @@ def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
             old = dict(zip(target["labels"].tolist(), target["masks"].areas.tolist(), strict=True))
             assert all(area <= 1.4 * scale**2 * old[label] + 20 for label, area in new.items())
     assert augment.window == (height, width)
+    assert augment.network == {"min_size": min(height, width), "max_size": max(height, width), "scale": None}
     of_training = replace(ImageSettings(scale=3.0), **augment.network)
     assert resized_size((height, width), of_training) == (height, width)
     assert Augmentation().network == {}

@@ -44,10 +44,8 @@ def test_a_failing_task_is_told() -> None:
     assert blas_threads() == before
 
 
-@needs_two_cores
+@pytest.mark.skipif(_parallel.num_threads() < 2, reason="one thread")
 def test_limits_set_while_running_hold() -> None:
-    before = _parallel.num_threads()
-
     def threads() -> set[int]:
         found = set()
         wait = threading.Barrier(2)
@@ -60,11 +58,11 @@ def test_limits_set_while_running_hold() -> None:
         _parallel.for_each(range(2), lambda: run)
         return found
 
-    assert len(threads()) == min(2, _parallel.num_threads())
+    assert len(threads()) == 2
     with threadpool_limits(1):
         assert _parallel.num_threads() == 1
         assert len(threads()) == 1
-    assert _parallel.num_threads() == before
+    assert _parallel.num_threads() > 1
 
 
 def test_limits_of_the_environment_hold() -> None:
