@@ -36,8 +36,8 @@ ARCHITECTURE = {
     "dropout": 0.0,
     "anchor_sizes": [[12, 20], [32, 48], [64, 96], [128, 192], [256, 384]],
     "aspect_ratios": [0.5, 1.0, 2.0],
-    "image": {"scale": 2.0},
-    "max_size": 2048,
+    "image": {"scale": 2.5},
+    "max_size": 2560,
     # An image has up to 375 nuclei, each with several proposals.
     "top_k": 400,
     "proposals": {"pre_nms_top_n": 2000, "post_nms_top_n": 2000},
@@ -93,6 +93,8 @@ def train(args: argparse.Namespace) -> None:
     settings = TrainerSettings(
         steps=args.steps,
         seed=args.seed,
+        accumulate=args.processes,
+        processes=args.processes,
         lr=args.lr,
         decay_norms=False,
         schedule="cosine",
@@ -137,7 +139,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/nuclei"), help="folder of the run")
     parser.add_argument("--start", metavar="WEIGHTS", help="begin with these, such as NUCLEI, in place of random ones")
     parser.add_argument("--steps", type=int, default=8000, help="length of the run (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, help="windows a step (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="windows of a process in a step (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="one for each core (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=0.015, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")

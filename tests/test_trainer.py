@@ -210,7 +210,7 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     assert not same_arrays(a, c)
 
 
-def process(out: Path, *arguments: object) -> subprocess.Popen[str]:
+def process(out: Path, *arguments: object, own_group: bool = False) -> subprocess.Popen[str]:
     command = [sys.executable, str(SCRIPT), str(out), *map(str, arguments)]
     # A shell's background jobs ignore SIGINT, and their children too.
     return subprocess.Popen(
@@ -218,6 +218,7 @@ def process(out: Path, *arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=own_group,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -611,16 +612,187 @@ def test_weights_that_left_the_numbers_are_not_saved(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "run").iterdir() if "checkpoint" in p.name or "tmp" in p.name] == []
 
 
+# ------------------------------------------------------------------ several processes
+
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
+
+
+def close_arrays(a: Path, b: Path) -> None:
+    first, second = load_file(a), load_file(b)
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_allclose(array, second[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@forks
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_processes_give_the_weights_of_one(tmp_path: Path, processes: int) -> None:
+    for name, number in (("one", 1), ("several", processes)):
+        settings = toy_settings(12, accumulate=5, processes=number)
+        toy_trainer(tmp_path / name, settings, model=Toy(norm=False)).run()  # each process has its own statistics
+    close_arrays(tmp_path / "several" / "weights.safetensors", tmp_path / "one" / "weights.safetensors")
+    close_arrays(*(find_checkpoints(tmp_path / name)[0] for name in ("several", "one")))  # momenta and averages too
+    for some, other in zip(*(read_log(tmp_path / n / "log.jsonl") for n in ("several", "one")), strict=True):
+        for name in ("first_loss", "second_loss", "total_loss", "norm", "lr"):
+            assert some[name] == pytest.approx(other[name], rel=1e-4)
+
+
+@forks
+def test_processes_train_a_mask_rcnn_as_one_does(tmp_path: Path) -> None:
+    for name, processes in (("one", 1), ("two", 2)):
+        settings = TrainerSettings(steps=3, lr=0.02, warmup=0, accumulate=2, processes=processes)
+        model = slim(norm="frozen")
+        Trainer(model, Squares(1), out=tmp_path / name, settings=settings, progress=False, tensorboard=False).run()
+    close_arrays(*(tmp_path / name / "weights.safetensors" for name in ("two", "one")))
+
+
+@forks
+def test_frozen_parameters_do_not_move_in_several_processes(tmp_path: Path) -> None:
+    model = Toy()
+    model.hidden.weight.requires_grad = False
+    before = np.array(model.hidden.weight.data)
+    trainer = toy_trainer(tmp_path, toy_settings(3, processes=2), model=model)
+    trainer.run()
+    np.testing.assert_array_equal(model.hidden.weight.data, before)
+
+
+@forks
+def test_live_statistics_are_the_mean_of_the_processes(tmp_path: Path) -> None:
+    settings = toy_settings(1, warmup=0, settle=None, accumulate=2, processes=2, ema=None)
+    model = Toy()
+    toy_trainer(tmp_path, settings, model=model).run()
+    pixels = [np.stack(Squares(2, side=8).batch(i).images).reshape(2, -1) / 255 for i in range(2)]
+    np.testing.assert_allclose(model.norm.running_mean.data, 0.1 * np.mean(pixels, axis=(0, 1)), rtol=1e-4)
+
+
+@forks
+def test_several_processes_killed_and_resumed_with_another_number(tmp_path: Path) -> None:
+    toy_trainer(tmp_path / "whole").run()
+    out = tmp_path / "killed"
+    run = process(out, "--wait", 0.02, "--processes", 2)
+    wait_for(lambda: logged(out) >= 30 or run.poll() is not None)  # batch norm has settled
+    helpers = children_of(run.pid)
+    assert len(helpers) == 1
+    run.kill()
+    assert finish(run)[0] == -signal.SIGKILL
+    wait_for(lambda: not any(alive(pid) for pid in helpers))
+    assert finish(process(out)) == (0, "ready\n")
+    assert steps_of(out) == list(range(1, 41))
+
+
+def children_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@forks
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_all_processes_ends_the_run_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    run = process(tmp_path, "--wait", 0.02, "--processes", 2, own_group=True)
+    wait_for(lambda: logged(tmp_path) >= 5 or run.poll() is not None)
+    helpers = children_of(run.pid)
+    os.killpg(run.pid, number)
+    code, output = finish(run)
+    assert (code, len(helpers)) == (130, 1)
+    assert "Stopped after step" in output
+    assert "Traceback" not in output
+    assert not any(alive(pid) for pid in helpers)
+
+
+@forks
+def test_process_that_is_lost_gets_a_sentence(tmp_path: Path) -> None:
+    class Fatal(Squares):
+        def batch(self, step: int) -> Any:
+            if step == 5:  # the second process's in the third step
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().batch(step)
+
+    settings = toy_settings(9, processes=2)
+    with pytest.raises(ChildProcessError, match=r"Step 3: one of the processes .* has ended, with code -9"):
+        toy_trainer(tmp_path, settings, loader=Fatal(2, side=8)).run()
+    assert steps_of(tmp_path) == [1, 2]
+
+
+@forks
+def test_what_a_process_raises_is_what_the_run_raises(tmp_path: Path) -> None:
+    class Faulty(Squares):
+        def batch(self, step: int) -> Any:
+            batch = super().batch(step)
+            if step == 3:
+                batch.targets[1]["boxes"][0] = [9, 9, 3, 3]
+            return batch
+
+    settings = TrainerSettings(steps=3, lr=0.01, accumulate=2, processes=2)
+    trainer = Trainer(slim(), Faulty(2), out=tmp_path, settings=settings, progress=False, tensorboard=False)
+    with pytest.raises(ValueError, match=r"Step 2, images \[106, 107\]: targets\[1\].*boxes") as caught:
+        trainer.run()
+    assert "get_loss" in caught.value.__notes__[0]  # where it was
+
+
+@forks
+def test_nan_in_another_process_stops_with_its_batch(tmp_path: Path) -> None:
+    class Spoiling(Squares):
+        def batch(self, step: int) -> Any:
+            if step == 3:
+                model.second.bias.data[:] = np.nan
+            return super().batch(step)
+
+    model = Toy()
+    settings = toy_settings(9, processes=2)
+    with pytest.raises(DivergenceError, match=r"Step 2: second_loss is nan for the images \[106, 107\], kept in") as e:
+        toy_trainer(tmp_path, settings, loader=Spoiling(2, side=8), model=model).run()
+    assert (e.value.step, e.value.term, e.value.image_ids) == (2, "second_loss", [106, 107])
+    with np.load(tmp_path / "diverged-00000002.npz") as batch:
+        assert batch["image_ids"].tolist() == ["106", "107"]
+
+
+@forks
+def test_infinite_gradients_name_the_images_of_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lucid_maskrcnn.training.trainer.clip_gradients", lambda *_: math.inf)
+    with pytest.raises(DivergenceError) as caught:
+        toy_trainer(tmp_path, toy_settings(2, processes=2)).run()
+    assert caught.value.image_ids == [100, 101, 102, 103]
+
+
+@forks
+def test_loader_that_ends_too_early_for_another_process(tmp_path: Path) -> None:
+    class Short(Squares):
+        def iterate(self, start: int, stop: int) -> Any:
+            return super().iterate(start, min(stop, 3))
+
+    with pytest.raises(ValueError, match=r"no batches for step 2: iterate\(start, stop\) must yield stop - start"):
+        toy_trainer(tmp_path, toy_settings(9, processes=2), loader=Short(2, side=8)).run()
+
+
+def test_processes_are_for_linux_and_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"processes must be at most accumulate, 2, got 3"):
+        toy_settings(2, processes=3)
+    settings = toy_settings(2, processes=2)
+    with pytest.raises(ValueError, match=r"processes must be 1 for a model on the gpu, got 2"):
+        toy_trainer(tmp_path, settings, model=Toy().to("gpu"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match=r"processes must be 1 on darwin, got 2"):
+        toy_trainer(tmp_path, settings)
+
+
 # ------------------------------------------------------------------ what a step computes
 
 
 def gradients(model: Toy, batches: list[Any], seed: int) -> list[np.ndarray]:
-    lucid.random.seed(seed)
     params = list(model.parameters())
     mean = GradientMean(params)
     for p in params:
         p.grad = None
-    for batch in batches:
+    for i, batch in enumerate(batches):
+        lucid.random.seed(seed + i)
         model.get_loss(batch.images, batch.targets)["total_loss"].backward()
         mean.take()
     mean.give()

@@ -87,11 +87,11 @@ class Squares:
 class Toy(nn.Module):
     """What a trainer sees of a detector, in a millisecond: losses, dropout, a norm with running statistics."""
 
-    def __init__(self, seed: int = 0, side: int = 8) -> None:
+    def __init__(self, seed: int = 0, side: int = 8, norm: bool = True) -> None:
         super().__init__()
         lucid.random.seed(seed)
         self.hidden, self.first, self.second = Linear(3 * side * side, 16), Linear(16, 2), Linear(16, 3)
-        self.norm = _Norm(3 * side * side)
+        self.norm = _Norm(3 * side * side) if norm else nn.Identity()
 
     def get_loss(self, images: list[np.ndarray], targets: list[dict[str, Any]]) -> dict[str, Any]:
         pixels = np.stack(images).reshape(len(images), -1).astype(np.float32) / 255
@@ -157,6 +157,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--model", choices=("toy", "slim"), default="toy")
     parser.add_argument("--wait", type=float, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--evaluate", type=float, metavar="SECONDS")
     parser.add_argument("--kill", type=int, nargs=2, metavar=("STEP", "TENSORS"))
     args = parser.parse_args()
@@ -175,7 +176,9 @@ def main() -> int:
         Toy() if toy else slim(),
         Squares(2, side=8, wait=args.wait) if toy else Squares(1),
         out=args.out,
-        settings=toy_settings(args.steps, **({} if args.evaluate is None else {"eval_every": 5})),
+        settings=toy_settings(
+            args.steps, processes=args.processes, **({} if args.evaluate is None else {"eval_every": 5})
+        ),
         evaluate=None if args.evaluate is None else evaluate,
         resume="auto",
         progress=False,

@@ -92,6 +92,13 @@ def _add_length(group: Any) -> None:
     length.add_argument("--steps", type=positive, metavar="N", help="so many steps of the optimiser")
     length.add_argument("--minutes", type=_above_0, metavar="N", help="so long; not to be repeated bit for bit")
     group.add_argument("--accumulate", type=positive, default=1, metavar="K", help="batches a step (default: 1)")
+    group.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="which share out the batches of a step; quicker for small models (default: 1)",
+    )
     group.add_argument("--lr", type=_above_0, help="highest learning rate (default: 0.00125 × pictures a step)")
     group.add_argument("--momentum", type=float, default=0.9)
     group.add_argument("--weight-decay", type=float, default=1e-4)
@@ -222,6 +229,7 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
         minutes=args.minutes,
         seed=args.seed,
         accumulate=args.accumulate,
+        processes=args.processes,
         lr=args.lr,
         momentum=args.momentum,
         weight_decay=args.weight_decay,

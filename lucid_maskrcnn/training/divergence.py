@@ -32,6 +32,9 @@ class DivergenceError(FloatingPointError):
         super().__init__(message)
         self.step, self.term, self.image_ids = step, term, list(image_ids)
 
+    def __reduce__(self) -> Any:
+        return type(self), (*self.args, self.step, self.term, self.image_ids)
+
 
 def first_bad(values: Mapping[str, float]) -> str | None:
     """Return the name of the first value that is not finite, None if all are."""

@@ -21,6 +21,13 @@ class GradientMean:
     params : sequence of Parameter
         Their ``grad`` is taken and, at last, set.
 
+    Attributes
+    ----------
+    count : int
+        Passes so far.
+    sums : list
+        Of the gradients so far, as NumPy or MLX arrays; None for parameters that no pass gave one.
+
     Notes
     -----
     Lucid adds to a gradient that is already there in place, in an array that it may have handed out
@@ -29,22 +36,27 @@ class GradientMean:
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.params, self.count = params, 0
-        self._sums: list[Any | None] = [None] * len(params)
+        self.sums: list[Any | None] = [None] * len(params)
 
     def take(self) -> None:
         """Take the gradients of one pass out of the parameters."""
-        self.count += 1
-        for i, p in enumerate(self.params):
-            if p.grad is not None:
-                total = self._sums[i]
-                self._sums[i] = p.grad if total is None else total + p.grad
-                p.grad = None
-        mx.eval([total for total in self._sums if isinstance(total, mx.array)])
+        self.add([p.grad for p in self.params], 1)
+        for p in self.params:
+            p.grad = None
+
+    def add(self, sums: Sequence[Any | None], count: int) -> None:
+        """Add the sums of the gradients of ``count`` passes, None for parameters without one."""
+        self.count += count
+        for i, more in enumerate(sums):
+            if more is not None:
+                total = self.sums[i]
+                self.sums[i] = more if total is None else total + more
+        mx.eval([total for total in self.sums if isinstance(total, mx.array)])
 
     def give(self) -> None:
         """Set the parameters' gradients to the mean; those that no pass gave one have none."""
         for i, p in enumerate(self.params):
-            total, self._sums[i] = self._sums[i], None
+            total, self.sums[i] = self.sums[i], None
             p.grad = total if total is None or self.count == 1 else total / self.count
 
 

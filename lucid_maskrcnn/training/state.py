@@ -22,8 +22,8 @@ from .sgd import SGD
 
 __all__ = ["Progress", "changes", "describe", "load_state", "save_state", "taken_over"]
 
-# What may change from one part of a run to the next, as no weight depends on it.
-_FREE = {"save_every", "keep_last", "eval_every", "keep_best", "patience"}
+# What may change from one part of a run to the next: no weight depends on it, or but by rounding.
+_FREE = {"processes", "save_every", "keep_last", "eval_every", "keep_best", "patience"}
 _MAY_GROW = ("steps", "minutes")
 _CHOSEN_BY_DEFAULT = ("lr", "warmup")
 

@@ -20,6 +20,7 @@ from lucid.nn import Module
 from ..weights import save_weights
 from .checkpoints import check_folder, checkpoint_path, find_checkpoints, prune, remove_leftovers
 from .console import Console
+from .crew import Crew, check_processes
 from .curves import draw_curves
 from .divergence import DivergenceError, first_bad, save_batches
 from .ema import EMA
@@ -34,7 +35,9 @@ from .tensorboard import EventLog, is_installed
 
 __all__ = ["BatchSource", "Outcome", "Trainer"]
 
-_ENDLESS = 2**40  # batches: of a run limited by time
+_ENDLESS = 2**40  # steps: of a run limited by time
+
+type Part = tuple[int, dict[str, float]]  # of a step: the images of a batch and its losses
 
 
 class BatchSource(Protocol):
@@ -148,6 +151,7 @@ class Trainer:
         images = loader.batch_size * settings.accumulate
         self._notes = [] if settings.lr else [f"learning rate {LR_PER_IMAGE * images:g}: {LR_PER_IMAGE:g} × {images}"]
         self.settings = settings.completed(images)
+        check_processes(self.settings.processes, model)
         if checkpoint:
             self._notes += changes(checkpoint, self._description(), allowed=allow_changes)
 
@@ -156,6 +160,7 @@ class Trainer:
         groups = trained if self.settings.decay_norms else decay_groups(trained, decay)
         self.optimizer = SGD(groups, self.settings.lr or 0.0, self.settings.momentum, decay)
         self.ema: EMA | None = None
+        self.crew: Crew | None = None
         self.state = Progress()
         self._saved: tuple[int, int] | None = None  # the step of the last checkpoint, and of its last evaluation
 
@@ -180,7 +185,7 @@ class Trainer:
         ValueError
             If ``out`` is in use by another run, or a target is not as it must be.
         OSError
-            If a file cannot be written.
+            If a file cannot be written, or one of several processes is lost (a ``ChildProcessError``).
         """
         with ExitStack() as stack:
             self._begin(stack)
@@ -207,31 +212,52 @@ class Trainer:
         share = self._share_done()
         self._settle(share)
         lr = self._set_rate(settings.rates.factor(state.step, share))
-        lucid.random.seed(settings.seed + state.step)  # the samplers draw from it: a resumed run draws the same
-        losses = self._backward(group)
+        parts = self._gradients(group)
+        losses = {name: math.fsum(part[name] for _, part in parts) / len(parts) for name in parts[0][1]}
         norm = clip_gradients(self.optimizer.params, settings.clip or math.inf)
-        self._require_finite({"the norm of the gradients": norm}, group)
+        if not math.isfinite(norm):
+            self._require_finite({"the norm of the gradients": norm}, self._with_those_of_helpers(group))
         self.optimizer.step()
         if self.ema:
             self.ema.update(self.model)
         state.step += 1
-        speed = sum(len(batch.images) for batch in group) / (time.perf_counter() - begun)
+        speed = sum(images for images, _ in parts) / (time.perf_counter() - begun)
         figures = {"lr": lr, **losses, "norm": norm, "images_per_s": round(speed, 3)}
         with self._writing():
             self._report.step(state.step, self._seconds(), figures, self._done())
 
-    def _backward(self, group: Sequence[Any]) -> dict[str, float]:
-        """Leave the mean gradient of some batches in the parameters, and return the means of their losses."""
-        mean, values = GradientMean(self.optimizer.params), []
+    def _gradients(self, group: Sequence[Any]) -> list[Part]:
+        """Leave the mean gradient of all batches of this step in the parameters, of which ``group`` are our share."""
+        mean = GradientMean(self.optimizer.params)
+        if self.crew is None:
+            parts = self._backward(group, 0, mean)
+        else:
+            self.crew.begin(self.state.step, self.state.settled)
+            with self.crew.share_cores():
+                parts = self._backward(group, 0, mean)
+            parts += self.crew.finish(mean)
+        mean.give()
+        return parts
+
+    def _backward(self, group: Sequence[Any], place: int, mean: GradientMean) -> list[Part]:
+        """Give ``mean`` the gradients of some batches, the first of which is number ``place`` of this step."""
+        parts = []
         self.optimizer.zero_grad()
-        for batch in group:
+        for number, batch in enumerate(group, self.state.step * self.settings.accumulate + place):
+            lucid.random.seed(self.settings.seed + number)  # the samplers draw from it: a resumed run draws the same
             losses = self._losses(batch)
-            values.append({name: float(loss.item()) for name, loss in losses.items()})
-            self._require_finite(values[-1], [batch])
+            parts.append((len(batch.images), {name: float(loss.item()) for name, loss in losses.items()}))
+            self._require_finite(parts[-1][1], [batch])
             losses["total_loss"].backward()
             mean.take()
-        mean.give()
-        return {name: math.fsum(v[name] for v in values) / len(values) for name in values[0]}
+        return parts
+
+    def _help(self, number: int, step: int, settled: bool, mean: GradientMean) -> list[Part]:
+        """Do the share of helper ``number`` in a step: this runs in its process."""
+        self.state.step, self.state.settled = step, settled
+        self._set_mode()
+        first, stop = self._share_of(number)
+        return self._backward(self._complete(tuple(self._load(step, first, stop)), number), first, mean)
 
     # -------------------------------------------------------------- parts of a step
 
@@ -243,15 +269,34 @@ class Trainer:
 
     def _batches(self, stack: ExitStack) -> Iterator[Sequence[Any]]:
         """Yield the batches of each step that is left."""
-        count = self.settings.accumulate
-        stop = _ENDLESS if self.settings.steps is None else self.settings.steps * count
-        single = self.loader.iterate(self.state.step * count, stop)
+        count, last = self.settings.accumulate, self.settings.steps or _ENDLESS
+        if self.crew is not None:
+            own = self._share_of(0)
+            return (tuple(self._load(step, *own)) for step in range(self.state.step, last))
+        single = self.loader.iterate(self.state.step * count, last * count)
         stack.callback(getattr(single, "close", lambda: None))  # ends a generator's threads
         return itertools.batched(single, count)
 
+    def _load(self, step: int, first: int, stop: int) -> Iterator[Any]:
+        """Yield the batches ``first`` to ``stop - 1`` of a step."""
+        count = self.settings.accumulate
+        return self.loader.iterate(step * count + first, step * count + stop)
+
+    def _share_of(self, number: int) -> tuple[int, int]:
+        """Return which batches of a step a process computes, 0 being this one: the first, and the one behind."""
+        count, processes = self.settings.accumulate, self.settings.processes
+        return count * number // processes, count * (number + 1) // processes
+
+    def _with_those_of_helpers(self, group: Sequence[Any]) -> Sequence[Any]:
+        return group if self.crew is None else tuple(self._load(self.state.step, 0, self.settings.accumulate))
+
     def _next(self, batches: Iterator[Sequence[Any]]) -> Sequence[Any]:
-        group = next(batches, ())
-        if len(group) < self.settings.accumulate:
+        return self._complete(next(batches, ()), 0)
+
+    def _complete(self, group: Sequence[Any], number: int) -> Sequence[Any]:
+        """Return the batches of a process's share if all are there."""
+        first, stop = self._share_of(number)
+        if len(group) < stop - first:
             raise ValueError(
                 f"The loader has no batches for step {self.state.step + 1}: iterate(start, stop) must yield "
                 "stop - start of them."
@@ -264,8 +309,11 @@ class Trainer:
         if settled and not self.state.settled and self.settings.ema is not None:
             self.ema = EMA(self.model, self.settings.ema)  # what was averaged so far are weights of another kind
         self.state.settled = settled
+        self._set_mode()
+
+    def _set_mode(self) -> None:
         self.model.train()
-        for module in self.model.modules() if settled else ():
+        for module in self.model.modules() if self.state.settled else ():
             if hasattr(module, "running_mean"):
                 module.eval()
 
@@ -362,6 +410,9 @@ class Trainer:
         """Take the folder, and the state that is in it."""
         settings = self.settings
         self.out.mkdir(parents=True, exist_ok=True)
+        if settings.processes > 1:  # before the log is open: a helper that outlives us must not keep its lock
+            self.crew = Crew(self.model, self.optimizer.params, settings.processes - 1, self._help)
+            stack.callback(self.crew.close)
         log = RunLog(self.out / "log.jsonl")
         stack.callback(log.close)
         checkpoint = check_folder(self.out, self.resume)
