@@ -178,7 +178,8 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
             drain()
         finally:
             for other in others:
-                other.result()
+                if not other.cancel():  # a thread that has not woken up yet is not waited for
+                    other.result()
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
