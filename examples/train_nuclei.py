@@ -11,6 +11,7 @@ DATA_DIR holds ``images/``, ``instances_train.json`` and ``instances_val.json``:
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 
 import lucid
@@ -88,7 +89,9 @@ def train(args: argparse.Namespace) -> None:
     lucid.random.seed(args.seed)
     model = mask_rcnn_resnet_18_fpn(weights=args.start, trainable_layers=5, **{**ARCHITECTURE, **SAMPLING})
     dataset = CocoInstances(args.data_dir / "images", args.data_dir / "instances_train.json")
-    loader = loader_of(dataset, args.batch, args.seed)
+    if args.batch % args.processes:
+        raise SystemExit(f"--batch must be a multiple of --processes, got {args.batch} and {args.processes}.")
+    loader = loader_of(dataset, args.batch // args.processes, args.seed)
     model.image_settings = ImageSettings(**loader.augment.network)
     settings = TrainerSettings(
         steps=args.steps,
@@ -139,8 +142,13 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/nuclei"), help="folder of the run")
     parser.add_argument("--start", metavar="WEIGHTS", help="begin with these, such as NUCLEI, in place of random ones")
     parser.add_argument("--steps", type=int, default=8000, help="length of the run (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="windows of a process in a step (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="one for each core (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=2, help="windows a step (default: %(default)s)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=2 if sys.platform == "linux" else 1,
+        help="which share them out evenly: as many as cores, where the system can (default: %(default)s)",
+    )
     parser.add_argument("--lr", type=float, default=0.015, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")

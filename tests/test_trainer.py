@@ -648,6 +648,13 @@ def test_processes_train_a_mask_rcnn_as_one_does(tmp_path: Path) -> None:
 
 
 @forks
+def test_several_processes_give_the_same_weights_each_time(tmp_path: Path) -> None:
+    for name in "ab":
+        toy_trainer(tmp_path / name, toy_settings(10, accumulate=3, processes=2)).run()
+    assert same_arrays(*(tmp_path / name / "weights.safetensors" for name in "ab"))
+
+
+@forks
 def test_frozen_parameters_do_not_move_in_several_processes(tmp_path: Path) -> None:
     model = Toy()
     model.hidden.weight.requires_grad = False
