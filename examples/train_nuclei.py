@@ -1,6 +1,6 @@
 """Train the Mask R-CNN of nuclei that comes with the package, from scratch, on an ordinary CPU.
 
-    python examples/train_nuclei.py DATA_DIR                   # some four hours on two cores
+    python examples/train_nuclei.py DATA_DIR                   # some six hours on two cores
     python examples/train_nuclei.py DATA_DIR --resume          # goes on where the run was stopped, or killed
     python examples/train_nuclei.py DATA_DIR --evaluate-only runs/nuclei/weights.safetensors
 
@@ -25,8 +25,8 @@ from lucid_maskrcnn.training import Trainer, TrainerSettings
 from lucid_maskrcnn.weights import read_weights, save_weights
 
 # What it takes to build the model again; it travels in the header of the weights. Most nuclei are 6 to 50
-# pixels wide, whether an image has 256 pixels or 1024: all are enlarged twice, so that a nucleus of 6 has three
-# cells of the finest map, and anchors start at 12.
+# pixels wide, whether an image has 256 pixels or 1024: all are enlarged by 2.5, so that a nucleus of 6 has nearly
+# four cells of the finest map, and anchors start at 12.
 ARCHITECTURE = {
     "num_classes": 1,
     "norm": "batch",

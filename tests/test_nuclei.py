@@ -28,7 +28,7 @@ def test_the_weights_bring_their_own_settings(model: MaskRCNN) -> None:
     assert model.num_classes == 1
     assert model.categories == {1: "nucleus"}
     assert model.head_settings.top_k == 400
-    assert (model.image_settings.scale, model.head_settings.nms_thresh) == (2.0, 0.3)
+    assert (model.image_settings.scale, model.head_settings.nms_thresh) == (2.5, 0.3)
     assert load_model("NUCLEI").count_parameters() == model.count_parameters()
 
 
