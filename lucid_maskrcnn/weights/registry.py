@@ -173,7 +173,7 @@ _WEIGHTS = (
         metrics={
             "mask AP": 58.7,
             "mask AP50": 80.8,
-            "mask AP @400": 64.0,
+            "mask AP @400": 63.9,
             "mask AP50 @400": 89.2,
             "AP_0.5": 79.9,
             "AP_0.7": 64.5,
