@@ -157,6 +157,7 @@ def test_writing_into_a_weight_is_noticed(change) -> None:
 
 
 def test_a_transform_goes_with_its_weight() -> None:
+    gc.collect()  # of earlier tests, too
     before = len(winograd._kept)
     weight = normal(64, 64, 3, 3).astype(np.float32)
     winograd.weight_points(weight, None, keep=True)

@@ -157,11 +157,12 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
             run(task)
         return
     ticket = itertools.count()
+    held = [start]  # let go in the end: a thread that wakes up later must not keep arrays alive until then
 
     def drain() -> None:
         _inside.busy = True
         try:
-            run = start()
+            run = held[0]()
             while (i := next(ticket)) < len(tasks):
                 run(tasks[i])
         finally:
@@ -180,6 +181,7 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
             for other in others:
                 if not other.cancel():  # a thread that has not woken up yet is not waited for
                     other.result()
+            held.clear()
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
