@@ -1,6 +1,6 @@
 """Train the Mask R-CNN of nuclei that comes with the package, from scratch, on an ordinary CPU.
 
-    python examples/train_nuclei.py DATA_DIR                   # some six hours on two cores
+    python examples/train_nuclei.py DATA_DIR                   # 8000 steps of some 0.8 s on two cores
     python examples/train_nuclei.py DATA_DIR --resume          # goes on where the run was stopped, or killed
     python examples/train_nuclei.py DATA_DIR --evaluate-only runs/nuclei/weights.safetensors
 

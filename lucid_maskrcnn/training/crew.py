@@ -66,8 +66,10 @@ class Crew:
     ) -> None:
         self._work, self._params = work, list(params)
         self._variables = list(model.state_dict(keep_vars=True).values())
-        self._buffers = [v for v in self._variables if isinstance(v, nn.Buffer)]
         self._weights = _shared(self._variables)
+        buffers = [i for i, variable in enumerate(self._variables) if isinstance(variable, nn.Buffer)]
+        self._buffers = [self._variables[i] for i in buffers]
+        self._sent = [self._weights[i] for i in buffers]  # what they were before the step
         self._gradients = [_shared(self._params) for _ in range(helpers)]
         self._moved = [_shared(self._buffers) for _ in range(helpers)]
         self._blas = ThreadpoolController()
@@ -126,9 +128,8 @@ class Crew:
             count, given, parts = answer
             mean.add([g if has else None for g, has in zip(self._gradients[i], given, strict=True)], count)
             said += parts
-        before = {id(v): w for v, w in zip(self._variables, self._weights, strict=True)}
-        for buffer, *others in zip(self._buffers, *self._moved, strict=True):
-            if not np.array_equal(buffer.data, before[id(buffer)]):
+        for buffer, sent, *others in zip(self._buffers, self._sent, *self._moved, strict=True):
+            if not np.array_equal(buffer.data, sent):
                 buffer.data = np.mean([buffer.data, *others], axis=0, dtype=buffer.data.dtype)
         return said
 
