@@ -78,9 +78,7 @@ def loader_of(dataset: CocoInstances, batch: int, seed: int) -> Loader:
     # So do those that earlier weights got most nuclei wrong in.
     images = dataset.coco()["images"]
     areas = [image["height"] * image["width"] for image in images]
-    chosen = [
-        KINDS.get(image.get("kind"), 1) * SIZES.get((image["height"], image["width"]), 1) for image in images
-    ]
+    chosen = [KINDS.get(image.get("kind"), 1) * SIZES.get((image["height"], image["width"]), 1) for image in images]
     weights = np.sqrt((1.0 + np.asarray(dataset.object_counts)) * areas) * chosen
     return Loader(dataset, batch, seed=seed, augment=augment, sample_weights=weights)
 

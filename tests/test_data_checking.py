@@ -75,6 +75,7 @@ def test_all_faults_are_listed_not_the_first(files):
     content["images"].append({"id": 50, "file_name": "e.png", "height": 5, "width": 5})
     (files[0] / "c.png").write_bytes(b"no picture")
     assert faults_of(files, content) == [
+        f"image 30 (c.png) is no good: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not a picture.",
         f"image 50 (e.png) is not in {str(files[0])!r}.",
         "annotation 1 has no segmentation: give it polygons or run lengths, or take it out.",
         "annotation 2 has the bbox (1, 2, 0, 4), without area in its image of 40 × 60: it is left out.",
@@ -84,7 +85,6 @@ def test_all_faults_are_listed_not_the_first(files):
         "annotations[7] must be a mapping, got 'nothing'.",
         "annotation 3 has a segmentation that is malformed: rle['counts'] does not cover the 50 × 51 pixels of "
         "rle['size'].",
-        f"image 30 (c.png) is no good: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not a picture.",
     ]
 
 
@@ -92,11 +92,16 @@ def test_pictures_are_opened(files):
     shutil.copy(files[0] / "a.png", files[0] / "b.png")
     (files[0] / "c.png").write_bytes(b"no picture")
     (files[0] / "d.png").unlink()
-    assert faults_of(files, data_sets.coco()) == [
-        f"image 40 (d.png) is not in {str(files[0])!r}.",
+    whole = (files[0] / "a.png").read_bytes()
+    (files[0] / "a.png").write_bytes(whole[: len(whole) // 2])
+    found = faults_of(files, data_sets.coco())
+    assert found[:3] == [
         "image 20 (b.png) has 40 × 60 pixels (height × width), but the annotations say 50 × 50.",
         f"image 30 (c.png) is no good: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not a picture.",
+        f"image 40 (d.png) is not in {str(files[0])!r}.",
     ]
+    (cut_off,) = found[3:]  # whose beginning is as it should be
+    assert cut_off.startswith(f"image 10 (a.png) is no good: Cannot read the image file {str(files[0] / 'a.png')!r}")
 
 
 def test_corners_in_place_of_sides_are_noticed(files):

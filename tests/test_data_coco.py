@@ -220,10 +220,19 @@ def test_faulty_entry_is_refused(files, kind, change, message):
         CocoInstances(files[0], changed(change, kind))
 
 
-def test_picture_of_another_size_is_refused_when_it_is_opened(files):
-    dataset = CocoInstances(files[0], changed({"height": 41}, "images"))
-    with pytest.raises(ValueError, match=r"a.png' has 40 × 60 pixels .*, but the annotations say 41 × 60"):
+def test_picture_of_another_size_is_refused(files):
+    with pytest.raises(ValueError, match=r"image 10 \(a.png\) has 40 × 60 .*, but the annotations say 41 × 60\."):
+        CocoInstances(files[0], changed({"height": 41}, "images"))
+    dataset = CocoInstances(*files)
+    Image.fromarray(data_sets.picture((30, 60))).save(files[0] / "a.png")
+    with pytest.raises(ValueError, match=r"a.png' has 30 × 60 pixels .*, but the annotations say 40 × 60\."):
         dataset[0]
+
+
+def test_picture_that_cannot_be_opened_is_refused(files):
+    (files[0] / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"image 20 \(b.png\) is no good: Cannot read .*: it is not a picture\.$"):
+        CocoInstances(*files)
 
 
 def test_the_number_of_faults_is_told(files):

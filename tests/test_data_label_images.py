@@ -1,5 +1,7 @@
 """Pictures with label images: what is read, and the sentence for what is not."""
 
+import re
+
 import data_sets
 import numpy as np
 import pytest
@@ -104,7 +106,6 @@ def test_evaluation_gets_coco_annotations(folders):
         (Image.fromarray(labels() > 0), ".png", "black and white only"),
         (np.zeros((*SIZE, 1), int), ".npy", r"has shape \(40, 60, 1\)"),
         (-labels().astype(np.int32), ".tif", "has negative numbers, -9"),
-        (labels().T, ".png", "a.png' has 40 × 60 pixels .* but its label image has 60 × 40"),
     ],
 )
 def test_other_label_images_are_refused(folders, image, suffix, message):
@@ -129,8 +130,27 @@ def test_label_images_of_several_frames_are_refused(folders):
 def test_label_image_that_is_none_is_refused(folders):
     add(folders, "a", labels())
     (folders[1] / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="Cannot read the label image"):
-        LabelImages(*folders)[0]
+    with pytest.raises(ValueError, match=r"picture 'a.png' is no good: Cannot read the label image '.*a.png': .*\.$"):
+        LabelImages(*folders)
+    (fault,) = check(folders[0], labels=folders[1])
+    assert str(fault).startswith("picture 'a.png' is no good: Cannot read the label image")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+def test_label_image_of_another_size_is_refused(folders, suffix):
+    add(folders, "a", labels().T, suffix)
+    message = r"picture 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40\.$"
+    with pytest.raises(ValueError, match=message):
+        LabelImages(*folders)
+    (fault,) = check(folders[0], labels=folders[1])
+    assert re.match(message, str(fault))
+    (folders[1] / f"a{suffix}").unlink()
+    add(folders, "a", labels(), suffix)
+    dataset = LabelImages(*folders)
+    (folders[1] / f"a{suffix}").unlink()
+    add(folders, "a", labels().T, suffix)
+    with pytest.raises(ValueError, match=r"a.png' has 40 × 60 pixels .*, but its label image has 60 × 40"):
+        dataset[0]
 
 
 def test_every_picture_needs_its_partner(folders):

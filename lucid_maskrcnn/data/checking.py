@@ -162,12 +162,10 @@ class _Look:
             self.found.num_crowds += len(picture.crowds)
             self.found.count(target, reader.categories)
             self.found.faults += _faults_of_objects(picture, target)
-            path = images_dir / picture.file_name
-            if not path.is_file():
+            if picture.id in reader.unopened:
                 continue  # the reader has said so
-            place = f"image {picture.id} ({picture.file_name})"
-            image = self._open(path, place, picture.size, "the annotations say")
-            if image is not None:
+            image = self._open(images_dir / picture.file_name, f"image {picture.id} ({picture.file_name})")
+            if image is not None and image.shape[:2] == picture.size:  # the reader has said so if not
                 self._tell(position, picture.file_name, image, target, reader.categories)
         return self.found
 
@@ -182,22 +180,23 @@ class _Look:
                 continue
             target = {"masks": masks, "boxes": masks.boxes, "labels": np.ones(len(masks), np.int32)}
             self.found.count(target, {1: category})
-            image = self._open(path, f"picture {path.name!r}", masks.image_size, "its label image has")
-            if image is not None:
-                self._tell(position, path.name, image, target, {1: category})
+            image = self._open(path, f"picture {path.name!r}")
+            if image is None:
+                continue
+            if image.shape[:2] != masks.image_size:
+                what = size_mismatch(path, image.shape[:2], masks.image_size, "its label image has")
+                self._fault(f"picture {path.name!r}", what)
+                continue
+            self._tell(position, path.name, image, target, {1: category})
         return self.found
 
-    def _open(self, path: Path, place: str, size: tuple[int, int], said_by: str) -> np.ndarray | None:
+    def _open(self, path: Path, place: str) -> np.ndarray | None:
         """Return a picture, or None and a fault."""
         try:
-            image = load_image(path)
+            return load_image(path)
         except ValueError as error:
             self._fault(place, f"is no good: {str(error).rstrip('.')}")
             return None
-        if image.shape[:2] != size:
-            self._fault(place, size_mismatch(path, image.shape[:2], size, said_by))
-            return None
-        return image
 
     def at_items(self, dataset: Any) -> Survey:
         """Look at items of whatever makes them, as ``get_loss`` would."""

@@ -22,7 +22,7 @@ from lucid_maskrcnn.rle import brief, parse
 from lucid_maskrcnn.transforms import Size
 
 from .faults import Fault, refuse
-from .pictures import load_checked, size_on_disk
+from .pictures import load_checked, size_mismatch, size_on_disk
 
 __all__ = ["CocoInstances"]
 
@@ -89,8 +89,9 @@ class CocoInstances:
     Raises
     ------
     ValueError
-        If the file is no such file or has a grave fault: a picture is missing, ids are unknown or come twice, a
-        segmentation is missing, malformed or of another size than its image, a number is not finite.
+        If the file is no such file or has a grave fault: a picture is missing, cannot be opened or has another size,
+        ids are unknown or come twice, a segmentation is missing, malformed or of another size than its image, a number
+        is not finite.
     """
 
     def __init__(
@@ -236,6 +237,8 @@ class Reader:
         Label -> name and id.
     faults : list of Fault
         None of them raises anything here.
+    unopened : set of int
+        Ids of the images whose file is missing or cannot be opened.
     """
 
     def __init__(
@@ -251,6 +254,7 @@ class Reader:
         self.category_ids = _chosen(names, categories)
         self.categories = {label: names[i] for label, i in self.category_ids.items()}
         self.labels = {i: label for label, i in self.category_ids.items()}
+        self.unopened: set[int] = set()
         self._image_ids: set[int] = set()  # with those of faulty images, whose annotations are not to blame
         self.pictures = list(self._images(content["images"]))
         self.by_id = {picture.id: picture for picture in self.pictures}
@@ -311,20 +315,27 @@ class Reader:
 
     def _size(self, entry: Mapping[str, Any], number: int, name: str) -> Size | None:
         place, path = f"image {number} ({name})", self.images_dir / name
-        found = path.is_file()
-        if not found:
-            self._fault(place, f"is not in {str(self.images_dir)!r}")
+        found = self._size_on_disk(number, place, path)
         height, width = entry.get("height"), entry.get("width")
         if height is None and width is None:
-            try:
-                return size_on_disk(path)[0] if found else None
-            except ValueError as error:
-                self._fault(place, f"has no height and width, and cannot be opened: {str(error).rstrip('.')}")
-                return None
+            return found
         if not (_is_integer(height) and _is_integer(width) and height > 0 and width > 0):
             self._fault(place, f"must have a height and a width of 1 at least, got {brief(height)} and {brief(width)}")
             return None
-        return int(height), int(width)
+        said = int(height), int(width)
+        if found is not None and found != said:
+            self._fault(place, size_mismatch(path, found, said, "the annotations say"))
+        return said
+
+    def _size_on_disk(self, number: int, place: str, path: Path) -> Size | None:
+        try:
+            if path.is_file():
+                return size_on_disk(path)[0]
+            self._fault(place, f"is not in {str(self.images_dir)!r}")
+        except ValueError as error:
+            self._fault(place, f"is no good: {str(error).rstrip('.')}")
+        self.unopened.add(number)
+        return None
 
     # -------------------------------------------------------------- annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.transforms import Size
 
 from .faults import Fault, refuse
-from .pictures import SUFFIXES, load_checked, size_on_disk
+from .pictures import SUFFIXES, load_checked, size_mismatch, size_on_disk
 
 __all__ = ["LabelImages", "read_labels"]
 
@@ -47,7 +49,8 @@ class LabelImages:
     Raises
     ------
     ValueError
-        If a folder is not there, has no pictures, or a picture or label image has no partner or several.
+        If a folder is not there, has no pictures, or a picture or label image has no partner or several, or one of
+        another size.
     """
 
     def __init__(self, images_dir: str | Path, labels_dir: str | Path, *, category: str = "object") -> None:
@@ -58,6 +61,7 @@ class LabelImages:
         self.file_names = [picture.name for picture, _ in pairs]
         self.image_ids = list(range(1, len(pairs) + 1))
         self.sizes = [size_on_disk(picture)[0] for picture, _ in pairs]
+        refuse(repr(str(self.images_dir)), _faults_of_sizes(pairs, self.sizes))
         self.categories, self.category_ids = {1: category}, {1: 1}
 
     def __len__(self) -> int:
@@ -137,6 +141,33 @@ def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], l
             names = ", ".join(repr(path.name) for path in (own if len(own) > 1 else of_label))
             faults.append(Fault(f"picture {own[0].name!r}", f"cannot be paired: {names} have one name"))
     return pairs, faults
+
+
+def _faults_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) -> list[Fault]:
+    """Compare pictures with their label images, of which only the beginnings are read."""
+    faults = []
+    for (picture, label), size in zip(pairs, sizes, strict=True):
+        place = f"picture {picture.name!r}"
+        try:
+            said = _label_size(label)
+        except Exception as error:  # Pillow's plugins raise anything
+            reason = str(error).rstrip(".")
+            faults.append(Fault(place, f"is no good: Cannot read the label image {str(label)!r}: {reason}"))
+            continue
+        if said not in (None, size):
+            faults.append(Fault(place, size_mismatch(picture, size, said, "its label image has")))
+    return faults
+
+
+def _label_size(path: Path) -> Size | None:
+    """Return the height and width of a label image; None for an array with more axes, which none can be."""
+    from PIL import Image
+
+    if path.suffix.lower() == ".npy":
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        return shape if len(shape) == 2 else None
+    with Image.open(path) as image:
+        return image.height, image.width
 
 
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, list[Path]]:

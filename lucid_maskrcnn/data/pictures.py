@@ -27,7 +27,9 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # A PNG may have it behind its pixels, too; nobody does, and all of them would have to be decoded.
+            has = image.format != "PNG" or "exif" in image.info
+            turned = has and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # Pillow's plugins raise anything
         reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
         raise ValueError(f"Cannot read the image file {str(path)!r}: {reason}.") from error
