@@ -7,7 +7,8 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,7 @@ class Trainer:
         self.optimizer = SGD(groups, self.settings.lr or 0.0, self.settings.momentum, decay)
         self.ema: EMA | None = None
         self.crew: Crew | None = None
+        self._own: Iterator[Sequence[Any]] | None = None  # in a helper: what is left of its shares
         self.state = Progress()
         self._saved: tuple[int, int] | None = None  # the step of the last checkpoint, and of its last evaluation
 
@@ -256,8 +258,9 @@ class Trainer:
         """Do the share of helper ``number`` in a step: this runs in its process."""
         self.state.step, self.state.settled = step, settled
         self._set_mode()
-        first, stop = self._share_of(number)
-        return self._backward(self._complete(tuple(self._load(step, first, stop)), number), first, mean)
+        if self._own is None:
+            self._own = self._shares(number, step)
+        return self._backward(self._complete(next(self._own), number), self._share_of(number)[0], mean)
 
     # -------------------------------------------------------------- parts of a step
 
@@ -271,16 +274,28 @@ class Trainer:
         """Yield the batches of each step that is left."""
         count, last = self.settings.accumulate, self.settings.steps or _ENDLESS
         if self.crew is not None:
-            own = self._share_of(0)
-            return (tuple(self._load(step, *own)) for step in range(self.state.step, last))
+            shares = self._shares(0, self.state.step)
+            stack.callback(shares.close)
+            return shares
         single = self.loader.iterate(self.state.step * count, last * count)
         stack.callback(getattr(single, "close", lambda: None))  # ends a generator's threads
         return itertools.batched(single, count)
 
-    def _load(self, step: int, first: int, stop: int) -> Iterator[Any]:
-        """Yield the batches ``first`` to ``stop - 1`` of a step."""
+    def _shares(self, number: int, start: int) -> Generator[Sequence[Any]]:
+        """Yield the batches that a process computes of each step, loaded by a thread during the step before."""
+        own, last = self._share_of(number), self.settings.steps or _ENDLESS
+        with ThreadPoolExecutor(1, thread_name_prefix="lucid_maskrcnn_share") as pool:
+            ahead = pool.submit(self._load, start, *own)
+            for step in range(start, last):
+                group = ahead.result()
+                if step + 1 < last:
+                    ahead = pool.submit(self._load, step + 1, *own)
+                yield group
+
+    def _load(self, step: int, first: int, stop: int) -> tuple[Any, ...]:
+        """Return the batches ``first`` to ``stop - 1`` of a step."""
         count = self.settings.accumulate
-        return self.loader.iterate(step * count + first, step * count + stop)
+        return tuple(self.loader.iterate(step * count + first, step * count + stop))
 
     def _share_of(self, number: int) -> tuple[int, int]:
         """Return which batches of a step a process computes, 0 being this one: the first, and the one behind."""
@@ -288,7 +303,7 @@ class Trainer:
         return count * number // processes, count * (number + 1) // processes
 
     def _with_those_of_helpers(self, group: Sequence[Any]) -> Sequence[Any]:
-        return group if self.crew is None else tuple(self._load(self.state.step, 0, self.settings.accumulate))
+        return group if self.crew is None else self._load(self.state.step, 0, self.settings.accumulate)
 
     def _next(self, batches: Iterator[Sequence[Any]]) -> Sequence[Any]:
         return self._complete(next(batches, ()), 0)
