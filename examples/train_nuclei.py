@@ -1,6 +1,6 @@
 """Train the Mask R-CNN of nuclei that comes with the package, from scratch, on an ordinary CPU.
 
-    python examples/train_nuclei.py DATA_DIR                   # 8000 steps of some 0.8 s on two cores
+    python examples/train_nuclei.py DATA_DIR                   # 8000 steps of some 0.7 s on two cores
     python examples/train_nuclei.py DATA_DIR --resume          # goes on where the run was stopped, or killed
     python examples/train_nuclei.py DATA_DIR --evaluate-only runs/nuclei/weights.safetensors
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import lucid
 import numpy as np
 
-from lucid_maskrcnn import mask_rcnn_resnet_18_fpn
-from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
-from lucid_maskrcnn.evaluation import evaluate
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
+from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader, Subset
+from lucid_maskrcnn.evaluation import Evaluation, evaluate, evaluate_results
 from lucid_maskrcnn.settings import HeadSettings, ImageSettings, ProposalSettings
 from lucid_maskrcnn.training import Trainer, TrainerSettings
 from lucid_maskrcnn.weights import read_weights, save_weights
@@ -83,7 +83,7 @@ def loader_of(dataset: CocoInstances, batch: int, seed: int) -> Loader:
     return Loader(dataset, batch, seed=seed, augment=augment, sample_weights=weights)
 
 
-def measure(model, data_dir: Path, split: str = "val"):
+def measure(model: MaskRCNN, data_dir: Path, split: str = "val") -> Evaluation:
     """Return the evaluation on a split; COCO's limit of 100 detections would cut crowded images off."""
     dataset = CocoInstances(data_dir / "images", data_dir / f"instances_{split}.json")
     return evaluate(model, dataset, max_detections=ARCHITECTURE["top_k"])
@@ -126,9 +126,25 @@ def train(args: argparse.Namespace) -> None:
     write(outcome.weights, args.data_dir, args.out / "nuclei.safetensors")
 
 
+def calibrate(model: MaskRCNN, data_dir: Path) -> None:
+    """Shift the scores so that 0.5 is where AP_0.5 is highest, on every third training picture."""
+    dataset = CocoInstances(data_dir / "images", data_dir / "instances_train.json")
+    some = Subset(dataset, range(0, len(dataset), 3))
+    found = evaluate(model, some, max_detections=ARCHITECTURE["top_k"], score_thresh=0.3, iou_types=())
+    ap = {
+        score: evaluate_results(found.truth, found.results, object_score=score, iou_types=()).figures["AP_0.5"]
+        for score in (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+    }
+    best = max(ap, key=ap.__getitem__)
+    print(f"AP_0.5 by score: {', '.join(f'{score}: {value:.4f}' for score, value in ap.items())}; {best} becomes 0.5")
+    bias = model.cls_score.bias
+    bias.data = bias.data - np.array([0, math.log(best / (1 - best))], bias.data.dtype)
+
+
 def write(weights: Path, data_dir: Path, target: Path) -> None:
     """Write the weights in half precision with their figures, which are those of what is written."""
     model = mask_rcnn_resnet_18_fpn(weights=weights)
+    calibrate(model, data_dir)
     header = {"arguments": {"depth": 18, **ARCHITECTURE}, "categories": read_weights(weights).categories}
     save_weights(model, target, **header, dtype="float16")
     found = measure(mask_rcnn_resnet_18_fpn(weights=target), data_dir)
