@@ -276,11 +276,16 @@ def test_killed_while_it_writes_a_checkpoint(tmp_path: Path, tensors: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "steps", "longest"), [("toy", 300, 0.4), ("slim", 30, 3.0)])
-def test_killed_many_times_at_random_moments(tmp_path: Path, model: str, steps: int, longest: float) -> None:
+@pytest.mark.parametrize(("model", "steps"), [("toy", 300), ("slim", 30)])
+def test_killed_many_times_at_random_moments(tmp_path: Path, model: str, steps: int) -> None:
     out, rng, kills = tmp_path / "killed", random.Random(1), 0
     options = ["--model", model, "--steps", steps]
-    assert finish(process(tmp_path / "whole", *options))[0] == 0
+    whole = process(tmp_path / "whole", *options)
+    assert whole.stdout is not None
+    assert whole.stdout.readline() == "ready\n"
+    begun = time.perf_counter()
+    assert finish(whole)[0] == 0
+    longest = (time.perf_counter() - begun) / 6  # no attempt gets far, however fast the machine is
     while not (out / "weights.safetensors").exists():
         run = process(out, *options)
         assert run.stdout is not None
@@ -289,7 +294,7 @@ def test_killed_many_times_at_random_moments(tmp_path: Path, model: str, steps: 
             run.wait(timeout=rng.uniform(0, longest))
         run.kill()
         kills += finish(run)[0] == -signal.SIGKILL
-    assert kills >= 5
+    assert kills >= 3
     assert finish(process(out, *options)) == (0, "ready\n")
     check_resumed(out, tmp_path / "whole")
 
