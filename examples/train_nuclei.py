@@ -83,16 +83,20 @@ def loader_of(dataset: CocoInstances, batch: int, seed: int) -> Loader:
     return Loader(dataset, batch, seed=seed, augment=augment, sample_weights=weights)
 
 
-def measure(model: MaskRCNN, data_dir: Path, split: str = "val") -> Evaluation:
-    """Return the evaluation on a split; COCO's limit of 100 detections would cut crowded images off."""
-    dataset = CocoInstances(data_dir / "images", data_dir / f"instances_{split}.json")
-    return evaluate(model, dataset, max_detections=ARCHITECTURE["top_k"])
+def pictures(data_dir: Path, split: str) -> CocoInstances:
+    """Return the images of ``"train"`` or ``"val"``."""
+    return CocoInstances(data_dir / "images", data_dir / f"instances_{split}.json")
+
+
+def measure(model: MaskRCNN, data_dir: Path) -> Evaluation:
+    """Return the evaluation on the held-out images; COCO's limit of 100 detections would cut crowded ones off."""
+    return evaluate(model, pictures(data_dir, "val"), max_detections=ARCHITECTURE["top_k"])
 
 
 def train(args: argparse.Namespace) -> None:
     lucid.random.seed(args.seed)
     model = mask_rcnn_resnet_18_fpn(weights=args.start, trainable_layers=5, **{**ARCHITECTURE, **SAMPLING})
-    dataset = CocoInstances(args.data_dir / "images", args.data_dir / "instances_train.json")
+    dataset = pictures(args.data_dir, "train")
     if args.batch % args.processes:
         raise SystemExit(f"--batch must be a multiple of --processes, got {args.batch} and {args.processes}.")
     loader = loader_of(dataset, args.batch // args.processes, args.seed)
@@ -128,7 +132,7 @@ def train(args: argparse.Namespace) -> None:
 
 def calibrate(model: MaskRCNN, data_dir: Path) -> None:
     """Shift the scores so that 0.5 is where AP_0.5 is highest, on every third training picture."""
-    dataset = CocoInstances(data_dir / "images", data_dir / "instances_train.json")
+    dataset = pictures(data_dir, "train")
     some = Subset(dataset, range(0, len(dataset), 3))
     found = evaluate(model, some, max_detections=ARCHITECTURE["top_k"], score_thresh=0.3, iou_types=())
     ap = {

@@ -15,7 +15,7 @@ from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.transforms import load_image
 
 from .coco import CocoInstances, Picture, Reader, read_json, target_of
-from .faults import Fault
+from .faults import Fault, no_good
 from .label_images import LabelImages, pair, read_labels
 from .pictures import size_mismatch
 
@@ -173,21 +173,21 @@ class _Look:
         pairs, faults = pair(images_dir, labels_dir)
         self.found.faults += faults
         for position, (path, label) in enumerate(self.shown(pairs)):
+            place = f"picture {path.name!r}"
             try:
                 masks = CompressedMasks.from_labels(read_labels(label))
             except ValueError as error:
-                self._fault(f"picture {path.name!r}", f"is no good: {str(error).rstrip('.')}")
+                self._fault(place, no_good(error))
                 continue
             target = {"masks": masks, "boxes": masks.boxes, "labels": np.ones(len(masks), np.int32)}
             self.found.count(target, {1: category})
-            image = self._open(path, f"picture {path.name!r}")
+            image = self._open(path, place)
             if image is None:
                 continue
-            if image.shape[:2] != masks.image_size:
-                what = size_mismatch(path, image.shape[:2], masks.image_size, "its label image has")
-                self._fault(f"picture {path.name!r}", what)
-                continue
-            self._tell(position, path.name, image, target, {1: category})
+            if image.shape[:2] == masks.image_size:
+                self._tell(position, path.name, image, target, {1: category})
+            else:
+                self._fault(place, size_mismatch(path, image.shape[:2], masks.image_size, "its label image has"))
         return self.found
 
     def _open(self, path: Path, place: str) -> np.ndarray | None:
@@ -195,7 +195,7 @@ class _Look:
         try:
             return load_image(path)
         except ValueError as error:
-            self._fault(place, f"is no good: {str(error).rstrip('.')}")
+            self._fault(place, no_good(error))
             return None
 
     def at_items(self, dataset: Any) -> Survey:
@@ -212,7 +212,7 @@ class _Look:
                 checked = Target.from_mapping(target, index=i, image_size=size, num_classes=limit)
             except Exception as error:  # anybody's code, and one picture should not hide the faults of the others
                 reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                self._fault(f"item {i}", f"is no good: {reason.rstrip('.')}")
+                self._fault(f"item {i}", no_good(reason))
                 continue
             own = {
                 "masks": CompressedMasks.of(checked.masks, size),

@@ -21,7 +21,7 @@ from lucid_maskrcnn.polygons import check_polygon
 from lucid_maskrcnn.rle import brief, parse
 from lucid_maskrcnn.transforms import Size
 
-from .faults import Fault, refuse
+from .faults import Fault, no_good, refuse
 from .pictures import load_checked, size_mismatch, size_on_disk
 
 __all__ = ["CocoInstances"]
@@ -333,7 +333,7 @@ class Reader:
                 return size_on_disk(path)[0]
             self._fault(place, f"is not in {str(self.images_dir)!r}")
         except ValueError as error:
-            self._fault(place, f"is no good: {str(error).rstrip('.')}")
+            self._fault(place, no_good(error))
         self.unopened.add(number)
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Fault", "refuse"]
+__all__ = ["Fault", "no_good", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.place} {self.what}."
+
+
+def no_good(error: Exception | str) -> str:
+    """Return what is wrong with something that could not be read, for :attr:`Fault.what`."""
+    return f"is no good: {str(error).rstrip('.')}"
 
 
 def refuse(source: str, faults: Sequence[Fault]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.transforms import Size
 
-from .faults import Fault, refuse
+from .faults import Fault, no_good, refuse
 from .pictures import SUFFIXES, load_checked, size_mismatch, size_on_disk
 
 __all__ = ["LabelImages", "read_labels"]
@@ -149,10 +150,10 @@ def _faults_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) 
     for (picture, label), size in zip(pairs, sizes, strict=True):
         place = f"picture {picture.name!r}"
         try:
-            said = _label_size(label)
-        except Exception as error:  # Pillow's plugins raise anything
-            reason = str(error).rstrip(".")
-            faults.append(Fault(place, f"is no good: Cannot read the label image {str(label)!r}: {reason}"))
+            with _reading(label):
+                said = _label_size(label)
+        except ValueError as error:
+            faults.append(Fault(place, no_good(error)))
             continue
         if said not in (None, size):
             faults.append(Fault(place, size_mismatch(picture, size, said, "its label image has")))
@@ -197,10 +198,8 @@ def read_labels(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     name = f"the label image {str(path)!r}"
-    try:
+    with _reading(path):
         labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
-    except Exception as error:  # Pillow's plugins raise anything
-        raise ValueError(f"Cannot read {name}: {str(error).rstrip('.')}.") from error
     if labels.ndim != 2 or labels.size == 0:
         what = f"is in colour (mode {mode})" if mode else f"has shape {labels.shape}"
         raise ValueError(f"{name[0].upper()}{name[1:]} {what}, but one channel is wanted: {_WANTED}.")
@@ -211,6 +210,15 @@ def read_labels(path: str | Path) -> np.ndarray:
     if labels.dtype.kind == "i" and labels.min() < 0:
         raise ValueError(f"{name[0].upper()}{name[1:]} has negative numbers, {labels.min()}, but it needs {_WANTED}.")
     return labels
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Make one sentence of whatever goes wrong with a file."""
+    try:
+        yield
+    except Exception as error:  # Pillow's plugins raise anything
+        raise ValueError(f"Cannot read the label image {str(path)!r}: {str(error).rstrip('.')}.") from error
 
 
 def _pixels(path: Path) -> tuple[np.ndarray, str]:
