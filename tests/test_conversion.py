@@ -212,7 +212,7 @@ def body_of(model: MaskRCNN) -> dict[str, np.ndarray]:
     return model.backbone.body.state_dict()
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")  # of Lucid's own statistics
+@pytest.mark.filterwarnings("ignore:.* encountered in cast:RuntimeWarning")  # Lucid casts unfilled memory
 @pytest.mark.parametrize(("depth", "build"), [(18, lucid.models.resnet_18), (50, lucid.models.resnet_50)])
 def test_lucids_classifier_serves_as_body(tmp_path: Path, depth: int, build: object) -> None:
     arrays = {n: np.asarray(a, np.float32) for n, a in build().state_dict().items()}
