@@ -190,7 +190,7 @@ class Ours:
 
     def curve(self, size: tuple[int, int], steps: int) -> Callable[[], list]:
         """Train from the recipe's weights, the first boxes instead of random ones in every sample."""
-        from lucid_maskrcnn.models.matching import BalancedSampler
+        from lucid_maskrcnn.models.matcher import BalancedSampler
         from lucid_maskrcnn.training import SGD
 
         model = self.model(size).train()
@@ -245,7 +245,7 @@ class Ours:
 
     def gflop(self, size: tuple[int, int]) -> float:
         """Multiplications and additions of the network's products, counted as direct convolutions."""
-        from lucid_maskrcnn.ops import conv, layers
+        from lucid_maskrcnn.ops import conv, functional
 
         total = 0.0
 
@@ -265,7 +265,7 @@ class Ours:
         count(conv._Conv2d, lambda x, w, out: np.prod(w) * out[0] * out[2] * out[3])
         count(conv._ConvTranspose2d, lambda x, w, out: np.prod(w) * x[0] * x[2] * x[3])
         count(conv._OneChannel, lambda x, w, out: np.prod(x))
-        count(layers._Linear, lambda x, w, out: np.prod(w) * x[0])
+        count(functional._Linear, lambda x, w, out: np.prod(w) * x[0])
         run()
         return total
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import lucid
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
+from lucid_maskrcnn.config import HeadSettings, ImageSettings
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
 from lucid_maskrcnn.evaluation import contact_sheet, evaluate
-from lucid_maskrcnn.settings import HeadSettings, ImageSettings
 from lucid_maskrcnn.training import Trainer, TrainerSettings
 from lucid_maskrcnn.weights import locate, read_weights
 

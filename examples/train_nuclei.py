@@ -20,9 +20,9 @@ import lucid
 import numpy as np
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
+from lucid_maskrcnn.config import HeadSettings, ImageSettings, ProposalSettings
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader, Subset
 from lucid_maskrcnn.evaluation import Evaluation, evaluate, evaluate_results
-from lucid_maskrcnn.settings import HeadSettings, ImageSettings, ProposalSettings
 from lucid_maskrcnn.training import Trainer, TrainerSettings
 from lucid_maskrcnn.weights import read_weights, save_weights
 

@@ -1,6 +1,7 @@
 """Mask R-CNN for the Lucid framework: torchvision's answers on NumPy or MLX, without PyTorch."""
 
 from . import ops
+from .config import HeadSettings, ImageSettings, ProposalSettings
 from .detections import Detections
 from .masks import CompressedMasks
 from .models import (
@@ -12,7 +13,6 @@ from .models import (
     mask_rcnn_resnet_50_fpn_v2,
     mask_rcnn_resnet_101_fpn,
 )
-from .settings import HeadSettings, ImageSettings, ProposalSettings
 from .targets import Target
 from .weights import list_weights
 

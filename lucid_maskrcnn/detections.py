@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.files import write_json
+from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.masks.rle import encode_rle, window
 from lucid_maskrcnn.ops._operation import as_tensor, host
-from lucid_maskrcnn.ops.masks import paste_masks
-from lucid_maskrcnn.rle import encode_rle, window
+from lucid_maskrcnn.ops.mask_resampling import paste_masks
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -283,7 +283,7 @@ class Detections(Mapping[str, Tensor]):
         image : path, PIL image or uint8 array of shape (H, W, 3), optional
             By default the picture the detections carry.
         **options
-            Those of :func:`lucid_maskrcnn.visualisation.draw_detections`.
+            Those of :func:`lucid_maskrcnn.visualization.draw_detections`.
 
         Returns
         -------
@@ -295,7 +295,7 @@ class Detections(Mapping[str, Tensor]):
         ValueError
             If there is no picture, or it has another size than the detections' image.
         """
-        from lucid_maskrcnn.visualisation import draw_detections  # Pillow only where pictures are made
+        from lucid_maskrcnn.visualization import draw_detections  # Pillow only where pictures are made
 
         if image is None and self.image is None:
             raise ValueError("image must be given: these detections do not carry their picture.")
@@ -324,7 +324,7 @@ class Detections(Mapping[str, Tensor]):
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
             return None
-        from lucid_maskrcnn.visualisation import viewing_scale
+        from lucid_maskrcnn.visualization import viewing_scale
 
         buffer = io.BytesIO()
         self.draw(scale=viewing_scale(self.image_size)).save(buffer, "PNG")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lucid_maskrcnn.rle import encode_rle
+from lucid_maskrcnn.masks.rle import encode_rle
 
 SIZES = [(40, 60), (50, 50), (60, 40), (48, 64)]  # of the pictures that coco() speaks of
 

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections, _outer_rings
-from lucid_maskrcnn.ops.masks import paste_masks
-from lucid_maskrcnn.rle import decode_rle
+from lucid_maskrcnn.masks.rle import decode_rle
+from lucid_maskrcnn.ops.mask_resampling import paste_masks
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -10,8 +10,8 @@ import pytest
 from lucid import Tensor
 
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.rle import encode_rle
 from lucid_maskrcnn.ops._operation import host
-from lucid_maskrcnn.rle import encode_rle
 from lucid_maskrcnn.targets import Target
 
 SIZE = (6, 8)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from lucid import Tensor
 from PIL import Image
 
+from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.ops._operation import as_tensor, host
-from lucid_maskrcnn.settings import ImageSettings
 from lucid_maskrcnn.transforms import (
-    load_image,
     pad,
     prepare,
     resize_boxes,

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
-from . import data, evaluation, pictures, training, weights
-from .pictures import predict_files
+from . import check_data, convert, evaluate, predict, train
+from .predict import predict_files
 
 __all__ = ["main", "predict_files"]
 
@@ -55,6 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (pictures, evaluation, data, training, weights):
+    for part in (predict, evaluate, check_data, train, convert):
         part.add_commands(commands)
     return parser

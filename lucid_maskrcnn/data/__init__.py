@@ -5,12 +5,12 @@ A data set is any sequence of (image, target) pairs; :class:`CocoInstances` and 
 """
 
 from .augment import Augmentation, compose
-from .checking import Survey, check, survey
-from .coco import CocoInstances
-from .faults import Fault
-from .label_images import LabelImages
-from .loading import Batch, Loader, LoadingError
+from .coco_dataset import CocoInstances
+from .issues import Fault
+from .label_image_dataset import LabelImages
+from .loader import Batch, Loader, LoadingError
 from .subsets import Subset, split
+from .validation import Survey, check, survey
 
 __all__ = [
     "Augmentation",

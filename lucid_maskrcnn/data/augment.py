@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.settings import ImageSettings
-from lucid_maskrcnn.transforms import Size, resize_boxes, resized_size
+from lucid_maskrcnn.transforms import resize_boxes, resized_size
 
 __all__ = ["Augmentation", "adjust", "blur", "compose", "crop", "flip", "noise", "resize", "rotate", "tint"]
 

@@ -4,12 +4,12 @@
 both give an :class:`Evaluation`.
 """
 
-from .agreement import Agreement
-from .matching import mask_iou, match_objects
-from .outcome import CategoryFigures, Evaluation, ImageFigures
-from .precision import coco_average_precision
-from .running import evaluate, evaluate_results
-from .sheets import contact_sheet
+from .accuracy import Agreement
+from .average_precision import coco_average_precision
+from .contact_sheets import contact_sheet
+from .evaluator import evaluate, evaluate_results
+from .instance_matching import mask_iou, match_objects
+from .result import CategoryFigures, Evaluation, ImageFigures
 
 __all__ = [
     "Agreement",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import weights as weight_files
-from ..settings import DETECTRON2, TORCHVISION, Conventions, Preset, PresetInt
+from ..config import DETECTRON2, TORCHVISION, Conventions, Preset, PresetInt
 from .backbone import _ResNetFPNBackbone
 from .layers import uninitialised
 from .mask_rcnn import MaskRCNN

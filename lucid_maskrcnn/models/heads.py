@@ -9,10 +9,10 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from ..settings import HeadSettings
+from ..config import HeadSettings
 from ..targets import Target
 from .layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
-from .matching import BalancedSampler, Matcher
+from .matcher import BalancedSampler, Matcher
 
 __all__ = ["Candidates", "ConvStack", "RoISampler", "RoISamples", "_MaskHead", "detect"]
 

@@ -13,8 +13,9 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops, transforms
+from ..config import HeadSettings, ImageSettings, Preset, PresetFloat, PresetInt, ProposalSettings
 from ..detections import Detections
-from ..settings import HeadSettings, ImageSettings, Preset, PresetFloat, PresetInt, ProposalSettings
+from ..images import load_image
 from ..targets import Target
 from .anchors import _AnchorGenerator
 from .heads import ConvStack, RoISampler, _MaskHead, detect
@@ -338,7 +339,7 @@ class MaskRCNN(nn.Module):
             return batch, [None] * len(batch.sizes)
         if any(isinstance(i, Tensor) for i in several):
             raise TypeError("images must be all tensors or all pictures, got both in one list.")
-        pictures = [transforms.load_image(i) for i in several]
+        pictures = [load_image(i) for i in several]
         return transforms.prepare(pictures, self.image_settings, self.device), pictures
 
     def _check_targets(self, targets: Sequence[Mapping[str, Any]], batch: transforms.ImageBatch) -> list[Target]:

@@ -13,11 +13,11 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from ..settings import ProposalSettings
+from ..config import ProposalSettings
 from ..targets import Target
 from .anchors import _AnchorGenerator
 from .layers import Conv2d
-from .matching import BalancedSampler, Matcher
+from .matcher import BalancedSampler, Matcher
 
 __all__ = ["AnchorSamples", "RPNOutput", "_RPNHead", "_RegionProposalNetwork"]
 

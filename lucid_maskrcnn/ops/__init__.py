@@ -4,8 +4,7 @@ from ._memory import release_memory
 from ._operation import as_tensor, engine_is_sound, no_grad, repair_engine, zeros
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel
-from .descent import descend
-from .layers import (
+from .functional import (
     add_scalars,
     batch_norm,
     concat_anchors,
@@ -17,8 +16,8 @@ from .layers import (
     subsample,
     upsample_add,
 )
-from .losses import binary_cross_entropy, cross_entropy, smooth_l1
-from .masks import mask_targets, paste_masks
+from .loss_functions import binary_cross_entropy, cross_entropy, smooth_l1
+from .mask_resampling import mask_targets, paste_masks
 from .nms import batched_nms, nms
 from .roi_align import multiscale_roi_align, roi_align, roi_levels
 from .selection import (
@@ -39,6 +38,7 @@ from .selection import (
     take,
     top_k_per_level,
 )
+from .sgd_update import descend
 
 __all__ = [
     "above",

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import replacing
+from ..atomic import replacing
 
 __all__ = [
     "check_folder",

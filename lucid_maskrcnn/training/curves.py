@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import replacing
+from ..atomic import replacing
 from .log import headline, read_log
 
 __all__ = ["draw_curves"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from lucid import Tensor
 
-from ..files import replacing
+from ..atomic import replacing
 
 __all__ = ["DivergenceError", "first_bad", "save_batches"]
 

@@ -21,7 +21,6 @@ from lucid.nn import Module
 from ..weights import save_weights
 from .checkpoints import check_folder, checkpoint_path, find_checkpoints, prune, remove_leftovers
 from .console import Console
-from .crew import Crew, check_processes
 from .curves import draw_curves
 from .divergence import DivergenceError, first_bad, save_batches
 from .ema import EMA
@@ -33,6 +32,7 @@ from .settings import LR_PER_IMAGE, TrainerSettings
 from .sgd import SGD, decay_groups
 from .state import Progress, changes, describe, load_state, save_state, taken_over
 from .tensorboard import EventLog, is_installed
+from .workers import Crew, check_processes
 
 __all__ = ["BatchSource", "Outcome", "Trainer"]
 

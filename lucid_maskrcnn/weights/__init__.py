@@ -1,11 +1,11 @@
 """Weights: reading and writing files of them, and the published ones."""
 
 from .assign import assign
-from .files import WeightsFile, find_backbone, load_weights, read_weights, save_weights, write_converted
 from .layouts import architecture_of
 from .loading import load_backbone, load_detectron2_weights, load_torchvision_weights
 from .registry import PublishedWeights, list_weights
 from .sources import locate
+from .weights_file import WeightsFile, find_backbone, load_weights, read_weights, save_weights, write_converted
 
 __all__ = [
     "PublishedWeights",

@@ -83,7 +83,7 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
 
 def _arrays(weights: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     if isinstance(weights, (str, Path)):
-        from .checkpoint import open_checkpoint  # here, as most models are built without a file
+        from .formats.checkpoint_file import open_checkpoint  # here, as most models are built without a file
 
         return open_checkpoint(weights).arrays
     return as_arrays(weights)

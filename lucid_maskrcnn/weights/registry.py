@@ -1,7 +1,7 @@
 """The published weights that this package knows: where they are, what they score, how to read them.
 
 All figures are the publishers' own; ``source`` names the page. Nothing here is fetched:
-:func:`lucid_maskrcnn.weights.cache.fetch` does that.
+:func:`lucid_maskrcnn.weights.download.fetch` does that.
 """
 
 from __future__ import annotations

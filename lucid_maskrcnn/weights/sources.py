@@ -59,7 +59,7 @@ def locate(weights: str | Path, architecture: str | None = None) -> Path:
     """
     entry = named(weights, architecture)
     if entry is not None:
-        from .cache import fetch  # here, as most models are built without a file
+        from .download import fetch  # here, as most models are built without a file
 
         return fetch(entry)
     path = Path(weights)

@@ -1,0 +1,177 @@
+"""``convert`` and ``info``: files of weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import say
+
+if TYPE_CHECKING:
+    from lucid_maskrcnn.weights import PublishedWeights, WeightsFile
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the subparsers of the command line."""
+    convert = commands.add_parser(
+        "convert",
+        help="turn a checkpoint into a .safetensors file",
+        description="Read weights of torchvision, detectron2 or this package, in .safetensors, .pth or .pkl, and write "
+        "them as .safetensors with all that builds the model in the header.",
+    )
+    convert.add_argument("source", metavar="IN", help="a file, or a name that info lists")
+    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of filters and matrices")
+    convert.add_argument(
+        "--to",
+        choices=("lucid_maskrcnn", "torchvision"),
+        default="lucid_maskrcnn",
+        help="whose names the entries get",
+    )
+    convert.set_defaults(run=_convert)
+
+    info = commands.add_parser(
+        "info", help="say what is in a file of weights, or which published weights there are", description=_INFO
+    )
+    info.add_argument("weights", nargs="?", metavar="FILE|NAME")
+    info.set_defaults(run=_info)
+
+
+_INFO = "Say what model a file belongs to, or what is known of published weights. Without an argument: list those."
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from lucid_maskrcnn.weights import architecture_of, locate, read_weights, write_converted
+
+    if args.target.suffix != ".safetensors":
+        raise ValueError(f"OUT must end in .safetensors, got {str(args.target)!r}.")
+    if args.target.is_dir() or not args.target.absolute().parent.is_dir():
+        raise ValueError(f"OUT {str(args.target)!r} is a directory, or is in none.")
+    file = read_weights(locate(args.source))
+    write_converted(file, args.target, to=args.to, dtype=args.dtype)
+    model = architecture_of(file.arguments) if "depth" in file.arguments else "an unknown architecture"
+    size = args.target.stat().st_size / 1e6
+    say(f"{args.target}: {model}, {file.source}'s weights under {args.to}'s names, {size:.1f} MB")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from lucid_maskrcnn.weights import list_weights, read_weights
+    from lucid_maskrcnn.weights.download import cached
+    from lucid_maskrcnn.weights.sources import matching
+
+    if args.weights is None:
+        for line in _overview(list_weights()):
+            say(line)
+        return
+    entries = matching(args.weights)
+    for entry in entries:
+        path = cached(entry)
+        facts = _published(entry, path)
+        if path is not None and entry.categories:
+            facts = _described(read_weights(path), path) | facts
+        _show(facts)
+    if not entries:
+        path = Path(args.weights)
+        _show(_described(read_weights(path), path))
+
+
+def _overview(entries: Iterable[PublishedWeights]) -> Iterable[str]:
+    from lucid_maskrcnn.detections import align
+
+    rows = [("name", "of", "figures, %", "licence")]
+    rows += [(e.name, e.architecture, _figures(e.metrics), e.licence.split(" (")[0]) for e in entries]
+    return align(rows)
+
+
+def _published(entry: PublishedWeights, path: Path | None) -> dict[str, str]:
+    facts = {
+        "name": entry.name,
+        "architecture": entry.architecture,
+        "figures": f"{_figures(entry.metrics)} (in per cent, as published)",
+        "trained on": entry.dataset,
+        "licence": entry.licence,
+        "source": entry.source,
+        "conventions": entry.conventions,
+        "file": str(path) if path else f"not on this machine; {entry.url}",
+    }
+    if entry.num_parameters:
+        facts["parameters"] = f"{entry.num_parameters:,}"
+    if entry.size:
+        facts["size"] = f"{entry.size / 1e6:.1f} MB"
+    return facts
+
+
+def _described(file: WeightsFile, path: Path) -> dict[str, str]:
+    """Return what a file says of itself, and what its names and shapes say."""
+    from lucid_maskrcnn.weights import architecture_of
+
+    arguments = file.arguments
+    conventions = arguments.get("conventions", "torchvision")
+    sizes = [a.size for n, a in file.arrays.items() if not n.endswith(("running_mean", "running_var"))]
+    facts = {
+        "file": str(path),
+        "format": f"{file.kind}, {file.source}'s names",
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "architecture": architecture_of(arguments) if "depth" in arguments else "not said",
+        "parameters": f"{sum(sizes):,}",
+        "classes": _classes(arguments.get("num_classes"), file.categories),
+        "conventions": f"{conventions}: {_CONVENTIONS[conventions]}" if conventions in _CONVENTIONS else conventions,
+    }
+    special = {k: v for k, v in arguments.items() if k not in ("depth", "num_classes", "conventions")}
+    if special.keys() & {"image", "proposals", "heads"}:
+        facts["conventions"] += "; all but for the settings below"
+    if special:
+        facts["settings"] = ", ".join(f"{name}={json.dumps(value)}" for name, value in special.items())
+    known = {"dataset": "trained on", "licence": "licence", "source": "source"}
+    facts |= {label: file.metadata[key] for key, label in known.items() if key in file.metadata}
+    if "figures" in file.metadata:
+        facts["figures"] = _figures(_parsed(file.metadata["figures"]))
+    return facts
+
+
+_CONVENTIONS = {
+    "torchvision": "RGB in [0, 1], stride in the 3×3, RoIAlign not aligned with 2 × 2 samples, whole-pixel anchors",
+    "detectron2": "BGR in [0, 255], stride in the 1×1, RoIAlign aligned with adaptive samples, exact anchors",
+}
+
+
+def _classes(count: int | None, categories: dict[int, str]) -> str:
+    names = list(categories.values())
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return f"{count or 'not said'}" + (f" ({shown})" if names else "")
+
+
+def _figures(figures: Any) -> str:
+    """Return figures in a line; those of a nested table under both names."""
+    if not isinstance(figures, dict):
+        return str(figures)
+    parts = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            parts += [f"{name} {key} {_number(v)}" for key, v in value.items()]
+        else:
+            parts.append(f"{name} {_number(value)}")
+    return ", ".join(parts)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _show(facts: dict[str, str]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        say(f"{name:{width}}  {value}")
+    say()

@@ -1,0 +1,124 @@
+"""``evaluate``: pictures and annotations in, figures out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from .common import positive, probability, say
+
+__all__ = ["add_commands"]
+
+_SHOWN = 9  # pictures on a contact sheet
+_OBJECT_SCORE = 0.5
+
+
+def add_commands(commands: Any) -> None:
+    """Add it to the subparsers of the command line."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure how good a model is on annotated pictures",
+        description="Print COCO's average precision, and TP / (TP + FP + FN), over all pictures and by their "
+        "'kind' if the annotations have one.",
+    )
+    evaluate.add_argument("images", type=Path, metavar="IMAGES", help="folder of the pictures")
+    evaluate.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
+    evaluate.add_argument(
+        "--weights",
+        default="NUCLEI",
+        metavar="NAME|FILE",
+        help="NUCLEI, the default, another name that info lists, or a file",
+    )
+    evaluate.add_argument(
+        "--max-detections", type=positive, metavar="N", help="per picture (default: the model's own, at least 100)"
+    )
+    evaluate.add_argument(
+        "--score-thresh", type=probability, default=0.05, metavar="S", help="detections score more (default: 0.05)"
+    )
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write detections.json (COCO results), evaluation.json, worst.png and best.png",
+    )
+    evaluate.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
+    evaluate.add_argument(
+        "--without-coco", action="store_true", help="TP / (TP + FP + FN) only, which needs no pycocotools"
+    )
+    evaluate.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from lucid_maskrcnn.evaluation import evaluate
+    from lucid_maskrcnn.evaluation.category_mapping import category_ids_of
+    from lucid_maskrcnn.models.factories import load_model
+
+    _check(args)
+    dataset = _dataset(args)
+    model = load_model(args.weights).to(args.device)
+    ids = category_ids_of(model, dataset.categories, dataset.category_ids)
+    limit = args.max_detections or max(100, model.head_settings.top_k)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    found = evaluate(
+        model,
+        dataset,
+        max_detections=limit,
+        score_thresh=args.score_thresh,
+        object_score=max(_OBJECT_SCORE, args.score_thresh),
+        category_ids=ids,
+        iou_types=() if args.without_coco else ("segm", "bbox"),
+    )
+    seconds = time.perf_counter() - started
+    say(f"{args.weights} on {len(dataset)} pictures of {args.annotations}: {seconds / len(dataset):.2f} s each")
+    say()
+    for line in found.table():
+        say(line)
+    if args.out is not None:
+        _write(args.out, dataset, found)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Find mistakes before anything is read."""
+    from lucid_maskrcnn.evaluation.average_precision import require_pycocotools
+
+    if not args.images.is_dir():
+        raise ValueError(f"There is no folder of pictures {str(args.images)!r}.")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {str(args.out)!r} is a file, not a directory.")
+    if args.without_coco:
+        return
+    try:
+        require_pycocotools()
+    except ImportError as error:
+        raise ValueError(f"{error} --without-coco does without.") from error
+
+
+def _dataset(args: argparse.Namespace) -> Any:
+    from lucid_maskrcnn.data import CocoInstances, Subset
+
+    dataset: Any = CocoInstances(args.images, args.annotations)
+    if not len(dataset):
+        raise ValueError(f"{str(args.annotations)!r} has no images.")
+    if args.limit is not None:
+        dataset = Subset(dataset, range(min(args.limit, len(dataset))))
+    for i in range(len(dataset)):
+        dataset[i]  # a picture that cannot be read should not stop the run half way
+    return dataset
+
+
+def _write(out: Path, dataset: Any, found: Any) -> None:
+    from lucid_maskrcnn.atomic import replacing, write_json
+    from lucid_maskrcnn.evaluation import contact_sheet
+
+    write_json(out / "detections.json", found.results)
+    found.to_json(out / "evaluation.json")
+    for name, images in (("worst", found.worst(_SHOWN)), ("best", found.best(_SHOWN))):
+        with replacing(out / f"{name}.png") as file:
+            contact_sheet(dataset, found, images).save(file, "PNG")
+    say()
+    say(f"in {out}: detections.json, evaluation.json, worst.png, best.png")

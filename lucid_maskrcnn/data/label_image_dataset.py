@@ -1,0 +1,230 @@
+"""Pictures with label images: a number for each instance in the place of its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.images import SUFFIXES, Size, load_checked, size_mismatch, size_on_disk
+from lucid_maskrcnn.masks import CompressedMasks
+
+from .issues import Fault, no_good, refuse
+
+__all__ = ["LabelImages", "read_labels"]
+
+_LABEL_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy"})
+_WANTED = "one integer for each instance, 0 for background"
+
+
+class LabelImages:
+    """Pictures and label images of the same names, in two folders: ``cells/a.jpg`` and ``labels/a.png``.
+
+    A label image has one channel of integers, 0 for background and another number for each instance: a PNG or TIFF
+    of 8, 16 or 32 bits, a PNG with a palette, whose indices count, or an array (H, W) in an ``.npy`` file. Items are
+    those of :class:`CocoInstances`, with boxes around the masks; all objects are of one category.
+
+    Parameters
+    ----------
+    images_dir, labels_dir : str or Path
+        Their files are paired by name without suffix; files that are no pictures are passed over.
+    category : str
+        What the objects are.
+
+    Attributes
+    ----------
+    categories, category_ids : dict
+        ``{1: category}`` and ``{1: 1}``.
+    image_ids : list of int
+        1, 2, … in the order of the names.
+    file_names : list of str
+    sizes : list of (height, width)
+    object_counts : list of int
+        Number of objects of each picture; reads all label images when first asked for.
+
+    Raises
+    ------
+    ValueError
+        If a folder is not there, has no pictures, or a picture or label image has no partner or several, or one of
+        another size.
+    """
+
+    def __init__(self, images_dir: str | Path, labels_dir: str | Path, *, category: str = "object") -> None:
+        self.images_dir, self.labels_dir = Path(images_dir), Path(labels_dir)
+        pairs, faults = pair(self.images_dir, self.labels_dir)
+        refuse(repr(str(self.images_dir)), faults)
+        self._labels = [label for _, label in pairs]
+        self.file_names = [picture.name for picture, _ in pairs]
+        self.image_ids = list(range(1, len(pairs) + 1))
+        self.sizes = [size_on_disk(picture)[0] for picture, _ in pairs]
+        refuse(repr(str(self.images_dir)), _faults_of_sizes(pairs, self.sizes))
+        self.categories, self.category_ids = {1: category}, {1: 1}
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __repr__(self) -> str:
+        return f"LabelImages({len(self)} images, category {self.categories[1]!r})"
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+        masks = self._masks(index)
+        image = load_checked(self.images_dir / self.file_names[index], masks.image_size, "its label image has")
+        target = {
+            "boxes": masks.boxes,
+            "labels": np.ones(len(masks), np.int32),
+            "masks": masks,
+            "iscrowd": np.zeros(len(masks), np.uint8),
+            "image_id": self.image_ids[index],
+        }
+        return image, target
+
+    def _masks(self, index: int) -> CompressedMasks:
+        return CompressedMasks.from_labels(read_labels(self._labels[index]))
+
+    @cached_property
+    def object_counts(self) -> list[int]:
+        """Number of objects of each picture."""
+        return [len(self._masks(i)) for i in range(len(self))]
+
+    def coco(self) -> dict[str, Any]:
+        """Return what an evaluation needs, in COCO's format; reads all label images."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for i, (image_id, name, (height, width)) in enumerate(
+            zip(self.image_ids, self.file_names, self.sizes, strict=True)
+        ):
+            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+            masks = self._masks(i)
+            columns = zip(masks.boxes.tolist(), masks.areas.tolist(), masks.to_rles(), strict=True)
+            for (x1, y1, x2, y2), area, rle in columns:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": area,
+                        "iscrowd": 0,
+                        "segmentation": rle,
+                    }
+                )
+        categories = [{"id": 1, "name": self.categories[1]}]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Fault]]:
+    """Return the pictures with their label images, and what is wrong with the others."""
+    faults = [
+        Fault("the folder", f"{str(folder)!r} does not exist")
+        for folder in (images_dir, labels_dir)
+        if not folder.is_dir()
+    ]
+    if faults:
+        return [], faults
+    pictures, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, _LABEL_SUFFIXES)
+    if not pictures:
+        return [], [Fault("the folder", f"{str(images_dir)!r} has no pictures ({', '.join(sorted(SUFFIXES))})")]
+    pairs = []
+    for stem in sorted(pictures | labels):
+        own, of_label = pictures.get(stem, []), labels.get(stem, [])
+        if len(own) == len(of_label) == 1:
+            pairs.append((own[0], of_label[0]))
+        elif not of_label:
+            faults.append(Fault(f"picture {own[0].name!r}", f"has no label image in {str(labels_dir)!r}"))
+        elif not own:
+            faults.append(Fault(f"label image {of_label[0].name!r}", f"has no picture in {str(images_dir)!r}"))
+        else:
+            names = ", ".join(repr(path.name) for path in (own if len(own) > 1 else of_label))
+            faults.append(Fault(f"picture {own[0].name!r}", f"cannot be paired: {names} have one name"))
+    return pairs, faults
+
+
+def _faults_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) -> list[Fault]:
+    """Compare pictures with their label images, of which only the beginnings are read."""
+    faults = []
+    for (picture, label), size in zip(pairs, sizes, strict=True):
+        place = f"picture {picture.name!r}"
+        try:
+            with _reading(label):
+                said = _label_size(label)
+        except ValueError as error:
+            faults.append(Fault(place, no_good(error)))
+            continue
+        if said not in (None, size):
+            faults.append(Fault(place, size_mismatch(picture, size, said, "its label image has")))
+    return faults
+
+
+def _label_size(path: Path) -> Size | None:
+    """Return the height and width of a label image; None for an array with more axes, which none can be."""
+    from PIL import Image
+
+    if path.suffix.lower() == ".npy":
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        return shape if len(shape) == 2 else None
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
+            found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Read a label image.
+
+    Parameters
+    ----------
+    path : str or Path
+        PNG, TIFF or ``.npy``.
+
+    Returns
+    -------
+    ndarray of shape (H, W), integers
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, has colours, fractions, several frames or negative numbers.
+    """
+    path = Path(path)
+    name = f"the label image {str(path)!r}"
+    with _reading(path):
+        labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
+    if labels.ndim != 2 or labels.size == 0:
+        what = f"is in colour (mode {mode})" if mode else f"has shape {labels.shape}"
+        raise ValueError(f"{name[0].upper()}{name[1:]} {what}, but one channel is wanted: {_WANTED}.")
+    if labels.dtype == bool:
+        raise ValueError(f"{name[0].upper()}{name[1:]} is black and white only, but it needs {_WANTED}.")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{name[0].upper()}{name[1:]} has numbers of type {labels.dtype}, but it needs {_WANTED}.")
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(f"{name[0].upper()}{name[1:]} has negative numbers, {labels.min()}, but it needs {_WANTED}.")
+    return labels
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Make one sentence of whatever goes wrong with a file."""
+    try:
+        yield
+    except Exception as error:  # Pillow's plugins raise anything
+        raise ValueError(f"Cannot read the label image {str(path)!r}: {str(error).rstrip('.')}.") from error
+
+
+def _pixels(path: Path) -> tuple[np.ndarray, str]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ValueError(f"it has {frames} frames, and one is wanted")
+        return np.asarray(image), image.mode  # of a palette the indices

@@ -1,0 +1,273 @@
+"""AP_t = TP / (TP + FP + FN): the figure of the 2018 Data Science Bowl, StarDist and Cellpose.
+
+Detections of an image from a score on are matched with its objects one to one; a pair needs an IoU of their
+masks of t at least, and one category. TP is the number of pairs, FP that of the other detections, FN that of
+the other objects.
+
+The matching is one with as many pairs as can be. If no two objects overlap and no two detections, none can have
+an IoU over 0.5 with two others, and there is only one matching from then on. Detections of Mask R-CNN may overlap:
+going through them by score or IoU might then give a pair less than there could be, and a figure that depends on
+their order and can rise with t. The largest number of pairs depends on nothing but the masks, is what StarDist and
+Cellpose count too (they solve an assignment), and never rises with t.
+
+Crowds are no objects. Detections without a partner of which a share of t or more lies within a crowd of their
+category are not counted, as in COCO's evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.masks import CompressedMasks
+
+from .instance_matching import mask_iou, match_objects
+
+__all__ = ["THRESHOLDS", "Agreement", "ImageFigures", "agreement", "compare"]
+
+THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))
+MEAN = "AP_0.5:0.95"
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """What was found in one image, and what was not.
+
+    Attributes
+    ----------
+    image_id : int
+    file_name : str
+    group : str or None
+        What the image has as ``"kind"``, or as the key asked for.
+    num_objects, num_detections : int
+        Crowds are not counted, and detections from ``object_score`` on.
+    tp, fp, fn : tuple of int
+        Pairs, detections without an object and objects without a detection, at IoUs of 0.5, 0.55 … 0.95.
+    """
+
+    image_id: int
+    file_name: str
+    group: str | None
+    num_objects: int
+    num_detections: int
+    tp: tuple[int, ...]
+    fp: tuple[int, ...]
+    fn: tuple[int, ...]
+
+    @property
+    def ap(self) -> tuple[float, ...]:
+        """TP / (TP + FP + FN) at each threshold; NaN where there is nothing and nothing was found."""
+        return tuple(map(_ratio, self.tp, self.fp, self.fn))
+
+    @property
+    def score(self) -> float:
+        """AP_0.5 of the image."""
+        return self.ap[0]
+
+    @property
+    def mean_ap(self) -> float:
+        """Mean over the thresholds."""
+        return _mean(self.ap)
+
+    def row(self) -> dict[str, Any]:
+        """Return its figures by name."""
+        return {
+            "image_id": self.image_id,
+            "file_name": self.file_name,
+            "group": self.group,
+            "objects": self.num_objects,
+            "detections": self.num_detections,
+            "AP_0.5": self.score,
+            MEAN: self.mean_ap,
+            "TP_0.5": self.tp[0],
+            "FP_0.5": self.fp[0],
+            "FN_0.5": self.fn[0],
+        }
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """AP_t of some images.
+
+    Attributes
+    ----------
+    num_images, num_objects, num_detections : int
+    tp, fp, fn : tuple of int
+        Summed over the images, at IoUs of 0.5, 0.55 … 0.95.
+    pooled : tuple of float
+        TP / (TP + FP + FN) of the sums; NaN where all are 0.
+    per_image : tuple of float
+        Mean of the images' own; those without objects in which nothing was found have none and are left out.
+    """
+
+    num_images: int
+    num_objects: int
+    num_detections: int
+    tp: tuple[int, ...]
+    fp: tuple[int, ...]
+    fn: tuple[int, ...]
+    pooled: tuple[float, ...]
+    per_image: tuple[float, ...]
+
+    @property
+    def mean_pooled(self) -> float:
+        """Mean of ``pooled`` over the thresholds."""
+        return _mean(self.pooled)
+
+    @property
+    def mean_per_image(self) -> float:
+        """Mean of ``per_image`` over the thresholds: the score of the 2018 Data Science Bowl."""
+        return _mean(self.per_image)
+
+    def figures(self) -> dict[str, float]:
+        """Return ``pooled`` as ``"AP_0.5"`` and so on, and ``per_image`` as ``"images/AP_0.5"``."""
+        names = [*(f"AP_{t:g}" for t in THRESHOLDS), MEAN]
+        pooled = zip(names, [*self.pooled, self.mean_pooled], strict=True)
+        per_image = zip(names, [*self.per_image, self.mean_per_image], strict=True)
+        return {**dict(pooled), **{f"images/{name}": value for name, value in per_image}}
+
+
+def agreement(images: Sequence[ImageFigures]) -> Agreement:
+    """Sum over images."""
+    tp, fp, fn = (tuple(map(sum, zip(*(getattr(i, name) for i in images), strict=True))) for name in ("tp", "fp", "fn"))
+    none = (0,) * len(THRESHOLDS)
+    tp, fp, fn = tp or none, fp or none, fn or none
+    each = [image.ap for image in images if not math.isnan(image.score)]
+    return Agreement(
+        num_images=len(images),
+        num_objects=sum(image.num_objects for image in images),
+        num_detections=sum(image.num_detections for image in images),
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        pooled=tuple(map(_ratio, tp, fp, fn)),
+        per_image=tuple(map(_mean, zip(*each, strict=True))) if each else (math.nan,) * len(THRESHOLDS),
+    )
+
+
+def compare(
+    truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], object_score: float, group_by: str
+) -> list[ImageFigures]:
+    """Count pairs and mistakes of each image.
+
+    Parameters
+    ----------
+    truth : mapping
+        What :func:`lucid_maskrcnn.evaluation.coco_results.complete` returns.
+    results : iterable of mapping
+        COCO results with segmentations.
+    object_score : float
+        From this score on a detection counts.
+    group_by : str
+        Key of the images.
+    """
+    objects = _by_image(truth["annotations"], truth["images"])
+    found = _by_image(results, truth["images"])
+    grouped = any(group_by in image for image in truth["images"])
+    return [
+        _compare_image(
+            overlaps(image, objects[image["id"]], found[image["id"]], object_score),
+            image,
+            str(image.get(group_by, "none")) if grouped else None,
+        )
+        for image in truth["images"]
+    ]
+
+
+def _by_image(
+    entries: Iterable[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
+) -> dict[int, list[Mapping[str, Any]]]:
+    sorted_out: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
+    for entry in entries:
+        sorted_out[entry["image_id"]].append(entry)
+    return sorted_out
+
+
+def _compare_image(overlap: Overlap, image: Mapping[str, Any], group: str | None) -> ImageFigures:
+    num_detections, num_objects = overlap.iou.shape
+    pairs = [overlap.pairs(t) for t in THRESHOLDS]
+    tp = [len(some) for some in pairs]
+    excused = [len(overlap.in_crowd(some, t)) for some, t in zip(pairs, THRESHOLDS, strict=True)]
+    return ImageFigures(
+        image_id=image["id"],
+        file_name=str(image.get("file_name", image["id"])),
+        group=group,
+        num_objects=num_objects,
+        num_detections=num_detections,
+        tp=tuple(tp),
+        fp=tuple(num_detections - hits - others for hits, others in zip(tp, excused, strict=True)),
+        fn=tuple(num_objects - hits for hits in tp),
+    )
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The detections and objects of an image: D and G masks, and how far they overlap.
+
+    Attributes
+    ----------
+    detections, objects : CompressedMasks
+        Those that count.
+    iou : ndarray of shape (D, G)
+        0 where categories differ.
+    share : ndarray of shape (D,)
+        The largest share of each detection that lies within one crowd of its category.
+    """
+
+    detections: CompressedMasks
+    objects: CompressedMasks
+    iou: np.ndarray
+    share: np.ndarray
+
+    def pairs(self, thresh: float) -> list[tuple[int, int]]:
+        """Return which detection is which object."""
+        return match_objects(self.iou, thresh)
+
+    def in_crowd(self, pairs: Sequence[tuple[int, int]], thresh: float) -> list[int]:
+        """Return the other detections that are not counted, since they lie in a crowd."""
+        taken = {d for d, _ in pairs}
+        return [d for d in np.flatnonzero(self.share >= thresh).tolist() if d not in taken]
+
+
+def overlaps(
+    image: Mapping[str, Any],
+    objects: Sequence[Mapping[str, Any]],
+    found: Sequence[Mapping[str, Any]],
+    object_score: float,
+) -> Overlap:
+    """Compare the results of an image from a score on with its annotations.
+
+    Raises
+    ------
+    ValueError
+        If a segmentation is malformed or of another size than the image.
+    """
+    masks, detections = _masks(image, "annotations", objects), _masks(image, "results", found)
+    crowd = np.array([bool(o["iscrowd"]) for o in objects], bool)
+    sure = np.array([d["score"] >= object_score for d in found], bool)
+    iou = mask_iou(detections, masks, crowd)
+    ids, of_found = (np.array([o["category_id"] for o in some], np.int64) for some in (objects, found))
+    iou[of_found[:, None] != ids] = 0
+    iou = iou[sure]
+    return Overlap(detections[sure], masks[~crowd], iou[:, ~crowd], iou[:, crowd].max(axis=1, initial=0))
+
+
+def _masks(image: Mapping[str, Any], what: str, entries: Sequence[Mapping[str, Any]]) -> CompressedMasks:
+    try:
+        return CompressedMasks.from_coco([e["segmentation"] for e in entries], (image["height"], image["width"]))
+    except ValueError as error:
+        raise ValueError(f"Of the {what} of image {image['id']}, {error}") from error
+
+
+def _ratio(tp: int, fp: int, fn: int) -> float:
+    total = tp + fp + fn
+    return tp / total if total else math.nan
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)

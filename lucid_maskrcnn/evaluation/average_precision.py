@@ -1,0 +1,193 @@
+"""COCO's average precision of detections, computed by pycocotools.
+
+Shapes of its arrays: T IoU thresholds, R recalls, K categories, A ranges of areas, M limits of detections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.masks import CompressedMasks
+
+from .coco_results import KEYS, check_results, complete
+from .fast_coco import quick_evaluator
+
+__all__ = ["Precision", "average_precision", "coco_average_precision", "require_pycocotools"]
+
+SIZES = {"s": "small, under 32² pixels", "m": "medium, from 32² to 96² pixels", "l": "large, from 96² pixels on"}
+
+
+def coco_average_precision(
+    annotations: str | Path | Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    *,
+    iou_type: str = "segm",
+    max_detections: int = 100,
+) -> dict[str, float]:
+    """Compute COCO's average precision, with pycocotools.
+
+    Parameters
+    ----------
+    annotations : str, Path or mapping
+        COCO annotations, or the JSON file of them. Every image in them counts, with results or not.
+    results : sequence of mapping
+        COCO results: ``image_id``, ``category_id``, ``score`` and ``segmentation`` (RLE) or ``bbox``
+        (x, y, width, height), as ``Detections.to_coco`` returns them. May be empty.
+    iou_type : {"segm", "bbox"}
+        Whether masks or boxes are compared.
+    max_detections : int
+        The best so many of an image and category count. COCO's figure has 100; images with more
+        objects than that need more.
+
+    Returns
+    -------
+    dict of str to float
+        ``AP`` (mean over IoU 0.50 to 0.95), ``AP50``, ``AP75``, and ``APs``, ``APm``, ``APl`` for objects
+        under 32², under 96² and from 96² pixels on. From 0 to 1; -1 where the annotations have no
+        object of that size, as in pycocotools.
+
+    Raises
+    ------
+    ImportError
+        If pycocotools is not installed.
+    ValueError
+        If a result lacks a key, or names an image or category that the annotations do not have.
+
+    Notes
+    -----
+    The size of a detected mask is that of the mask, as in detectron2, even if the results hold boxes
+    too; pycocotools' ``loadRes`` would take the box's. Annotations are numbered anew: pycocotools takes
+    one with id 0 for none.
+    """
+    if iou_type not in KEYS:
+        raise ValueError(f"iou_type must be 'segm' or 'bbox', got {iou_type!r}.")
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be at least 1, got {max_detections}.")
+    require_pycocotools()
+    truth = complete(annotations, [iou_type])
+    check_results(truth, results, [iou_type])
+    found = average_precision(truth, results, iou_type, [max_detections]).figures(0)
+    return {name: -1.0 if np.isnan(value) else value for name, value in found.items() if name != "AR"}
+
+
+def require_pycocotools() -> None:
+    """Raise ``ImportError`` with what to install, if pycocotools is not there."""
+    try:
+        import pycocotools.coco
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Average precision needs pycocotools: pip install 'lucid-maskrcnn[coco]'.") from error
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What pycocotools accumulates.
+
+    Attributes
+    ----------
+    precision : ndarray of shape (T, R, K, A, M)
+        At 101 recalls; -1 where there is no object.
+    recall : ndarray of shape (T, K, A, M)
+        The highest; -1 where there is no object.
+    category_ids : list of int
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    category_ids: list[int]
+
+    def figures(self, limit: int, category_id: int | None = None) -> dict[str, float]:
+        """Return the figures at a limit of detections, by its index; NaN where there is no object.
+
+        Parameters
+        ----------
+        limit : int
+            Index of the limit.
+        category_id : int, optional
+            By default the mean over all that have objects.
+        """
+        k = None if category_id is None else self.category_ids.index(category_id)
+        some = slice(None) if k is None else slice(k, k + 1)
+        precision = self.precision[:, :, some, :, limit]  # (T, R, K, A)
+        return {
+            "AP": _mean(precision[..., 0]),
+            "AP50": _mean(precision[0, ..., 0]),
+            "AP75": _mean(precision[5, ..., 0]),
+            **{f"AP{size}": _mean(precision[..., a]) for a, size in enumerate(SIZES, start=1)},
+            "AR": _mean(self.recall[:, some, 0, limit]),
+        }
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def average_precision(
+    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], iou_type: str, limits: Sequence[int]
+) -> Precision:
+    """Run pycocotools.
+
+    Parameters
+    ----------
+    truth : mapping
+        What :func:`~lucid_maskrcnn.evaluation.coco_results.complete` returns.
+    results : sequence of mapping
+        Checked.
+    iou_type : {"segm", "bbox"}
+    limits : sequence of int
+        Ascending: the best so many of an image and category count.
+    """
+    from pycocotools.coco import COCO
+
+    # pycocotools writes into what it is given, so it gets copies.
+    objects = [{**annotation, "id": i} for i, annotation in enumerate(truth["annotations"], start=1)]
+    found = _as_annotations(truth, results, iou_type)
+    with contextlib.redirect_stdout(io.StringIO()):  # it also reports its progress
+        sets = []
+        for annotations in (objects, found):
+            coco = COCO()
+            coco.dataset = {**truth, "annotations": annotations}
+            coco.createIndex()
+            sets.append(coco)
+        evaluation = quick_evaluator(*sets, iou_type=iou_type)
+        evaluation.params.maxDets = list(limits)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # Not summarize(), which looks for limits of 1, 10 and 100.
+    arrays = evaluation.eval
+    return Precision(arrays["precision"], arrays["recall"], list(evaluation.params.catIds))
+
+
+def _as_annotations(
+    truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], iou_type: str
+) -> list[dict[str, Any]]:
+    """Give results what annotations have besides: an id, an area, and that they are no crowds."""
+    from pycocotools import mask as mask_utils
+
+    images = {image["id"]: image for image in truth["images"]}
+    objects = []
+    for i, result in enumerate(results, start=1):
+        shape = result[KEYS[iou_type]]
+        if iou_type == "segm":
+            shape = _compressed(shape, images[result["image_id"]])
+            area = float(mask_utils.area(shape))
+        else:
+            area = float(shape[2] * shape[3])
+        common = {name: result[name] for name in ("image_id", "category_id", "score")}
+        objects.append({**common, KEYS[iou_type]: shape, "id": i, "area": area, "iscrowd": 0})
+    return objects
+
+
+def _compressed(segmentation: Any, image: Mapping[str, Any]) -> Any:
+    """Return run lengths as pycocotools takes them for results: compressed."""
+    if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), (str, bytes)):
+        return segmentation
+    return CompressedMasks.from_coco([segmentation], (image["height"], image["width"])).to_rles()[0]

@@ -1,0 +1,183 @@
+"""Reading images: files, PIL images and arrays to RGB pixels, and sizes without decoding.
+
+Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SUFFIXES", "Size", "load_checked", "load_image", "size_mismatch", "size_on_disk"]
+
+type Size = tuple[int, int]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
+
+
+def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+    """Read a picture as RGB.
+
+    The EXIF orientation is applied, of several frames the first is read, and an alpha channel is
+    dropped, as ``convert("RGB")`` does for torchvision and detectron2. Grey of 16 bits is scaled
+    by its full range, 65535 to 255: data of 12 bits in 16 come out 16 times too dark, because
+    guessing a range from the pixels would make brightness depend on the content; stretch such
+    data and pass an array. Float images have no known range and are refused.
+
+    Parameters
+    ----------
+    source : str, Path, PIL.Image.Image or np.ndarray
+        A file that Pillow reads, an image, or a uint8 array of shape (H, W), (H, W, 1),
+        (H, W, 3) or (H, W, 4), RGB.
+
+    Returns
+    -------
+    np.ndarray of shape (H, W, 3), uint8
+        May share memory with ``source``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a readable picture, the picture is empty, or the array is not as above.
+    TypeError
+        If ``source`` is something else.
+    """
+    from PIL import Image  # here, as it takes as long to import as all of this package
+
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, f"the PIL image of mode {source.mode!r}")
+    if isinstance(source, (str, Path)):
+        return _from_file(Path(source))
+    raise TypeError(f"An image must be a path, a PIL image or a uint8 array (H, W, 3), got {type(source).__name__}.")
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not is_image:
+        raise ValueError(
+            "An image array must be uint8 of shape (H, W, 3), (H, W, 4), (H, W, 1) or (H, W) with values "
+            f"0 to 255, got {array.dtype} of shape {array.shape}."
+        )
+    if array.size == 0:
+        raise ValueError(f"An image must have at least one pixel, got an array of shape {array.shape}.")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
+
+
+def _from_file(path: Path) -> np.ndarray:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no image file {str(path)!r}.")
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a directory, not an image file: pass the files in it.")
+    from PIL import Image
+
+    name = f"the image file {str(path)!r}"
+    with _explained(name):
+        image = Image.open(path)
+    with image:
+        return _from_pil(image, name)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what Pillow raises over ``name`` into one sentence; its plugins raise anything."""
+    from PIL import Image
+
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        reason = str(error).split(",")[0]
+        raise ValueError(f"Cannot read {name}: {reason}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.") from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"Cannot read {name}: it is not a picture.") from error
+    except Exception as error:
+        raise ValueError(f"Cannot read {name}: {str(error).rstrip('.')}.") from error
+
+
+def _from_pil(image: Image.Image, name: str) -> np.ndarray:
+    if 0 in image.size:
+        raise ValueError(f"An image must have at least one pixel, {name} has size {image.size}.")
+    if image.mode == "F":
+        raise ValueError(
+            f"Cannot read {name}: its pixels are floats of unknown range; scale them to 0 to 255 and pass a "
+            "uint8 array."
+        )
+    from PIL import ImageOps
+
+    with _explained(name):
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "P":  # Pillow warns when a palette's alpha is dropped directly
+            image = image.convert("RGBA")
+        pixels = np.asarray(image if image.mode.startswith("I") else image.convert("RGB"))
+    return _from_16_bit(pixels, name) if pixels.ndim == 2 else pixels
+
+
+def _from_16_bit(grey: np.ndarray, name: str) -> np.ndarray:
+    low, high = int(grey.min()), int(grey.max())
+    if low < 0 or high > 65535:  # mode "I" is 32 bits, signed
+        raise ValueError(
+            f"Cannot read {name}: its integers run from {low} to {high}, beyond 16 bits; scale them to 0 to "
+            "255 and pass a uint8 array."
+        )
+    eight = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(eight[:, :, None], 3, axis=2)
+
+
+# ------------------------------------------------------------------ sizes
+
+
+def size_on_disk(path: Path) -> tuple[Size, bool]:
+    """Return (height, width) of a picture as :func:`load_image` reads it, and whether EXIF swaps the two.
+
+    Raises
+    ------
+    ValueError
+        If it is no readable picture.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # A PNG may have it behind its pixels, too; nobody does, and all of them would have to be decoded.
+            has = image.format != "PNG" or "exif" in image.info
+            turned = has and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # Pillow's plugins raise anything
+        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
+        raise ValueError(f"Cannot read the image file {str(path)!r}: {reason}.") from error
+    return ((width, height) if turned else (height, width)), turned
+
+
+def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:
+    """Read a picture as RGB; ``said_by`` says that it has ``size``.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read or has another size.
+    """
+    pixels = load_image(path)
+    if pixels.shape[:2] != size:
+        raise ValueError(f"The picture {str(path)!r} {size_mismatch(path, pixels.shape[:2], size, said_by)}.")
+    return pixels
+
+
+def size_mismatch(path: Path, found: tuple[int, ...], said: Size, said_by: str) -> str:
+    """Return in words that a picture has another size than is said of it, and why that may be."""
+    sentence = f"has {found[0]} × {found[1]} pixels (height × width), but {said_by} {said[0]} × {said[1]}"
+    if tuple(found) == said[::-1] and size_on_disk(path)[1]:
+        sentence += ": its EXIF orientation turns it, and it was annotated unturned; save it without"
+    return sentence

@@ -1,0 +1,307 @@
+"""``lucid-maskrcnn train``: from a folder of pictures to weights, and what it says about mistakes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+from tiny_runs import ARGUMENTS, Squares, slim
+
+from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.models.factories import load_model
+from lucid_maskrcnn.training import read_log
+from lucid_maskrcnn.training.checkpoints import find_checkpoints, read_header
+from lucid_maskrcnn.weights import save_weights
+
+pycocotools = importlib.util.find_spec("pycocotools")
+NAMES = {1: "dim", 2: "bright"}
+
+
+# pycocotools' arrays do not know the copy keyword of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than a tiny run."""
+    monkeypatch.setattr("lucid_maskrcnn.training.trainer.draw_curves", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures of squares with COCO annotations and label images, and weights of a slim model."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    batch, images, annotations = Squares(6).batch(0), [], []
+    for i, (image, target) in enumerate(zip(batch.images, batch.targets, strict=True), 1):
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+        labels = (target["masks"] * np.array([1, 2])[:, None, None]).max(0).astype(np.uint8)
+        Image.fromarray(labels).save(folder / "labels" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
+        for (x1, y1, x2, y2), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
+            corners = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+            entry = {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": corners, "area": (x2 - x1) * (y2 - y1)}
+            annotations.append({**entry, "id": len(annotations) + 1, "image_id": i, "category_id": label, "iscrowd": 0})
+    categories = [{"id": label, "name": name} for label, name in NAMES.items()]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "instances.json").write_text(json.dumps(coco))
+    arguments = {"depth": 18, **ARGUMENTS}
+    save_weights(slim(), folder / "slim.safetensors", arguments=arguments, categories={1: "a", 2: "b"})
+    return folder
+
+
+def train(data: Path, out: Path, *options: object) -> list[str]:
+    """The arguments of a run of two steps, unless ``options`` say otherwise."""
+    usual = [data / "images", data / "instances.json", "--weights", data / "slim.safetensors", "--out", out]
+    length = [] if {"--steps", "--epochs", "--minutes"} & set(options) else ["--steps", 2]
+    return ["train", *map(str, [*usual, *length, "--quiet", "--no-tensorboard", *options])]
+
+
+def same_arrays(a: Path, b: Path) -> bool:
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_from_pictures_to_weights(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    predict = MaskRCNN.predict
+
+    def watched(self: Any, images: Any, **options: Any) -> Any:
+        sizes.append(self.image_settings.min_size)
+        return predict(self, images, **options)
+
+    monkeypatch.setattr(MaskRCNN, "predict", watched)
+    out = tmp_path / "run"
+    options = ["--epochs", 1, "--batch", 3, "--crop", 32, "--ema", 0.9, "--val-annotations", data / "instances.json"]
+    assert main(train(data, out, *options)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == (
+        "6 pictures, 2 categories (dim, bright); 2 steps of 3 pictures, 2 an epoch; learning rate 0.00375, 0 steps of "
+        "warm-up"
+    )
+    names = [line.split()[0] for line in said[1:-2]]
+    assert names == [
+        *(["segm/AP", "segm/AP50", "bbox/AP", "bbox/AP50"] if pycocotools else []),
+        "AP_0.5",
+        "AP_0.5:0.95",
+    ]
+    assert said[-2].startswith("2 steps in 0.")
+    assert said[-2].endswith(f"min; weights: {out / 'weights.safetensors'}")
+    assert said[-1].startswith("highest segm/AP 0." if pycocotools else "highest AP_0.5:0.95 0.")
+    assert said[-1].endswith(str(out / "best.safetensors"))
+    assert sizes == [64] * 6  # as for a prediction, although training saw windows of 32
+    model = load_model(out / "weights.safetensors")
+    assert model.categories == NAMES
+    assert model.image_settings.min_size == 64
+    assert [r["step"] for r in read_log(out / "log.jsonl") if "evaluation" not in r] == [1, 2]
+
+
+def test_label_images_other_classes_and_a_new_body(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    common = ["--labels", str(data / "labels"), "--out", str(out), "--quiet", "--no-tensorboard", "--batch", "1"]
+    length = ["--steps", "1", "--schedule", "constant"]
+    weights = ["--weights", str(data / "slim.safetensors"), "--trainable-layers", "0"]
+    assert main(["train", str(data / "images"), *common, *length, *weights, "--augment", "microscopy"]) == 0
+    assert "num_classes=1 but the weights have 2: cls_score, bbox_pred" in capsys.readouterr().out
+    assert load_model(out / "weights.safetensors").categories == {1: "object"}
+    before, after = load_file(data / "slim.safetensors"), load_file(out / "weights.safetensors")
+    assert np.array_equal(before["backbone.body.layer4.0.conv1.weight"], after["backbone.body.layer4.0.conv1.weight"])
+    assert not np.array_equal(before["fc1.weight"], after["fc1.weight"])
+
+
+def test_every_option_arrives(data: Path, tmp_path: Path) -> None:
+    given = {
+        "--epochs": 1,
+        "--batch": 2,
+        "--accumulate": 2,
+        "--processes": 2 if sys.platform == "linux" else 1,
+        "--lr": 0.01,
+        "--momentum": 0.8,
+        "--weight-decay": 0.001,
+        "--schedule": "cosine",
+        "--milestones": "0.5,0.75",
+        "--warmup": 1,
+        "--clip": 0,
+        "--ema": 0.99,
+        "--settle": 0.5,
+        "--seed": 3,
+        "--save-every": 7,
+        "--keep-last": 2,
+        "--min-size": 32,
+        "--max-size": 48,
+    }
+    options = [part for pair in given.items() for part in pair]
+    assert main(train(data, tmp_path, *options, "--no-decay-norms")) == 0
+    numbers = read_header(find_checkpoints(tmp_path)[0])[0]
+    wanted = {
+        "steps": 2,  # an epoch of three batches, two of them a step
+        "minutes": None,
+        "seed": 3,
+        "accumulate": 2,
+        "processes": 2 if sys.platform == "linux" else 1,
+        "lr": 0.01,
+        "momentum": 0.8,
+        "weight_decay": 0.001,
+        "decay_norms": False,
+        "schedule": "cosine",
+        "milestones": [0.5, 0.75],
+        "warmup": 1,
+        "clip": None,
+        "ema": 0.99,
+        "settle": 0.5,
+        "save_every": 7,
+        "keep_last": 2,
+        "eval_every": None,
+        "keep_best": None,
+    }
+    assert wanted.items() <= numbers["settings"].items()
+    assert (numbers["data"]["seed"], numbers["data"]["batch_size"]) == (3, 2)
+    arguments = {**ARGUMENTS, "depth": 18, "min_size": 32, "max_size": 48}
+    assert numbers["arguments"].items() >= arguments.items()
+    assert load_model(tmp_path / "weights.safetensors").image_settings.max_size == 48
+
+
+def test_ctrl_c_and_resume_give_what_one_run_gives(data: Path, tmp_path: Path) -> None:
+    options = ["--steps", 3, "--batch", 1, "--ema", 0.9]
+    assert main(train(data, tmp_path / "whole", *options)) == 0
+    command = [sys.executable, "-m", "lucid_maskrcnn.cli", *train(data, tmp_path / "parts", *options)]
+    # A shell's background jobs ignore SIGINT, and their children too.
+    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=default)
+    log = tmp_path / "parts" / "log.jsonl"
+    while run.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.005)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate()
+    assert run.returncode == 130
+    step = int(find_checkpoints(tmp_path / "parts")[0].stem[-8:])
+    assert said.splitlines() == [
+        f"Stopped after step {step}: the same command with --resume goes on.",
+        "lucid-maskrcnn: interrupted.",
+    ]
+    assert main(train(data, tmp_path / "parts", *options, "--resume")) == 0
+    assert same_arrays(*(tmp_path / name / "weights.safetensors" for name in ("whole", "parts")))
+
+
+def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, batch = tmp_path / "run", ["--batch", 1]
+    assert main(train(data, out, *batch, "--steps", 1, "--auto-resume")) == 0
+    assert main(train(data, out, *batch, "--steps", 1)) == 2
+    assert "holds a run already, checkpoint-00000001.safetensors: resume it, or choose" in capsys.readouterr().err
+    assert main(train(data, out, *batch, "--steps", 1, "--resume", "--seed", 4, "--lr", 1)) == 2
+    said = capsys.readouterr().err
+    assert (
+        "cannot go on with other settings: seed was 0 and is 4; lr was 0.00125 and is 1.0; seed was 0 and is 4." in said
+    )
+    assert main(train(data, out, *batch, "--steps", 2, "--resume")) == 0
+    assert [r["step"] for r in read_log(out / "log.jsonl")] == [1, 2]
+
+
+def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) -> None:
+    model = slim()
+    model.fc2.bias.data[:] = np.nan
+    save_weights(model, tmp_path / "nan.safetensors", arguments={"depth": 18, **ARGUMENTS}, categories=NAMES)
+    with pytest.raises(SystemExit) as caught:
+        main(train(data, tmp_path / "run", "--batch", 1, "--weights", tmp_path / "nan.safetensors"))
+    assert str(caught.value).startswith("lucid-maskrcnn: Step 1: roi_cls_loss is nan for the images [")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--resume"], "There is no checkpoint in"),
+        (["--labels", "labels"], "Give ANNOTATIONS or --labels, one of them."),
+        (["--val-images", "."], "--val-images, --eval-every, --keep-best and --patience need"),
+        (["--patience", "3"], "--val-images, --eval-every, --keep-best and --patience need"),
+        (["--weights", "nothing.safetensors"], "nothing.safetensors"),
+        (["--weights-backbone", "IMAGENET1K_V1"], "--weights and --weights-backbone exclude each other"),
+        (["--arch", "mask_rcnn_resnet_50_fpn"], "mask_rcnn_resnet_50_fpn"),
+        (["--milestones", "3,4"], "milestones must be shares of the run that ascend from 0 to 1, got (3.0, 4.0)."),
+        (["--momentum", "2"], "momentum must be at least 0 and below 1, got 2.0."),
+        (["--warmup", "2"], "warmup must be less than the 2 steps of the run, got 2."),
+        (["--norm", "frozen"], "--norm is for models without --weights: those bring their own."),
+    ],
+)
+def test_mistake_is_one_sentence_before_any_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert main(train(data, tmp_path / "run", *options)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert sentence in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_about_places(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(train(data, tmp_path / "file")) == 2
+    assert "file' is a file: a run needs a folder." in capsys.readouterr().err
+    assert main(train(data, tmp_path / "file" / "below")) == 2
+    assert "Not a directory" in capsys.readouterr().err
+    command = train(data, tmp_path / "run")
+    command[1] = str(tmp_path / "nowhere")
+    assert main(command) == 2
+    assert "There is no folder of pictures" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    content = json.loads((data / "instances.json").read_text())
+    content["categories"][0]["name"] = "dog"
+    other.write_text(json.dumps(content))
+    assert main(train(data, tmp_path / "run", "--val-annotations", other)) == 2
+    assert "to evaluate on have the categories {1: 'dog', 2: 'bright'}, those to train on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--steps", "2", "--epochs", "3"],
+        ["--steps", "0"],
+        ["--minutes", "nan"],
+        ["--steps", "2", "--lr", "0"],
+        ["--steps", "2", "--seed", "-1"],
+        ["--steps", "2", "--trainable-layers", "6"],
+        ["--steps", "2", "--milestones", "a,b"],
+        ["--steps", "2", "--resume", "--auto-resume"],
+        ["--steps", "2", "--schedule", "linear"],
+    ],
+)
+def test_arguments_that_cannot_be(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "images", "instances.json", "--out", "run", *options])
+    assert caught.value.code == 2
+    assert "lucid-maskrcnn train: error:" in capsys.readouterr().err
+
+
+def test_help_says_how_the_learning_rate_scales(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert "The learning rate scales with the images of a step: 0.02 for 16" in said
+    assert "--resume" in said
+
+
+def test_help_is_quick_to_come() -> None:
+    """Nothing that trains is imported for it."""
+    script = (
+        "import sys\nfrom lucid_maskrcnn.cli import _parser\n_parser()\n"
+        "assert 'lucid_maskrcnn.training' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)

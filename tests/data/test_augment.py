@@ -1,0 +1,280 @@
+"""Variations of pictures: boxes and masks go where the pixels go."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lucid_maskrcnn
+from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.data import Augmentation, compose
+from lucid_maskrcnn.data.augment import adjust, blur, crop, flip, noise, resize, rotate, tint
+from lucid_maskrcnn.images import load_image
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.rle import encode_rle
+from lucid_maskrcnn.transforms import resized_size
+
+ASSETS = Path(lucid_maskrcnn.__file__).parent / "assets"
+
+
+def sample(size=(60, 90), count=6, seed=0):
+    """Return a picture in which object *i* has the colour ``[20 · (i + 1), 0, 255]``, and its target."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[: size[0], : size[1]]
+    image = np.zeros((*size, 3), np.uint8)
+    for i in range(count):
+        cy, cx, ry, rx = *rng.uniform(0, size), *rng.uniform(3, 14, 2)
+        image[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1] = (20 * (i + 1), 0, 255)
+    masks = CompressedMasks.from_dense(np.stack([colours(image) == i for i in range(count)]))
+    masks = masks[masks.areas > 0]
+    target = {
+        "boxes": masks.boxes,
+        "labels": np.arange(len(masks), dtype=np.int32) + 1,
+        "masks": masks,
+        "iscrowd": np.zeros(len(masks), np.uint8),
+        "image_id": 7,
+    }
+    return image, target
+
+
+def colours(image):
+    """Return the object of each pixel, -1 for none."""
+    return np.where(image[..., 2] == 255, image[..., 0].astype(int) // 20 - 1, -1)
+
+
+def assert_in_place(image, target, original):
+    """Assert that each mask covers the pixels of one colour, and each box surrounds them."""
+    masks, painted = target["masks"].dense(), colours(image)
+    assert masks.shape[1:] == image.shape[:2]
+    before = {int(label): i for i, label in enumerate(original["labels"])}
+    old = original["masks"]
+    for mask, label in zip(masks, target["labels"].tolist(), strict=True):
+        (colour,) = np.unique(painted[mask])
+        np.testing.assert_array_equal(mask, painted == colour)
+        assert mask.sum() <= old.areas[before[label]]
+    np.testing.assert_array_equal(target["boxes"], target["masks"].boxes)
+    assert target["boxes"].dtype == np.float32
+    assert len(target["labels"]) == len(target["iscrowd"]) == len(masks)
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a[0], b[0])
+    assert a[1].keys() == b[1].keys()
+    for key, value in a[1].items():
+        other = b[1][key]
+        if isinstance(value, CompressedMasks):
+            value, other = value.dense(), other.dense()
+        np.testing.assert_array_equal(value, other)
+
+
+# ------------------------------------------------------------------ places
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.booleans(), st.booleans(), st.integers(-4, 7), st.integers(0, 50))
+def test_flips_and_turns_move_all_alike(horizontal, vertical, turns, seed):
+    image, target = sample(seed=seed)
+    turned, moved = rotate(*flip(image, target, horizontal=horizontal, vertical=vertical), turns)
+    expected = image[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+    np.testing.assert_array_equal(turned, np.rot90(expected, turns))
+    assert len(moved["labels"]) == len(target["labels"])
+    assert_in_place(turned, moved, target)
+
+
+def test_boxes_that_are_not_whole_pixels_move_exactly():
+    image, target = sample((60, 90))
+    target["boxes"] = np.float32([[1.5, 2.25, 10.75, 20]] * len(target["labels"]))
+    assert flip(image, target, horizontal=True)[1]["boxes"][0].tolist() == [79.25, 2.25, 88.5, 20]
+    assert flip(image, target, vertical=True)[1]["boxes"][0].tolist() == [1.5, 40, 10.75, 57.75]
+    assert rotate(image, target, 1)[1]["boxes"][0].tolist() == [2.25, 79.25, 20, 88.5]
+    assert rotate(image, target, 3)[1]["boxes"][0].tolist() == [40, 1.5, 57.75, 10.75]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(-30, 70), st.integers(-40, 100), st.integers(1, 80), st.integers(1, 110), st.integers(0, 50))
+def test_crops_cut_pixels_and_masks_alike(top, left, height, width, seed):
+    image, target = sample(seed=seed)
+    part, moved = crop(image, target, top, left, height, width)
+    assert part.shape == (height, width, 3)
+    wide = np.full((300, 400, 3), (124, 116, 104), np.uint8)
+    wide[100:160, 150:240] = image
+    np.testing.assert_array_equal(part, wide[100 + top : 100 + top + height, 150 + left : 150 + left + width])
+    assert_in_place(part, moved, target)
+    visible = target["masks"].cropped(top, left, height, width).areas
+    kept = (visible >= 4) & (visible >= 0.1 * target["masks"].areas)
+    assert moved["labels"].tolist() == target["labels"][kept].tolist()
+    assert moved["image_id"] == 7
+
+
+def test_what_the_window_does_not_cut_keeps_its_own_box():
+    image, target = sample((60, 90))
+    mask = np.zeros((2, 60, 90), bool)
+    mask[0, 10:20, 10:20] = mask[1, 30:45, 5:25] = True
+    target |= {
+        "masks": CompressedMasks.from_dense(mask),
+        "boxes": np.float32([[9.5, 9.5, 20.5, 20.5], [4.5, 29.5, 25.5, 45.5]]),
+        "labels": np.int32([1, 2]),
+        "iscrowd": np.zeros(2, np.uint8),
+        "scores": np.float32([0.5, 0.25]),
+    }
+    _, moved = crop(image, target, 5, 8, 50, 60)
+    assert moved["boxes"].tolist() == [[1.5, 4.5, 12.5, 15.5], [0, 25, 17, 40]]
+    _, moved = crop(image, target, 5, 8, 50, 60, min_visible=0.9)
+    assert moved["labels"].tolist() == [1]
+    assert moved["scores"].tolist() == [0.5]  # whatever there is one of for each object
+    _, moved = crop(image, target, 0, 0, 60, 90, min_side=12)
+    assert moved["labels"].tolist() == [2]
+
+
+def test_resizing_keeps_masks_on_their_pixels():
+    image, target = sample((60, 90))
+    larger, moved = resize(image, target, (150, 180))
+    assert larger.shape == (150, 180, 3)
+    np.testing.assert_array_equal(moved["boxes"], target["boxes"] * np.float32([2, 2.5, 2, 2.5]))
+    covered = moved["masks"].dense().any(0)
+    assert ((larger[..., 2] > 128) == covered).mean() > 0.97
+    assert resize(image, target, (60, 90)) == (image, target)
+
+
+# ------------------------------------------------------------------ all together
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augmentation(),
+        Augmentation(horizontal_flip=1, vertical_flip=1, quarter_turns=True),
+        Augmentation(zoom=(0.5, 2), quarter_turns=True, min_visible=0),
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_and_masks_stay_together(augment, seed):
+    image, target = sample(seed=seed)
+    before = image.copy()
+    varied, moved = augment(image, target, np.random.default_rng(seed))
+    assert_in_place(varied, moved, target)
+    np.testing.assert_array_equal(image, before)
+    assert varied.dtype == np.uint8
+    assert varied.flags.c_contiguous
+
+
+@pytest.mark.parametrize("preset", [Augmentation.photographs, Augmentation.microscopy])
+def test_the_same_generator_gives_the_same(preset):
+    augment = preset(blur=1, noise=5)
+    first, second, other = (augment(*sample(), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert_same(first, second)
+    assert first[0].shape != other[0].shape or (first[0] != other[0]).any()
+    assert repr(augment) == repr(preset(blur=1, noise=5))
+    assert augment == preset(blur=1, noise=5)
+
+
+@pytest.mark.parametrize("window", [64, (48, 80)])
+@pytest.mark.parametrize("size", [(60, 90), (200, 160), (33, 20)])
+def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
+    settings_ = ImageSettings(min_size=120, max_size=200)
+    augment = Augmentation.microscopy(crop=window, zoom=(1, 1), image=settings_)
+    height, width = (window, window) if isinstance(window, int) else window
+    image, target = sample(size)
+    scale = min(120 / min(size), 200 / max(size))
+    for seed in range(6):
+        varied, moved = augment(image, target, np.random.default_rng(seed))
+        assert varied.shape == (height, width, 3)
+        assert moved["masks"].image_size == (height, width)
+        if len(moved["labels"]):
+            new = dict(zip(moved["labels"].tolist(), moved["masks"].areas.tolist(), strict=True))
+            old = dict(zip(target["labels"].tolist(), target["masks"].areas.tolist(), strict=True))
+            assert all(area <= 1.4 * scale**2 * old[label] + 20 for label, area in new.items())
+    assert augment.window == (height, width)
+    assert augment.network == {"min_size": min(height, width), "max_size": max(height, width), "scale": None}
+    of_training = replace(ImageSettings(scale=3.0), **augment.network)
+    assert resized_size((height, width), of_training) == (height, width)
+    assert Augmentation().network == {}
+
+
+def test_zoom_enlarges_by_the_factor():
+    image, target = sample((100, 100))
+    for zoom, side in ((2.0, 50), (0.5, 200)):
+        varied, _ = Augmentation(zoom=(zoom, zoom))(image, target, np.random.default_rng(0))
+        assert varied.shape == (side, side, 3)
+
+
+def test_masks_of_any_form_are_taken():
+    image, target = sample()
+    augment = Augmentation.microscopy()
+    expected = augment(image, target, np.random.default_rng(3))
+    dense = target["masks"].dense()
+    for masks in (dense, dense.tolist(), [encode_rle(mask) for mask in dense]):
+        assert_same(augment(image, target | {"masks": masks}, np.random.default_rng(3)), expected)
+
+
+def test_picture_without_objects():
+    image, _ = sample()
+    empty = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, np.int32), "masks": []}
+    for augment in (Augmentation.photographs(), Augmentation.microscopy(crop=40)):
+        varied, moved = augment(image, empty, np.random.default_rng(0))
+        assert moved["boxes"].shape == (0, 4)
+        assert moved["labels"].shape == (0,)
+        assert moved["masks"].dense().shape == (0, *varied.shape[:2])
+
+
+def test_several_one_after_the_other():
+    image, target = sample()
+    left = Augmentation(horizontal_flip=1)
+    both = compose(left, left)(image, target, np.random.default_rng(0))
+    assert_same(both, (image, target))
+    assert repr(compose(left)) == repr(compose(left))
+
+
+@pytest.mark.parametrize("name", ["nuclei_fluorescence_small.png", "nuclei_histology_lilac.png"])
+def test_objects_of_a_real_picture_stay_on_their_pixels(name):
+    image = load_image(ASSETS / name)
+    grey = image.mean(2)
+    odd = np.abs(grey - np.median(grey))
+    mask = odd > np.percentile(odd, 90)
+    target = {
+        "boxes": CompressedMasks.from_dense(mask[None]).boxes,
+        "labels": np.int32([1]),
+        "masks": CompressedMasks.from_dense(mask[None]),
+    }
+    turned = Augmentation.microscopy(crop=160, min_visible=0, exposure=0, gamma=0, channels=0)
+    for seed in range(5):
+        varied, moved = turned(image, target, np.random.default_rng(seed))
+        inside = moved["masks"].dense().any(0)
+        difference = np.abs(varied.mean(2) - np.median(grey))
+        assert difference[inside].mean() > 3 * difference[~inside].mean()
+
+
+# ------------------------------------------------------------------ colours
+
+
+def test_colours_vary_as_told():
+    image = np.tile(np.uint8([50, 100, 200]), (4, 5, 1))
+    assert tint(image, np.ones(3), 1.0).tolist() == image.tolist()
+    assert tint(image, np.array([2, 1, 2]), 1.0)[0, 0].tolist() == [100, 100, 255]
+    assert tint(image, np.ones(3), 2.0)[0, 0].tolist() == [10, 39, 157]
+    assert adjust(image, 1, 1, 1).tolist() == image.tolist()
+    assert adjust(image, 0.5, 1, 1)[0, 0].tolist() == [25, 50, 100]
+    assert np.ptp(adjust(image, 1, 1, 0)[0, 0]) == 0
+    assert np.ptp(adjust(sample()[0], 1, 0, 1)) == 0
+    assert blur(image, 2).tolist() == image.tolist()
+    assert blur(sample()[0], 2).std() < sample()[0].std()
+    grey = np.full((100, 100, 3), 128, np.uint8)
+    assert abs(noise(grey, 10, np.random.default_rng(0)).std() - 10) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"horizontal_flip": 2}, "horizontal_flip must be a number from 0 to 1, got 2"),
+        ({"noise": -1}, "noise must be a number from 0 on, got -1"),
+        ({"zoom": (2, 1)}, r"zoom must be a range above 0, got \(2, 1\)"),
+        ({"crop": 0}, "crop must be at least 1 pixel, got 0"),
+        ({"min_visible": float("nan")}, "min_visible must be"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings_, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation.photographs(**settings_)

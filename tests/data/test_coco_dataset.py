@@ -1,0 +1,325 @@
+"""Annotations in COCO's format: what is read, and the sentence for what is not."""
+
+import copy
+import json
+
+import data_sets
+import numpy as np
+import pytest
+from PIL import Image
+
+from lucid_maskrcnn.data import CocoInstances, split
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.rle import encode_rle
+
+
+@pytest.fixture
+def files(tmp_path):
+    return data_sets.write(tmp_path)
+
+
+def changed(change, kind="annotations", index=0):
+    """Return the annotations with one entry changed: keys set, or removed where the value is ``...``."""
+    content = data_sets.coco()
+    entry = content[kind][index]
+    for key, value in change.items():
+        if value is ...:
+            del entry[key]
+        else:
+            entry[key] = value
+    return content
+
+
+def test_the_tables(files):
+    dataset = CocoInstances(*files)
+    assert len(dataset) == 4
+    assert dataset.categories == {1: "cat", 2: "dog", 3: "kite"}  # in the order of the ids
+    assert dataset.category_ids == {1: 3, 2: 7, 3: 90}
+    assert dataset.image_ids == [10, 20, 30, 40]
+    assert dataset.file_names == ["a.png", "b.png", "c.png", "d.png"]
+    assert dataset.sizes == data_sets.SIZES
+    assert dataset.object_counts == [2, 1, 0, 1]
+    assert repr(dataset) == "CocoInstances(4 images, 4 objects, 3 categories)"
+
+
+def test_items(files):
+    dataset = CocoInstances(str(files[0]), str(files[1]))
+    image, target = dataset[0]
+    np.testing.assert_array_equal(image, data_sets.picture(data_sets.SIZES[0]))
+    assert {k: v.dtype for k, v in target.items() if isinstance(v, np.ndarray)} == {
+        "boxes": np.float32,
+        "labels": np.int32,
+        "iscrowd": np.uint8,
+    }
+    assert target["boxes"].tolist() == [[10, 5, 30, 15], [40.5, 30, 60, 40]]  # the second is cut at the image
+    assert target["labels"].tolist() == [2, 1]
+    assert target["image_id"] == 10
+    assert isinstance(target["masks"], CompressedMasks)
+    dense = target["masks"].dense()
+    np.testing.assert_array_equal(dense[0], data_sets.box_mask((40, 60), 10, 5, 20, 10))
+    np.testing.assert_array_equal(dense[1], data_sets.box_mask((40, 60), 41, 30, 19, 10))
+    np.testing.assert_array_equal(dataset[-1][1]["masks"].dense(), np.ones((1, 48, 64), bool))
+    with pytest.raises(IndexError):
+        dataset[4]
+
+
+def test_masks_are_those_of_pycocotools(files):
+    mask_utils = pytest.importorskip("pycocotools.mask")
+    dataset = CocoInstances(*files)
+    for i, picture in enumerate(dataset.coco()["images"]):
+        own = [a for a in data_sets.coco()["annotations"] if a["image_id"] == picture["id"] and not a["iscrowd"]]
+        size = picture["height"], picture["width"]
+        for annotation, rle in zip(own, dataset[i][1]["masks"].to_rles(), strict=True):
+            theirs = annotation["segmentation"]
+            if isinstance(theirs, list):
+                theirs = mask_utils.merge(mask_utils.frPyObjects(theirs, *size))
+            elif isinstance(theirs["counts"], list):
+                theirs = mask_utils.frPyObjects(theirs, *size)
+            counts = theirs["counts"]
+            assert rle["counts"] == (counts.decode() if isinstance(counts, bytes) else counts)
+
+
+def test_crowds_are_not_trained_on_but_kept_for_evaluation(files):
+    dataset = CocoInstances(*files)
+    assert len(dataset[1][1]["boxes"]) == 1
+    assert dataset[1][1]["iscrowd"].tolist() == [0]
+    assert dataset.coco() == data_sets.coco()
+
+
+def test_image_without_objects(files):
+    _, target = CocoInstances(*files)[2]
+    assert target["boxes"].shape == (0, 4)
+    assert target["labels"].shape == (0,)
+    assert target["masks"].dense().shape == (0, *data_sets.SIZES[2])
+    without = CocoInstances(*files, keep_empty=False)
+    assert without.image_ids == [10, 20, 40]
+    assert [image["id"] for image in without.coco()["images"]] == [10, 20, 40]
+
+
+def test_images_with_specks_only_go_with_the_empty_ones(files):
+    content = changed({"bbox": [0, 0, 64, 1]}, index=4)
+    assert CocoInstances(files[0], content).image_ids == [10, 20, 30, 40]
+    assert CocoInstances(files[0], content, keep_empty=False).image_ids == [10, 20]
+
+
+def test_boxes_without_area_are_left_out(files):
+    for bbox in ([10, 5, 0, 10], [10, 5, 20, -3], [70, 5, 20, 10], [10, 5, 1e-9, 10]):
+        dataset = CocoInstances(files[0], changed({"bbox": bbox}))
+        assert dataset.object_counts == [1, 1, 0, 1]
+        assert dataset[0][1]["labels"].tolist() == [1]
+
+
+def test_what_is_missing_is_filled_in_for_evaluation(files):
+    content = changed({"bbox": ..., "area": ..., "iscrowd": ...})
+    dataset = CocoInstances(files[0], content)
+    assert dataset[0][1]["boxes"][0].tolist() == [10, 5, 30, 15]  # around the mask
+    found = dataset.coco()["annotations"][0]
+    assert (found["bbox"], found["area"], found["iscrowd"]) == ([10, 5, 20, 10], 200, 0)
+    assert "bbox" not in content["annotations"][0]
+
+
+def test_sizes_come_from_the_picture_where_the_file_has_none(files):
+    content = data_sets.coco()
+    for image in content["images"]:
+        del image["height"], image["width"]
+    turned = Image.open(files[0] / "a.png").rotate(90, expand=True)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turn by a quarter to look at it
+    turned.save(files[0] / "a.png", exif=exif)
+    dataset = CocoInstances(files[0], content)
+    assert dataset.sizes == data_sets.SIZES
+    assert dataset[0][0].shape == (40, 60, 3)
+    assert dataset.coco()["images"][0]["height"] == 40
+
+
+@pytest.mark.parametrize(
+    ("categories", "names", "ids", "counts"),
+    [
+        (["kite", "dog"], {1: "kite", 2: "dog"}, {1: 90, 2: 7}, [1, 1, 0, 1]),
+        ({5: "dog", 2: "cat"}, {2: "cat", 5: "dog"}, {2: 3, 5: 7}, [2, 0, 0, 1]),
+    ],
+)
+def test_some_categories(files, categories, names, ids, counts):
+    dataset = CocoInstances(*files, categories=categories)
+    assert dataset.categories == names
+    assert dataset.category_ids == ids
+    assert dataset.object_counts == counts
+    assert {c["name"] for c in dataset.coco()["categories"]} == set(names.values())
+    assert {a["category_id"] for a in dataset.coco()["annotations"]} <= set(ids.values())
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        (["bird"], "categories has 'bird', which is not among those of the file"),
+        ("dog", "list of names, got the string 'dog'"),
+        ({0: "dog"}, "labels from 1 on"),
+    ],
+)
+def test_other_categories_are_refused(files, categories, message):
+    with pytest.raises(ValueError, match=message):
+        CocoInstances(*files, categories=categories)
+
+
+# Each with the sentence: changes to one entry.
+GRAVE = [
+    ({"id": 2}, "annotation 2 is there twice"),
+    ({"id": ...}, r"annotations\[0\] must have an integer as its id, got None"),
+    ({"id": "1"}, r"annotations\[0\] must have an integer as its id, got '1'"),
+    ({"image_id": 99}, "annotation 1 has image_id 99, which is not among the images"),
+    ({"category_id": 1}, "annotation 1 has category_id 1, which is not among the categories"),
+    ({"category_id": ...}, "annotation 1 has category_id None"),
+    ({"iscrowd": 2}, "annotation 1 must have an iscrowd of 0 or 1, got 2"),
+    ({"bbox": [1, 2, 3]}, "annotation 1 must have four finite numbers"),
+    ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 1 must have four finite numbers .* got \[1, 2, nan, 4\]"),
+    ({"bbox": "1234"}, "annotation 1 must have four finite numbers"),
+    ({"segmentation": ...}, "annotation 1 has no segmentation: give it polygons or run lengths, or take it out"),
+    ({"segmentation": []}, "annotation 1 has no segmentation"),
+    ({"segmentation": {}}, "annotation 1 has no segmentation"),
+    ({"segmentation": "abc"}, "annotation 1 must have polygons or run lengths as its segmentation, got 'abc'"),
+    ({"segmentation": 7}, "annotation 1 must have polygons or run lengths"),
+    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "annotation 1 has a polygon that must be a flat list"),
+    ({"segmentation": [[1, 2, 3, 4, 5]]}, "annotation 1 has a polygon that has an odd number of coordinates, 5"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has a polygon that has 2 points"),
+    ({"segmentation": [[]]}, "annotation 1 has a polygon that has 0 points"),
+    ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "annotation 1 has a polygon that has a coordinate .* finite"),
+    ({"segmentation": {"size": [40, 60]}}, "annotation 1 has a segmentation that is malformed: .*'counts'"),
+    ({"segmentation": {"size": [40, 60], "counts": [5, 5]}}, "annotation 1 has a segmentation .* does not cover"),
+    ({"segmentation": {"size": [40, 60], "counts": [2**40]}}, "annotation 1 has a segmentation .* does not cover"),
+    ({"segmentation": {"size": [40, 60], "counts": "zz"}}, "annotation 1 has a segmentation that is malformed"),
+    (
+        {"segmentation": {"size": [60, 40], "counts": [2400]}},
+        r"annotation 1 has a segmentation of 60 × 40 pixels \(height × width\), but its image 10 has 40 × 60",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), GRAVE)
+def test_faulty_annotation_is_refused_before_training(files, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        CocoInstances(files[0], changed(change))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("In the annotations, ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("images", {"id": 20}, "image 20 is there twice"),
+        ("images", {"id": None}, r"images\[0\] must have an integer as its id"),
+        ("images", {"file_name": ...}, "image 10 must have a file_name, got None"),
+        ("images", {"file_name": "x.png"}, r"image 10 \(x.png\) is not in '.*images'"),
+        ("images", {"height": 0}, "image 10 .* must have a height and a width of 1 at least, got 0 and 60"),
+        ("images", {"height": ...}, "image 10 .* got None and 60"),
+        ("categories", {"id": 3}, "category 3 is there twice"),
+        ("categories", {"name": ...}, "category 7 must have a name, got None"),
+    ],
+)
+def test_faulty_entry_is_refused(files, kind, change, message):
+    with pytest.raises(ValueError, match=message):
+        CocoInstances(files[0], changed(change, kind))
+
+
+def test_picture_of_another_size_is_refused(files):
+    with pytest.raises(ValueError, match=r"image 10 \(a.png\) has 40 × 60 .*, but the annotations say 41 × 60\."):
+        CocoInstances(files[0], changed({"height": 41}, "images"))
+    dataset = CocoInstances(*files)
+    Image.fromarray(data_sets.picture((30, 60))).save(files[0] / "a.png")
+    with pytest.raises(ValueError, match=r"a.png' has 30 × 60 pixels .*, but the annotations say 40 × 60\."):
+        dataset[0]
+
+
+def test_picture_that_cannot_be_opened_is_refused(files):
+    (files[0] / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"image 20 \(b.png\) is no good: Cannot read .*: it is not a picture\.$"):
+        CocoInstances(*files)
+
+
+def test_the_number_of_faults_is_told(files):
+    content = changed({"segmentation": []})
+    content["annotations"][1]["segmentation"] = [[1, 2, 3]]
+    files[1].write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"In '.*instances.json', annotation 1 .* There is 1 more: lucid-maskrcnn"):
+        CocoInstances(*files)
+
+
+def test_annotations_of_a_missing_picture_are_not_to_blame(files):
+    with pytest.raises(ValueError, match=r"image 10 \(x.png\) is not in .*\.$") as caught:
+        CocoInstances(files[0], changed({"file_name": "x.png"}, "images"))
+    assert "more: lucid" not in str(caught.value)
+
+
+def test_picture_turned_by_its_exif_orientation_says_so(files):
+    picture = Image.open(files[0] / "a.png")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(files[0] / "a.png", exif=exif)
+    with pytest.raises(ValueError, match=r"60 × 40 pixels .* 40 × 60: its EXIF orientation turns it"):
+        CocoInstances(*files)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "is a list, as results are"),
+        ("7", "must be a mapping"),
+        ("{", "is not JSON"),
+        ('{"images": []}', "has no list of 'annotations'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "has no list of 'images'"),
+        ("\udcff", "is not JSON"),
+    ],
+)
+def test_other_files_are_refused(files, text, message):
+    files[1].write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=message):
+        CocoInstances(*files)
+
+
+def test_no_file_is_an_os_error(files):
+    with pytest.raises(FileNotFoundError):
+        CocoInstances(files[0], files[0] / "no.json")
+
+
+def test_nothing_given_is_modified(files):
+    content = data_sets.coco()
+    before = copy.deepcopy(content)
+    dataset = CocoInstances(files[0], content)
+    dataset[0], dataset.coco()
+    assert content == before
+
+
+def test_segmentations_take_little_memory(files):
+    content = changed({"segmentation": {"size": [40, 60], "counts": [10, 2380, 10]}})
+    dataset = CocoInstances(files[0], content)
+    held = [o.segmentation for p in dataset._pictures for o in p.objects]
+    assert isinstance(held[0]["counts"], np.ndarray)
+    assert all(isinstance(polygon, np.ndarray) for polygon in held[1])
+    np.testing.assert_array_equal(dataset[0][1]["masks"][0].to_rles()[0]["counts"], encode_rle(~_corners())["counts"])
+
+
+def _corners():
+    mask = np.zeros((40, 60), bool)
+    mask[:10, 0] = mask[-10:, -1] = True
+    return mask
+
+
+# ------------------------------------------------------------------ parts
+
+
+def test_split_divides_without_rest(files):
+    dataset = CocoInstances(*files)
+    train, val = split(dataset, 0.5, seed=1)
+    assert len(train) == len(val) == 2
+    assert sorted(train.image_ids + val.image_ids) == dataset.image_ids
+    assert split(dataset, 0.5, seed=1)[0].image_ids == train.image_ids
+    assert train.categories == dataset.categories
+    for part in (train, val):
+        assert [part[i][1]["image_id"] for i in range(2)] == part.image_ids
+        assert [part[i][0].shape[:2] for i in range(2)] == part.sizes
+        assert [len(part[i][1]["boxes"]) for i in range(2)] == part.object_counts
+        assert [image["id"] for image in part.coco()["images"]] == part.image_ids
+    assert [len(part) for part in split(dataset, 0.01)] == [3, 1]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        split(dataset, 1)
+    with pytest.raises(AttributeError, match="nonsense"):
+        train.nonsense  # noqa: B018

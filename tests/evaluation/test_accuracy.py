@@ -1,0 +1,361 @@
+"""AP_t = TP / (TP + FP + FN): overlaps of masks, one-to-one matchings, and what is counted. No pycocotools needed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lucid_maskrcnn.evaluation import Evaluation, evaluate_results, mask_iou, match_objects
+from lucid_maskrcnn.evaluation.accuracy import THRESHOLDS
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.rle import encode_rle
+
+SIZE = 40
+
+
+def square(x: int, y: int, side: int, height: int = 0) -> dict[str, Any]:
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[y : y + (height or side), x : x + side] = True
+    return encode_rle(mask)
+
+
+def truth(*images: list[dict[str, Any]], kinds: list[str] | None = None) -> dict[str, Any]:
+    """Return images, each with a list of objects: run lengths, or whole annotations."""
+    annotations = []
+    for i, objects in enumerate(images, 1):
+        for shape in objects:
+            entry = shape if "segmentation" in shape else {"segmentation": shape}
+            annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": 3, **entry})
+    files = [{"id": i, "file_name": f"{i}.png", "height": SIZE, "width": SIZE} for i in range(1, len(images) + 1)]
+    for image, kind in zip(files, kinds or [], strict=False):
+        image["kind"] = kind
+    categories = [{"id": 3, "name": "cell"}, {"id": 7, "name": "nucleus"}]
+    return {"images": files, "annotations": annotations, "categories": categories}
+
+
+def result(shape: dict[str, Any], image_id: int = 1, score: float = 0.9, category_id: int = 3) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": shape}
+
+
+def measure(annotations: Any, results: Any, **options: Any) -> Evaluation:
+    return evaluate_results(annotations, results, iou_types=(), **options)
+
+
+# ------------------------------------------------------------------ overlaps
+
+
+masks_of = st.integers(0, 4).flatmap(lambda n: hnp.arrays(bool, (n, 6, 5)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks_of, masks_of, st.randoms(use_true_random=False))
+def test_iou_is_that_of_the_pixels(found: np.ndarray, objects: np.ndarray, random: Any) -> None:
+    crowd = np.array([random.random() < 0.3 for _ in objects], bool)
+    shared = (found[:, None] & objects).sum((2, 3))
+    union = np.where(crowd, found.sum((1, 2))[:, None], (found[:, None] | objects).sum((2, 3)))
+    expected = np.where(shared > 0, shared / np.maximum(union, 1), 0)
+    iou = mask_iou(CompressedMasks.from_dense(found), CompressedMasks.from_dense(objects), crowd)
+    np.testing.assert_array_equal(iou, expected.reshape(iou.shape))
+
+
+def test_iou_is_pycocotools_to_the_last_bit() -> None:
+    mask_utils = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(0)
+    boxes = rng.integers(0, 30, (30, 2)), rng.integers(2, 12, 30)
+    shapes = [square(int(x), int(y), int(side)) for (x, y), side in zip(*boxes, strict=True)]
+    crowd = rng.random(12) < 0.3
+    found, objects = (CompressedMasks.from_rles(some, (SIZE, SIZE)) for some in (shapes[12:], shapes[:12]))
+    theirs = mask_utils.iou(shapes[12:], shapes[:12], crowd.astype(int).tolist())
+    np.testing.assert_array_equal(mask_iou(found, objects, crowd), theirs)
+
+
+def test_masks_of_two_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"masks of one image, got sizes \(4, 5\) and \(5, 4\)"):
+        mask_iou(CompressedMasks.from_dense(np.zeros((1, 4, 5))), CompressedMasks.from_dense(np.zeros((1, 5, 4))))
+
+
+# ------------------------------------------------------------------ matchings
+
+
+def most_pairs(iou: np.ndarray, thresh: float) -> int:
+    """Try all ways to give each detection an object or none."""
+    found, objects = iou.shape
+    slots = [*range(objects), *[None] * found]
+    return max(
+        sum(g is not None and iou[d, g] >= thresh and iou[d, g] > 0 for d, g in enumerate(some))
+        for some in itertools.permutations(slots, found)
+    )
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    hnp.arrays(float, st.tuples(st.integers(0, 4), st.integers(0, 4)), elements=st.sampled_from([0, 0.4, 0.5, 0.7, 1]))
+)
+def test_matching_has_as_many_pairs_as_can_be(iou: np.ndarray) -> None:
+    for thresh in (0.5, 0.7):
+        pairs = match_objects(iou, thresh)
+        assert len({d for d, _ in pairs}) == len({g for _, g in pairs}) == len(pairs) == most_pairs(iou, thresh)
+        assert all(iou[d, g] >= thresh for d, g in pairs)
+
+
+def test_greedy_would_find_one_pair_and_there_are_two() -> None:
+    iou = np.array([[0.9, 0.6], [0.7, 0.0]])
+    assert match_objects(iou, 0.5) == [(0, 1), (1, 0)]
+    assert match_objects(iou, 0.65) == [(0, 0)]
+
+
+def test_long_chain_is_made_room_in() -> None:
+    """Each detection prefers what the next one needs; the last has one choice only."""
+    n = 3000
+    iou = np.zeros((n, n))
+    i = np.arange(n - 1)
+    iou[i, i + 1], iou[i, i] = 0.6, 0.9
+    iou[n - 1, 0] = 0.5
+    assert len(match_objects(iou, 0.5)) == n
+
+
+def test_better_pair_goes_first() -> None:
+    assert match_objects(np.array([[0.6], [0.8]]), 0.5) == [(1, 0)]
+    assert match_objects(np.zeros((2, 3)), 0.0) == []
+    assert match_objects(np.zeros((0, 3)), 0.5) == match_objects(np.zeros((3, 0)), 0.5) == []
+
+
+# ------------------------------------------------------------------ what is counted
+
+
+def test_overlap_of_0_64_counts_at_three_of_ten_thresholds() -> None:
+    found = measure(truth([square(0, 0, 20)]), [result(square(0, 0, 16))])
+    assert [found.figures[f"AP_{t:g}"] for t in THRESHOLDS] == [1] * 3 + [0] * 7
+    assert found.figures["AP_0.5:0.95"] == pytest.approx(0.3)
+    assert found.agreement is not None
+    assert found.agreement.tp == (1,) * 3 + (0,) * 7
+    assert found.agreement.fp == found.agreement.fn == (0,) * 3 + (1,) * 7
+
+
+@pytest.mark.parametrize(("height", "thresh"), [(10, 0.5), (11, 0.55), (12, 0.6), (13, 0.65), (14, 0.7), (19, 0.95)])
+def test_iou_of_just_the_threshold_is_enough(height: int, thresh: float) -> None:
+    figures = measure(truth([square(0, 0, 20)]), [result(square(0, 0, 20, height))]).figures
+    assert figures[f"AP_{thresh:g}"] == 1
+    assert figures.get(f"AP_{thresh + 0.05:g}", 0) == 0
+
+
+def test_pooled_and_mean_weigh_images_differently() -> None:
+    annotations = truth([square(0, 0, 8)], [square(10 * i, 0, 8) for i in range(3)])
+    figures = measure(annotations, [result(square(0, 0, 8)), result(square(0, 20, 8), image_id=2)]).figures
+    assert figures["AP_0.5"] == pytest.approx(1 / (1 + 1 + 3))
+    assert figures["images/AP_0.5"] == pytest.approx((1 + 0) / 2)
+
+
+def test_score_decides_what_counts() -> None:
+    results = [result(square(0, 0, 8), score=0.5), result(square(20, 20, 8), score=0.49)]
+    annotations = truth([square(0, 0, 8)])
+    assert measure(annotations, results).figures["AP_0.5"] == 1
+    assert measure(annotations, results, object_score=0.4).figures["AP_0.5"] == 0.5
+    assert measure(annotations, results, object_score=0.6).figures["AP_0.5"] == 0
+
+
+def test_second_detection_of_an_object_is_false() -> None:
+    found = measure(truth([square(0, 0, 10)]), [result(square(0, 0, 10)), result(square(0, 0, 9), score=0.99)])
+    assert (found.per_image[0].tp[0], found.per_image[0].fp[0], found.per_image[0].fn[0]) == (1, 1, 0)
+
+
+def test_categories_are_told_apart() -> None:
+    found = measure(truth([square(0, 0, 10)]), [result(square(0, 0, 10), category_id=7)])
+    assert found.figures["AP_0.5"] == 0
+    assert [(c.name, c.num_objects, c.num_detections) for c in found.per_category] == [
+        ("cell", 1, 0),
+        ("nucleus", 0, 1),
+    ]
+
+
+def test_crowd_is_no_object_and_excuses_what_lies_in_it() -> None:
+    crowd = {"segmentation": square(0, 0, 20), "iscrowd": 1}
+    annotations = truth([crowd, square(30, 30, 8)])
+    inside, half, outside = (result(square(x, 0, 8)) for x in (2, 16, 28))
+    hit = result(square(30, 30, 8))
+    assert measure(annotations, [hit, inside, inside]).figures["AP_0.5"] == 1
+    found = measure(annotations, [hit, half, outside])
+    assert found.per_image[0].fp == (1,) + (2,) * 9  # half of one lies within: enough at 0.5
+    other = result(square(2, 0, 8), category_id=7)
+    assert measure(annotations, [hit, other]).figures["AP_0.5"] == 0.5
+    assert found.per_image[0].num_objects == found.per_category[0].num_objects == 1
+
+
+def test_ignore_is_ignored_as_by_pycocotools() -> None:
+    found = measure(truth([{"segmentation": square(0, 0, 8), "ignore": 1}]), [])
+    assert found.per_image[0].fn[0] == 1
+
+
+def test_image_with_nothing_in_which_nothing_is_found_has_no_score() -> None:
+    found = measure(truth([], [], [square(0, 0, 8)]), [result(square(0, 0, 8), 2), result(square(0, 0, 8), 3)])
+    assert [image.score for image in found.per_image[1:]] == [0, 1]
+    assert math.isnan(found.per_image[0].score)
+    assert math.isnan(found.per_image[0].mean_ap)
+    assert found.figures["images/AP_0.5"] == 0.5
+    assert [image.image_id for image in found.worst(5)] == [2, 3]
+    assert [image.image_id for image in found.best(1)] == [3]
+    assert any("2 images have no objects" in note for note in found.notes)
+
+
+def test_nothing_at_all() -> None:
+    for none in (truth(), truth([]), {"images": [], "annotations": [], "categories": []}):
+        found = measure(none, [])
+        assert math.isnan(found.figures["AP_0.5"])
+        assert math.isnan(found.figures["images/AP_0.5:0.95"])
+        assert found.notes == (
+            "The annotations have no objects: there is nothing to be found, and no average precision.",
+        )
+        assert found.worst(3) == []
+        assert all(isinstance(line, str) for line in found.table())
+
+
+def test_images_without_objects_are_no_fault_of_the_others() -> None:
+    found = measure(truth([square(0, 0, 8)], []), [])
+    assert found.figures["AP_0.5"] == found.figures["images/AP_0.5"] == 0
+    assert "Nothing was found in any image." in found.notes
+
+
+def test_kinds_have_figures_of_their_own() -> None:
+    annotations = truth([square(0, 0, 8)], [square(0, 0, 8)], [], kinds=["bright", "dark"])
+    found = measure(annotations, [result(square(0, 0, 8))])
+    assert {name: group.pooled[0] for name, group in found.per_group.items() if name != "none"} == {
+        "bright": 1,
+        "dark": 0,
+    }
+    assert [image.group for image in found.per_image] == ["bright", "dark", "none"]
+    assert measure(annotations, [], group_by="stain").per_group == {}
+    lines = "\n".join(found.table())
+    assert "bright" in lines
+    assert "dark" in lines
+
+
+def test_polygons_and_uncompressed_lengths_are_masks_too() -> None:
+    corners = [[0, 0, 10, 0, 10, 10, 0, 10]]
+    counts = {"size": [SIZE, SIZE], "counts": [0, *[10, 30] * 9, 10, 30 + 30 * SIZE]}
+    annotations = truth([{"segmentation": corners}])
+    for shape in (corners, counts):
+        assert measure(annotations, [result(shape)]).figures["AP_0.95"] == 1
+
+
+# ------------------------------------------------------------------ brute force
+
+
+def counted_slowly(objects: np.ndarray, crowd: np.ndarray, found: np.ndarray, thresh: float) -> tuple[int, int, int]:
+    shared = (found[:, None] & objects).sum((2, 3))
+    union = (found[:, None] | objects).sum((2, 3))
+    iou = (shared / np.maximum(union, 1)).reshape(len(found), len(objects))
+    ways = []
+    own = np.flatnonzero(~crowd).tolist()
+    for some in itertools.permutations([*own, *[None] * len(found)], len(found)):
+        pairs = {d for d, g in enumerate(some) if g is not None and iou[d, g] >= thresh and iou[d, g] > 0}
+        ways.append((len(pairs), pairs))
+    tp, pairs = max(ways, key=lambda way: way[0])
+    return tp, len(found) - tp, len(own) - tp
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 3).flatmap(lambda n: hnp.arrays(bool, (n, 3, 4))), st.data())
+def test_counts_are_those_of_the_slow_way(objects: np.ndarray, data: st.DataObject) -> None:
+    found = data.draw(st.integers(0, 3).flatmap(lambda n: hnp.arrays(bool, (n, 3, 4))))
+    annotations = truth([encode_rle(mask) for mask in objects])
+    annotations["images"][0] |= {"height": 3, "width": 4}
+    image = measure(annotations, [result(encode_rle(mask)) for mask in found]).per_image[0]
+    for k, thresh in enumerate(THRESHOLDS):
+        expected = counted_slowly(objects, np.zeros(len(objects), bool), found, thresh)
+        assert (image.tp[k], image.fp[k], image.fn[k]) == expected
+    assert list(image.tp) == sorted(image.tp, reverse=True)
+
+
+# ------------------------------------------------------------------ files, text, mistakes
+
+
+def test_json_has_all_figures_and_null_for_missing_ones(tmp_path: Path) -> None:
+    annotations = truth([square(0, 0, 8)], [], kinds=["bright", "dark"])
+    (tmp_path / "truth.json").write_text(json.dumps(annotations))
+    (tmp_path / "results.json").write_text(json.dumps([result(square(0, 0, 8))]))
+    found = measure(tmp_path / "truth.json", str(tmp_path / "results.json"))
+    found.to_json(tmp_path / "evaluation.json")
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["figures"]["AP_0.5"] == 1
+    assert content["per_image"][1]["AP_0.5"] is None
+    assert content["per_group"]["dark"]["AP_0.5"] is None
+    assert content["per_image"][0]["file_name"] == "1.png"
+    assert content["options"]["object_score"] == 0.5
+    assert set(content) == {"figures", "agreement", "per_group", "per_category", "per_image", "options", "notes"}
+
+
+def test_repr_is_short_and_str_is_the_table() -> None:
+    found = measure(truth([square(0, 0, 8)]), [result(square(0, 0, 8))])
+    assert repr(found) == "Evaluation(AP_0.5 1.000)"
+    assert str(found).splitlines() == found.table()
+    assert "all together" in str(found)
+
+
+def test_equal_scores_are_ranked_by_the_number_of_objects() -> None:
+    annotations = truth([square(0, 0, 8)], [square(0, 0, 8), square(20, 20, 8)])
+    found = measure(annotations, [])
+    assert [image.image_id for image in found.worst(2)] == [image.image_id for image in found.best(2)] == [2, 1]
+
+
+def test_results_that_fit_nowhere_are_wondered_at() -> None:
+    found = measure(truth([square(0, 0, 8)]), [result(square(20, 20, 8))])
+    assert found.notes == (
+        "No detection is where an object is: do the annotations belong to these pictures and categories?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "options", "message"),
+    [
+        ([result({"size": [5, 5], "counts": [25]})], {}, "Of the results of image 1, .*0.* is of 5 × 5"),
+        (
+            [result({"size": [SIZE, SIZE], "counts": "~"})],
+            {},
+            "Of the results of image 1, .*0.* is malformed",
+        ),
+        (
+            [result(square(0, 0, 5), score=math.nan)],
+            {},
+            r"results\[0\] must have a finite number as its score, got nan",
+        ),
+        ([result(square(0, 0, 5), image_id=4)], {}, r"results\[0\] has image_id 4"),
+        ([], {"max_detections": 0}, "max_detections must be a whole number from 1 on, got 0"),
+        ([], {"iou_types": "segm"}, "iou_types must be some of 'segm' and 'bbox', got 'segm'"),
+        ([], {"iou_types": ("mask",)}, "iou_types must be some of"),
+    ],
+)
+def test_mistake_gets_a_sentence(results: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_results(truth([square(0, 0, 8)]), results, **{"iou_types": (), **options})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{}", "must be a list of results"), ("[1]", "must be a list"), ("[", "is not JSON")]
+)
+def test_file_of_results_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        measure(truth([]), tmp_path / "results.json")
+
+
+def test_boxes_alone_have_no_ap_t() -> None:
+    annotations = truth([square(0, 0, 8)])
+    del annotations["annotations"][0]["segmentation"]
+    annotations["annotations"][0] |= {"bbox": [0, 0, 8, 8]}
+    found = measure(annotations, [])
+    assert found.figures == {}
+    assert found.agreement is None
+    assert found.per_image == ()
+    assert found.notes[0] == "AP_t is missing: not all annotations and detections have masks."
+    del annotations["annotations"][0]["bbox"]
+    with pytest.raises(ValueError, match="annotation 1 must have a segmentation or a bbox and an area"):
+        measure(annotations, [])

@@ -1,0 +1,303 @@
+"""Average precision: what pycocotools says, asked rightly."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucid_maskrcnn.evaluation import coco_average_precision, evaluate_results
+from lucid_maskrcnn.masks.rle import encode_rle
+
+pytest.importorskip("pycocotools")
+
+
+def square(x: int, y: int, side: int) -> dict[str, Any]:
+    mask = np.zeros((200, 200), bool)
+    mask[y : y + side, x : x + side] = True
+    return {"segmentation": encode_rle(mask), "bbox": [x, y, side, side], "area": float(side * side)}
+
+
+def truth(squares: list[tuple[int, int, int]]) -> dict[str, Any]:
+    """Return one image with an object of category 5 for each (x, y, side), and an empty image."""
+    return {
+        "images": [{"id": i, "height": 200, "width": 200} for i in (1, 2)],
+        "categories": [{"id": 5, "name": "square"}],
+        "annotations": [{"id": i, "image_id": 1, "category_id": 5, **square(*s)} for i, s in enumerate(squares, 1)],
+    }
+
+
+def result(x: int, y: int, side: int, score: float = 0.9, **changes: Any) -> dict[str, Any]:
+    shape = square(x, y, side)
+    del shape["area"]
+    return {"image_id": 1, "category_id": 5, "score": score, **shape, **changes}
+
+
+SQUARES = [(0, 0, 10), (50, 50, 40), (100, 100, 96)]
+FOUND = [result(*s) for s in SQUARES]
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_right_answer_scores_one(iou_type: str, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = coco_average_precision(truth(SQUARES), FOUND, iou_type=iou_type)
+    assert figures == pytest.approx({"AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": 1})
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_found_scores_nothing() -> None:
+    figures = coco_average_precision(truth(SQUARES[:2]), [])
+    assert figures == {"AP": 0, "AP50": 0, "AP75": 0, "APs": 0, "APm": 0, "APl": -1}
+
+
+def test_overlap_of_0_64_counts_at_three_of_ten_thresholds() -> None:
+    """A 16 × 16 square inside one of 20 × 20 has IoU 0.64: right at 0.50, 0.55 and 0.60."""
+    figures = coco_average_precision(truth([(0, 0, 20)]), [result(0, 0, 16)])
+    assert figures["AP"] == pytest.approx(0.3)
+    assert figures["AP50"] == pytest.approx(1)
+    assert figures["AP75"] == 0
+
+
+def test_false_alarm_above_the_hit_halves_the_precision() -> None:
+    results = [result(100, 100, 20, score=0.95), result(0, 0, 20)]
+    assert coco_average_precision(truth([(0, 0, 20)]), results)["AP"] == pytest.approx(0.5)
+
+
+def test_limit_of_detections_cuts_the_weakest_off() -> None:
+    annotations = truth([(12 * i, 0, 10) for i in range(4)])
+    results = [result(12 * i, 0, 10, score=0.9 - i / 10) for i in range(4)]
+    assert coco_average_precision(annotations, results, max_detections=4)["AP"] == pytest.approx(1)
+    # two of four found: precision 1 at the recalls 0.00 to 0.50, 51 of 101
+    assert coco_average_precision(annotations, results, max_detections=2)["AP"] == pytest.approx(51 / 101)
+
+
+def test_size_of_a_found_mask_is_the_masks() -> None:
+    """A false alarm with a small mask and a big box must not count among the medium ones."""
+    annotations = truth([(50, 50, 40)])
+    stray = result(150, 150, 5, score=0.99, bbox=[0, 0, 60, 60])
+    assert coco_average_precision(annotations, [stray, result(50, 50, 40)])["APm"] == pytest.approx(1)
+
+
+def test_file_is_read_and_nothing_given_is_changed(tmp_path: Path) -> None:
+    annotations, results = truth(SQUARES), copy.deepcopy(FOUND)
+    before = copy.deepcopy((annotations, results))
+    figures = coco_average_precision(annotations, results)
+    assert (annotations, results) == before
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(annotations))
+    assert coco_average_precision(path, results) == coco_average_precision(str(path), results) == figures
+
+
+@pytest.mark.parametrize(
+    ("results", "options", "message"),
+    [
+        (
+            [result(0, 0, 5, category_id=1)],
+            {},
+            r"results\[0\] has category_id 1, which the annotations do not",
+        ),
+        ([*FOUND, result(0, 0, 5, image_id=9)], {}, r"results\[3\] has image_id 9"),
+        ([{"image_id": 1, "category_id": 5, "segmentation": {}}], {}, r"results\[0\] has no 'score'"),
+        ([{"image_id": 1, "category_id": 5, "score": 1.0}], {"iou_type": "bbox"}, "has no 'bbox'"),
+        ([], {"iou_type": "mask"}, "iou_type must be 'segm' or 'bbox', got 'mask'"),
+        ([], {"max_detections": 0}, "max_detections must be at least 1, got 0"),
+    ],
+)
+def test_mistake_gets_a_sentence(results: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        coco_average_precision(truth(SQUARES), results, **options)
+
+
+def test_missing_pycocotools_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ImportError, match=r"pip install 'lucid-maskrcnn\[coco\]'"):
+        coco_average_precision(truth(SQUARES), FOUND)
+
+
+# ------------------------------------------------------------------ equal to pycocotools on the same files
+
+SIDE = 110  # pixels, so that there are objects of all three sizes
+IDS = (3, 7, 20)  # of categories
+
+
+@st.composite
+def rectangles(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    x, y = draw(st.integers(0, 12)), draw(st.integers(0, 12))
+    side = draw(st.sampled_from([6, 9, 30, 34, 97]))
+    return x, y, side, draw(st.sampled_from([side, side - 3]))
+
+
+def rectangle(x: int, y: int, width: int, height: int) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draw annotations and results; images and categories may have neither."""
+    places = st.tuples(st.sampled_from([9, 4, 5]), st.sampled_from(IDS), rectangles())
+    annotations = []
+    for i, (image_id, category_id, box) in enumerate(draw(st.lists(places, max_size=8)), 1):
+        crowd = draw(st.sampled_from([0, 0, 0, 1]))
+        mask = rectangle(*box)
+        entry: dict[str, Any] = {"id": i, "image_id": image_id, "category_id": category_id, "bbox": list(box)}
+        entry |= {"area": int(mask.sum()), "iscrowd": crowd, "segmentation": encode_rle(mask)}
+        if draw(st.booleans()):
+            entry["ignore"] = draw(st.sampled_from([0, 1]))
+        annotations.append(entry)
+    results = []
+    near = st.tuples(places, st.sampled_from([0.3, 0.5, 0.5, 0.9]))
+    for (image_id, category_id, (x, y, w, h)), score in draw(st.lists(near, min_size=1, max_size=14)):
+        if annotations and draw(st.booleans()):  # close to an object: hits are rare otherwise
+            some = draw(st.sampled_from(annotations))
+            image_id, category_id, (x, y, w, h) = some["image_id"], some["category_id"], some["bbox"]
+            w, h = max(w - draw(st.integers(0, 2)), 1), max(h - draw(st.integers(0, 2)), 1)
+        shape = encode_rle(rectangle(x, y, w, h))
+        entry = {"image_id": image_id, "category_id": category_id, "score": score, "bbox": [x, y, w, h]}
+        results.append({**entry, "segmentation": shape})
+    images = [{"id": i, "height": SIDE, "width": SIDE} for i in (9, 4, 5)]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": f"c{i}"} for i in IDS],
+    }, results
+
+
+def by_pycocotools(folder: Path, iou_type: str, limit: int) -> tuple[dict[str, float], np.ndarray]:
+    """Run pycocotools as its own demonstration does; the figures are those of summarize() at another limit."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(folder / "truth.json"))
+        evaluation = COCOeval(coco, coco.loadRes(str(folder / f"{iou_type}.json")), iou_type)
+        evaluation.params.maxDets = [1, 2, limit]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if limit == 100:
+            evaluation.summarize()
+    precision, recall = evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
+    parts = {"AP": precision[..., 0], "AP50": precision[0, ..., 0], "AP75": precision[5, ..., 0]}
+    parts |= {f"AP{size}": precision[..., a] for a, size in enumerate("sml", 1)} | {"AR": recall[..., 0]}
+    figures = {name: float(np.mean(p[p > -1])) if (p > -1).any() else -1.0 for name, p in parts.items()}
+    if limit == 100:
+        summary = [*evaluation.stats[:6], evaluation.stats[8]]
+        assert list(figures.values()) == summary
+    return figures, precision
+
+
+@settings(deadline=None, max_examples=40)
+@given(data_sets(), st.sampled_from([2, 3, 100, 400]))
+def test_figures_are_those_of_pycocotools(
+    tmp_path_factory: pytest.TempPathFactory, drawn: tuple[dict[str, Any], list[dict[str, Any]]], limit: int
+) -> None:
+    annotations, results = drawn
+    folder = tmp_path_factory.mktemp("coco")
+    (folder / "truth.json").write_text(json.dumps(annotations))
+    for iou_type, other in (("segm", "bbox"), ("bbox", "segmentation")):
+        part = [{key: value for key, value in result.items() if key != other} for result in results]
+        (folder / f"{iou_type}.json").write_text(json.dumps(part))
+    found = evaluate_results(annotations, results, max_detections=limit)
+    for iou_type in ("segm", "bbox"):
+        figures, precision = by_pycocotools(folder, iou_type, limit)
+        for name, value in figures.items():
+            ours = found.figures[f"{iou_type}/{name}"]
+            assert ours == value or (math.isnan(ours) and value == -1)
+        for k, category in enumerate(found.per_category):
+            own = precision[:, :, k, 0]
+            ours = category.figures[f"{iou_type}/AP"]
+            assert math.isnan(ours) if (own == -1).all() else ours == pytest.approx(own.mean())
+        if limit == 400:
+            usual, _ = by_pycocotools(folder, iou_type, 100)
+            ours = found.figures[f"{iou_type}/AP50@100"]
+            assert ours == usual["AP50"] or (math.isnan(ours) and usual["AP50"] == -1)
+        old = coco_average_precision(annotations, results, iou_type=iou_type, max_detections=limit)
+        assert old == {name: value for name, value in figures.items() if name != "AR"}
+
+
+# ------------------------------------------------------------------ all figures at once
+
+
+def test_more_than_a_hundred_objects_need_a_higher_limit() -> None:
+    places = [(6 * (i % 20), 6 * (i // 20), 5) for i in range(120)]
+    annotations, results = truth(places), [result(*place) for place in places]
+    whole = evaluate_results(annotations, results, max_detections=120, iou_types=["segm"])
+    assert whole.figures["segm/AP"] == whole.figures["AP_0.5"] == 1
+    # 100 of 120 found: precision 1 at the recalls 0.00 to 0.83, 84 of 101
+    assert whole.figures["segm/AP@100"] == pytest.approx(84 / 101)
+    usual = evaluate_results(annotations, results, iou_types=["segm"])
+    assert usual.figures["segm/AP"] == whole.figures["segm/AP@100"]
+    assert "segm/AP@100" not in usual.figures
+    assert any("1 image has more objects than the 100 detections that count, up to 120" in n for n in usual.notes)
+    assert "masks, 120 an image" in str(whole)
+    assert "masks, 100 an image" in str(whole)
+
+
+def test_missing_sizes_are_explained() -> None:
+    found = evaluate_results(truth(SQUARES[:1]), FOUND[:1])
+    assert math.isnan(found.figures["segm/APl"])
+    sentence = "segm/APl and bbox/APl cannot be told (pycocotools: -1): no object is large, from 96² pixels on."
+    assert sentence in found.notes
+    assert len(found.notes) == 3  # medium ones are missing too, and an image has no objects
+
+
+def test_categories_have_a_table_where_there_are_several() -> None:
+    annotations = truth(SQUARES)
+    assert "category" not in str(evaluate_results(annotations, FOUND))
+    annotations["categories"] = [{"id": 9, "name": "circle"}, *annotations["categories"]]
+    found = evaluate_results(annotations, FOUND)
+    assert [(c.category_id, c.name, c.num_objects, c.num_detections) for c in found.per_category] == [
+        (5, "square", 3, 3),
+        (9, "circle", 0, 0),
+    ]
+    assert found.per_category[0].figures["segm/AP50"] == 1
+    assert math.isnan(found.per_category[1].figures["bbox/AP"])
+    assert any(line.split()[:3] == ["circle", "0", "0"] for line in found.table())
+
+
+def test_area_box_and_crowd_flag_are_filled_in() -> None:
+    annotations = truth(SQUARES)
+    whole = evaluate_results(annotations, FOUND)
+    for annotation in annotations["annotations"]:
+        del annotation["area"], annotation["bbox"]
+    before = copy.deepcopy(annotations)
+    assert evaluate_results(annotations, FOUND).figures == whole.figures
+    assert annotations == before
+
+
+def test_object_with_id_0_is_one() -> None:
+    """pycocotools itself would take its detection for a false alarm."""
+    annotations = truth(SQUARES)
+    for i, annotation in enumerate(annotations["annotations"]):
+        annotation["id"] = i
+    assert coco_average_precision(annotations, FOUND)["AP"] == pytest.approx(1)
+
+
+def test_boxes_alone() -> None:
+    annotations = truth(SQUARES)
+    for entry in (*annotations["annotations"], *(boxes := copy.deepcopy(FOUND))):
+        del entry["segmentation"]
+    found = evaluate_results(annotations, boxes, iou_types=["bbox"])
+    assert found.figures["bbox/AP"] == pytest.approx(1)
+    assert not any(name.startswith(("segm", "AP_")) for name in found.figures)
+    with pytest.raises(ValueError, match="annotation 1 has no 'segmentation': iou_types must be without 'segm'"):
+        evaluate_results(annotations, boxes)
+    with pytest.raises(ValueError, match=r"results\[0\] has no 'segmentation'"):
+        evaluate_results(truth(SQUARES), boxes)
+
+
+def test_size_of_images_is_asked_for() -> None:
+    annotations = truth(SQUARES)
+    del annotations["images"][1]["width"]
+    with pytest.raises(ValueError, match="image 2 must have a height and a width"):
+        evaluate_results(annotations, FOUND)

@@ -1,0 +1,321 @@
+"""Compressed masks: each operation against the same on dense ones, and the targets cut out of them."""
+
+import tracemalloc
+
+import lucid
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from lucid import Tensor
+
+from lucid_maskrcnn import CompressedMasks, HeadSettings, Target, mask_rcnn_resnet_18_fpn, ops
+from lucid_maskrcnn.masks.rle import decode_rle, decompress_all, encode_rle, parse
+from lucid_maskrcnn.models.heads import RoISampler
+from lucid_maskrcnn.ops._operation import as_tensor, host
+from lucid_maskrcnn.transforms import resize_masks
+
+stacks = hnp.arrays(bool, st.tuples(st.integers(0, 4), st.integers(1, 18), st.integers(1, 18)))
+small = st.tuples(st.integers(1, 30), st.integers(1, 30))
+FIELDS = ("starts", "stops", "offsets")
+
+
+def ellipses(count, size, radius, seed=0):
+    """Return blobs (G, H, W), some of them cut by the border, some with a hole."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[: size[0], : size[1]]
+    masks = np.zeros((count, *size), bool)
+    for i, mask in enumerate(masks):
+        cy, cx = rng.uniform(0, size)
+        ry, rx = rng.uniform(*radius, 2)
+        distance = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2
+        mask[...] = (distance < 1) & ((distance > 0.2) | (i % 3 > 0))
+    return masks
+
+
+def assert_is(masks, dense):
+    """Assert that the runs are those that the dense masks have: there is one way only to write a mask."""
+    expected = CompressedMasks.from_dense(dense)
+    assert masks.image_size == dense.shape[1:]
+    assert len(masks) == len(dense)
+    np.testing.assert_array_equal(masks.dense(), dense)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(masks, name), getattr(expected, name), name)
+    assert masks.starts.dtype == masks.stops.dtype == np.int32
+
+
+# ------------------------------------------------------------------ forms
+
+
+@settings(max_examples=40, deadline=None)
+@given(stacks)
+def test_there_and_back(dense):
+    masks = CompressedMasks.from_dense(dense)
+    np.testing.assert_array_equal(masks.dense(), dense)
+    rles = [encode_rle(mask) for mask in dense]
+    assert masks.to_rles() == rles
+    lists = [{"size": rle["size"], "counts": parse(rle)[0].tolist()} for rle in rles]
+    in_bytes = [{"size": tuple(rle["size"]), "counts": rle["counts"].encode()} for rle in rles]
+    for some in (rles, lists, in_bytes, [*rles[:1], *lists[1:]]):
+        assert_is(CompressedMasks.from_rles(some, dense.shape[1:]), dense)
+
+
+@settings(max_examples=40, deadline=None)
+@given(stacks)
+def test_properties_are_those_of_the_pixels(dense):
+    masks = CompressedMasks.from_dense(dense)
+    np.testing.assert_array_equal(masks.areas, dense.sum((1, 2)))
+    assert masks.boxes.dtype == np.float32
+    for mask, box in zip(dense, masks.boxes.tolist(), strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        edges = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if len(rows) else [0] * 4
+        assert box == edges
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(st.sampled_from([np.uint8, np.int32, np.uint16]), small, elements=st.integers(0, 5)))
+def test_label_images(labels):
+    numbers = np.unique(labels[labels > 0])
+    assert_is(CompressedMasks.from_labels(labels), labels == numbers[:, None, None])
+
+
+def test_labels_of_any_width():
+    labels = np.array([[0, 2**40, 7], [-3, 7, 7]])
+    expected = [labels == n for n in (-3, 7, 2**40)]
+    assert_is(CompressedMasks.from_labels(labels), np.stack(expected))
+
+
+def test_polygons_of_an_object_are_joined():
+    parts = [[[0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 6, 2, 6, 6, 2, 6]], [[1, 1, 3, 1, 3, 3, 1, 3]]]
+    dense = np.zeros((2, 7, 8), bool)
+    dense[0, :4, :4] = dense[0, 2:6, 2:6] = dense[1, 1:3, 1:3] = True
+    assert_is(CompressedMasks.from_polygons(parts, (7, 8)), dense)
+    mixed = [parts[0], encode_rle(dense[1])]
+    assert_is(CompressedMasks.from_coco(mixed, (7, 8)), dense)
+
+
+def test_empty_and_touching_runs_are_tidied_up():
+    rle = {"size": [4, 3], "counts": [1, 0, 1, 1, 0, 3, 2, 4]}
+    assert_is(CompressedMasks.from_rles([rle], (4, 3)), decode_rle(rle)[None])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, bool])
+def test_dense_masks_of_any_kind(kind, device):
+    dense = ellipses(3, (20, 30), (2, 9))
+    assert_is(CompressedMasks.from_dense(dense.astype(kind)), dense)
+    if kind is not np.uint8:  # which Lucid has no tensors of
+        assert_is(CompressedMasks.from_dense(as_tensor(dense.astype(kind), device)), dense)
+
+
+def test_whatever_a_target_has():
+    dense = ellipses(2, (20, 30), (2, 9))
+    masks = CompressedMasks.from_dense(dense)
+    for given_masks in (masks, dense, dense.tolist(), list(dense), masks.to_rles(), lucid.Tensor(dense)):
+        assert_is(CompressedMasks.of(given_masks, (20, 30)), dense)
+    for none in ([], np.zeros((0, 20, 30)), np.zeros(0)):
+        assert_is(CompressedMasks.of(none, (20, 30)), dense[:0])
+
+
+def test_no_masks_and_no_pixels():
+    for shape in ((0, 5, 6), (2, 0, 6), (2, 5, 0), (1, 0, 0)):
+        masks = CompressedMasks.from_dense(np.zeros(shape, bool))
+        assert masks.dense().shape == shape
+        assert masks.areas.tolist() == [0] * shape[0]
+        assert masks.boxes.shape == (shape[0], 4)
+        assert masks.flipped(horizontal=True).rotated(1).dense().shape == (shape[0], shape[2], shape[1])
+        assert [rle["size"] for rle in masks.to_rles()] == [[*shape[1:]]] * shape[0]
+
+
+def test_many_strings_decode_as_one_by_one():
+    strings = [encode_rle(mask)["counts"] for mask in ellipses(30, (90, 70), (1, 40))] + ["0", b"6", ""]
+    lengths, num = decompress_all(strings)
+    sizes = [(90, 70)] * 30 + [(0, 0), (2, 3)]
+    parts = np.split(lengths, np.cumsum(num)[:-1])
+    assert len(parts.pop()) == 0
+    for part, string, size in zip(parts, strings, sizes, strict=False):
+        np.testing.assert_array_equal(part, parse({"size": size, "counts": string})[0])
+    for bad in ("6P", "6 ", "6é", "P" * 30 + "0"):
+        with pytest.raises(ValueError, match="malformed"):
+            decompress_all([*strings, bad, *strings])
+
+
+# ------------------------------------------------------------------ moved
+
+
+@settings(max_examples=30, deadline=None)
+@given(stacks, st.integers(-5, 5))
+def test_flips_and_turns(dense, turns):
+    masks = CompressedMasks.from_dense(dense)
+    assert_is(masks.flipped(horizontal=True), dense[:, :, ::-1])
+    assert_is(masks.flipped(vertical=True), dense[:, ::-1])
+    assert_is(masks.flipped(horizontal=True, vertical=True), dense[:, ::-1, ::-1])
+    assert_is(masks.rotated(turns), np.rot90(dense, turns, (1, 2)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(stacks, st.integers(-20, 20), st.integers(-20, 20), small)
+def test_crops_inside_and_outside(dense, top, left, size):
+    wide = np.pad(dense, ((0, 0), (60, 60), (60, 60)))
+    expected = wide[:, 60 + top : 60 + top + size[0], 60 + left : 60 + left + size[1]]
+    assert_is(CompressedMasks.from_dense(dense).cropped(top, left, *size), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(stacks, small)
+def test_resizing_is_that_of_dense_masks(dense, size):
+    assert_is(CompressedMasks.from_dense(dense).resized(size), resize_masks(dense, size))
+
+
+@settings(max_examples=40, deadline=None)
+@given(stacks.filter(len), st.data())
+def test_any_window_of_one(dense, data):
+    masks = CompressedMasks.from_dense(dense)
+    y0, y1, x0, x1 = (data.draw(st.integers(0, n)) for n in np.repeat(dense.shape[1:], 2).tolist())
+    rows, columns = slice(min(y0, y1), max(y0, y1)), slice(min(x0, x1), max(x0, x1))
+    i = data.draw(st.integers(0, len(dense) - 1))
+    found = masks.window(i, rows, columns)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, dense[i, rows, columns])
+
+
+@pytest.mark.parametrize("rows", [2, -1, slice(1, 3), [3, 0, 0], [], np.array([True, False, True, False])])
+def test_selecting_rows(rows):
+    dense = ellipses(4, (20, 30), (2, 9))
+    assert_is(CompressedMasks.from_dense(dense)[rows], dense[rows].reshape(-1, 20, 30))
+
+
+# ------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: CompressedMasks.from_dense(np.zeros((4, 5), bool)), r"shape \(G, H, W\), got \(4, 5\)"),
+        (lambda: CompressedMasks.from_dense(np.full((1, 4, 5), 255)), "only 0 and 1"),
+        (lambda: CompressedMasks.from_labels(np.zeros((4, 5))), "integers of shape"),
+        (lambda: CompressedMasks.from_labels(np.zeros((4, 5, 3), int)), "integers of shape"),
+        (lambda: CompressedMasks.from_rles([{"size": [4, 5], "counts": "5"}], (4, 5)), r"masks\[0\] is malformed"),
+        (lambda: CompressedMasks.from_rles([{"counts": "5"}], (4, 5)), r"masks\[0\] is malformed: .*'size'"),
+        (
+            lambda: CompressedMasks.from_rles(
+                [{"size": [4, 5], "counts": [20]}, {"size": [5, 4], "counts": "d0"}], (4, 5)
+            ),
+            r"masks\[1\] is of 5 × 4 pixels, but the image has 4 × 5",
+        ),
+        (lambda: CompressedMasks.from_polygons([[[0, 0, 1]]], (4, 5)), r"masks\[0\] .*polygon 0 has an odd"),
+        (lambda: CompressedMasks.from_polygons([[]], (4, 5)), r"masks\[0\] must be .* got \[\]"),
+        (lambda: CompressedMasks.from_coco(["abc"], (4, 5)), r"masks\[0\] must be .* got 'abc'"),
+        (lambda: CompressedMasks.of(np.zeros((1, 5, 4)), (4, 5)), "image's size, 4 × 5 .* got 5 × 4"),
+        (lambda: CompressedMasks.from_coco([], (70_000, 70_000)), "up to 2³¹ pixels"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert str(caught.value).endswith(".")
+
+
+# ------------------------------------------------------------------ as targets
+
+
+def targets_of(masks, boxes, image_size, to_size, device="cpu"):
+    """Return what each of some regions around the objects should predict, and the regions' objects."""
+    target = Target.from_mapping(
+        {"boxes": boxes, "labels": [1] * len(boxes), "masks": masks},
+        index=0,
+        image_size=image_size,
+        num_classes=1,
+        device=device,
+    ).resized(to_size)
+    rng = np.random.default_rng(0)
+    index = np.repeat(np.arange(len(boxes)), 4).astype(np.int32)
+    around = host(target.boxes)[index]
+    around = around + np.tile(around[:, 2:] - around[:, :2], 2) * rng.uniform(-0.4, 0.4, around.shape)
+    around = np.sort(around.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    rois = around.clip(0, np.tile(to_size[::-1], 2)).astype(np.float32)
+    return host(ops.mask_targets(target.masks, as_tensor(rois, device), as_tensor(index, device), 28))
+
+
+@pytest.mark.parametrize("to_size", [(96, 130), (150, 203), (61, 47), (800, 1083)])
+def test_targets_are_those_of_dense_masks_bit_for_bit(to_size):
+    dense = ellipses(12, (96, 130), (3, 60))
+    masks = CompressedMasks.from_dense(dense)
+    expected = targets_of(dense, masks.boxes, (96, 130), to_size)
+    assert expected.any()
+    for some in (masks, masks.to_rles()):
+        found = targets_of(some, masks.boxes, (96, 130), to_size)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+
+
+def test_targets_on_gpu_are_those_on_cpu():
+    dense = ellipses(5, (40, 50), (3, 20))
+    masks = CompressedMasks.from_dense(dense)
+    on_cpu = targets_of(masks, masks.boxes, (40, 50), (60, 75))
+    np.testing.assert_array_equal(targets_of(masks, masks.boxes, (40, 50), (60, 75), "gpu"), on_cpu)
+    np.testing.assert_allclose(targets_of(dense, masks.boxes, (40, 50), (60, 75), "gpu"), on_cpu, atol=1e-5)
+
+
+def test_regions_are_sampled_with_compressed_masks(device):
+    dense = ellipses(6, (64, 80), (4, 20))
+    boxes = CompressedMasks.from_dense(dense).boxes
+    samples = []
+    for masks in (dense, CompressedMasks.from_dense(dense)):
+        target = Target.from_mapping(
+            {"boxes": boxes, "labels": [1] * 6, "masks": masks},
+            index=0,
+            image_size=(64, 80),
+            num_classes=1,
+            device=device,
+        )
+        lucid.random.seed(0)
+        samples.append(RoISampler(HeadSettings(), 28)([as_tensor(boxes + np.float32(1), device)], [target]))
+    assert samples[1].masks.device == device
+    assert samples[1].masks.shape == (samples[0].positive.shape[0], 28, 28)
+    np.testing.assert_allclose(host(samples[1].masks), host(samples[0].masks), atol=1e-5)
+
+
+def test_no_regions_no_targets(device):
+    masks = CompressedMasks.from_dense(ellipses(2, (20, 30), (2, 9)))
+    none = as_tensor(np.zeros((0, 4), np.float32), device), as_tensor(np.zeros(0, np.int32), device)
+    assert ops.mask_targets(masks, *none, 28).shape == (0, 28, 28)
+
+
+def test_an_index_beyond_the_masks_is_refused():
+    masks = CompressedMasks.from_dense(ellipses(2, (20, 30), (2, 9)))
+    with pytest.raises(ValueError, match=r"gt_idx\[0\] is 2, but there are 2 masks"):
+        ops.mask_targets(masks, Tensor(np.float32([[0, 0, 9, 9]])), Tensor(np.int32([2])), 28)
+
+
+def test_memory_does_not_grow_with_the_image():
+    """Three hundred objects in 4000 × 4000 pixels would be 4.8 GB."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 3800, (300, 2))
+    sides = rng.uniform(40, 200, (300, 2))
+    x1, y1, x2, y2 = np.concatenate([corners, corners + sides], 1).T
+    polygons = [[p] for p in np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).tolist()]
+    boxes = np.stack([x1, y1, x2, y2], 1)
+    tracemalloc.start()
+    masks = CompressedMasks.from_polygons(polygons, (4000, 4000))
+    targets_of(masks, boxes, (4000, 4000), (800, 800))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert masks.nbytes < 1e6
+    assert peak < 100e6
+
+
+def test_losses_are_those_of_dense_masks():
+    model = mask_rcnn_resnet_18_fpn(
+        1, width=4, fpn_channels=8, hidden_dim=8, mask_hidden_channels=4, min_size=64, max_size=100, norm="batch"
+    )
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    polygons = [[[3, 3, 30, 4, 18, 36]], [[30, 10, 58, 12, 50, 38, 33, 30], [5, 30, 12, 30, 9, 38]]]
+    masks = CompressedMasks.from_polygons(polygons, (40, 60))
+    totals = []
+    for some in (masks.dense(), masks, masks.to_rles(), polygons):
+        lucid.random.seed(0)
+        losses = model.get_loss(image, [{"boxes": masks.boxes, "labels": [1, 1], "masks": some}])
+        totals.append({name: value.item() for name, value in losses.items()})
+    assert totals[0]["mask_loss"] > 0
+    assert all(total == totals[0] for total in totals)

@@ -1,0 +1,123 @@
+"""Polygons to pixels: by hand, and byte for byte against pycocotools."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons
+
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+coordinates = st.one_of(
+    st.floats(-15, 55, width=32),
+    st.integers(-5, 45).map(float),
+    st.integers(-20, 90).map(lambda n: n / 2),
+    st.integers(-50, 450).map(lambda n: n / 10),
+)
+polygons = st.lists(coordinates, min_size=6, max_size=24).map(lambda p: p[: len(p) // 2 * 2])
+
+
+def filled(polygon, size):
+    """Return the pixels of one polygon as rows of # and dots."""
+    _, starts, stops = fill_polygons([check_polygon(polygon)], size)
+    pixels = np.zeros(size[0] * size[1], bool)
+    for start, stop in zip(starts, stops, strict=True):
+        pixels[start:stop] = True
+    return ["".join(".#"[int(p)] for p in row) for row in pixels.reshape(size[::-1]).T]
+
+
+def theirs(objects, size):
+    coco = pytest.importorskip("pycocotools.mask")
+    return [coco.merge(coco.frPyObjects(parts, *size)) for parts in objects]
+
+
+def test_a_square_covers_its_pixels():
+    assert filled([1, 1, 4, 1, 4, 3, 1, 3], (4, 6)) == ["......", ".###..", ".###..", "......"]
+
+
+def test_where_the_outline_crosses_itself_pixels_are_toggled():
+    assert filled([0, 0, 6, 0, 6, 6, 0, 6, 0, 0, 2, 2, 4, 2, 4, 4, 2, 4, 2, 2], (6, 6)) == [
+        "######",
+        "######",
+        "##..##",
+        "##..##",
+        "######",
+        "######",
+    ]
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [-5, -5, 9, -5, 9, 9, -5, 9],
+        [0, 0, 4, 0, 4, 3, 0, 3],
+        [2, -1000, 1000, 2, -1000, 1000],
+    ],
+)
+def test_what_lies_outside_is_cut_off(polygon):
+    if polygon[1] != -1000:
+        assert filled(polygon, (3, 4)) == ["####"] * 3
+    assert len(filled(polygon, (3, 4))) == 3
+
+
+def test_a_polygon_beside_the_image_covers_nothing():
+    assert filled([10, 0, 20, 0, 20, 3, 10, 3], (3, 4)) == ["...."] * 3
+    assert filled([1, 1, 1, 1, 1, 1], (3, 4)) == ["...."] * 3
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(polygons, min_size=1, max_size=3), sizes)
+def test_bytes_equal_pycocotools(parts, size):
+    ours = CompressedMasks.from_polygons([parts], size).to_rles()
+    assert [rle["counts"].encode() for rle in ours] == [rle["counts"] for rle in theirs([parts], size)]
+
+
+def test_round_objects_of_many_sizes_equal_pycocotools():
+    rng = np.random.default_rng(0)
+    objects = []
+    for _ in range(150):
+        count, radius = int(rng.integers(3, 60)), 10 ** rng.uniform(0, 2.7)
+        angle = np.sort(rng.uniform(0, 2 * np.pi, count))
+        reach = radius * rng.uniform(0.5, 1, count)
+        centre = rng.uniform(0, (640, 480))
+        points = centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        objects.append([points.round(2).ravel().tolist()])
+    ours = CompressedMasks.from_polygons(objects, (480, 640))
+    assert [rle["counts"].encode() for rle in ours.to_rles()] == [rle["counts"] for rle in theirs(objects, (480, 640))]
+
+
+def test_several_at_once_are_those_one_by_one():
+    shapes = [check_polygon(p) for p in ([0, 0, 5, 0, 5, 5], [2, 1, 7, 2, 3, 8, 1, 5], [0, 9, 9, 9, 9, 0, 0, 0])]
+    owner, starts, stops = fill_polygons(shapes, (9, 9))
+    assert owner.tolist() == sorted(owner.tolist())
+    for i, shape in enumerate(shapes):
+        _, first, last = fill_polygons([shape], (9, 9))
+        np.testing.assert_array_equal(starts[owner == i], first)
+        np.testing.assert_array_equal(stops[owner == i], last)
+
+
+def test_none_have_no_runs():
+    assert [len(a) for a in fill_polygons([], (5, 5))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("polygon", "message"),
+    [
+        ([0, 0, 5, 0, 5], "odd number of coordinates, 5"),
+        ([0, 0, 5, 0], "has 2 points"),
+        ([], "has 0 points"),
+        ([0, 0, 5, 0, np.nan, 5], "not finite"),
+        ([0, 0, 5, 0, np.inf, 5], "not finite"),
+        ([0, 0, 5, 0, 1e9, 5], "beyond 1048576"),
+        ([[0, 0], [5, 0], [5, 5]], "flat list"),
+        ([[0, 0], [5]], "flat list"),
+        (["0", "0", "5", "0", "5", "5"], "flat list"),
+        ([True] * 6, "flat list"),
+        (None, "flat list"),
+        (7, "flat list"),
+    ],
+)
+def test_what_is_no_polygon_is_named(polygon, message):
+    with pytest.raises(ValueError, match=message):
+        check_polygon(polygon)

@@ -1,0 +1,765 @@
+"""The registry of published weights, the cache folder, and downloads from a server that misbehaves."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from lucid_maskrcnn.weights import download as cache
+from lucid_maskrcnn.weights.categories import CATEGORIES, COCO, COCO_CONTIGUOUS, COCO_IDS
+from lucid_maskrcnn.weights.download import cache_folder, cached, fetch
+from lucid_maskrcnn.weights.registry import PublishedWeights, find_published, identify, identify_by_hash, list_weights
+
+CONTENT = np.random.default_rng(0).bytes(700_000)
+HALF = len(CONTENT) // 2
+
+
+# ------------------------------------------------------------------ a server with faults
+
+
+@dataclass
+class Server:
+    """Serves ``content`` under every path; ``faults`` answer the first requests, one each."""
+
+    content: bytes = CONTENT
+    ranges: bool = True
+    etag: str | None = '"one"'
+    faults: list[Callable[[Handler], None]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)  # bytes of each answer's body, in the order of their beginnings
+    url: str = ""
+    halfway: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+
+    def entry(self, **changes: object) -> PublishedWeights:
+        """Return published weights that lie here."""
+        digest = hashlib.sha256(CONTENT).hexdigest()[:8]
+        entry = replace(find_published("COCO_V1", "mask_rcnn_resnet_50_fpn"), file=f"model-{digest}.pth")
+        entry = replace(entry, url=f"{self.url}/models/{entry.file}", hash_prefix=digest)
+        return replace(entry, **changes)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HTTPServer
+
+    def do_GET(self) -> None:
+        mine = self.server.mine
+        mine.requests.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
+        self.close_connection = True
+        if mine.faults:
+            mine.faults.pop(0)(self)
+        else:
+            self.regular()
+
+    def regular(self, pace: Callable[[int], None] | None = None, stop: int | None = None) -> None:
+        """Answer as a good server does; ``stop`` after so many bytes of the file, or as ``pace`` goes."""
+        mine = self.server.mine
+        first = self.first()
+        if first is not None and first >= len(mine.content):
+            self.head(416, 0, {"Content-Range": f"bytes */{len(mine.content)}"})
+            return
+        rest = mine.content[first or 0 :]
+        last = len(mine.content) - 1
+        marks = {} if first is None else {"Content-Range": f"bytes {first}-{last}/{last + 1}"}
+        self.head(200 if first is None else 206, len(rest), marks)
+        self.body(rest[:stop], pace)
+
+    def first(self) -> int | None:
+        """Return which byte the client wants first, None if the whole file is to be sent."""
+        mine = self.server.mine
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        condition = self.headers.get("If-Range")
+        if match is None or not mine.ranges or condition not in (None, mine.etag):
+            return None
+        return int(match[1])
+
+    def head(self, status: int, length: int, marks: dict[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")
+        if self.server.mine.etag is not None:
+            self.send_header("ETag", self.server.mine.etag)
+        for name, value in marks.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def body(self, content: bytes, pace: Callable[[int], None] | None = None) -> None:
+        sent = self.server.mine.sent
+        answer = len(sent)
+        sent.append(0)
+        with contextlib.suppress(OSError):  # the client has gone
+            for start in range(0, len(content), 50_000):
+                piece = content[start : start + 50_000]
+                sent[answer] += len(piece)  # before the client has it, and may look
+                self.wfile.write(piece)
+                if pace is not None:
+                    pace(sent[answer])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class HTTPServer(ThreadingHTTPServer):
+    daemon_threads = False
+    mine: Server
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that are killed leave broken connections."""
+
+
+def cut(handler: Handler) -> None:
+    handler.regular(stop=HALF)
+
+
+def status(code: int) -> Callable[[Handler], None]:
+    return lambda handler: handler.head(code, 0, {})
+
+
+def hang_up(handler: Handler) -> None:
+    """Accept and say nothing."""
+
+
+def wait_halfway(handler: Handler) -> None:
+    def pace(sent: int) -> None:
+        if sent >= HALF:
+            handler.wfile.flush()
+            handler.server.mine.halfway.set()
+            handler.server.mine.release.wait(60)
+
+    handler.regular(pace)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Return what starts servers; all are stopped, and their threads joined, at the end."""
+    running: list[tuple[Server, HTTPServer, threading.Thread]] = []
+
+    def start(**settings: object) -> Server:
+        mine = Server(**settings)
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        server.mine = mine
+        mine.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        running.append((mine, server, thread))
+        return mine
+
+    yield start
+    for mine, server, thread in running:
+        mine.release.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()  # joins the threads of the requests
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no proxies, no pauses; return the folder of the files."""
+    for name in list(os.environ):
+        if name.startswith("LUCID_") or name.lower().endswith("_proxy") or name.endswith(("CA_BUNDLE", "CERT_FILE")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LUCID_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cache, "_PAUSES", (0.0,) * 4)
+    return tmp_path / "home" / "weights"
+
+
+def left(folder: Path) -> set[str]:
+    """Return what lies in the cache, locks and notes aside."""
+    return {path.name for path in folder.iterdir() if path.suffix not in {".lock", ".checked"}}
+
+
+# ------------------------------------------------------------------ downloads that succeed
+
+
+def test_a_download_is_kept(serve: Callable[..., Server], folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    server = serve()
+    entry = server.entry()
+    assert cached(entry) is None
+    assert not folder.exists()  # asking changes nothing
+    path = fetch(entry)
+    assert path == folder / entry.file == cached(entry)
+    assert path.read_bytes() == CONTENT
+    assert left(folder) == {entry.file}
+    assert fetch(entry) == path
+    assert [r["path"] for r in server.requests] == [f"/models/{entry.file}"]
+    assert "range" not in server.requests[0]
+    assert capfd.readouterr() == ("", "")  # no terminal, no bar
+
+
+def test_the_bar_is_drawn_on_a_terminal(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # else a thread of tqdm outlives the test
+    drawn = []
+    for progress, variable in ((True, "1"), (False, "1"), (True, "0")):
+        monkeypatch.setenv("LUCID_WEIGHTS_PROGRESS", variable)
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        entry = serve().entry(file=f"model{len(drawn)}.pth")
+        fetch(entry, progress=progress)
+        drawn.append(sys.stderr.getvalue())
+    assert re.search(r"model0\.pth: 100%.*700k/700k .*B/s\]", drawn[0])
+    assert drawn[1:] == ["", ""]
+
+
+def test_a_cut_download_goes_on_where_it_ended(serve: Callable[..., Server]) -> None:
+    server = serve(faults=[cut])
+    assert fetch(server.entry()).read_bytes() == CONTENT
+    first, second = server.sent
+    assert first == HALF
+    assert second <= len(CONTENT) - HALF + 64 * 1024  # a piece that was under way is lost
+    assert server.requests[1]["if-range"] == '"one"'
+
+
+def test_a_connection_that_is_cut_each_time_fails_and_the_next_call_goes_on(serve: Callable[..., Server]) -> None:
+    def nibble(handler: Handler) -> None:
+        handler.regular(stop=100_000)
+
+    server = serve(faults=[nibble] * 5)
+    entry = server.entry()
+    with pytest.raises(ConnectionError, match=r"cut after 327680 of 700000 bytes.* goes on where this ended"):
+        fetch(entry)
+    assert len(server.requests) == 5
+    assert fetch(entry).read_bytes() == CONTENT
+    assert server.requests[5]["range"] == "bytes=327680-"
+
+
+def test_another_version_is_not_appended(serve: Callable[..., Server], folder: Path) -> None:
+    server = serve(etag='"new"')
+    entry = server.entry()
+    folder.mkdir(parents=True)
+    (folder / f"{entry.file}.part").write_bytes(b"old" * 1000)
+    (folder / f"{entry.file}.part.etag").write_text('"old"')
+    assert fetch(entry).read_bytes() == CONTENT
+    assert [r["if-range"] for r in server.requests] == ['"old"']
+    assert left(folder) == {entry.file}
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_a_spoilt_beginning_without_a_tag_is_found_by_the_hash(
+    serve: Callable[..., Server], folder: Path, etag: str | None
+) -> None:
+    server = serve(etag=etag, faults=[cut])
+    entry = server.entry()
+    folder.mkdir(parents=True)
+    (folder / f"{entry.file}.part").write_bytes(b"old" * 1000)
+    assert fetch(entry).read_bytes() == CONTENT
+    assert ["range" in r for r in server.requests] == [True, True, False]
+    assert all("if-range" not in r for r in server.requests)
+
+
+def test_a_server_without_ranges(serve: Callable[..., Server]) -> None:
+    server = serve(ranges=False, faults=[cut])
+    assert fetch(server.entry()).read_bytes() == CONTENT
+    assert server.sent == [HALF, len(CONTENT)]
+
+
+def test_a_server_that_sends_another_range(serve: Callable[..., Server]) -> None:
+    def other_range(handler: Handler) -> None:
+        handler.head(206, 10, {"Content-Range": f"bytes 0-9/{len(CONTENT)}"})
+        handler.body(CONTENT[:10])
+
+    server = serve(faults=[cut, other_range])
+    assert fetch(server.entry()).read_bytes() == CONTENT
+    assert [r.get("range", "")[:6] for r in server.requests] == ["", "bytes=", ""]
+
+
+@pytest.mark.parametrize("size", [len(CONTENT) + 1, len(CONTENT)])
+def test_a_partial_file_behind_which_there_is_nothing(serve: Callable[..., Server], folder: Path, size: int) -> None:
+    """Complete but killed before it was renamed: nothing is sent again. Too long: all of it is."""
+    server = serve()
+    entry = server.entry()
+    folder.mkdir(parents=True)
+    (folder / f"{entry.file}.part").write_bytes((CONTENT + b"x")[:size])
+    assert fetch(entry).read_bytes() == CONTENT
+    assert server.sent == ([] if size == len(CONTENT) else [len(CONTENT)])
+
+
+def test_a_server_that_recovers(serve: Callable[..., Server]) -> None:
+    server = serve(faults=[status(500), status(429), hang_up])
+    assert fetch(server.entry()).read_bytes() == CONTENT
+    assert len(server.requests) == 4
+
+
+def test_a_slow_server(serve: Callable[..., Server]) -> None:
+    server = serve(faults=[lambda handler: handler.regular(lambda sent: time.sleep(0.03))])
+    assert fetch(server.entry()).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_redirects_are_followed(serve: Callable[..., Server]) -> None:
+    target = serve()
+    server = serve(faults=[lambda handler: handler.head(302, 0, {"Location": f"{target.url}/elsewhere"})])
+    assert fetch(server.entry()).read_bytes() == CONTENT
+    assert [r["path"] for r in target.requests] == ["/elsewhere"]
+
+
+def test_no_length_is_said(serve: Callable[..., Server]) -> None:
+    def until_the_end(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.body(CONTENT)
+
+    assert fetch(serve(faults=[until_the_end]).entry()).read_bytes() == CONTENT
+
+
+def test_weights_without_a_published_hash(serve: Callable[..., Server]) -> None:
+    entry = serve(faults=[cut]).entry(hash_kind=None, hash_prefix=None)
+    assert fetch(entry).read_bytes() == CONTENT
+    assert cached(entry) is not None
+
+
+def test_md5_is_checked_too(serve: Callable[..., Server]) -> None:
+    entry = serve().entry(hash_kind="md5", hash_prefix=hashlib.md5(CONTENT).hexdigest()[:6])
+    assert fetch(entry).read_bytes() == CONTENT
+    with pytest.raises(ValueError, match="its md5 should begin with 000000"):
+        fetch(replace(entry, hash_prefix="000000"))
+
+
+def test_a_proxy_is_used(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = serve()
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    entry = proxy.entry(url="http://weights.invalid/models/x.pth")  # a host that does not exist
+    assert fetch(entry).read_bytes() == CONTENT
+    assert [r["path"] for r in proxy.requests] == ["http://weights.invalid/models/x.pth"]
+
+
+# ------------------------------------------------------------------ copies elsewhere
+
+
+def test_the_base_comes_first_and_the_mirrors_last(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, publisher, mirror = serve(faults=[status(404)]), serve(faults=[status(404)]), serve()
+    monkeypatch.setenv("LUCID_WEIGHTS_BASE", f"{base.url}/copies/")
+    monkeypatch.setenv("LUCID_WEIGHTS_MIRRORS", f" {mirror.url}/, {serve().url}")
+    entry = publisher.entry()
+    assert fetch(entry).read_bytes() == CONTENT
+    paths = [[r["path"] for r in server.requests] for server in (base, publisher, mirror)]
+    assert paths == [[f"/copies/models/{entry.file}"], [f"/models/{entry.file}"], [f"/models/{entry.file}"]]
+
+
+def test_each_source_that_failed_is_named(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    base, publisher = serve(faults=[status(403)]), serve(faults=[status(404)])
+    monkeypatch.setenv("LUCID_WEIGHTS_BASE", base.url)
+    with pytest.raises(ConnectionError) as caught:
+        fetch(publisher.entry())
+    assert re.search(rf"{base.url}\S+: the server answered 403 Forbidden; {publisher.url}\S+: .*404", str(caught.value))
+
+
+# ------------------------------------------------------------------ downloads that fail
+
+
+def test_something_else_than_what_was_published(serve: Callable[..., Server], folder: Path) -> None:
+    page = b"<html>Please log in.</html>"
+    server = serve(content=page)
+    entry = server.entry()
+    wanted, got = entry.hash_prefix, hashlib.sha256(page).hexdigest()[:8]
+    with pytest.raises(ValueError, match=rf"sha256 should begin with {wanted} and begins with {got} \(27 bytes\)"):
+        fetch(entry)
+    assert left(folder) == set()
+    assert len(server.requests) == 1
+
+
+def test_the_length_is_a_lie(serve: Callable[..., Server], folder: Path) -> None:
+    def too_long(handler: Handler) -> None:
+        handler.head(200, len(CONTENT) + 5, {})
+        handler.body(CONTENT)
+
+    def too_short(handler: Handler) -> None:
+        handler.head(200, HALF, {})
+        handler.body(CONTENT)
+
+    server = serve(faults=[too_long])
+    assert fetch(server.entry()).read_bytes() == CONTENT  # more was asked for, and there was none
+    short = serve(faults=[too_short]).entry(file="short.pth")
+    with pytest.raises(ValueError, match=r"\(350000 bytes\)"):
+        fetch(short)
+    assert cached(short) is None
+    assert "short.pth.part" not in left(folder)
+
+
+def test_a_file_that_is_not_there_is_asked_for_once(serve: Callable[..., Server], folder: Path) -> None:
+    server = serve(faults=[status(404)])
+    entry = server.entry()
+    with pytest.raises(ConnectionError) as caught:
+        fetch(entry)
+    assert len(server.requests) == 1
+    text = str(caught.value)
+    for part in ("COCO_V1 of mask_rcnn_resnet_50_fpn", "404 Not Found", entry.url, repr(str(folder)), repr(entry.file)):
+        assert str(part) in text
+    assert caught.value.__suppress_context__  # the user sees one sentence
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    entry = replace(list_weights("resnet18")[0], url=f"http://127.0.0.1:{port}/x.pth")
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("without a network nobody wants to wait"))
+    try:
+        raise KeyError("what the caller is busy with")
+    except KeyError:
+        with pytest.raises(ConnectionError, match=r"x\.pth: Connection refused\. Try again, .* or download http://127"):
+            fetch(entry)
+
+
+def test_no_such_address() -> None:
+    entry = replace(list_weights("resnet18")[0], url="gopher://x/y.pth")
+    with pytest.raises(ConnectionError, match="No connection adapters"):
+        fetch(entry)
+
+
+def test_a_proxy_that_refuses(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    server = serve()
+    with pytest.raises(ConnectionError, match="Connection refused"):
+        fetch(server.entry())
+    assert server.requests == []
+
+
+def test_the_folder_is_a_file(serve: Callable[..., Server], folder: Path) -> None:
+    folder.parent.write_text("not a folder")
+    server = serve()
+    with pytest.raises(OSError, match=r"cannot be kept in .*home/weights': .*set LUCID_HOME to a folder"):
+        fetch(server.entry())
+    assert server.requests == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_the_folder_may_only_be_read(serve: Callable[..., Server], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError, match=r"cannot be kept in .*: Permission denied"):
+            fetch(serve().entry())
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_the_disk_is_full(serve: Callable[..., Server], folder: Path) -> None:
+    entry = serve().entry()
+    folder.mkdir(parents=True)
+    (folder / f"{entry.file}.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot be kept in .*: No space left on device\. Make room there"):
+        fetch(entry)
+
+
+# ------------------------------------------------------------------ offline, and files put there by hand
+
+
+def test_offline_no_network_is_touched(
+    serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    entry = server.entry()
+    monkeypatch.setenv("LUCID_WEIGHTS_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError) as caught:
+        fetch(entry)
+    for part in ("LUCID_WEIGHTS_OFFLINE=1", entry.url, repr(str(folder)), repr(entry.file)):
+        assert str(part) in str(caught.value)
+    assert server.requests == []
+    assert not folder.exists()
+    folder.mkdir(parents=True)
+    (folder / entry.file).write_bytes(CONTENT)
+    assert fetch(entry) == folder / entry.file
+
+
+def test_a_spoilt_file_is_named_offline_and_replaced_online(
+    serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = serve().entry()
+    path = fetch(entry)
+    path.write_bytes(CONTENT[:-1])
+    assert cached(entry) is None
+    monkeypatch.setenv("LUCID_WEIGHTS_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"is not what was published as COCO_V1 .* begins with \w{8} \(699999 bytes\)"):
+        fetch(entry)
+    monkeypatch.setenv("LUCID_WEIGHTS_OFFLINE", "0")
+    assert fetch(entry).read_bytes() == CONTENT
+
+
+def test_the_hash_is_computed_once(serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = serve().entry()
+    computed = []
+    original = cache._fault
+    monkeypatch.setattr(cache, "_fault", lambda *args: computed.append(args) or original(*args))
+    path = fetch(entry)
+    assert len(computed) == 1
+    assert fetch(entry) == cached(entry) == path
+    assert len(computed) == 1
+    os.utime(path, (1, 1))  # touched by somebody
+    assert fetch(entry) == cached(entry) == path
+    assert len(computed) == 2
+    (folder / f"{entry.file}.checked").write_text("no JSON")
+    assert cached(entry) == path
+    assert len(computed) == 3
+
+
+def test_the_folder_is_lucids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUCID_HOME", "elsewhere")
+    assert cache_folder() == Path("elsewhere/weights")
+    monkeypatch.delenv("LUCID_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "lucid" / "weights"
+    script = (
+        "import lucid.weights\nfrom lucid_maskrcnn.weights.download import cache_folder\n"
+        "assert getattr(lucid.weights, 'CACHE_HOME', cache_folder()) == cache_folder()"  # 2.9 has no weights yet
+    )
+    environment = {**os.environ, "LUCID_HOME": "some/where"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, True),
+        ({"LUCID_SSL_CA_BUNDLE": "ours.pem", "SSL_CERT_FILE": "theirs.pem"}, "ours.pem"),
+        ({"SSL_CERT_FILE": "theirs.pem"}, "theirs.pem"),
+        ({"LUCID_SSL_CA_BUNDLE": "ours.pem", "LUCID_SSL_NO_VERIFY": "1"}, False),
+    ],
+)
+def test_certificates(variables: dict[str, str], expected: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache._verify() == expected
+
+
+def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUCID_SSL_CA_BUNDLE", "/nowhere.pem")
+    entry = replace(list_weights("resnet18")[0], url="https://127.0.0.1:1/x.pth")
+    with pytest.raises(ConnectionError, match=r"/nowhere\.pem"):
+        fetch(entry)
+
+
+# ------------------------------------------------------------------ several processes
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from lucid_maskrcnn.weights.download import fetch
+from lucid_maskrcnn.weights.registry import list_weights
+url, file, prefix = sys.argv[1:]
+entry = replace(list_weights("resnet18")[0], url=url, file=file, hash_prefix=prefix)
+print("ready", flush=True)
+print(fetch(entry), flush=True)
+"""
+
+
+def start(entry: PublishedWeights) -> subprocess.Popen[str]:
+    """Start a process that fetches; return once it is about to."""
+    command = [sys.executable, "-c", SCRIPT, str(entry.url), entry.file, str(entry.hash_prefix)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        pytest.fail(process.communicate()[1])
+    return process
+
+
+def test_two_processes_download_once(serve: Callable[..., Server], folder: Path) -> None:
+    server = serve(faults=[wait_halfway])
+    entry = server.entry()
+    with start(entry) as one, start(entry) as two:
+        assert server.halfway.wait(60)
+        # Whoever is second has begun to wait by now, or will find the file: either is right.
+        server.release.set()
+        answers = [process.communicate() for process in (one, two)]
+    assert [out for out, _ in answers] == [f"{folder / entry.file}\n"] * 2, answers
+    assert server.sent == [len(CONTENT)]
+    assert left(folder) == {entry.file}
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_killed_download_goes_on(serve: Callable[..., Server], folder: Path, name: str) -> None:
+    server = serve(faults=[wait_halfway])
+    entry = server.entry()
+    part = folder / f"{entry.file}.part"
+    with start(entry) as process:
+        assert server.halfway.wait(60)
+        while process.poll() is None and (not part.exists() or part.stat().st_size == 0):
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, name))
+        process.communicate()
+    server.release.set()
+    assert process.returncode != 0
+    assert cached(entry) is None
+    arrived = part.stat().st_size
+    assert arrived > 0
+    assert fetch(entry).read_bytes() == CONTENT  # the lock of the dead is no hindrance
+    assert server.requests[1]["range"] == f"bytes={arrived}-"
+    assert server.sent[1] == len(CONTENT) - arrived
+    assert left(folder) == {entry.file}
+
+
+def test_waiting_for_another_process_is_said(
+    serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cache, "_PATIENCE", 0.01)
+    server = serve(faults=[wait_halfway])
+    entry = server.entry()
+    other = threading.Thread(target=fetch, args=(entry,))
+    other.start()
+    assert server.halfway.wait(60)
+    timer = threading.Timer(0.2, server.release.set)
+    timer.start()
+    assert fetch(entry).read_bytes() == CONTENT
+    timer.join()
+    other.join()
+    assert f"Waiting for another process that downloads {entry.file}." in capsys.readouterr().err
+    assert server.sent == [len(CONTENT)]
+
+
+# ------------------------------------------------------------------ the registry
+
+BASE = "mask_rcnn_resnet_50_fpn"
+TORCHVISION = "https://download.pytorch.org/models/"
+DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "url", "kind", "prefix", "eps"),
+    [
+        ("COCO_V1", BASE, f"{TORCHVISION}maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "sha256", "bf2d0c1e", 0.0),
+        (
+            "COCO_V2",
+            f"{BASE}_v2",
+            f"{TORCHVISION}maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
+            "sha256",
+            "73cbd019",
+            1e-5,
+        ),
+        (
+            "COCO_D2_3X",
+            BASE,
+            f"{DETECTRON2}COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl",
+            "md5",
+            "f10217",
+            1e-5,
+        ),
+        (
+            "COCO_D2_3X",
+            "mask_rcnn_resnet_101_fpn",
+            f"{DETECTRON2}COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x/138205316/model_final_a3ec72.pkl",
+            "md5",
+            "a3ec72",
+            1e-5,
+        ),
+        ("IMAGENET1K_V2", "resnet50", f"{TORCHVISION}resnet50-11ad3fa6.pth", "sha256", "11ad3fa6", 1e-5),
+        ("MSRA", "resnet101", f"{DETECTRON2}ImageNetPretrained/MSRA/R-101.pkl", None, None, 1e-5),
+    ],
+)
+def test_published_weights(
+    name: str, architecture: str, url: str, kind: str | None, prefix: str | None, eps: float
+) -> None:
+    entry = find_published(name, architecture)
+    assert (entry.url, entry.hash_kind, entry.hash_prefix, entry.norm_eps) == (url, kind, prefix, eps)
+    assert entry in list_weights(architecture)
+
+
+def test_entries_are_whole() -> None:
+    entries = list_weights()
+    assert len({(entry.name, entry.architecture) for entry in entries}) == len(entries)
+    assert len({entry.file for entry in entries}) == len(entries)
+    assert len(set(entries)) == len(entries)  # they can be keys
+    for entry in entries:
+        assert entry.url is None or entry.url.startswith("https://")
+        assert entry.metrics
+        assert all(0 < value < 100 for value in entry.metrics.values())
+        assert entry.licence
+        assert entry.source.startswith("https://")
+        assert entry.size is None or entry.size > 1_000_000
+        assert entry.categories is None or CATEGORIES[entry.categories]
+        assert (entry.categories is None) == entry.architecture.startswith("resnet")
+        assert (entry.conventions == "detectron2") == (entry.name.startswith("COCO_D2") or entry.name == "MSRA")
+        assert entry.hash_prefix is None or entry.url is None or entry.hash_prefix in entry.file
+        if entry.num_parameters and entry.size:  # four bytes each, and constant statistics
+            assert 1 < entry.size / 4 / entry.num_parameters < 1.02 or entry.name == "NUCLEI"
+    assert list_weights("mask_rcnn_vgg") == []
+
+
+def test_shipped_weights_are_published_too(folder: Path) -> None:
+    entry = find_published("NUCLEI", "mask_rcnn_resnet_18_fpn")
+    path = fetch(entry)
+    assert path == cached(entry)
+    assert path.parts[-3:] == ("lucid_maskrcnn", "assets", entry.file)
+    assert not folder.exists()
+    assert path.stat().st_size == entry.size
+    assert identify(path) is identify_by_hash(path) is entry
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+        sizes = {name: int(np.prod(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+    assert json.loads(metadata["categories"]) == {str(k): name for k, name in CATEGORIES["NUCLEI"].items()}
+    trained = [n for name, n in sizes.items() if not name.endswith(("running_mean", "running_var"))]
+    assert sum(trained) == entry.num_parameters
+    figures = json.loads(metadata["figures"])
+    names = ("segm/AP@100", "segm/AP50@100", "segm/AP", "segm/AP50", "AP_0.5", "AP_0.7")
+    recorded = [figures[name] for name in names]
+    assert list(entry.metrics.values()) == [round(100 * figure, 1) for figure in recorded]
+
+
+def test_categories_of_coco() -> None:
+    gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    assert list(COCO) == [i for i in range(1, 91) if i not in gaps]
+    assert list(COCO_CONTIGUOUS) == list(range(1, 81))
+    # detectron2's classes 0, 10, 11, 20, 40, 60, 79
+    assert [COCO_IDS[c] for c in (0, 10, 11, 20, 40, 60, 79)] == [1, 11, 13, 22, 46, 67, 90]
+    assert [COCO_CONTIGUOUS[c + 1] for c in (0, 11, 60, 79)] == ["person", "stop sign", "dining table", "toothbrush"]
+
+
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"weights of mask_rcnn_resnet_50_fpn must be one of 'COCO_V1', .*, got 'coco'\.$"
+    ):
+        find_published("coco", BASE)
+    with pytest.raises(
+        ValueError, match=r"one of 'COCO_V2', got 'COCO_V1'; 'COCO_V1' exists for 'mask_rcnn_resnet_50_fpn'\.$"
+    ):
+        find_published("COCO_V1", f"{BASE}_v2")
+    with pytest.raises(
+        ValueError, match=r"published for 'mask_rcnn_vgg', only for 'mask_rcnn_resnet_18_fpn', .*'resnet101'\.$"
+    ):
+        find_published("COCO_V1", "mask_rcnn_vgg")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "COCO_V1"),
+        (Path("/somewhere/maskrcnn_resnet50_fpn_v2_coco-73cbd019 (1).pth"), "COCO_V2"),
+        ("zoo/model_final_a54504(2).pkl", "COCO_D2_1X"),
+        ("MSRA-R-50.pkl", "MSRA"),
+        ("R-50.pkl", None),  # torchvision's, converted for detectron2, is called so too
+        ("finetuned-maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", None),
+        ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.safetensors", None),
+        ("model.pth", None),
+    ],
+)
+def test_published_files_are_known_by_their_names(path: str | Path, expected: str | None) -> None:
+    entry = identify(path)
+    assert (None if entry is None else entry.name) == expected
+
+
+def test_published_files_are_known_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "any").write_bytes(CONTENT)
+    assert identify_by_hash(tmp_path / "any") is None
