@@ -20,7 +20,7 @@ from pathlib import Path
 import lucid
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
-from lucid_maskrcnn.config import HeadSettings, ImageSettings
+from lucid_maskrcnn.config import HeadConfig, ImageConfig
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
 from lucid_maskrcnn.evaluation import contact_sheet, evaluate
 from lucid_maskrcnn.training import Trainer, TrainerSettings
@@ -43,7 +43,7 @@ def build(scratch: bool) -> MaskRCNN:
         "max_size": 667,
     }
     start = {} if scratch else {"weights_backbone": nuclei, "trainable_layers": 5}
-    return mask_rcnn_resnet_18_fpn(**arguments, **start, heads=HeadSettings(batch_size=128))
+    return mask_rcnn_resnet_18_fpn(**arguments, **start, heads=HeadConfig(batch_size=128))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ def train(args: argparse.Namespace) -> None:
         CocoInstances(args.data_dir / "images", args.data_dir / f"instances_{split}.json") for split in ("train", "val")
     )
     augment = Augmentation.photographs(crop=CROP, image=model.image_settings, zoom=(0.6, 1.4), exposure=0.1)
-    model.image_settings = ImageSettings(**augment.network)
+    model.image_settings = ImageConfig(**augment.network)
     settings = TrainerSettings(
         steps=args.steps,
         lr=0.01,

@@ -20,7 +20,7 @@ import lucid
 import numpy as np
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
-from lucid_maskrcnn.config import HeadSettings, ImageSettings, ProposalSettings
+from lucid_maskrcnn.config import HeadConfig, ImageConfig, RPNConfig
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader, Subset
 from lucid_maskrcnn.evaluation import Evaluation, evaluate, evaluate_results
 from lucid_maskrcnn.training import Trainer, TrainerSettings
@@ -43,7 +43,7 @@ ARCHITECTURE = {
     "max_size": 2560,
     # An image has up to 375 nuclei, each with several proposals.
     "top_k": 400,
-    "proposals": {"pre_nms_top_n": 2000, "post_nms_top_n": 2000},
+    "rpn": {"pre_nms_top_n": 2000, "post_nms_top_n": 2000},
     # Half a pixel is a lot on a nucleus: RoIs are aligned with the cells' centres, and masks are sampled at pixel
     # centres, not pasted into whole pixels.
     # Nuclei do not overlap much: of two boxes that do, one is of a part or of a pair.
@@ -52,8 +52,8 @@ ARCHITECTURE = {
 # Half of torchvision's proposals and RoIs: a crop has a few dozen nuclei, and the mask head, which sees every
 # positive RoI, is the dearest part of a step.
 SAMPLING = {
-    "proposals": ProposalSettings(pre_nms_top_n_train=1000, post_nms_top_n_train=1000, **ARCHITECTURE["proposals"]),
-    "heads": HeadSettings(batch_size=256, **ARCHITECTURE["heads"]),
+    "rpn": RPNConfig(pre_nms_top_n_train=1000, post_nms_top_n_train=1000, **ARCHITECTURE["rpn"]),
+    "heads": HeadConfig(batch_size=256, **ARCHITECTURE["heads"]),
 }
 CROP = 448
 # Windows differ as much as microscopes and stains do. When that no longer helps, a last run on windows that differ
@@ -69,7 +69,7 @@ LICENCE = "CC0-1.0: trained on BBBC038v1, Broad Bioimage Benchmark Collection (C
 
 def loader_of(dataset: CocoInstances, batch: int, seed: int, variation: dict[str, Any]) -> Loader:
     """Return batches of random windows, at about the scale of a prediction, turned and stained otherwise."""
-    image = ImageSettings(**ARCHITECTURE["image"], max_size=ARCHITECTURE["max_size"])
+    image = ImageConfig(**ARCHITECTURE["image"], max_size=ARCHITECTURE["max_size"])
     augment = Augmentation.microscopy(crop=CROP, image=image, **variation)
     # AP counts nuclei, not images: large and crowded images come more often, as the root of their area and number.
     # And a fifth of the images are not fluorescence, and differ more among themselves: these come more often too.
@@ -98,7 +98,7 @@ def train(args: argparse.Namespace) -> None:
     if args.batch % args.processes:
         raise SystemExit(f"--batch must be a multiple of --processes, got {args.batch} and {args.processes}.")
     loader = loader_of(dataset, args.batch // args.processes, args.seed, GENTLE if args.gentle else VARIATION)
-    model.image_settings = ImageSettings(**loader.augment.network)
+    model.image_settings = ImageConfig(**loader.augment.network)
     settings = TrainerSettings(
         steps=args.steps,
         seed=args.seed,

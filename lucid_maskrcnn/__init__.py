@@ -1,7 +1,7 @@
 """Mask R-CNN for the Lucid framework: torchvision's answers on NumPy or MLX, without PyTorch."""
 
 from . import ops
-from .config import HeadSettings, ImageSettings, ProposalSettings
+from .config import HeadConfig, ImageConfig, RPNConfig
 from .detections import Detections
 from .masks import CompressedMasks
 from .models import (
@@ -21,12 +21,12 @@ __version__ = "0.1.0"
 __all__ = [
     "CompressedMasks",
     "Detections",
-    "HeadSettings",
-    "ImageSettings",
+    "HeadConfig",
+    "ImageConfig",
     "MaskRCNN",
     "MultiScaleROIAlign",
-    "ProposalSettings",
     "ROIAlign",
+    "RPNConfig",
     "Target",
     "__version__",
     "list_weights",

@@ -29,7 +29,7 @@ class PresetFloat(Preset, float):
 
 
 @dataclass(frozen=True)
-class ImageSettings:
+class ImageConfig:
     """How pictures become the network's input.
 
     Attributes
@@ -78,7 +78,7 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
-class ProposalSettings:
+class RPNConfig:
     """The region proposal network (Ren et al. 2015, section 3.1).
 
     Attributes
@@ -124,7 +124,7 @@ class ProposalSettings:
 
 
 @dataclass(frozen=True)
-class HeadSettings:
+class HeadConfig:
     """The box and mask heads (He et al. 2017, section 3; Girshick 2015).
 
     Attributes
@@ -183,9 +183,9 @@ class Conventions:
     """
 
     name: str
-    image: ImageSettings = ImageSettings()
-    proposals: ProposalSettings = ProposalSettings()
-    heads: HeadSettings = HeadSettings()
+    image: ImageConfig = ImageConfig()
+    rpn: RPNConfig = RPNConfig()
+    heads: HeadConfig = HeadConfig()
     stride_in_1x1: bool = False
 
 
@@ -195,14 +195,14 @@ TORCHVISION = Conventions("torchvision")
 #: Those of detectron2, ``mask_rcnn_R_50_FPN_3x`` and its kin.
 DETECTRON2 = Conventions(
     "detectron2",
-    image=ImageSettings(
+    image=ImageConfig(
         pixel_mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
         pixel_std=(1 / 255, 1 / 255, 1 / 255),
         bgr=True,
         antialias=True,
         clip_restored=True,
     ),
-    proposals=ProposalSettings(
+    rpn=RPNConfig(
         post_nms_top_n_train=1000,
         min_size=_ANY_AREA,
         by_logits=True,
@@ -210,7 +210,7 @@ DETECTRON2 = Conventions(
         whole_pixels=False,
         nominal_strides=True,
     ),
-    heads=HeadSettings(
+    heads=HeadConfig(
         sampling_ratio=0, aligned=True, min_size=0.0, finite_only=True, level_margin=(1e-8, 0.0), snap_masks=False
     ),
     stride_in_1x1=True,

@@ -17,8 +17,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.masks.rle import encode_rle, window
-from lucid_maskrcnn.ops._operation import as_tensor, host
-from lucid_maskrcnn.ops.mask_resampling import paste_masks
+from lucid_maskrcnn.ops import as_tensor, host, paste_masks
 
 if TYPE_CHECKING:
     from PIL import Image

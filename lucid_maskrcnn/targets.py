@@ -14,7 +14,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
-from lucid_maskrcnn.ops._operation import as_tensor, host
+from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
 
 __all__ = ["Target"]

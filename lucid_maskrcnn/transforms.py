@@ -19,11 +19,10 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size
+from lucid_maskrcnn.ops import chunks, nearest_cells, parallel_for
 from lucid_maskrcnn.ops._memory import zeros
-from lucid_maskrcnn.ops._parallel import for_each, spans
-from lucid_maskrcnn.ops.layout import nearest
 
 __all__ = [
     "ImageBatch",
@@ -62,14 +61,14 @@ class ImageBatch(NamedTuple):
     original_sizes: list[Size]
 
 
-def prepare(images: Sequence[np.ndarray], settings: ImageSettings, device: str = "cpu") -> ImageBatch:
+def prepare(images: Sequence[np.ndarray], settings: ImageConfig, device: str = "cpu") -> ImageBatch:
     """Resize, normalise and pad images into one batch.
 
     Parameters
     ----------
     images : sequence of np.ndarray of shape (H, W, 3), uint8
         RGB, of any sizes; there may be none.
-    settings : ImageSettings
+    settings : ImageConfig
         Size rule, pixel mean and deviation, divisor.
     device : {"cpu", "gpu"}
         Where the tensor is to be.
@@ -193,7 +192,7 @@ def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray,
         value *= scale_row
         np.subtract(value, shift_row, out=out[rows])
 
-    for_each(spans(h, _ROWS), lambda: run)
+    parallel_for(chunks(h, _ROWS), run)
 
 
 def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -206,7 +205,7 @@ def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return before, np.minimum(before + 1, n_in - 1), source - before.astype(np.float32)
 
 
-def resized_size(size: Size, settings: ImageSettings) -> Size:
+def resized_size(size: Size, settings: ImageConfig) -> Size:
     """Return the (height, width) an image of ``size`` is resized to.
 
     Both sides are multiplied by ``scale``, or else the short one becomes ``min_size``, unless the long one would pass
@@ -218,7 +217,7 @@ def resized_size(size: Size, settings: ImageSettings) -> Size:
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
-def _rounded_size(size: Size, settings: ImageSettings) -> Size:
+def _rounded_size(size: Size, settings: ImageConfig) -> Size:
     """Return the size by detectron2's rule: the short side is exact, then both shrink if the long one is too long."""
     scale = settings.scale or settings.min_size / min(size)
     short = scale * min(size) if settings.scale else float(settings.min_size)
@@ -277,7 +276,7 @@ def resize_masks(masks: Array, to_size: Size) -> Array:
     Tensor or np.ndarray of shape (G, height, width)
         As given in kind, dtype and device.
     """
-    rows, columns = (nearest(n, to) for n, to in zip(masks.shape[1:], to_size, strict=True))
+    rows, columns = (nearest_cells(n, to) for n, to in zip(masks.shape[1:], to_size, strict=True))
     if isinstance(masks, Tensor):
         if masks.is_gpu():
             return Tensor(masks.data[:, mx.array(rows)][:, :, mx.array(columns)])

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import window
-from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.ops import host
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.detections import Detections

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lucid import Tensor
 from PIL import Image
 
-from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.ops._operation import as_tensor, host
 from lucid_maskrcnn.transforms import (
@@ -29,7 +29,7 @@ from lucid_maskrcnn.transforms import (
 
 RECORDED = np.load(Path(__file__).parent / "data" / "torchvision" / "ops.npz")
 RULE = json.loads(str(RECORDED["meta"]))["transform"]
-RECORDED_SETTINGS = ImageSettings(min_size=RULE["min_size"], max_size=RULE["max_size"])
+RECORDED_SETTINGS = ImageConfig(min_size=RULE["min_size"], max_size=RULE["max_size"])
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_boxes_and_masks_are_torchvisions(i: int, device: str) -> None:
 
 @pytest.mark.parity
 def test_resized_sizes_and_restored_boxes_are_torchvisions() -> None:
-    sizes = [resized_size((h, w), ImageSettings()) for h, w in RECORDED["tf_many_in"].tolist()]
+    sizes = [resized_size((h, w), ImageConfig()) for h, w in RECORDED["tf_many_in"].tolist()]
     assert sizes == [tuple(s) for s in RECORDED["tf_many_out"].tolist()]
     boxes = restore_boxes(RECORDED["resize_boxes_in"], (256, 341), (240, 320))
     np.testing.assert_allclose(boxes, RECORDED["resize_boxes_out"], rtol=0, atol=1e-5)
@@ -75,7 +75,7 @@ def test_resized_sizes_and_restored_boxes_are_torchvisions() -> None:
 
 @pytest.mark.parametrize("antialias", [False, True])
 def test_a_scale_holds_for_every_size_up_to_the_longest_side(antialias: bool) -> None:
-    settings = ImageSettings(scale=2.5, max_size=1000, antialias=antialias)
+    settings = ImageConfig(scale=2.5, max_size=1000, antialias=antialias)
     assert resized_size((200, 300), settings) == (500, 750)
     assert resized_size((30, 20), settings) == (75, 50)
     assert resized_size((200, 500), settings) == (400, 1000)
@@ -86,7 +86,7 @@ def test_a_scale_holds_for_every_size_up_to_the_longest_side(antialias: bool) ->
 def test_sizes_out_of_range_are_refused(wrong: dict) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be"):
-        ImageSettings(**wrong)
+        ImageConfig(**wrong)
 
 
 # ------------------------------------------------------------------ prepare, by hand
@@ -94,7 +94,7 @@ def test_sizes_out_of_range_are_refused(wrong: dict) -> None:
 
 def slow_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Normalise in float64, then look up every output pixel on its own."""
-    settings = ImageSettings()
+    settings = ImageConfig()
     pixels = (image / 255.0 - settings.pixel_mean) / settings.pixel_std
     out = np.empty((*size, 3))
     for index in np.ndindex(size):
@@ -120,7 +120,7 @@ def slow_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 )
 def test_prepare_is_a_slow_loop(height: int, width: int, min_size: int, longest: int) -> None:
     image = noise(height, width)
-    rule = ImageSettings(min_size=min_size, max_size=longest)
+    rule = ImageConfig(min_size=min_size, max_size=longest)
     batch = prepare([image], rule)
     (h, w) = batch.sizes[0]
     assert batch.tensor.shape == (1, 3, -(-h // 32) * 32, -(-w // 32) * 32)
@@ -132,13 +132,13 @@ def test_prepare_is_a_slow_loop(height: int, width: int, min_size: int, longest:
 
 def test_unscaled_image_is_only_normalised() -> None:
     image = noise(64, 96)
-    batch = prepare([image], ImageSettings(min_size=64, max_size=96))
+    batch = prepare([image], ImageConfig(min_size=64, max_size=96))
     expected = (image / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(host(batch.tensor)[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
 
 
 def test_batch_of_several_sizes_is_the_images_one_by_one() -> None:
-    rule = ImageSettings(min_size=50, max_size=90)
+    rule = ImageConfig(min_size=50, max_size=90)
     images = [noise(40, 60), noise(70, 30), noise(50, 50)[::2, ::-1]]
     batch = prepare(images, rule)
     for i, image in enumerate(images):
@@ -149,25 +149,25 @@ def test_batch_of_several_sizes_is_the_images_one_by_one() -> None:
 
 
 def test_batch_is_channels_last_float32() -> None:
-    data = prepare([noise(30, 40)], ImageSettings(min_size=30, max_size=60)).tensor.data
+    data = prepare([noise(30, 40)], ImageConfig(min_size=30, max_size=60)).tensor.data
     assert data.dtype == np.float32
     assert data.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 def test_no_images_make_an_empty_batch() -> None:
-    batch = prepare([], ImageSettings())
+    batch = prepare([], ImageConfig())
     assert batch.tensor.shape == (0, 3, 32, 32)
     assert batch.sizes == batch.original_sizes == []
 
 
 def test_very_long_image_keeps_one_pixel() -> None:
-    assert resized_size((1, 5000), ImageSettings()) == (1, 1333)
+    assert resized_size((1, 5000), ImageConfig()) == (1, 1333)
 
 
 def test_photo_is_never_held_in_float32_at_its_own_size() -> None:
     image = np.zeros((2000, 3000, 3), np.uint8)
     tracemalloc.start()
-    prepare([image], ImageSettings())
+    prepare([image], ImageConfig())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 800 * 1216 * 3 * 4 + image.nbytes // 4

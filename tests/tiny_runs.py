@@ -17,7 +17,7 @@ import lucid.nn as nn
 import mlx.core as mx
 import numpy as np
 
-from lucid_maskrcnn import HeadSettings, MaskRCNN, ProposalSettings, mask_rcnn_resnet_18_fpn, ops
+from lucid_maskrcnn import HeadConfig, MaskRCNN, RPNConfig, mask_rcnn_resnet_18_fpn, ops
 from lucid_maskrcnn.models.layers import Linear
 from lucid_maskrcnn.training import Interrupted, Trainer, TrainerSettings, checkpoints
 
@@ -40,8 +40,8 @@ def slim(seed: int = 0, **more: Any) -> MaskRCNN:
     lucid.random.seed(seed)
     return mask_rcnn_resnet_18_fpn(
         **{**ARGUMENTS, **more},
-        proposals=ProposalSettings(pre_nms_top_n_train=60, post_nms_top_n_train=60),
-        heads=HeadSettings(batch_size=32),
+        rpn=RPNConfig(pre_nms_top_n_train=60, post_nms_top_n_train=60),
+        heads=HeadConfig(batch_size=32),
     )
 
 

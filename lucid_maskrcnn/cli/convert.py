@@ -123,7 +123,7 @@ def _described(file: WeightsFile, path: Path) -> dict[str, str]:
         "conventions": f"{conventions}: {_CONVENTIONS[conventions]}" if conventions in _CONVENTIONS else conventions,
     }
     special = {k: v for k, v in arguments.items() if k not in ("depth", "num_classes", "conventions")}
-    if special.keys() & {"image", "proposals", "heads"}:
+    if special.keys() & {"image", "rpn", "proposals", "heads"}:
         facts["conventions"] += "; all but for the settings below"
     if special:
         facts["settings"] = ", ".join(f"{name}={json.dumps(value)}" for name, value in special.items())

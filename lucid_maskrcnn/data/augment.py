@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.transforms import resize_boxes, resized_size
@@ -48,7 +48,7 @@ class Augmentation:
         the picture as a prediction resizes it, times ``zoom``: all pictures come out as ``crop``, at about the scale
         that they have in a prediction. Train with the sizes of :attr:`network`, so that they are not resized once
         more. Without, pictures keep about their size, and the model resizes them as usual.
-    image : ImageSettings
+    image : ImageConfig
         How a prediction resizes pictures, for ``crop``.
     min_visible : float
         Objects of which a window leaves a smaller share than this are dropped; so are those with less than 4
@@ -71,7 +71,7 @@ class Augmentation:
     quarter_turns: bool = False
     zoom: tuple[float, float] = (1.0, 1.0)
     crop: int | tuple[int, int] | None = None
-    image: ImageSettings = ImageSettings()  # noqa: RUF009 - frozen
+    image: ImageConfig = ImageConfig()  # noqa: RUF009 - frozen
     min_visible: float = 0.1
     exposure: float = 0.0
     gamma: float = 0.0
@@ -128,7 +128,7 @@ class Augmentation:
 
     @property
     def network(self) -> dict[str, int | None]:
-        """What ``ImageSettings`` of a model that takes pictures as they come out of ``crop`` have; else empty."""
+        """What ``ImageConfig`` of a model that takes pictures as they come out of ``crop`` have; else empty."""
         if self.window is None:
             return {}
         return {"min_size": min(self.window), "max_size": max(self.window), "scale": None}

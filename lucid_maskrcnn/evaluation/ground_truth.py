@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.targets import Target
 
 from .category_mapping import brief, category_ids_of

@@ -19,8 +19,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons
 from lucid_maskrcnn.masks.rle import brief, compress, decompress_all, parse, window
-from lucid_maskrcnn.ops._operation import host
-from lucid_maskrcnn.ops.layout import nearest
+from lucid_maskrcnn.ops import host, nearest_cells
 
 __all__ = ["CompressedMasks"]
 
@@ -370,7 +369,7 @@ class CompressedMasks:
     def resized(self, to_size: Size) -> CompressedMasks:
         """Return them at another size, each pixel that of the nearest: what ``transforms.resize_masks`` gives."""
         height, width = _checked_size(to_size)
-        rows, columns = (nearest(n, to) for n, to in zip(self.image_size, to_size, strict=True))
+        rows, columns = (nearest_cells(n, to) for n, to in zip(self.image_size, to_size, strict=True))
         # Which of the new rows (columns) is the first to copy this old one, or one after it.
         first_row, first_column = (
             np.searchsorted(of, np.arange(n + 1)) for of, n in zip((rows, columns), self.image_size, strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.ops import host
 
 __all__ = ["decode_rle", "encode_rle", "rle_area"]
 

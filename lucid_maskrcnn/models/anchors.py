@@ -31,7 +31,7 @@ class _AnchorGenerator(nn.Module):
         Step between positions in pixels, for a single map. By default, and always with ``per_level``,
         the step is the input's size divided by the map's, rounded down, as in torchvision.
     whole_pixels, nominal_strides : bool
-        See :class:`lucid_maskrcnn.config.ProposalSettings`.
+        See :class:`lucid_maskrcnn.config.RPNConfig`.
     """
 
     def __init__(

@@ -265,7 +265,9 @@ def _complete_settings(arguments: dict[str, Any]) -> None:
     """
     conventions = _conventions(arguments.pop("conventions", TORCHVISION.name))
     arguments.setdefault("stride_in_1x1", conventions.stride_in_1x1)
-    for name in ("image", "proposals", "heads"):
+    if "proposals" in arguments:  # what files written before call it
+        arguments["rpn"] = arguments.pop("proposals")
+    for name in ("image", "rpn", "heads"):
         given = arguments.get(name, {})
         if isinstance(given, Mapping):
             given = replace(getattr(conventions, name), **{k: _frozen(v) for k, v in given.items()})

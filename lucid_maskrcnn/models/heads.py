@@ -9,7 +9,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from ..config import HeadSettings
+from ..config import HeadConfig
 from ..targets import Target
 from .layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
 from .matcher import BalancedSampler, Matcher
@@ -87,7 +87,7 @@ def detect(
     bbox_deltas: Tensor,
     proposals: Tensor,
     size: tuple[int, int],
-    settings: HeadSettings,
+    settings: HeadConfig,
     *,
     score_thresh: float,
     nms_thresh: float,
@@ -106,14 +106,14 @@ def detect(
     deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)
     probs = ops.softmax(cls_logits)
     if settings.finite_only:
-        sound = ops.finite(ops.decode_boxes(deltas, proposals, settings.box_weights), probs)
+        sound = ops.finite_rows(ops.decode_boxes(deltas, proposals, settings.box_weights), probs)
         probs, deltas, proposals = (ops.take(t, sound) for t in (probs, deltas, proposals))
     probs = probs[:, 1:]  # (R, K)
-    rows, classes = ops.above(probs, score_thresh)
+    rows, classes = ops.nonzero_above(probs, score_thresh)
     deltas = ops.pick(deltas, rows, classes)
     boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(proposals, rows), settings.box_weights), size)
     scores = ops.pick(probs, rows, classes)
-    large = ops.large_enough(boxes, settings.min_size)
+    large = ops.remove_small_boxes(boxes, settings.min_size)
     boxes, scores, classes = (ops.take(t, large) for t in (boxes, scores, classes))
     keep = ops.batched_nms(boxes, scores, classes, nms_thresh)[:top_k]
     return Candidates(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1)
@@ -136,15 +136,15 @@ class RoISampler:
 
     Parameters
     ----------
-    settings : HeadSettings
+    settings : HeadConfig
         Thresholds and numbers.
     mask_size : int
         Side M of the mask targets.
     """
 
-    def __init__(self, settings: HeadSettings, mask_size: int) -> None:
+    def __init__(self, settings: HeadConfig, mask_size: int) -> None:
         self.settings, self.mask_size = settings, mask_size
-        self.matcher = Matcher(settings.foreground_iou, settings.foreground_iou, rescue=False)
+        self.matcher = Matcher(settings.foreground_iou, settings.foreground_iou, allow_low_quality_matches=False)
         self.sampler = BalancedSampler(settings.batch_size, settings.positive_fraction)
 
     def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoISamples:

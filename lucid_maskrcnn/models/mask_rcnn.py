@@ -13,7 +13,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops, transforms
-from ..config import HeadSettings, ImageSettings, Preset, PresetFloat, PresetInt, ProposalSettings
+from ..config import HeadConfig, ImageConfig, Preset, PresetFloat, PresetInt, RPNConfig
 from ..detections import Detections
 from ..images import load_image
 from ..targets import Target
@@ -73,11 +73,11 @@ class MaskRCNN(nn.Module):
         two linear layers.
     head_norm : {"batch", "frozen"}, optional
         Batch norm after the convolutions of box and mask head; none by default.
-    image : ImageSettings
+    image : ImageConfig
         How pictures are resized, normalised and padded; as torchvision does by default.
-    proposals : ProposalSettings
+    rpn : RPNConfig
         Numbers of proposals, thresholds and samples; torchvision's by default.
-    heads : HeadSettings
+    heads : HeadConfig
         The same of the box and mask heads.
     categories : mapping of int to str, optional
         Names of the labels, which detections carry.
@@ -113,9 +113,9 @@ class MaskRCNN(nn.Module):
         rpn_convs: int = 1,
         box_convs: bool = False,
         head_norm: str | None = None,
-        image: ImageSettings = ImageSettings(),  # noqa: B008 - frozen
-        proposals: ProposalSettings = ProposalSettings(),  # noqa: B008
-        heads: HeadSettings = HeadSettings(),  # noqa: B008
+        image: ImageConfig = ImageConfig(),  # noqa: B008 - frozen
+        rpn: RPNConfig = RPNConfig(),  # noqa: B008
+        heads: HeadConfig = HeadConfig(),  # noqa: B008
         categories: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
@@ -141,10 +141,10 @@ class MaskRCNN(nn.Module):
             aspect_ratios,
             per_level=use_fpn,
             stride=anchor_stride,
-            whole_pixels=proposals.whole_pixels,
-            nominal_strides=proposals.nominal_strides,
+            whole_pixels=rpn.whole_pixels,
+            nominal_strides=rpn.nominal_strides,
         )
-        self.rpn = _RegionProposalNetwork(feat_channels, anchors, proposals, rpn_convs)
+        self.rpn = _RegionProposalNetwork(feat_channels, anchors, rpn, rpn_convs)
         rule: dict[str, Any] = {"sampling_ratio": heads.sampling_ratio, "aligned": heads.aligned}
         if use_fpn:
             levels = max(len(anchors.cells) - 1, 1) if pooled_levels is None else pooled_levels

@@ -21,17 +21,22 @@ class Matcher:
     ----------
     foreground, background : float
         From the one on a box belongs to its best object, under the other to the background.
-    rescue : bool
+    allow_low_quality_matches : bool
         Whether each object keeps its best boxes whatever their IoU.
     """
 
     foreground: float
     background: float
-    rescue: bool
+    allow_low_quality_matches: bool
 
     def __call__(self, gt_boxes: Tensor, boxes: Tensor) -> Tensor:
         """Return for each of the boxes (A, 4) its object's index, -1 for background, -2 for neither: (A,)."""
-        return ops.match(ops.box_iou(gt_boxes, boxes), self.foreground, self.background, rescue=self.rescue)
+        return ops.match(
+            ops.box_iou(gt_boxes, boxes),
+            self.foreground,
+            self.background,
+            allow_low_quality_matches=self.allow_low_quality_matches,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from ..config import ProposalSettings
+from ..config import RPNConfig
 from ..targets import Target
 from .anchors import _AnchorGenerator
 from .layers import Conv2d
@@ -79,20 +79,18 @@ class _RegionProposalNetwork(nn.Module):
         Of every map.
     anchor_generator : _AnchorGenerator
         Where the anchors are.
-    settings : ProposalSettings
+    settings : RPNConfig
         Numbers of proposals, thresholds and samples.
     depth : int
         3×3 convolutions of the head.
     """
 
-    def __init__(
-        self, channels: int, anchor_generator: _AnchorGenerator, settings: ProposalSettings, depth: int = 1
-    ) -> None:
+    def __init__(self, channels: int, anchor_generator: _AnchorGenerator, settings: RPNConfig, depth: int = 1) -> None:
         super().__init__()
         self.settings = settings
         self.anchor_generator = anchor_generator
         self.head = _RPNHead(channels, anchor_generator.num_anchors, depth)
-        self.matcher = Matcher(settings.foreground_iou, settings.background_iou, rescue=True)
+        self.matcher = Matcher(settings.foreground_iou, settings.background_iou, allow_low_quality_matches=True)
         self.sampler = BalancedSampler(settings.batch_size, settings.positive_fraction)
 
     def forward(self, maps: Sequence[Tensor], image_size: tuple[int, int]) -> RPNOutput:
@@ -123,11 +121,11 @@ class _RegionProposalNetwork(nn.Module):
                 boxes = ops.decode_boxes(deltas, ops.take(output.anchors, rows))
                 scores = ops.take(logits, rows)
                 if s.finite_only:
-                    sound = ops.finite(boxes, scores)
+                    sound = ops.finite_rows(boxes, scores)
                     boxes, scores, levels = (ops.take(t, sound) for t in (boxes, scores, levels))
                 boxes = ops.clip_boxes(boxes, size)
                 scores = scores if s.by_logits else ops.sigmoid(scores)
-                large = ops.large_enough(boxes, s.min_size)
+                large = ops.remove_small_boxes(boxes, s.min_size)
                 boxes, scores, levels = (ops.take(t, large) for t in (boxes, scores, levels))
                 keep = ops.batched_nms(boxes, scores, levels, s.nms_thresh)
                 proposals.append(ops.take(boxes, keep[:after]))

@@ -1,7 +1,8 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
 from ._memory import release_memory
-from ._operation import as_tensor, engine_is_sound, no_grad, repair_engine, zeros
+from ._operation import array_module, as_tensor, device_array, engine_is_sound, host, no_grad, repair_engine, zeros
+from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel
 from .functional import (
@@ -16,34 +17,35 @@ from .functional import (
     subsample,
     upsample_add,
 )
+from .layout import nearest as nearest_cells
 from .loss_functions import binary_cross_entropy, cross_entropy, smooth_l1
 from .mask_resampling import mask_targets, paste_masks
 from .nms import batched_nms, nms
 from .roi_align import multiscale_roi_align, roi_align, roi_levels
 from .selection import (
-    above,
     arange,
     cell_anchors,
     concat,
-    finite,
+    finite_rows,
     full,
     grid_anchors,
-    large_enough,
     match,
+    nonzero_above,
     permutation,
     pick,
+    remove_small_boxes,
     sample_balanced,
     sigmoid,
     softmax,
     take,
     top_k_per_level,
 )
-from .sgd_update import descend
+from .sgd_step import sgd_update
 
 __all__ = [
-    "above",
     "add_scalars",
     "arange",
+    "array_module",
     "as_tensor",
     "batch_norm",
     "batched_nms",
@@ -51,6 +53,7 @@ __all__ = [
     "box_area",
     "box_iou",
     "cell_anchors",
+    "chunks",
     "clip_boxes",
     "concat",
     "concat_anchors",
@@ -58,35 +61,44 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "decode_boxes",
-    "descend",
+    "device_array",
     "dropout",
     "encode_boxes",
     "engine_is_sound",
-    "finite",
+    "evaluate",
+    "finite_rows",
     "flatten",
     "fold_batch_norm",
     "full",
     "grid_anchors",
-    "large_enough",
+    "host",
+    "is_device_array",
     "linear",
     "mask_targets",
     "match",
     "max_pool2d",
     "multiscale_roi_align",
+    "nearest_cells",
     "nms",
     "no_grad",
+    "nonzero_above",
+    "num_threads",
     "one_channel",
+    "parallel_for",
     "paste_masks",
     "permutation",
     "pick",
     "release_memory",
+    "remove_small_boxes",
     "repair_engine",
     "roi_align",
     "roi_levels",
     "sample_balanced",
+    "sgd_update",
     "sigmoid",
     "smooth_l1",
     "softmax",
+    "split_evenly",
     "subsample",
     "take",
     "top_k_per_level",

@@ -26,7 +26,7 @@ _LARGE = 1 << 18  # bytes; smaller arrays are left to the system too
 _ALIGNMENT = 64  # bytes
 
 
-class _Reserve:
+class _Arena:
     """One mapping, from which spans are taken at the lowest place where they fit."""
 
     def __init__(self, size: int) -> None:
@@ -83,7 +83,7 @@ def _map(size: int) -> Any:
     return memory
 
 
-_reserve: _Reserve | None = None
+_reserve: _Arena | None = None
 _create = threading.Lock()
 
 
@@ -109,7 +109,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)
     with _create:
         if _reserve is None:
-            _reserve = _Reserve(_RESERVE)
+            _reserve = _Arena(_RESERVE)
     reserve = _reserve
     size = -(-size // _ALIGNMENT) * _ALIGNMENT
     start = reserve.take(size)

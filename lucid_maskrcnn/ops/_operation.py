@@ -36,7 +36,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -50,14 +50,17 @@ from ._parallel import add
 
 __all__ = [
     "Op",
+    "array_module",
     "as_tensor",
+    "device_array",
     "engine_is_sound",
+    "evaluate",
     "host",
+    "is_device_array",
     "no_grad",
     "on_arrays",
     "on_host",
     "repair_engine",
-    "xp_of",
     "zeros",
 ]
 
@@ -160,7 +163,7 @@ def _gradient_function(result: Tensor, backward: Backward, present: tuple[bool, 
 # ------------------------------------------------------------------ between tensors and arrays
 
 
-def xp_of(array: Array) -> Any:
+def array_module(array: Array) -> Any:
     """Return the array module (``numpy`` or ``mlx.core``) that ``array`` belongs to."""
     return mx if isinstance(array, mx.array) else np
 
@@ -190,6 +193,21 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
         values = values.data
     array = np.asarray(values, dtype=dtype)
     return Tensor(mx.array(array) if device == "gpu" else array)
+
+
+def device_array(array: np.ndarray, device: str) -> Array:
+    """Return a NumPy array on ``device``: itself on "cpu", a copy in MLX on "gpu"."""
+    return mx.array(array) if device == "gpu" else array
+
+
+def is_device_array(array: Any) -> bool:
+    """Whether an array is MLX's, of a tensor on "gpu"."""
+    return isinstance(array, mx.array)
+
+
+def evaluate(arrays: Iterable[Array]) -> None:
+    """Compute what MLX has only noted down for these arrays; NumPy's are values already."""
+    mx.eval([array for array in arrays if isinstance(array, mx.array)])
 
 
 def zeros(*shape: int) -> Tensor:

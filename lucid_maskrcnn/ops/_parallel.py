@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add",
+    "chunks",
     "copy",
-    "for_each",
+    "matmul",
     "num_threads",
-    "product",
+    "parallel_for",
+    "relu_backward",
     "scratch",
-    "shares",
-    "spans",
+    "split_evenly",
     "sum_rows",
-    "through_relu",
 ]
 
 
@@ -103,7 +103,7 @@ def _cores() -> int:
 
 
 def num_threads() -> int:
-    """Return how many threads :func:`for_each` uses now.
+    """Return how many threads :func:`parallel_for` uses now.
 
     One per core that this process may use, and no more than BLAS may: limits set by ``OMP_NUM_THREADS`` and
     the like, or with threadpoolctl, hold here too.
@@ -112,13 +112,13 @@ def num_threads() -> int:
     return max(1, min(cores, _blas().num_threads or cores))
 
 
-def spans(count: int, size: int) -> list[slice]:
+def chunks(count: int, size: int) -> list[slice]:
     """Cut ``count`` rows into slices of ``size``."""
     size = max(size, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def shares(count: int, parts: int) -> list[slice]:
+def split_evenly(count: int, parts: int) -> list[slice]:
     """Cut ``count`` rows into ``parts`` slices, none empty, whose sizes differ by one at most."""
     parts = max(min(count, parts), 1)
     ends = [count * i // parts for i in range(parts + 1)]
@@ -139,32 +139,30 @@ def scratch(name: str, count: int, dtype: Any) -> np.ndarray:
     return buffers[name][:size].view(dtype)
 
 
-def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> None:
+def parallel_for[T](tasks: Sequence[T], run: Callable[[T], Any]) -> None:
     """Run every task once, on all cores.
 
     Parameters
     ----------
     tasks : sequence
         Independent of each other; whichever thread is free takes the next.
-    start : callable
-        Called once in each thread that takes part; returns the function that runs a task. What it
-        allocates is that thread's own.
+    run : callable
+        Takes a task; called in several threads at once. :func:`scratch` gives each of them memory of its own.
     """
     threads = 1 if len(tasks) < 2 or getattr(_inside, "busy", False) else num_threads()
     if threads < 2:
-        run = start()
         for task in tasks:
             run(task)
         return
     ticket = itertools.count()
-    held = [start]  # let go in the end: a thread that wakes up later must not keep arrays alive until then
+    held = [run]  # let go in the end: a thread that wakes up later must not keep arrays alive until then
 
     def drain() -> None:
         _inside.busy = True
         try:
-            run = held[0]()
+            this = held[0]
             while (i := next(ticket)) < len(tasks):
-                run(tasks[i])
+                this(tasks[i])
         finally:
             _inside.busy = False
 
@@ -184,26 +182,26 @@ def for_each[T](tasks: Sequence[T], start: Callable[[], Callable[[T], Any]]) -> 
             held.clear()
 
 
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the matrix product ``a @ b``, the rows of ``a`` shared out."""
     out = empty((a.shape[0], b.shape[1]), np.result_type(a, b))
 
     def run(rows: slice) -> None:
         np.matmul(a[rows], b, out=out[rows])
 
-    for_each(spans(len(a), max(_FEW_ROWS, -(-len(a) // (2 * num_threads())))), lambda: run)
+    parallel_for(chunks(len(a), max(_FEW_ROWS, -(-len(a) // (2 * num_threads())))), run)
     return out
 
 
 def sum_rows(a: np.ndarray) -> np.ndarray:
     """Sum ``a`` (rows, n) over its rows, in blocks: exact enough in float32, the same for any number of threads."""
-    blocks = spans(len(a), _SUMMED_ROWS)
+    blocks = chunks(len(a), _SUMMED_ROWS)
     sums = np.empty((len(blocks), a.shape[1]), a.dtype)
 
     def run(i: int) -> None:
         np.sum(a[blocks[i]], axis=0, out=sums[i])
 
-    for_each(range(len(blocks)), lambda: run)
+    parallel_for(range(len(blocks)), run)
     return sums.sum(axis=0)
 
 
@@ -220,7 +218,7 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         one, other, total = (v[some] for v in flat)
         np.add(one, other, out=total)
 
-    for_each(spans(out.size, _VALUES), lambda: run)
+    parallel_for(chunks(out.size, _VALUES), run)
     return out.transpose(np.argsort(order))
 
 
@@ -233,11 +231,11 @@ def copy(a: np.ndarray) -> np.ndarray:
         some = (slice(None),) * axis + (part,)
         out[some] = a[some]
 
-    for_each(shares(a.shape[axis], 2 * num_threads()), lambda: run)
+    parallel_for(split_evenly(a.shape[axis], 2 * num_threads()), run)
     return out
 
 
-def through_relu(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
+def relu_backward(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Return what ``grad`` becomes before a ReLU that gave ``out``; both contiguous and of one shape."""
     passed = empty_like(out)
     flat = (passed.reshape(-1), grad.reshape(-1), out.reshape(-1))
@@ -246,5 +244,5 @@ def through_relu(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
         part, incoming, values = (a[some] for a in flat)
         np.multiply(incoming, values > 0, out=part)
 
-    for_each(spans(out.size, _VALUES), lambda: run)
+    parallel_for(chunks(out.size, _VALUES), run)
     return passed

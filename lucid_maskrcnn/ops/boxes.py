@@ -15,8 +15,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from ._operation import Array, Backward, Op, xp_of
-from ._parallel import for_each
+from ._operation import Array, Backward, Op, array_module
+from ._parallel import parallel_for
 
 __all__ = ["box_area", "box_iou", "clip_boxes", "decode_boxes", "encode_boxes"]
 
@@ -29,7 +29,7 @@ _LOG_GROWTH_CAP = math.log(1000.0 / 16)
 
 class _BoxArea(Op):
     def cpu(self, boxes: Array) -> tuple[Array, Backward]:
-        xp = xp_of(boxes)
+        xp = array_module(boxes)
         w, h = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
 
         def backward(grad: Array) -> tuple[Array]:
@@ -77,7 +77,7 @@ class _BoxIoU(Op):
             with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN on purpose
                 np.divide(inter, union, out=iou[i])
 
-        for_each(range(len(a)), lambda: of_row)
+        parallel_for(range(len(a)), of_row)
         return iou, self._backward(a, b)
 
     def gpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
@@ -85,7 +85,7 @@ class _BoxIoU(Op):
         return inter / union, self._backward(a, b)
 
     def _backward(self, a: Array, b: Array) -> Backward:
-        xp = xp_of(a)
+        xp = array_module(a)
         a_side, b_side = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]  # (A, 2), (B, 2)
 
         def backward(grad: Array) -> tuple[Array | None, Array | None]:
@@ -154,7 +154,7 @@ class _ClipBoxes(Op):
         self.size = size
 
     def cpu(self, boxes: Array) -> tuple[Array, Backward]:
-        xp = xp_of(boxes)
+        xp = array_module(boxes)
         height, width = self.size
         high = xp.array([width, height, width, height], dtype=boxes.dtype)
 
@@ -197,13 +197,13 @@ class _BoxCoder(Op):
 
     def _weights(self, like: Array) -> tuple[Array, Array]:
         """Return the weights of the centre (dx, dy) and of the sides (dw, dh)."""
-        weights = xp_of(like).array(self.weights, dtype=like.dtype)
+        weights = array_module(like).array(self.weights, dtype=like.dtype)
         return weights[:2], weights[2:]
 
 
 class _EncodeBoxes(_BoxCoder):
     def cpu(self, reference: Array, boxes: Array) -> tuple[Array, Backward]:
-        xp = xp_of(boxes)
+        xp = array_module(boxes)
         by_centre, by_side = self._weights(boxes)
         side, reference_side = boxes[:, 2:] - boxes[:, :2], reference[:, 2:] - reference[:, :2]
         centre = boxes[:, :2] + 0.5 * side
@@ -264,7 +264,7 @@ def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1
 
 class _DecodeBoxes(_BoxCoder):
     def cpu(self, deltas: Array, boxes: Array) -> tuple[Array, Backward]:
-        xp = xp_of(boxes)
+        xp = array_module(boxes)
         by_centre, by_side = self._weights(boxes)
         rows = boxes.reshape(boxes.shape[0], *(1,) * (deltas.ndim - 2), 4)  # (R, 4) or (R, 1, 4)
         side = rows[..., 2:] - rows[..., :2]

@@ -15,7 +15,7 @@ from lucid import Tensor
 from . import winograd
 from ._memory import empty, zeros
 from ._operation import Op
-from ._parallel import copy, for_each, num_threads, product, scratch, shares, spans, sum_rows, through_relu
+from ._parallel import chunks, copy, matmul, num_threads, parallel_for, relu_backward, scratch, split_evenly, sum_rows
 from .layout import nchw, nhwc, with_vjp
 
 __all__ = ["conv2d", "conv_transpose2d", "one_channel"]
@@ -51,7 +51,7 @@ class _Conv2d(Op):
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
-            passed = through_relu(grad, out) if self.relu else grad
+            passed = relu_backward(grad, out) if self.relu else grad
             grad_x = grad_w = grad_b = grad_r = None
             if self.needs[0] and fast:
                 grad_x = nchw(winograd.correlate(passed, factors(), 2 - padding, turned=True))
@@ -121,22 +121,17 @@ def _correlate(
     columns = _Columns(x, kernel, stride, padding, _SHARES * num_threads(), filters)
     zero = np.zeros(filters, out.dtype)
 
-    def start() -> Any:
-        gather = columns.start()
+    def run(task: tuple[int, slice]) -> None:
+        block = out[task].reshape(-1, filters)  # (p · Q, O)
+        np.matmul(columns.gather(*task), matrix, out=block)
+        if bias is not None:
+            block += bias
+        if residual is not None:
+            block += residual[task].reshape(-1, filters)
+        if relu:
+            np.maximum(block, zero, out=block)  # of two arrays: three times as fast as with a number
 
-        def run(task: tuple[int, slice]) -> None:
-            block = out[task].reshape(-1, filters)  # (p · Q, O)
-            np.matmul(gather(*task), matrix, out=block)
-            if bias is not None:
-                block += bias
-            if residual is not None:
-                block += residual[task].reshape(-1, filters)
-            if relu:
-                np.maximum(block, zero, out=block)  # of two arrays: three times as fast as with a number
-
-        return run
-
-    for_each(columns.tasks, start)
+    parallel_for(columns.tasks, run)
     return result
 
 
@@ -159,39 +154,35 @@ class _Columns:
         per_row = self.size[1] * (kernel[0] * kernel[1] * x.shape[3] + filters)
         share = -(-x.shape[0] * self.size[0] // num_blocks)  # of the output rows
         self.rows = max(1, min(self.size[0], share, _BLOCK_VALUES // max(per_row, 1)))
-        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in spans(self.size[0], self.rows)]
+        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in chunks(self.size[0], self.rows)]
 
-    def start(self) -> Any:
-        """Return a function of a task that gives its (p · Q, k) values, in memory that the next call reuses."""
+    def gather(self, image: int, rows: slice) -> np.ndarray:
+        """Return the values of a task, (p · Q, k), in memory that this thread's next call reuses."""
         if self.kernel == (1, 1) and self.padding == 0:
-            return self._pixels
+            return self._pixels(image, rows)
         (kh, kw), s, p = self.kernel, self.stride, self.padding
-        width, channels = self.size[1], self.x.shape[3]
-        # Rows of the input between zeros left and right, and all windows on them as a view.
-        height, across = (self.rows - 1) * s + kh, self.x.shape[2] + 2 * p
+        count, width, channels = rows.stop - rows.start, self.size[1], self.x.shape[3]
+        first = rows.start * s - p
+        height, across = (count - 1) * s + kh, self.x.shape[2] + 2 * p
+        low = min(max(first, 0), self.x.shape[1])  # a block may lie in the padding altogether
+        high = min(max(first + height, low), self.x.shape[1])
+        above = min(max(low - first, 0), height)
+        # Rows of the input between zeros, and all windows on them as a view.
         staged = scratch("staged", height * across * channels, self.x.dtype).reshape(height, across, channels)
-        staged.fill(0)
-        values = scratch("values", self.rows * width * kh * kw * channels, self.x.dtype)
-        values = values.reshape(self.rows, width, kh, kw * channels)
+        staged[:above] = 0
+        staged[above + high - low :] = 0
+        inner = staged[above : above + high - low]
+        inner[:, :p] = 0
+        inner[:, p : p + self.x.shape[2]] = self.x[image, low:high]
+        inner[:, p + self.x.shape[2] :] = 0
+        values = scratch("values", count * width * kh * kw * channels, self.x.dtype)
+        values = values.reshape(count, width, kh, kw * channels)
         of_row, of_pixel, of_value = staged.strides
         windows = np.lib.stride_tricks.as_strided(
             staged, values.shape, (of_row * s, of_pixel * s, of_row, of_value), writeable=False
         )
-
-        def gather(image: int, rows: slice) -> np.ndarray:
-            count = rows.stop - rows.start
-            first = rows.start * s - p
-            last = first + (count - 1) * s + kh
-            low = min(max(first, 0), self.x.shape[1])  # a block may lie in the padding altogether
-            high = min(max(last, low), self.x.shape[1])
-            above = max(low - first, 0)
-            staged[:above] = 0
-            staged[above : above + high - low, p : p + self.x.shape[2]] = self.x[image, low:high]
-            staged[above + high - low : last - first] = 0
-            np.copyto(values[:count], windows[:count])
-            return values[:count].reshape(count * width, -1)
-
-        return gather
+        np.copyto(values, windows)
+        return values.reshape(count * width, -1)
 
     def _pixels(self, image: int, rows: slice) -> np.ndarray:
         s = self.stride
@@ -214,16 +205,11 @@ def _grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride
     sums = scratch("sums", int(np.prod(size)), grad.dtype).reshape(size)
     sums.fill(0)
 
-    def start() -> Any:
-        gather = columns.start()
+    def run(group: int) -> None:
+        for task in groups[group]:
+            sums[group] += grad[task].reshape(-1, filters).T @ columns.gather(*task)
 
-        def run(group: int) -> None:
-            for task in groups[group]:
-                sums[group] += grad[task].reshape(-1, filters).T @ gather(*task)
-
-        return run
-
-    for_each(range(len(groups)), start)
+    parallel_for(range(len(groups)), run)
     return np.ascontiguousarray(sums.sum(axis=0).reshape(filters, *kernel, channels).transpose(0, 3, 1, 2))
 
 
@@ -248,7 +234,7 @@ def _grad_input(
         taps, flat = matrix.reshape(kh, kw, channels, filters), grad.reshape(-1, filters)
         for y in range(kh):
             for z in range(kw):
-                of_tap = product(flat, taps[y, z].T).reshape(*grad.shape[:3], channels)
+                of_tap = matmul(flat, taps[y, z].T).reshape(*grad.shape[:3], channels)
                 total[:, y : y + rows : stride, z : z + cols : stride] += of_tap
     return copy(total[:, padding : padding + height, padding : padding + width])
 
@@ -281,16 +267,16 @@ class _ConvTranspose2d(Op):
                 np.maximum(part, zero, out=part)
 
         size = max(_BLOCK_VALUES // max(height * width * matrix.shape[1], 1), 1)
-        for_each(shares(n, max(-(-n // size), 2 * num_threads())), lambda: run)
+        parallel_for(split_evenly(n, max(-(-n // size), 2 * num_threads())), run)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
-            passed = through_relu(grad, out) if self.relu else grad
+            passed = relu_backward(grad, out) if self.relu else grad
             taps = _collect(passed, (n, height, width), (kh, kw), s)  # (N · H · W, kh · kw · O)
-            grad_x = nchw(product(taps, matrix.T).reshape(x.shape)) if self.needs[0] else None
+            grad_x = nchw(matmul(taps, matrix.T).reshape(x.shape)) if self.needs[0] else None
             grad_w = None
             if self.needs[1]:
-                grad_w = product(x.reshape(-1, channels).T, taps).reshape(channels, kh, kw, filters)
+                grad_w = matmul(x.reshape(-1, channels).T, taps).reshape(channels, kh, kw, filters)
                 grad_w = np.ascontiguousarray(grad_w.transpose(0, 3, 1, 2))
             return grad_x, grad_w, sum_rows(passed.reshape(-1, passed.shape[3])) if self.needs[2] else None
 
@@ -333,7 +319,7 @@ def _collect(images: np.ndarray, pixels: tuple[int, int, int], kernel: tuple[int
                 rows, cols = y + (height - 1) * stride + 1, z + (width - 1) * stride + 1
                 patches[some, :, :, y, z] = images[some, y:rows:stride, z:cols:stride]
 
-    for_each(shares(n, 2 * num_threads()), lambda: run)
+    parallel_for(split_evenly(n, 2 * num_threads()), run)
     return patches.reshape(n * height * width, kh * kw * filters)
 
 
@@ -351,7 +337,7 @@ class _OneChannel(Op):
             np.matmul(pixels[image], own[image], out=out[image])
             out[image] += bias[channels[image]]
 
-        for_each(range(n), lambda: run)
+        parallel_for(range(n), run)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             flat = np.ascontiguousarray(grad).reshape(out.shape)
@@ -362,7 +348,7 @@ class _OneChannel(Op):
                 np.multiply(flat[image, :, None], own[image], out=grad_x[image].reshape(-1, depth))
                 np.matmul(flat[image], pixels[image], out=grad_own[image])
 
-            for_each(range(n), lambda: differentiate)
+            parallel_for(range(n), differentiate)
             grad_w, grad_b = np.zeros_like(weight), np.zeros_like(bias)
             np.add.at(grad_w[:, :, 0, 0], channels, grad_own)
             np.add.at(grad_b, channels, flat.sum(axis=1))

@@ -15,7 +15,7 @@ from lucid import Tensor
 
 from ._memory import empty, empty_like, zeros
 from ._operation import Op, as_tensor
-from ._parallel import copy, for_each, product, scratch, spans, sum_rows, through_relu
+from ._parallel import chunks, copy, matmul, parallel_for, relu_backward, scratch, sum_rows
 from .layout import nchw, nearest, nhwc, over_rows, with_vjp
 
 __all__ = [
@@ -45,7 +45,7 @@ class _Linear(Op):
         self.relu = relu
 
     def cpu(self, x: Any, weight: Any, bias: Any) -> Any:
-        out = product(x, weight.T)
+        out = matmul(x, weight.T)
         zero = np.zeros_like(bias)
 
         def finish(rows: slice) -> None:
@@ -54,12 +54,12 @@ class _Linear(Op):
             if self.relu:
                 np.maximum(part, zero, out=part)
 
-        for_each(spans(len(out), _BLOCK_VALUES // max(len(bias), 1)), lambda: finish)
+        parallel_for(chunks(len(out), _BLOCK_VALUES // max(len(bias), 1)), finish)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
-            grad = through_relu(np.ascontiguousarray(grad), out) if self.relu else grad
-            grad_x = product(grad, weight) if self.needs[0] else None
-            grad_w = product(grad.T, x) if self.needs[1] else None
+            grad = relu_backward(np.ascontiguousarray(grad), out) if self.relu else grad
+            grad_x = matmul(grad, weight) if self.needs[0] else None
+            grad_w = matmul(grad.T, x) if self.needs[1] else None
             return grad_x, grad_w, sum_rows(grad)
 
         return out, backward
@@ -120,7 +120,7 @@ class _BatchNorm(Op):
         n, height, width, channels = x.shape
         count = max(n * height * width, 1)
         rows = x.reshape(n * height, width * channels)
-        blocks = spans(len(rows), _BLOCK_VALUES // max(rows.shape[1], 1))
+        blocks = chunks(len(rows), _BLOCK_VALUES // max(rows.shape[1], 1))
         live = mean is None
         if live:
             mean, var = _moments(rows, blocks, channels)
@@ -143,7 +143,7 @@ class _BatchNorm(Op):
             if self.relu:
                 np.maximum(part, zero, out=part)
 
-        for_each(blocks, lambda: normalise)
+        parallel_for(blocks, normalise)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             incoming = nhwc(grad).reshape(rows.shape)
@@ -163,7 +163,7 @@ class _BatchNorm(Op):
                 sums[i, 0] = part.sum(axis=0).reshape(width, channels).sum(axis=0)
                 sums[i, 1] = normal.sum(axis=0).reshape(width, channels).sum(axis=0)
 
-            for_each(range(len(blocks)), lambda: reduce)
+            parallel_for(range(len(blocks)), reduce)
             grad_b, grad_w = sums.sum(axis=0)
             grad_x = None
             if self.needs[0]:
@@ -178,7 +178,7 @@ class _BatchNorm(Op):
                         part += rows[block] * of_x
                         part += constant
 
-                for_each(blocks, lambda: differentiate)
+                parallel_for(blocks, differentiate)
                 grad_x = nchw(inner.reshape(x.shape))
             grad_r = None if residual is None else nchw(passed.reshape(x.shape))
             return grad_x, grad_w, grad_b, grad_r, None, None
@@ -217,7 +217,7 @@ def _moments(rows: np.ndarray, blocks: list[slice], channels: int) -> tuple[np.n
         centred = block - over_rows(means[i], width)
         squares[i] = np.square(centred, out=centred).sum(axis=0).reshape(width, channels).sum(axis=0)
 
-    for_each(range(len(blocks)), lambda: measure)
+    parallel_for(range(len(blocks)), measure)
     total = counts.sum()
     mean = (means * counts).sum(axis=0) / total
     return mean, (squares.sum(axis=0) + (counts * np.square(means - mean)).sum(axis=0)) / total
@@ -331,7 +331,7 @@ class _MaxPool2d(Op):
             for j in range(1, k):
                 np.maximum(wide, tall[:, j : j + end : s], out=wide)
 
-        for_each([(i, block) for i in range(n) for block in spans(size[0], rows)], lambda: pool)
+        parallel_for([(i, block) for i in range(n) for block in chunks(size[0], rows)], pool)
 
         def backward(grad: np.ndarray) -> tuple[Any]:
             rest = nhwc(grad).copy()  # what no earlier tap of the window has claimed
@@ -437,7 +437,7 @@ class _UpsampleAdd(Op):
         doubled = (height, width) == (2 * h, 2 * w)
         rows, cols = nearest(h, height), nearest(w, width)
         out = empty(high.shape, high.dtype)
-        tasks = [(i, block) for i in range(n) for block in spans(h, max(_BLOCK_VALUES // max(4 * w * c, 1), 1))]
+        tasks = [(i, block) for i in range(n) for block in chunks(h, max(_BLOCK_VALUES // max(4 * w * c, 1), 1))]
 
         def add(task: tuple[int, slice]) -> None:
             image, block = task
@@ -448,7 +448,7 @@ class _UpsampleAdd(Op):
                 fine_rows = slice(*np.searchsorted(rows, (block.start, block.stop)))
                 np.add(high[image, fine_rows], low[image, rows[fine_rows]][:, cols], out=out[image, fine_rows])
 
-        for_each(tasks, lambda: add)
+        parallel_for(tasks, add)
 
         def backward(grad: np.ndarray) -> tuple[Any, Any]:
             grad = nhwc(grad)
@@ -463,7 +463,7 @@ class _UpsampleAdd(Op):
                     there += split[:, 1, :, 0]
                     there += split[:, 1, :, 1]
 
-                for_each(tasks, lambda: collect)
+                parallel_for(tasks, collect)
             else:
                 by_row = np.zeros((n, h, width, c), grad.dtype)
                 _add_at(by_row, (slice(None), rows), grad)

@@ -16,7 +16,7 @@ from lucid import Tensor
 
 from ._memory import empty
 from ._operation import Op, as_tensor, host
-from ._parallel import for_each, spans
+from ._parallel import chunks, parallel_for
 from .boxes import check_boxes, check_index
 from .roi_align import Grid, check_range, gathers, plan, pool_gpu, windows
 
@@ -65,7 +65,7 @@ class _PasteMasks(Op):
                 else:
                     self.over(pixels, threshold, out=into)
 
-        for_each(spans(len(patches), _TASK), lambda: paste)
+        parallel_for(chunks(len(patches), _TASK), paste)
         return image
 
     def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
@@ -105,10 +105,10 @@ def _sampled(first: np.float32, last: np.float32, side: int, limit: int) -> tupl
     stop = int(np.clip(np.ceil(last + margin), start, limit))
     centre = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
     position = (centre - first) / length * np.float32(side) - np.float32(0.5)
-    return slice(start, stop), _hats(position, np.arange(side, dtype=np.float32))
+    return slice(start, stop), _bilinear_weights(position, np.arange(side, dtype=np.float32))
 
 
-def _hats(position: np.ndarray, cells: np.ndarray) -> np.ndarray:
+def _bilinear_weights(position: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Return the bilinear weight of each of ``cells`` at each position; beyond the cells there are zeros."""
     weights = 1 - np.abs(position[:, None] - cells)
     return np.maximum(weights, 0, out=weights)
@@ -123,12 +123,12 @@ def _snapped_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) 
         corners = np.concatenate([centre - half, centre + half], axis=1)
     corners = np.clip(np.nan_to_num(corners, nan=-_FAR), -_FAR, _FAR).astype(np.int64)  # truncated toward zero
     for x1, y1, x2, y2 in corners.tolist():
-        y, weights_y = _stretch(y1, y2, side, image_size[0])
-        x, weights_x = _stretch(x1, x2, side, image_size[1])
+        y, weights_y = _resize_weights(y1, y2, side, image_size[0])
+        x, weights_x = _resize_weights(x1, x2, side, image_size[1])
         yield _Patch(y, x, weights_y, weights_x)
 
 
-def _stretch(first: int, last: int, side: int, limit: int) -> tuple[slice, np.ndarray]:
+def _resize_weights(first: int, last: int, side: int, limit: int) -> tuple[slice, np.ndarray]:
     """Return which of ``limit`` pixels lie in ``first … last``, and the weights (pixels, side) of the cells.
 
     The mask has a ring of zero cells around it, whose weights are left out.
@@ -139,7 +139,7 @@ def _stretch(first: int, last: int, side: int, limit: int) -> tuple[slice, np.nd
     position = (np.arange(start - first, stop - first, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
     # Cell c of the mask is c + 1 with the ring. Below cell 0 and above the last the ring's own value
     # counts, zero, so nothing needs clamping.
-    return slice(start, stop), _hats(position, np.arange(1, side + 1, dtype=np.float32))
+    return slice(start, stop), _bilinear_weights(position, np.arange(1, side + 1, dtype=np.float32))
 
 
 def paste_masks(
@@ -227,10 +227,10 @@ class _MaskTargets(Op):
 
     def gpu(self, gt_masks: mx.array, rois: mx.array, gt_idx: mx.array) -> mx.array:
         num, (height, width) = rois.shape[0], gt_masks.shape[1:]
-        chunks = plan(np.asarray(rois), np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
+        planned = plan(np.asarray(rois), np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
         base = np.asarray(gt_idx).astype(np.int64) * (height * width)
         return pool_gpu(
-            gt_masks.reshape(gt_masks.size, 1), list(gathers(chunks, base, np.full(num, width), 1)), self.grid
+            gt_masks.reshape(gt_masks.size, 1), list(gathers(planned, base, np.full(num, width), 1)), self.grid
         )[..., 0]
 
 
@@ -242,16 +242,16 @@ def _cut_out(
     grid: Grid,
 ) -> np.ndarray:
     num = len(rois)
-    chunks = plan(rois, np.tile(image_size, (num, 1)), np.ones((num, 2)), grid)
+    planned = plan(rois, np.tile(image_size, (num, 1)), np.ones((num, 2)), grid)
     targets = np.zeros((num, *grid.output_size), np.float32)  # an aligned RoI without area reads nothing
-    found = windows(chunks)
+    found = windows(planned)
 
     def cut(some: slice) -> None:
         for window in found[some]:  # no gaps: a sample for each pixel
             pixels = read(gt_idx[window.roi], *window.slices()).astype(np.float32)
             np.matmul(window.weights_y @ pixels, window.weights_x.T, out=targets[window.roi])
 
-    for_each(spans(num, _TASK), lambda: cut)
+    parallel_for(chunks(num, _TASK), cut)
     return targets
 
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from ._operation import Array, Op, xp_of
+from ._operation import Array, Op, array_module
 from .boxes import check_boxes, check_index, overlap_and_union
 
 __all__ = ["batched_nms", "nms"]
@@ -215,7 +215,7 @@ def _batched(greedy: Greedy, boxes: Array, scores: np.ndarray, idxs: np.ndarray,
     keep = np.zeros(len(scores), bool)
     for one in np.unique(idxs):
         (members,) = np.nonzero(idxs == one)
-        own = boxes[xp_of(boxes).array(members)]
+        own = boxes[array_module(boxes).array(members)]
         keep[members[greedy(own, scores[members], iou_thresh)]] = True
     (kept,) = np.nonzero(keep)
     return kept[descending(scores[kept])].astype(np.int32)

@@ -18,7 +18,7 @@ from lucid import Tensor
 
 from ._memory import empty, zeros
 from ._operation import Backward, Op, as_tensor
-from ._parallel import for_each, spans
+from ._parallel import chunks, parallel_for
 from .boxes import check_boxes, check_index
 from .layout import nchw, nhwc
 
@@ -87,7 +87,7 @@ def plan(rois: np.ndarray, sizes: np.ndarray, scales: np.ndarray, grid: Grid) ->
         axes.append((start, step, _num_samples(step, grid.sampling_ratio, "yx"[axis]), sizes[:, axis], bins))
     samples = np.maximum(axes[0][2], axes[1][2])  # (R,)
     order = np.argsort(samples, kind="stable")
-    chunks, done = [], 0
+    planned, done = [], 0
     while done < len(order):
         # Every RoI of a chunk gets room for as many samples as its last one, which has the most.
         fits = (np.arange(1, len(order) - done + 1) * samples[order[done:]]) * max(grid.output_size) <= _SAMPLES
@@ -96,9 +96,9 @@ def plan(rois: np.ndarray, sizes: np.ndarray, scales: np.ndarray, grid: Grid) ->
             _read(start[members], step[members], num[members], size[members], bins)
             for start, step, num, size, bins in axes
         )
-        chunks.append(Chunk(members, y, x))
+        planned.append(Chunk(members, y, x))
         done += len(members)
-    return chunks
+    return planned
 
 
 def _num_samples(step: np.ndarray, sampling_ratio: int, axis: str) -> np.ndarray:
@@ -172,10 +172,10 @@ class Window(NamedTuple):
         return slice(y, y + len(self.rows)), slice(x, x + len(self.columns))
 
 
-def windows(chunks: list[Chunk]) -> list[Window]:
+def windows(planned: list[Chunk]) -> list[Window]:
     """Return what each RoI reads of its map, one by one."""
     found = []
-    for members, y, x in chunks:
+    for members, y, x in planned:
         solid = (y.solid & x.solid).tolist()
         for i, (roi, ky, kx) in enumerate(zip(members.tolist(), y.num.tolist(), x.num.tolist(), strict=True)):
             taps = (y.taps[i], x.taps[i], y.tap_weights[i], x.tap_weights[i])
@@ -202,9 +202,9 @@ class _RoIAlign(Op):
     def cpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[np.ndarray, Backward]:
         maps = [nhwc(f) for f in features]
         dtype, channels = maps[0].dtype, maps[0].shape[-1]
-        chunks = [_as_dtype(chunk, dtype) for chunk in self._plan(rois, levels, [m.shape for m in maps])]
+        planned = [_as_dtype(chunk, dtype) for chunk in self._plan(rois, levels, [m.shape for m in maps])]
         places = list(zip(levels.tolist(), roi_idx.tolist(), strict=True))
-        found = windows(chunks)
+        found = windows(planned)
         pooled = empty((len(rois), *self.grid.output_size, channels), dtype)
 
         def pool(some: slice) -> None:
@@ -212,7 +212,7 @@ class _RoIAlign(Op):
                 level, image = places[window.roi]
                 _pool_window(maps[level][image], window, pooled[window.roi])
 
-        for_each(spans(len(found), _TASK), lambda: pool)
+        parallel_for(chunks(len(found), _TASK), pool)
 
         def backward(grad: np.ndarray) -> list[np.ndarray | None]:
             needs = self.needs[3:]
@@ -226,7 +226,7 @@ class _RoIAlign(Op):
                 (own, total[image], band)
                 for (level, image), own in of_place.items()
                 if (total := grads[level]) is not None
-                for band in spans(maps[level].shape[1], _BAND)
+                for band in chunks(maps[level].shape[1], _BAND)
             ]
 
             def spread(task: tuple[list[Window], np.ndarray, slice]) -> None:
@@ -234,7 +234,7 @@ class _RoIAlign(Op):
                 for window in own:
                     _spread_window(target, window, cotangent[window.roi], band)
 
-            for_each(tasks, lambda: spread)
+            parallel_for(tasks, spread)
             return [None, None, None, *(None if g is None else nchw(g) for g in grads)]
 
         return nchw(pooled), backward
@@ -329,9 +329,9 @@ class Gather(NamedTuple):
     weights_x: mx.array  # (R, 1, Px, Kx)
 
 
-def gathers(chunks: list[Chunk], base: np.ndarray, widths: np.ndarray, channels: int) -> Iterator[Gather]:
+def gathers(planned: list[Chunk], base: np.ndarray, widths: np.ndarray, channels: int) -> Iterator[Gather]:
     """Cut the chunks so that no gather takes more than a bounded memory."""
-    for members, y, x in chunks:
+    for members, y, x in planned:
         step = max(1, _GATHERED // max(1, y.rows.shape[1] * x.rows.shape[1] * channels))
         for start in range(0, len(members), step):
             part = slice(start, start + step)

@@ -13,21 +13,21 @@ import lucid
 import numpy as np
 from lucid import Tensor
 
-from ._operation import as_tensor, on_arrays, on_host, xp_of
+from ._operation import array_module, as_tensor, on_arrays, on_host
 from .nms import descending
 
 __all__ = [
-    "above",
     "arange",
     "cell_anchors",
     "concat",
-    "finite",
+    "finite_rows",
     "full",
     "grid_anchors",
-    "large_enough",
     "match",
+    "nonzero_above",
     "permutation",
     "pick",
+    "remove_small_boxes",
     "sample_balanced",
     "sigmoid",
     "softmax",
@@ -35,7 +35,7 @@ __all__ = [
     "top_k_per_level",
 ]
 
-BELOW, BETWEEN = -1, -2  # what `match` says of a box that matches no object
+BELOW_THRESHOLD, BETWEEN_THRESHOLDS = -1, -2  # what `match` says of a box that matches no object
 
 
 # ------------------------------------------------------------------ plain arithmetic without a graph
@@ -50,7 +50,7 @@ def take(x: Any, rows: Any) -> Any:
 @on_arrays
 def sigmoid(x: Any) -> Any:
     """Return the logistic function of ``x``, without a gradient."""
-    xp = xp_of(x)
+    xp = array_module(x)
     decay = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1, decay) / (1 + decay)
 
@@ -58,7 +58,7 @@ def sigmoid(x: Any) -> Any:
 @on_arrays
 def softmax(logits: Any) -> Any:
     """Return the probabilities of each row of ``logits`` (R, K), without a gradient."""
-    xp = xp_of(logits)
+    xp = array_module(logits)
     exponents = xp.exp(logits - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)
 
@@ -76,7 +76,7 @@ def concat(parts: Sequence[Tensor]) -> Tensor:
 
 @on_arrays
 def _concat(*parts: Any) -> Any:
-    return xp_of(parts[0]).concatenate(parts, axis=0)
+    return array_module(parts[0]).concatenate(parts, axis=0)
 
 
 def arange(count: int, like: Tensor) -> Tensor:
@@ -168,21 +168,21 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 @on_host
-def large_enough(boxes: np.ndarray, min_size: float) -> np.ndarray:
+def remove_small_boxes(boxes: np.ndarray, min_size: float) -> np.ndarray:
     """Return the rows of ``boxes`` (A, 4) whose width and height are both at least ``min_size``: (n,), int32."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.flatnonzero((sides >= boxes.dtype.type(min_size)).all(axis=1)).astype(np.int32)
 
 
 @on_host
-def finite(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def finite_rows(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the rows in which all of ``boxes`` (A, ...) and of ``scores`` (A, ...) is finite: (n,), int32."""
     good = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in (boxes, scores)]
     return np.flatnonzero(good[0] & good[1]).astype(np.int32)
 
 
 @on_host
-def above(scores: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def nonzero_above(scores: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and columns of the ``scores`` (R, K) over ``threshold``, row by row: (n,), (n,), int32."""
     rows, columns = np.nonzero(scores > scores.dtype.type(threshold))
     return rows.astype(np.int32), columns.astype(np.int32)
@@ -191,7 +191,7 @@ def above(scores: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]
 # ------------------------------------------------------------------ matching and sampling
 
 
-def match(iou: Tensor, foreground: float, background: float, *, rescue: bool) -> Tensor:
+def match(iou: Tensor, foreground: float, background: float, *, allow_low_quality_matches: bool) -> Tensor:
     """Assign an object to each box (Ren et al. 2015, section 3.1.2).
 
     Parameters
@@ -201,7 +201,7 @@ def match(iou: Tensor, foreground: float, background: float, *, rescue: bool) ->
     foreground, background : float
         A box belongs to the object of its largest IoU if that is at least ``foreground``, to the
         background if it is under ``background``, and to neither between.
-    rescue : bool
+    allow_low_quality_matches : bool
         Whether the best boxes of an object, ties included, are matched whatever their IoU. Such a box
         gets the object of *its own* largest IoU, as in torchvision.
 
@@ -210,19 +210,21 @@ def match(iou: Tensor, foreground: float, background: float, *, rescue: bool) ->
     Tensor of shape (A,), int32
         Index of the object, -1 for background, -2 for boxes to ignore.
     """
-    return _match(iou, foreground=foreground, background=background, rescue=rescue)
+    return _match(
+        iou, foreground=foreground, background=background, allow_low_quality_matches=allow_low_quality_matches
+    )
 
 
 @on_host
-def _match(iou: np.ndarray, *, foreground: float, background: float, rescue: bool) -> np.ndarray:
+def _match(iou: np.ndarray, *, foreground: float, background: float, allow_low_quality_matches: bool) -> np.ndarray:
     if not iou.size:
-        return np.full(iou.shape[1], BELOW, np.int32)
+        return np.full(iou.shape[1], BELOW_THRESHOLD, np.int32)
     own = iou.argmax(axis=0).astype(np.int32)
     best = iou.max(axis=0)
     matches = own.copy()
-    matches[best < np.float32(foreground)] = BETWEEN
-    matches[best < np.float32(background)] = BELOW
-    if rescue:
+    matches[best < np.float32(foreground)] = BETWEEN_THRESHOLDS
+    matches[best < np.float32(background)] = BELOW_THRESHOLD
+    if allow_low_quality_matches:
         saved = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
         matches[saved] = own[saved]
     return matches
@@ -261,7 +263,7 @@ def sample_balanced(
 def _sample_balanced(
     matches: np.ndarray, *, batch_size: int, positive_fraction: float, order: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    positive, negative = np.flatnonzero(matches >= 0), np.flatnonzero(matches == BELOW)
+    positive, negative = np.flatnonzero(matches >= 0), np.flatnonzero(matches == BELOW_THRESHOLD)
     num_positive = min(len(positive), int(batch_size * positive_fraction))
     num_negative = min(len(negative), batch_size - num_positive)
 

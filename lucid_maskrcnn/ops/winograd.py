@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._memory import empty, zeros
-from ._parallel import for_each, num_threads, scratch, shares
+from ._parallel import num_threads, parallel_for, scratch, split_evenly
 
 __all__ = ["Transforms", "correlate", "grad_weight", "suits", "weight_points"]
 
@@ -112,7 +112,7 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -
         np.matmul(g, taps.reshape(9, -1), out=(u := np.empty((_POINTS, taps[0].size), weight.dtype)))
         points[:, inputs] = u.reshape(_POINTS, -1, filters)
 
-    for_each(shares(channels, 2 * num_threads()), lambda: run)
+    parallel_for(split_evenly(channels, 2 * num_threads()), run)
     if not keep:
         return points
     key = id(weight)
@@ -162,10 +162,10 @@ def _cut(block: _Block, cols: int, most: int) -> list[_Block]:
     (first, last), (top, bottom) = ((s.start, s.stop) for s in (block.images, block.rows))
     of_image = (bottom - top) * cols
     if of_image <= most:
-        parts = shares(last - first, -(-block.size // most))
+        parts = split_evenly(last - first, -(-block.size // most))
         pieces = [(slice(first + p.start, first + p.stop), block.rows) for p in parts]
     else:
-        parts = shares(bottom - top, -(-of_image // most))
+        parts = split_evenly(bottom - top, -(-of_image // most))
         pieces = [(slice(i, i + 1), slice(top + p.start, top + p.stop)) for i in range(first, last) for p in parts]
     blocks, start = [], 0
     for images, rows in pieces:
@@ -309,16 +309,16 @@ def correlate(
                 np.maximum(values, zero[: values.shape[1]], out=values)
             _put(values, block, cols, out)
 
-        for_each(blocks, lambda: to_points)
-        for_each(shares(_POINTS, parts), lambda: multiply)
-        for_each(blocks, lambda: to_pixels)
+        parallel_for(blocks, to_points)
+        parallel_for(split_evenly(_POINTS, parts), multiply)
+        parallel_for(blocks, to_pixels)
 
     # Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
     most = _CHUNK_VALUES // (_POINTS * (channels + filters))
     if whole.size > most:
         rounds = -(-whole.size // (most * num_threads()))  # equally many for each thread
         most = -(-whole.size // (rounds * num_threads()))
-    for_each(_cut(whole, cols, most), lambda: run)
+    parallel_for(_cut(whole, cols, most), run)
     return out
 
 
@@ -342,17 +342,17 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
             np.matmul(spread, _gather(grad, block, _OUT, 0, cols), out=block.of(m))
 
         def multiply(k: int) -> None:
-            if chunk is chunks[0]:
+            if chunk is parts[0]:
                 np.matmul(v[k].T, m[k], out=sums[k])
             else:
                 sums[k] += v[k].T @ m[k]
 
-        for_each(_cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)) // 2), lambda: to_points)
-        for_each(range(_POINTS), lambda: multiply)
+        parallel_for(_cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)) // 2), to_points)
+        parallel_for(range(_POINTS), multiply)
 
     # Chunks of a fixed size, one after the other: the same sum for any number of threads.
-    chunks = _cut(whole, cols, _CHUNK_VALUES // (_POINTS * (channels + filters)))
-    for chunk in chunks:
+    parts = _cut(whole, cols, _CHUNK_VALUES // (_POINTS * (channels + filters)))
+    for chunk in parts:
         add(chunk)
     taps = g.T @ sums.reshape(_POINTS, -1)  # (9, C · O)
     return np.ascontiguousarray(taps.reshape(3, 3, channels, filters).transpose(3, 2, 0, 1))

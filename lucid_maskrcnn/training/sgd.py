@@ -102,7 +102,7 @@ class SGD:
                 i += 1
                 if p.grad is None:
                     continue
-                self._momenta[i] = ops.descend(
+                self._momenta[i] = ops.sgd_update(
                     p, self._momenta[i], lr=lr, momentum=momentum, weight_decay=decay, nesterov=group["nesterov"]
                 )
         on_gpu = [p.data for p in self.params if p.is_gpu()]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lucid_maskrcnn
-from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.data import Augmentation, compose
 from lucid_maskrcnn.data.augment import adjust, blur, crop, flip, noise, resize, rotate, tint
 from lucid_maskrcnn.images import load_image
@@ -174,7 +174,7 @@ def test_the_same_generator_gives_the_same(preset):
 @pytest.mark.parametrize("window", [64, (48, 80)])
 @pytest.mark.parametrize("size", [(60, 90), (200, 160), (33, 20)])
 def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
-    settings_ = ImageSettings(min_size=120, max_size=200)
+    settings_ = ImageConfig(min_size=120, max_size=200)
     augment = Augmentation.microscopy(crop=window, zoom=(1, 1), image=settings_)
     height, width = (window, window) if isinstance(window, int) else window
     image, target = sample(size)
@@ -189,7 +189,7 @@ def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
             assert all(area <= 1.4 * scale**2 * old[label] + 20 for label, area in new.items())
     assert augment.window == (height, width)
     assert augment.network == {"min_size": min(height, width), "max_size": max(height, width), "scale": None}
-    of_training = replace(ImageSettings(scale=3.0), **augment.network)
+    of_training = replace(ImageConfig(scale=3.0), **augment.network)
     assert resized_size((height, width), of_training) == (height, width)
     assert Augmentation().network == {}
 

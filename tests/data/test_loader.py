@@ -8,7 +8,7 @@ import data_sets
 import numpy as np
 import pytest
 
-from lucid_maskrcnn.config import ImageSettings
+from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.data import Augmentation, Batch, CocoInstances, Loader, LoadingError
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.transforms import prepare, resized_size
@@ -125,7 +125,7 @@ def test_weights_hold_with_grouping():
 
 def padded_pixels(loader, settings=None):
     """Return the share of padding in the network's batches of an epoch."""
-    settings = settings or ImageSettings()
+    settings = settings or ImageConfig()
     total = used = 0
     for step in range(loader.steps_per_epoch):
         sizes = [resized_size(loader.dataset.sizes[i], settings) for i in loader._indices(step).tolist()]
@@ -243,7 +243,7 @@ def test_annotated_pictures_become_the_networks_batches(tmp_path):
     for batch in loader.iterate(0, 4):
         assert batch.image_ids == [dataset.image_ids[i] for i in batch.indices]
         assert [target["image_id"] for target in batch.targets] == batch.image_ids
-        settings = ImageSettings(min_size=64, max_size=128)
+        settings = ImageConfig(min_size=64, max_size=128)
         assert prepare(batch.images, settings).original_sizes == [t["masks"].image_size for t in batch.targets]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from lucid import Tensor
 
-from lucid_maskrcnn import CompressedMasks, HeadSettings, Target, mask_rcnn_resnet_18_fpn, ops
+from lucid_maskrcnn import CompressedMasks, HeadConfig, Target, mask_rcnn_resnet_18_fpn, ops
 from lucid_maskrcnn.masks.rle import decode_rle, decompress_all, encode_rle, parse
 from lucid_maskrcnn.models.heads import RoISampler
 from lucid_maskrcnn.ops._operation import as_tensor, host
@@ -270,7 +270,7 @@ def test_regions_are_sampled_with_compressed_masks(device):
             device=device,
         )
         lucid.random.seed(0)
-        samples.append(RoISampler(HeadSettings(), 28)([as_tensor(boxes + np.float32(1), device)], [target]))
+        samples.append(RoISampler(HeadConfig(), 28)([as_tensor(boxes + np.float32(1), device)], [target]))
     assert samples[1].masks.device == device
     assert samples[1].masks.shape == (samples[0].positive.shape[0], 28, 28)
     np.testing.assert_allclose(host(samples[1].masks), host(samples[0].masks), atol=1e-5)

@@ -16,7 +16,7 @@ import pytest
 from data.detectron2 import recipe
 
 from lucid_maskrcnn import Detections, MaskRCNN, mask_rcnn_resnet_50_fpn, ops, transforms
-from lucid_maskrcnn.config import DETECTRON2, ImageSettings
+from lucid_maskrcnn.config import DETECTRON2, ImageConfig
 from lucid_maskrcnn.models.backbone import Bottleneck
 from lucid_maskrcnn.models.heads import detect
 from lucid_maskrcnn.models.rpn import RPNOutput, _RegionProposalNetwork
@@ -73,7 +73,7 @@ def test_sizes_after_resizing(recorded: dict) -> None:
 
 
 def test_resized_pixels(recorded: dict) -> None:
-    plain = ImageSettings(pixel_mean=(0, 0, 0), pixel_std=(1 / 255,) * 3, antialias=True, size_divisor=1)
+    plain = ImageConfig(pixel_mean=(0, 0, 0), pixel_std=(1 / 255,) * 3, antialias=True, size_divisor=1)
     names = [n for n in recorded if n.startswith("resize_") and n not in ("resize_table", "resize_src")]
     assert names
     for name in names:
@@ -127,7 +127,7 @@ def test_bottleneck_strides_where_it_is_told(recorded: dict, first: bool) -> Non
 
 def test_proposals_of_given_answers(recorded: dict) -> None:
     height, width, nms, before, after, _ = recorded["rpnsel_params"].tolist()
-    settings = replace(DETECTRON2.proposals, nms_thresh=nms, pre_nms_top_n=int(before), post_nms_top_n=int(after))
+    settings = replace(DETECTRON2.rpn, nms_thresh=nms, pre_nms_top_n=int(before), post_nms_top_n=int(after))
     parts = [(recorded[f"rpnsel_boxes_{i}"], recorded[f"rpnsel_logits_{i}"]) for i in range(3)]
     boxes, logits = (np.concatenate([p[k].reshape(-1, *((4,) if k == 0 else ())) for p in parts]) for k in (0, 1))
     anchors, deltas = np.tile(np.float32([-50, -50, 50, 50]), (len(boxes), 1)), encode(boxes, 100)

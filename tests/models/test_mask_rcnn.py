@@ -18,7 +18,7 @@ from lucid import Tensor
 from PIL import Image
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn_v2
-from lucid_maskrcnn.config import HeadSettings, ImageSettings, ProposalSettings
+from lucid_maskrcnn.config import HeadConfig, ImageConfig, RPNConfig
 from lucid_maskrcnn.models import (
     MultiScaleROIAlign,
     _AnchorGenerator,
@@ -45,7 +45,7 @@ def test_proposals_are_filtered_as_torchvision_does(torchvision_ops, device: str
     meta = torchvision_ops.meta["rpn_filter"]
     numbers, others = (meta["pre_nms_top_n"], meta["post_nms_top_n"]), (1, 1)
     in_training, at_test = (numbers, others) if training else (others, numbers)
-    settings = ProposalSettings(
+    settings = RPNConfig(
         pre_nms_top_n=at_test[0],
         post_nms_top_n=at_test[1],
         pre_nms_top_n_train=in_training[0],
@@ -73,7 +73,7 @@ def test_proposals_are_filtered_as_torchvision_does(torchvision_ops, device: str
 @pytest.mark.parity
 def test_detections_are_torchvisions(torchvision_ops, device: str) -> None:
     meta = torchvision_ops.meta["detections"]
-    settings = HeadSettings(box_weights=tuple(meta["weights"]), min_size=meta["min_size"])
+    settings = HeadConfig(box_weights=tuple(meta["weights"]), min_size=meta["min_size"])
     for image, size in enumerate(meta["image_shapes"]):
         rows = slice(30 * image, 30 * image + 30)
         found = detect(
@@ -186,7 +186,7 @@ def rectangles(boxes: np.ndarray, labels: list[int], device: str) -> Target:
 
 
 def test_anchors_learn_their_own_images_objects(device: str) -> None:
-    network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), ProposalSettings())
+    network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), RPNConfig())
     objects = [ANCHORS[:0], ANCHORS[[1, 3]] + np.float32(0.5), ANCHORS[[0]]]
     output = RPNOutput(*(tensor(a, device) for a in (np.zeros((3, 6, 1)), np.zeros((3, 6, 4)), ANCHORS)), [6])
     samples = network.sample(output, [rectangles(boxes, [1] * len(boxes), device) for boxes in objects])
@@ -210,7 +210,7 @@ def test_regions_learn_their_own_images_objects(device: str) -> None:
     objects.append(rectangles(ANCHORS[[3, 1]], [3, 1], device))
     moved = ANCHORS[[1, 5]] + np.float32([2, 0, 2, 0])
     proposals = [tensor(a, device) for a in (ANCHORS[[5]], ANCHORS[[2, 5]], moved)]
-    samples = RoISampler(HeadSettings(batch_size=4, positive_fraction=1.0), 4)(proposals, objects)
+    samples = RoISampler(HeadConfig(batch_size=4, positive_fraction=1.0), 4)(proposals, objects)
     assert {t.device for t in samples} == {device}
     expected = np.concatenate([ANCHORS[[0, 5]], ANCHORS[[2, 5]], moved[[0]], ANCHORS[[3, 1]], moved[[1]]])
     np.testing.assert_array_equal(values(samples.rois), expected)
@@ -277,11 +277,11 @@ SMALL: dict[str, Any] = {
     "mask_out_size": 8,
     "mask_hidden_channels": 5,
     "dropout": 0.0,
-    "image": ImageSettings(min_size=64, max_size=96),
-    "proposals": ProposalSettings(
+    "image": ImageConfig(min_size=64, max_size=96),
+    "rpn": RPNConfig(
         pre_nms_top_n=60, post_nms_top_n=12, pre_nms_top_n_train=60, post_nms_top_n_train=20, batch_size=32
     ),
-    "heads": HeadSettings(batch_size=16, top_k=10),
+    "heads": HeadConfig(batch_size=16, top_k=10),
 }
 
 

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lucid import Tensor
 
-from lucid_maskrcnn.ops._operation import Op, as_tensor, engine_is_sound, host, repair_engine, xp_of
+from lucid_maskrcnn.ops._operation import Op, array_module, as_tensor, engine_is_sound, host, repair_engine
 
 # Other graphs: ENGINE_SEED=12345 uv run pytest tests/test_engine.py
 FIRST_SEED = int(os.environ.get("ENGINE_SEED", "0"))
@@ -619,7 +619,7 @@ class _Rows(Op):
 
     def gpu(self, table: Any, idx: Any, bias: Any) -> Any:
         def backward(grad: Any) -> Any:
-            of_table = xp_of(table).zeros_like(table).at[idx].add(grad * self.scale)
+            of_table = array_module(table).zeros_like(table).at[idx].add(grad * self.scale)
             return of_table, None, grad.sum(axis=0) if self.needs[2] else None
 
         rows = table[idx] * self.scale
@@ -652,7 +652,7 @@ class _MinMax(Op):
     differentiable = False
 
     def cpu(self, x: Any) -> Any:
-        xp = xp_of(x)
+        xp = array_module(x)
         return xp.argmin(x).astype(xp.int32), xp.argmax(x).astype(xp.int32)
 
     gpu = cpu

@@ -17,8 +17,8 @@ LARGE = _memory._LARGE
 
 
 @pytest.fixture
-def reserve(monkeypatch: pytest.MonkeyPatch) -> _memory._Reserve:
-    fresh = _memory._Reserve(64 * LARGE)
+def reserve(monkeypatch: pytest.MonkeyPatch) -> _memory._Arena:
+    fresh = _memory._Arena(64 * LARGE)
     monkeypatch.setattr(_memory, "_reserve", fresh)
     return fresh
 
@@ -27,7 +27,7 @@ def place(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def test_memory_is_used_again(reserve: _memory._Reserve) -> None:
+def test_memory_is_used_again(reserve: _memory._Arena) -> None:
     first = _memory.empty((LARGE,), np.float32)
     assert first.shape == (LARGE,)
     assert first.flags.writeable
@@ -48,7 +48,7 @@ def test_memory_is_used_again(reserve: _memory._Reserve) -> None:
         lambda a: memoryview(a),
     ],
 )
-def test_not_while_a_view_lives(reserve: _memory._Reserve, view) -> None:
+def test_not_while_a_view_lives(reserve: _memory._Arena, view) -> None:
     array = _memory.empty((64, LARGE // 64), np.float32)
     seen = view(array)
     del array
@@ -57,7 +57,7 @@ def test_not_while_a_view_lives(reserve: _memory._Reserve, view) -> None:
     assert not np.shares_memory(np.asarray(seen), other)
 
 
-def test_small_arrays_and_a_full_reserve_are_left_to_the_system(reserve: _memory._Reserve) -> None:
+def test_small_arrays_and_a_full_reserve_are_left_to_the_system(reserve: _memory._Arena) -> None:
     assert _memory.empty((3, 4), np.float32).base is None
     held = [_memory.empty((16, LARGE), np.uint8) for _ in range(4)]
     assert all(a.base is not None for a in held)
@@ -80,7 +80,7 @@ def test_a_system_that_reserves_nothing_is_served_too(monkeypatch: pytest.Monkey
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 30)), max_size=60))
 def test_arrays_never_overlap_and_all_comes_back(steps: list[tuple[bool, int]]) -> None:
-    reserve = _memory._Reserve(64 * LARGE)
+    reserve = _memory._Arena(64 * LARGE)
     held: list[tuple[np.ndarray, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_memory, "_reserve", reserve)
@@ -99,7 +99,7 @@ def test_arrays_never_overlap_and_all_comes_back(steps: list[tuple[bool, int]]) 
         assert reserve.free == [(0, 64 * LARGE)]
 
 
-def test_threads(reserve: _memory._Reserve) -> None:
+def test_threads(reserve: _memory._Arena) -> None:
     failures = []
 
     def work(seed: int) -> None:
@@ -125,7 +125,7 @@ def test_threads(reserve: _memory._Reserve) -> None:
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="the system takes no advice")
-def test_release_keeps_what_is_in_use(reserve: _memory._Reserve) -> None:
+def test_release_keeps_what_is_in_use(reserve: _memory._Arena) -> None:
     held, freed = (_memory.empty((8, LARGE), np.uint8) for _ in range(2))
     held.fill(1)
     freed.fill(2)

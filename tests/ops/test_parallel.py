@@ -26,7 +26,7 @@ def test_every_task_runs_once_and_blas_has_one_thread_meanwhile() -> None:
         seen.append(task)
         inside.append(max(blas_threads()))
 
-    _parallel.for_each(range(50), lambda: run)
+    _parallel.parallel_for(range(50), run)
     assert sorted(seen) == list(range(50))
     if _parallel.num_threads() > 1:
         assert set(inside) == {1}
@@ -40,7 +40,7 @@ def test_a_failing_task_is_told() -> None:
 
     before = blas_threads()
     with pytest.raises(RuntimeError, match="seven"):
-        _parallel.for_each(range(20), lambda: run)
+        _parallel.parallel_for(range(20), run)
     assert blas_threads() == before
 
 
@@ -55,7 +55,7 @@ def test_limits_set_while_running_hold() -> None:
             with contextlib.suppress(threading.BrokenBarrierError):  # nobody else comes if there is one thread
                 wait.wait(timeout=5 if _parallel.num_threads() > 1 else 0.01)
 
-        _parallel.for_each(range(2), lambda: run)
+        _parallel.parallel_for(range(2), run)
         return found
 
     assert len(threads()) == 2
@@ -76,7 +76,7 @@ def test_limits_of_the_environment_hold() -> None:
 
 @pytest.mark.parametrize(("count", "parts"), [(0, 3), (1, 4), (10, 3), (7, 7), (5, 9), (100, 1), (4, 0)])
 def test_shares_cover_all_evenly(count: int, parts: int) -> None:
-    found = _parallel.shares(count, parts)
+    found = _parallel.split_evenly(count, parts)
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
     sizes = [part.stop - part.start for part in found]
     assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
@@ -100,16 +100,14 @@ def test_a_forked_process_works_on() -> None:
     """Even if a thread of the parent held a lock at that moment."""
     held = _memory.empty((1 << 20,), np.float32)
     held.fill(1)
-    _parallel.for_each(range(4), lambda: lambda task: None)
+    _parallel.parallel_for(range(4), lambda task: None)
     assert _memory._reserve is not None
     with _memory._reserve.lock, _parallel._blas()._lock:
         child = os.fork()
         if child == 0:
             try:
                 a = np.ones((300, 300), np.float32)
-                fine = (_parallel.product(a, a) == 300).all() and (
-                    _memory.empty((1 << 20,), np.float32).size == 1 << 20
-                )
+                fine = (_parallel.matmul(a, a) == 300).all() and (_memory.empty((1 << 20,), np.float32).size == 1 << 20)
                 os._exit(0 if fine and (held == 1).all() else 1)
             except BaseException:
                 os._exit(2)

@@ -8,16 +8,16 @@ from lucid import Tensor
 
 from lucid_maskrcnn.models import _AnchorGenerator
 from lucid_maskrcnn.ops import (
-    above,
     arange,
     cell_anchors,
     concat,
     full,
     grid_anchors,
-    large_enough,
     match,
+    nonzero_above,
     permutation,
     pick,
+    remove_small_boxes,
     sample_balanced,
     sigmoid,
     softmax,
@@ -89,12 +89,12 @@ def test_anchors_go_row_by_row(device: str) -> None:
 @pytest.mark.parity
 def test_matches_are_torchvisions(torchvision_ops, device: str) -> None:
     quality = torchvision_ops["match_quality"]
-    for name, iou, thresholds, rescue in [
+    for name, iou, thresholds, allow_low_quality_matches in [
         ("match_rpn", quality, (0.7, 0.3), True),
         ("match_rpn_no_orphan", quality[:4], (0.7, 0.3), True),
         ("match_roi", quality, (0.5, 0.5), False),
     ]:
-        found = match(tensor(iou, device), *thresholds, rescue=rescue)
+        found = match(tensor(iou, device), *thresholds, allow_low_quality_matches=allow_low_quality_matches)
         assert found.device == device
         assert listed(found) == [torchvision_ops[name].tolist()]
 
@@ -109,26 +109,40 @@ IOU = np.float32(
 
 
 @pytest.mark.parametrize(
-    ("rescue", "expected"),
+    ("allow_low_quality_matches", "expected"),
     [
         (False, [0, -2, -2, -1, -1, -2, 0]),  # on the thresholds; the first of equal objects
         (True, [0, -2, -2, 0, -1, -2, 0]),  # column 3 is object 2's best, and goes to its own best, object 0
     ],
 )
-def test_matching_by_hand(device: str, rescue: bool, expected: list[int]) -> None:
-    assert listed(match(tensor(IOU, device), 0.7, 0.3, rescue=rescue)) == [expected]
+def test_matching_by_hand(device: str, allow_low_quality_matches: bool, expected: list[int]) -> None:
+    assert listed(match(tensor(IOU, device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches)) == [
+        expected
+    ]
 
 
 def test_rescue_takes_all_that_tie(device: str) -> None:
     iou = tensor(np.float32([[0.2, 0.1, 0.2, 0.1], [0, 0.1, 0, 0]]), device)
-    assert listed(match(iou, 0.7, 0.3, rescue=True)) == [[0, 0, 0, -1]]
+    assert listed(match(iou, 0.7, 0.3, allow_low_quality_matches=True)) == [[0, 0, 0, -1]]
 
 
-@pytest.mark.parametrize("rescue", [False, True])
-def test_matching_with_nothing(device: str, rescue: bool) -> None:
-    assert listed(match(tensor(np.zeros((0, 3), np.float32), device), 0.7, 0.3, rescue=rescue)) == [[-1, -1, -1]]
-    assert listed(match(tensor(np.zeros((3, 0), np.float32), device), 0.7, 0.3, rescue=rescue)) == [[]]
-    assert listed(match(tensor(np.zeros((0, 0), np.float32), device), 0.7, 0.3, rescue=rescue)) == [[]]
+@pytest.mark.parametrize("allow_low_quality_matches", [False, True])
+def test_matching_with_nothing(device: str, allow_low_quality_matches: bool) -> None:
+    assert listed(
+        match(
+            tensor(np.zeros((0, 3), np.float32), device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches
+        )
+    ) == [[-1, -1, -1]]
+    assert listed(
+        match(
+            tensor(np.zeros((3, 0), np.float32), device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches
+        )
+    ) == [[]]
+    assert listed(
+        match(
+            tensor(np.zeros((0, 0), np.float32), device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches
+        )
+    ) == [[]]
 
 
 # ------------------------------------------------------------------ sampling
@@ -246,24 +260,24 @@ def test_top_k_of_nothing(device: str) -> None:
 def test_large_enough_is_torchvisions(torchvision_ops, device: str) -> None:
     boxes = tensor(torchvision_ops["small_boxes"], device)
     for tag, min_size in (("1e3", 1e-3), ("1e2", 1e-2)):
-        found = large_enough(boxes, min_size)
+        found = remove_small_boxes(boxes, min_size)
         assert found.device == device
         assert listed(found) == [torchvision_ops[f"small_keep_{tag}"].tolist()]
 
 
 def test_large_enough_by_hand(device: str) -> None:
     boxes = np.float32([[0, 0, 2, 2], [0, 0, 1.9, 9], [5, 5, 9, 6], [3, 3, 1, 1], [0, 0, np.nan, 9], [1, 1, 4, 3]])
-    assert listed(large_enough(tensor(boxes, device), 2)) == [[0, 5]]
-    assert listed(large_enough(tensor(boxes[:0], device), 2)) == [[]]
+    assert listed(remove_small_boxes(tensor(boxes, device), 2)) == [[0, 5]]
+    assert listed(remove_small_boxes(tensor(boxes[:0], device), 2)) == [[]]
 
 
 def test_above_excludes_the_threshold(device: str) -> None:
     scores = np.float32([[0.05, 0.06, 0], [np.nan, 0.04, 1], [0.9, 0.0500001, 0.05]])
-    found = above(tensor(scores, device), 0.05)
+    found = nonzero_above(tensor(scores, device), 0.05)
     assert {t.device for t in found} == {device}
     assert listed(*found) == [[0, 1, 2, 2], [1, 2, 0, 1]]
-    assert listed(*above(tensor(scores, device), 1)) == [[], []]
-    assert listed(*above(tensor(np.zeros((0, 3), np.float32), device), 0.05)) == [[], []]
+    assert listed(*nonzero_above(tensor(scores, device), 1)) == [[], []]
+    assert listed(*nonzero_above(tensor(np.zeros((0, 3), np.float32), device), 0.05)) == [[], []]
 
 
 # ------------------------------------------------------------------ plain arithmetic

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.cli import main
-from lucid_maskrcnn.config import DETECTRON2, HeadSettings, ImageSettings, ProposalSettings
+from lucid_maskrcnn.config import DETECTRON2, HeadConfig, ImageConfig, RPNConfig
 from lucid_maskrcnn.weights import load_detectron2_weights, locate, read_weights, registry, save_weights
 from lucid_maskrcnn.weights.layouts import torchvision_arrays, translate
 from lucid_maskrcnn.weights.naming import CAFFE2, CAFFE2_BODY, LUCID_BODY, TORCHVISION
@@ -95,8 +95,8 @@ def test_torchvisions_file_builds_its_model(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "model.safetensors")
     model = MaskRCNN.from_file(tmp_path / "model.safetensors")
     assert model.num_classes == 3
-    assert model.image_settings == ImageSettings()
-    assert model.head_settings == HeadSettings()
+    assert model.image_settings == ImageConfig()
+    assert model.head_settings == HeadConfig()
     assert model.backbone.body.bn1.eps == 1e-5
     for name, array in torchvision_arrays(model.state_dict()).items():
         rows = 4 if "box_predictor.bbox_pred" in name else 1 if "mask_fcn_logits" in name else 0
@@ -113,7 +113,7 @@ def test_detectron2s_file_brings_its_conventions(tmp_path: Path, version: int) -
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}, protocol=version))
     model = MaskRCNN.from_file(path)
     assert (model.image_settings, model.head_settings) == (DETECTRON2.image, DETECTRON2.heads)
-    assert model.rpn.settings == DETECTRON2.proposals
+    assert model.rpn.settings == DETECTRON2.rpn
     assert model.backbone.body.layer2[0].conv1.stride == 2
     other = mask_rcnn_resnet_50_fpn(3, conventions="detectron2", **SLIM)
     load_detectron2_weights(other, arrays)
@@ -302,7 +302,7 @@ def test_a_trained_models_file_goes_to_torchvision_and_back(tmp_path: Path) -> N
 
 def test_a_saved_model_is_a_file_that_is_enough(tmp_path: Path) -> None:
     model = mask_rcnn_resnet_18_fpn(
-        2, top_k=7, min_size=99, conventions="detectron2", heads=HeadSettings(batch_size=9), categories={1: "a"}, **SLIM
+        2, top_k=7, min_size=99, conventions="detectron2", heads=HeadConfig(batch_size=9), categories={1: "a"}, **SLIM
     )
     save_weights(model, tmp_path / "mine.safetensors")
     again = MaskRCNN.from_file(tmp_path / "mine.safetensors")
@@ -387,12 +387,12 @@ def test_info_of_names(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_conventions_by_name() -> None:
     assert mask_rcnn_resnet_18_fpn(2, conventions="detectron2", **SLIM).image_settings == DETECTRON2.image
-    changed = mask_rcnn_resnet_18_fpn(2, conventions="detectron2", top_k=7, proposals={"nms_thresh": 0.6}, **SLIM)
+    changed = mask_rcnn_resnet_18_fpn(2, conventions="detectron2", top_k=7, rpn={"nms_thresh": 0.6}, **SLIM)
     assert changed.head_settings.top_k == 7
     assert changed.head_settings.aligned
     assert changed.rpn.settings.nms_thresh == 0.6
     assert changed.rpn.settings.by_logits
-    assert mask_rcnn_resnet_18_fpn(2, **SLIM).rpn.settings == ProposalSettings()
+    assert mask_rcnn_resnet_18_fpn(2, **SLIM).rpn.settings == RPNConfig()
     with pytest.raises(ValueError, match="conventions must be one of 'torchvision', 'detectron2', got 'mmdet'"):
         mask_rcnn_resnet_18_fpn(2, conventions="mmdet", **SLIM)
 

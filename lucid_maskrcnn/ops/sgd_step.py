@@ -9,14 +9,14 @@ import numpy as np
 from lucid import Tensor
 
 from ._memory import empty, zeros
-from ._parallel import for_each, spans
+from ._parallel import chunks, parallel_for
 
-__all__ = ["descend"]
+__all__ = ["sgd_update"]
 
 _BLOCK_VALUES = 1 << 16
 
 
-def descend(
+def sgd_update(
     p: Tensor, velocity: Any | None, *, lr: float, momentum: float, weight_decay: float, nesterov: bool
 ) -> Any | None:
     """Give ``p`` the array that one step of stochastic gradient descent leads to; its old one stays as it was.
@@ -59,6 +59,6 @@ def descend(
             update = update + own * momentum if nesterov else own
         np.subtract(old[some], update * lr, out=new[some])
 
-    for_each(spans(old.size, _BLOCK_VALUES), lambda: run)
+    parallel_for(chunks(old.size, _BLOCK_VALUES), run)
     p.data = moved
     return velocity

@@ -1,0 +1,229 @@
+"""Checks of arguments, the same ones everywhere.
+
+Each takes the argument's name and value and returns the value as plain Python, or raises one sentence that names the
+argument, what was wanted and what was given: a ``TypeError`` for the wrong kind of value, a ``ValueError`` for one out
+of range. NumPy's scalars are numbers, bools are not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "check_keywords",
+    "choice",
+    "flag",
+    "fraction",
+    "fraction_below_one",
+    "instance",
+    "integer",
+    "nearest",
+    "non_negative_int",
+    "non_negative_number",
+    "number",
+    "optional",
+    "pair",
+    "positive_int",
+    "positive_number",
+    "sequence",
+    "shown",
+    "text",
+]
+
+type Check[T] = Callable[[str, Any], T]
+
+_brief = reprlib.Repr(maxstring=80, maxother=80, maxlist=6, maxtuple=6, maxdict=4)
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: its ``repr``, shortened."""
+    return _brief.repr(value)
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def integer(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
+    """Return an integer from ``minimum`` to ``maximum``, both included; None is no limit."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be {_integer_range(minimum, maximum)}, got {shown(value)}.")
+    value = int(value)
+    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+        raise ValueError(f"{name} must be {_integer_range(minimum, maximum)}, got {shown(value)}.")
+    return value
+
+
+def _integer_range(minimum: int | None, maximum: int | None) -> str:
+    if maximum is not None:
+        return f"an integer from {minimum} to {maximum}" if minimum is not None else f"an integer up to {maximum}"
+    return {None: "an integer", 0: "a non-negative integer", 1: "a positive integer"}.get(
+        minimum, f"an integer from {minimum} on"
+    )
+
+
+def positive_int(name: str, value: Any, maximum: int | None = None) -> int:
+    """Return an integer from 1 on."""
+    return integer(name, value, 1, maximum)
+
+
+def non_negative_int(name: str, value: Any, maximum: int | None = None) -> int:
+    """Return an integer from 0 on."""
+    return integer(name, value, 0, maximum)
+
+
+def number(name: str, value: Any, wanted: str = "a finite number") -> float:
+    """Return a finite number; an integer stays one."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
+    plain = int(value) if isinstance(value, numbers.Integral) else float(value)
+    try:
+        finite = math.isfinite(plain)
+    except OverflowError:  # an integer beyond float64
+        finite = False
+    if not finite:
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+    return plain
+
+
+def _within(name: str, value: Any, holds: Callable[[float], bool], wanted: str) -> float:
+    plain = number(name, value, wanted)
+    if not holds(plain):
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+    return plain
+
+
+def positive_number(name: str, value: Any) -> float:
+    """Return a finite number above 0."""
+    return _within(name, value, lambda v: v > 0, "a number above 0")
+
+
+def non_negative_number(name: str, value: Any) -> float:
+    """Return a finite number from 0 on."""
+    return _within(name, value, lambda v: v >= 0, "a number of at least 0")
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number from 0 to 1, both included."""
+    return _within(name, value, lambda v: 0 <= v <= 1, "a number between 0 and 1")
+
+
+def fraction_below_one(name: str, value: Any) -> float:
+    """Return a number from 0 to 1, 1 excluded."""
+    return _within(name, value, lambda v: 0 <= v < 1, "a number of at least 0 and below 1")
+
+
+# ------------------------------------------------------------------ other single values
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
+def text(name: str, value: Any) -> str:
+    """Return a string that is not empty."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {shown(value)}.")
+    if not value:
+        raise ValueError(f"{name} must not be an empty string.")
+    return str(value)
+
+
+def choice[T](name: str, value: T, options: Collection[T]) -> T:
+    """Return one of ``options``; the message lists them, and the nearest one to a misspelt string."""
+    if isinstance(value, (bool, np.bool_)) or not any(type(value) is type(o) and value == o for o in options):
+        listed = ", ".join(map(repr, options))
+        near = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else None
+        hint = f" Did you mean {near!r}?" if near else ""
+        kind = ValueError if any(isinstance(value, type(o)) for o in options) else TypeError
+        raise kind(f"{name} must be one of {listed}, got {shown(value)}.{hint}")
+    return value
+
+
+def instance[T](name: str, value: Any, kind: type[T] | tuple[type, ...], wanted: str) -> T:
+    """Return an object of a class; ``wanted`` describes it in words, with its article."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else f"{shown(value)}"
+        raise TypeError(f"{name} must be {wanted}, got {given}.")
+    return value  # type: ignore[return-value]
+
+
+def optional[T](check: Check[T]) -> Check[T | None]:
+    """Return a check that lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+# ------------------------------------------------------------------ several values
+
+
+def sequence[T](
+    name: str, value: Any, check: Check[T], *, length: int | None = None, minimum: int = 0
+) -> tuple[T, ...]:
+    """Return a tuple of a list, tuple, range or 1-D array whose every element passes ``check``.
+
+    ``length`` is the number of elements wanted, ``minimum`` the least.
+    """
+    wanted = f"a sequence of {length} values" if length is not None else "a sequence"
+    one_axis = isinstance(value, np.ndarray) and value.ndim == 1
+    if not isinstance(value, (list, tuple, range)) and not one_axis:
+        raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
+    if length is not None and len(value) != length:
+        raise ValueError(f"{name} must be {wanted}, got {len(value)}: {shown(value)}.")
+    if len(value) < minimum:
+        least = "at least one value" if minimum == 1 else f"at least {minimum} values"
+        raise ValueError(f"{name} must have {least}, got {shown(value)}.")
+    return tuple(check(f"{name}[{i}]", v) for i, v in enumerate(value))
+
+
+def pair[T](name: str, value: Any, check: Check[T]) -> tuple[T, T]:
+    """Return two values, for height and width; a single number is both."""
+    if isinstance(value, numbers.Number):
+        one = check(name, value)
+        return one, one
+    first, second = sequence(name, value, check, length=2)
+    return first, second
+
+
+# ------------------------------------------------------------------ names
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is most like, None if there is none near."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
+
+
+def check_keywords(
+    owner: str, given: Iterable[str], known: Collection[str], others: Mapping[str, str] | None = None
+) -> None:
+    """Refuse keywords that ``owner`` does not have, with the nearest one that it has.
+
+    Parameters
+    ----------
+    owner : str
+        What the message calls the function: ``"mask_rcnn_resnet_50_fpn()"``.
+    given, known : collection of str
+        The keywords of a call, and those there are.
+    others : mapping of str to str, optional
+        Names from other libraries, and what they are called here.
+
+    Raises
+    ------
+    TypeError
+        If one is not known.
+    """
+    for name in given:
+        if name not in known:
+            near = (others or {}).get(name) or nearest(name, known)
+            hint = f"; did you mean {near!r}?" if near else "."
+            raise TypeError(f"{owner} has no argument {name!r}{hint}")
