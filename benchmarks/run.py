@@ -262,7 +262,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         PEER: "torchvision",
         PEER_LAST: "torchvision, channels-last",
     }
-    colours = {OURS: "#0b6e4f", PLAIN: "#8bc4a9", PEER: "#b3541e", PEER_LAST: "#e0a46e"}
+    colors = {OURS: "#0b6e4f", PLAIN: "#8bc4a9", PEER: "#b3541e", PEER_LAST: "#e0a46e"}
     if "predict" in results:
         names = [n for n in labels if n in results["predict"]]
         left = [0.0] * len(names)
@@ -281,7 +281,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
                 [int(value) for value in rows],
                 [found[name]["median"] for found in rows.values()],
                 "o-",
-                color=colours[name],
+                color=colors[name],
                 label=labels[name],
             )
         axis.set(title=titles[what], ylabel="seconds", ylim=(0, None))

@@ -16,8 +16,9 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.atomic import write_json
-from lucid_maskrcnn.masks.rle import encode_rle, window
+from lucid_maskrcnn.masks.rle import bounding_slices, encode_rle
 from lucid_maskrcnn.ops import as_tensor, host, paste_masks
+from lucid_maskrcnn.text_tables import align_columns
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -208,7 +209,7 @@ class Detections(Mapping[str, Tensor]):
     def _pasted(self) -> Tensor:
         return paste_masks(self.mask_probs, self.boxes, self.image_size, self.mask_thresh, snap=self.snap_masks)
 
-    def _enlarged(self, scale: int) -> Detections:
+    def enlarged(self, scale: int) -> Detections:
         """Return the detections of the same picture, ``scale`` times as large."""
         if scale == 1:
             return self
@@ -308,14 +309,14 @@ class Detections(Mapping[str, Tensor]):
             (str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)) for i, (name, score, box) in enumerate(columns)
         ]
 
-    def _title(self) -> str:
+    def _summary(self) -> str:
         height, width = self.image_size
         return f"{len(self)} in {height} × {width} pixels, on {self.boxes.device}"
 
     def __repr__(self) -> str:
         shown = 5
         table = [("#", "name", "score", "x1", "y1", "x2", "y2"), *self.rows(shown)]
-        lines = [f"Detections({self._title()})", *(align(table) if len(self) else ())]
+        lines = [f"Detections({self._summary()})", *(align_columns(table, left=(1,)) if len(self) else ())]
         if len(self) > shown:
             lines.append(f"… {len(self) - shown} more")
         return "\n  ".join(lines)
@@ -332,7 +333,7 @@ class Detections(Mapping[str, Tensor]):
     def _repr_html_(self) -> str:
         shown = 10
         picture = self._repr_png_()
-        title = f"<p><b>Detections</b>: {self._title()}</p>"
+        title = f"<p><b>Detections</b>: {self._summary()}</p>"
         if picture is not None:
             return f'{title}<img src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">'
         head = "".join(f"<th>{c}</th>" for c in ("#", "name", "score", "x1", "y1", "x2", "y2"))
@@ -352,15 +353,6 @@ def _checked_size(size: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def align(table: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows of a table as lines; the second column is set left, the others right."""
-    columns = []
-    for k, column in enumerate(zip(*table, strict=True)):
-        width = max(map(len, column))
-        columns.append([cell.ljust(width) if k == 1 else cell.rjust(width) for cell in column])
-    return ["  ".join(row) for row in zip(*columns, strict=True)]
-
-
 # ------------------------------------------------------------------ polygons
 
 
@@ -371,7 +363,7 @@ def _outer_rings(mask: np.ndarray) -> list[list[float]]:
     the horizontal sides connect the first with the second, the third with the fourth, and so on;
     in every column likewise the vertical sides. Hopping along them in turn walks round a ring.
     """
-    rows, columns = window(mask)
+    rows, columns = bounding_slices(mask)
     cells = np.pad(mask[rows, columns], 1).astype(np.int8)
     nw, ne, sw, se = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
     touching = (nw == se) & (ne == sw) & (nw != ne)  # two pixels that meet at a corner: two corners there

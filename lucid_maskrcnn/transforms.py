@@ -31,7 +31,6 @@ __all__ = [
     "resize_boxes",
     "resize_masks",
     "resized_size",
-    "restore_boxes",
 ]
 
 type Array = Any  # Tensor or np.ndarray
@@ -251,14 +250,6 @@ def resize_boxes(boxes: Array, from_size: Size, to_size: Size) -> Array:
     if isinstance(boxes, Tensor):
         return Tensor(boxes.data * (mx.array(ratios) if boxes.is_gpu() else ratios))
     return np.asarray(boxes, np.float32) * ratios
-
-
-def restore_boxes(boxes: Array, size: Size, original_size: Size) -> Array:
-    """Carry boxes from the network's input, resized to ``size``, back to the original image.
-
-    Parameters and result are those of :func:`resize_boxes`.
-    """
-    return resize_boxes(boxes, size, original_size)
 
 
 def resize_masks(masks: Array, to_size: Size) -> Array:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.rle import window
+from lucid_maskrcnn.masks.rle import bounding_slices
 from lucid_maskrcnn.ops import host
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_detections", "draw_target"]
 
-type Colour = tuple[int, int, int]
+type Color = tuple[int, int, int]
 
 
 def draw_detections(
@@ -52,8 +52,8 @@ def draw_detections(
     score_thresh : float
         Detections with a lower score are not drawn.
     color_by : {"instance", "class"}
-        Whether each object has its own colour or each label. The n-th detection, or label n, has
-        the same colour in every picture and every run.
+        Whether each object has its own color or each label. The n-th detection, or label n, has
+        the same color in every picture and every run.
     masks, boxes, labels : bool
         What to draw.
     alpha : float
@@ -73,18 +73,18 @@ def draw_detections(
     """
     pixels = load_image(image)
     _check(pixels, detections.image_size, color_by, alpha, scale)
-    picture = _enlarged(pixels, scale)
+    picture = _resized(pixels, scale)
     keep = np.flatnonzero(host(detections.scores) >= score_thresh)
-    found = detections[keep]._enlarged(scale)
+    found = detections[keep].enlarged(scale)
     numbers = host(found.labels) if color_by == "class" else keep
-    colours = [_colour(int(i)) for i in numbers]
+    colors = [_color(int(i)) for i in numbers]
     thickness = max(1, round(min(picture.size) / 400))
     if masks:
-        picture = _draw_masks(picture, found._mask, colours, alpha, thickness)
+        picture = draw_masks(picture, found._mask, colors, alpha, thickness)
     if boxes:
-        _draw_boxes(picture, host(found.boxes), colours, max(1, thickness // 2))
+        _draw_boxes(picture, host(found.boxes), colors, max(1, thickness // 2))
     if labels:
-        _draw_labels(picture, host(found.boxes), _captions(found), colours)
+        _draw_labels(picture, host(found.boxes), _captions(found), colors)
     return picture
 
 
@@ -125,23 +125,23 @@ def draw_target(
     pixels = load_image(image)
     compressed = CompressedMasks.of(target["masks"], (pixels.shape[0], pixels.shape[1]))
     _check(pixels, compressed.image_size, color_by, alpha, scale)
-    picture = _enlarged(pixels, scale)
+    picture = _resized(pixels, scale)
     height, width = picture.height, picture.width
     numbers = np.asarray(target["labels"]).tolist()
-    colours = [_colour(n) for n in (numbers if color_by == "class" else range(len(numbers)))]
+    colors = [_color(n) for n in (numbers if color_by == "class" else range(len(numbers)))]
     masks = compressed.resized((height, width))
     corners = np.asarray(target["boxes"], np.float32).reshape(-1, 4) * scale
     thickness = max(1, round(min(picture.size) / 400))
 
     def mask(i: int) -> np.ndarray:
-        return masks.window(i, slice(0, height), slice(0, width))
+        return masks.decode_region(i, slice(0, height), slice(0, width))
 
-    picture = _draw_masks(picture, mask, colours, alpha, thickness)
+    picture = draw_masks(picture, mask, colors, alpha, thickness)
     if boxes:
-        _draw_boxes(picture, corners, colours, max(1, thickness // 2))
+        _draw_boxes(picture, corners, colors, max(1, thickness // 2))
     names = categories or {}
     if labels and len(set(names.values())) != 1:
-        _draw_labels(picture, corners, [[names.get(n, f"class {n}")] for n in numbers], colours)
+        _draw_labels(picture, corners, [[names.get(n, f"class {n}")] for n in numbers], colors)
     return picture
 
 
@@ -150,7 +150,7 @@ def viewing_scale(size: tuple[int, int]) -> int:
     return min(max(1, 800 // max(size)), 4)  # forty nuclei in 256 × 256 pixels want a closer look
 
 
-def _enlarged(pixels: np.ndarray, scale: int) -> Image.Image:
+def _resized(pixels: np.ndarray, scale: int) -> Image.Image:
     size = pixels.shape[1] * scale, pixels.shape[0] * scale
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
@@ -168,8 +168,8 @@ def _check(pixels: np.ndarray, size: tuple[int, int], color_by: str, alpha: floa
         raise ValueError(f"scale must be a whole number from 1 on, got {scale!r}.")
 
 
-def _colour(number: int) -> Colour:
-    """Return a bright colour; numbers that are close together are far apart in hue."""
+def _color(number: int) -> Color:
+    """Return a bright color; numbers that are close together are far apart in hue."""
     hue = (0.08 + number * 0.6180339887) % 1  # steps of the golden ratio come near an old hue as late as can be
     lightness = (0.56, 0.68, 0.48)[number % 3]
     red, green, blue = (255 * part for part in colorsys.hls_to_rgb(hue, lightness, 0.95))
@@ -178,27 +178,27 @@ def _colour(number: int) -> Colour:
     return round(red), round(green), round(blue)
 
 
-def _luma(colour: tuple[float, float, float]) -> float:
-    red, green, blue = colour
+def _luma(color: tuple[float, float, float]) -> float:
+    red, green, blue = color
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 # ------------------------------------------------------------------ masks and boxes
 
 
-def _draw_masks(
-    picture: Image.Image, mask_of: Callable[[int], np.ndarray], colours: list[Colour], alpha: float, thickness: int
+def draw_masks(
+    picture: Image.Image, mask_of: Callable[[int], np.ndarray], colors: list[Color], alpha: float, thickness: int
 ) -> Image.Image:
     canvas = np.array(picture)
-    for i in reversed(range(len(colours))):
+    for i in reversed(range(len(colors))):
         mask = mask_of(i)
-        area = window(mask)
+        area = bounding_slices(mask)
         inside = mask[area]
         contour = inside & ~_eroded(inside, thickness)
-        colour = np.array(colours[i], np.float32)
+        color = np.array(colors[i], np.float32)
         part = canvas[area]
-        part[inside] = (part[inside] * (1 - alpha) + colour * alpha).round().astype(np.uint8)
-        part[contour] = colours[i]
+        part[inside] = (part[inside] * (1 - alpha) + color * alpha).round().astype(np.uint8)
+        part[contour] = colors[i]
     return Image.fromarray(canvas)
 
 
@@ -214,11 +214,11 @@ def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:
     return mask
 
 
-def _draw_boxes(picture: Image.Image, boxes: np.ndarray, colours: list[Colour], thickness: int) -> None:
+def _draw_boxes(picture: Image.Image, boxes: np.ndarray, colors: list[Color], thickness: int) -> None:
     pen = ImageDraw.Draw(picture)
-    for (x1, y1, x2, y2), colour in zip(boxes.round().astype(int).tolist()[::-1], colours[::-1], strict=True):
+    for (x1, y1, x2, y2), color in zip(boxes.round().astype(int).tolist()[::-1], colors[::-1], strict=True):
         # Pillow draws the last pixel too: a box up to x2 ends with the pixel before it.
-        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=thickness)
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=thickness)
 
 
 # ------------------------------------------------------------------ labels
@@ -232,7 +232,7 @@ def _captions(found: Detections) -> list[list[str]]:
 
 
 def _draw_labels(
-    picture: Image.Image, boxes: np.ndarray, captions: Sequence[Sequence[str]], colours: list[Colour]
+    picture: Image.Image, boxes: np.ndarray, captions: Sequence[Sequence[str]], colors: list[Color]
 ) -> None:
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(min(max(9, round(min(picture.size) / 42)), 28))
@@ -240,7 +240,7 @@ def _draw_labels(
     taken, objects = np.zeros((height, width), bool), np.zeros((height, width), bool)
     for x1, y1, x2, y2 in boxes.round().astype(int).clip(0).tolist():
         objects[y1:y2, x1:x2] = True
-    for texts, box, colour in zip(captions, boxes.tolist(), colours, strict=True):
+    for texts, box, color in zip(captions, boxes.tolist(), colors, strict=True):
         for text in texts:
             left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
             size = round(right - left) + 4, round(bottom - top) + 4
@@ -248,8 +248,8 @@ def _draw_labels(
             if spot is not None:
                 x, y = spot
                 taken[y : y + size[1], x : x + size[0]] = True
-                pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=colour)
-                pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=_ink(colour))
+                pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=color)
+                pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=_ink(color))
                 break
 
 
@@ -278,6 +278,6 @@ def _free_spot(
     return best
 
 
-def _ink(colour: Colour) -> Colour:
-    """Return black or white, whichever is easier to read on ``colour``."""
-    return (0, 0, 0) if _luma(colour) > 130 else (255, 255, 255)
+def _ink(color: Color) -> Color:
+    """Return black or white, whichever is easier to read on ``color``."""
+    return (0, 0, 0) if _luma(color) > 130 else (255, 255, 255)

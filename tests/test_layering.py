@@ -26,7 +26,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Rooms of the package by tier: a room may import those of earlier tiers, and of its own tier those before it.
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("validators", "config", "atomic", "ops"),
+    ("validators", "text_tables", "config", "atomic", "ops"),
     ("images", "transforms", "masks"),
     ("annotation_formats", "visualization"),
     ("detections", "targets", "weights"),

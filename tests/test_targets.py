@@ -93,7 +93,7 @@ def test_masks_stay_compressed(given: Any, device: str) -> None:
     checked = build(good(masks=given), device)
     assert isinstance(checked.masks, CompressedMasks)
     assert {t.device for t in (checked.boxes, checked.labels)} == {device}
-    np.testing.assert_array_equal(checked.masks.dense(), masks(2))
+    np.testing.assert_array_equal(checked.masks.to_dense(), masks(2))
     larger = checked.resized((12, 24))
     assert larger.image_size == larger.masks.image_size == (12, 24)
     assert isinstance(larger.masks, CompressedMasks)

@@ -24,7 +24,6 @@ from lucid_maskrcnn.transforms import (
     resize_boxes,
     resize_masks,
     resized_size,
-    restore_boxes,
 )
 
 RECORDED = np.load(Path(__file__).parent / "data" / "torchvision" / "ops.npz")
@@ -66,10 +65,10 @@ def test_boxes_and_masks_are_torchvisions(i: int, device: str) -> None:
 
 
 @pytest.mark.parity
-def test_resized_sizes_and_restored_boxes_are_torchvisions() -> None:
+def test_resized_sizes_and_boxes_resized_back_are_torchvisions() -> None:
     sizes = [resized_size((h, w), ImageConfig()) for h, w in RECORDED["tf_many_in"].tolist()]
     assert sizes == [tuple(s) for s in RECORDED["tf_many_out"].tolist()]
-    boxes = restore_boxes(RECORDED["resize_boxes_in"], (256, 341), (240, 320))
+    boxes = resize_boxes(RECORDED["resize_boxes_in"], (256, 341), (240, 320))
     np.testing.assert_allclose(boxes, RECORDED["resize_boxes_out"], rtol=0, atol=1e-5)
 
 
@@ -244,7 +243,7 @@ def test_boxes_return_from_where_they_went(sizes: tuple[int, int, int, int], box
     boxes = np.array([box], np.float32) * np.float32([size[1], size[0], size[1], size[0]])
     there = resize_boxes(boxes, size, other)
     assert there.dtype == np.float32
-    np.testing.assert_allclose(restore_boxes(there, other, size), boxes, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(resize_boxes(there, other, size), boxes, rtol=1e-6, atol=1e-6)
 
 
 def test_no_boxes_and_no_masks(device: str) -> None:

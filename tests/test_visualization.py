@@ -1,4 +1,4 @@
-"""Drawings: of the right size, where things are, in stable colours, at any size of picture."""
+"""Drawings: of the right size, where things are, in stable colors, at any size of picture."""
 
 import lucid
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
-from lucid_maskrcnn.visualization import _colour, draw_detections, draw_target, viewing_scale
+from lucid_maskrcnn.visualization import _color, draw_detections, draw_target, viewing_scale
 
 GREY = 90
 
@@ -58,48 +58,48 @@ def test_each_part_is_drawn_where_it_is(device):
     assert not label[30:70].any()  # there is room above
 
 
-def test_alpha_goes_from_the_picture_to_the_colour():
+def test_alpha_goes_from_the_picture_to_the_color():
     found = make([[0, 0, 100, 100]], (100, 100))
     pixels = [
         np.asarray(draw_detections(grey((100, 100)), found, boxes=False, labels=False, alpha=alpha))[50, 50]
         for alpha in (0, 0.5, 1)
     ]
     assert pixels[0].tolist() == [GREY] * 3
-    assert pixels[2].tolist() == list(_colour(0))
+    assert pixels[2].tolist() == list(_color(0))
     np.testing.assert_allclose(pixels[1], (pixels[0].astype(float) + pixels[2]) / 2, atol=1)
 
 
 def test_the_first_detection_lies_on_top():
     found = make([[10, 10, 60, 60], [0, 0, 100, 100]], (100, 100))
     picture = draw_detections(grey((100, 100)), found, boxes=False, labels=False, alpha=1)
-    assert picture.getpixel((35, 35)) == _colour(0)
-    assert picture.getpixel((80, 80)) == _colour(1)
+    assert picture.getpixel((35, 35)) == _color(0)
+    assert picture.getpixel((80, 80)) == _color(1)
 
 
-def test_colours_follow_the_instance_or_the_class():
+def test_colors_follow_the_instance_or_the_class():
     found = make([[0, 0, 30, 30], [40, 0, 70, 30], [0, 40, 30, 70]], (80, 80), labels=[5, 2, 5])
     options = {"boxes": False, "labels": False, "alpha": 1}
     centres = [(15, 15), (55, 15), (15, 55)]
     by_instance = draw_detections(grey((80, 80)), found, **options)
-    assert [by_instance.getpixel(c) for c in centres] == [_colour(0), _colour(1), _colour(2)]
+    assert [by_instance.getpixel(c) for c in centres] == [_color(0), _color(1), _color(2)]
     by_class = draw_detections(grey((80, 80)), found, color_by="class", **options)
-    assert [by_class.getpixel(c) for c in centres] == [_colour(5), _colour(2), _colour(5)]
+    assert [by_class.getpixel(c) for c in centres] == [_color(5), _color(2), _color(5)]
 
 
-def test_the_threshold_hides_detections_and_keeps_the_colours_of_others():
+def test_the_threshold_hides_detections_and_keeps_the_colors_of_others():
     found = make([[0, 0, 30, 30], [40, 0, 70, 30]], (80, 80))[[1, 0]]  # the weaker first
     picture = draw_detections(grey((80, 80)), found, score_thresh=0.5, labels=False, alpha=1)
     assert picture.getpixel((55, 15)) == (GREY,) * 3
-    assert picture.getpixel((15, 15)) == _colour(1)
+    assert picture.getpixel((15, 15)) == _color(1)
 
 
-def test_neighbouring_colours_differ():
-    colours = np.array([_colour(i) for i in range(60)], int)
-    distance = np.abs(colours[:, None] - colours).sum(axis=-1)
+def test_neighbouring_colors_differ():
+    colors = np.array([_color(i) for i in range(60)], int)
+    distance = np.abs(colors[:, None] - colors).sum(axis=-1)
     near = np.abs(np.arange(60)[:, None] - np.arange(60))
     assert distance[near > 0].min() >= 8
     assert distance[(near > 0) & (near < 5)].min() >= 90
-    assert _colour(0) == (249, 139, 36)  # the same in every run
+    assert _color(0) == (249, 139, 36)  # the same in every run
 
 
 def test_scale_enlarges_the_picture_with_finer_contours():

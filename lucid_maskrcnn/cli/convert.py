@@ -81,11 +81,11 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _overview(entries: Iterable[PublishedWeights]) -> Iterable[str]:
-    from lucid_maskrcnn.detections import align
+    from lucid_maskrcnn.text_tables import align_columns
 
     rows = [("name", "of", "figures, %", "licence")]
     rows += [(e.name, e.architecture, _figures(e.metrics), e.licence.split(" (")[0]) for e in entries]
-    return align(rows)
+    return align_columns(rows, left=(1,))
 
 
 def _published(entry: PublishedWeights, path: Path | None) -> dict[str, str]:

@@ -150,12 +150,12 @@ def _load_model(weights: str, device: str) -> Any:
 
 
 def _table(found: Any, shown: int = 10) -> Iterable[str]:
-    from lucid_maskrcnn.detections import align
     from lucid_maskrcnn.masks.rle import rle_area
+    from lucid_maskrcnn.text_tables import align_columns
 
     areas = [str(rle_area(rle)) for rle in found[:shown].to_rle()]
     rows = [(*row, area) for row, area in zip(found.rows(shown), areas, strict=True)]
-    yield from align([("#", "name", "score", "x1", "y1", "x2", "y2", "area"), *rows])
+    yield from align_columns([("#", "name", "score", "x1", "y1", "x2", "y2", "area"), *rows], left=(1,))
     if len(found) > shown:
         yield f"… {len(found) - shown} more"
 

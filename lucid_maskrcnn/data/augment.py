@@ -54,7 +54,7 @@ class Augmentation:
         Objects of which a window leaves a smaller share than this are dropped; so are those with less than 4
         pixels, or less than 3 in width or height.
     exposure, gamma, channels : float
-        Standard deviation of the logarithms of a gain, of an exponent, and of a gain of each colour by itself.
+        Standard deviation of the logarithms of a gain, of an exponent, and of a gain of each color by itself.
     brightness, contrast, saturation : float
         Each is multiplied by a factor up to so much above or below 1.
     blur, noise : float
@@ -103,8 +103,8 @@ class Augmentation:
         **changes
             Attributes that are to be otherwise.
         """
-        colours: dict[str, Any] = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
-        return cls(**(colours | {"horizontal_flip": 0.5, "zoom": (0.8, 1.25), "min_visible": 0.02} | changes))
+        colors: dict[str, Any] = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+        return cls(**(colors | {"horizontal_flip": 0.5, "zoom": (0.8, 1.25), "min_visible": 0.02} | changes))
 
     @classmethod
     def microscopy(cls, **changes: Any) -> Augmentation:
@@ -116,8 +116,8 @@ class Augmentation:
             Attributes that are to be otherwise.
         """
         turns: dict[str, Any] = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True}
-        colours = {"exposure": 0.2, "gamma": 0.15, "channels": 0.05}  # laboratories differ in both
-        return cls(**(turns | colours | {"zoom": (0.7, 1.3)} | changes))
+        colors = {"exposure": 0.2, "gamma": 0.15, "channels": 0.05}  # laboratories differ in both
+        return cls(**(turns | colors | {"zoom": (0.7, 1.3)} | changes))
 
     @property
     def window(self) -> Size | None:
@@ -144,7 +144,7 @@ class Augmentation:
         image, target = rotate(image, target, turns)
         horizontal, vertical = (bool(rng.random() < p) for p in (self.horizontal_flip, self.vertical_flip))
         image, target = flip(image, target, horizontal=horizontal, vertical=vertical)
-        return self._recolour(image, rng), target
+        return self._recolor(image, rng), target
 
     def _cut(self, image: np.ndarray, target: Target, sideways: bool, rng: np.random.Generator) -> Sample:
         """Cut out a window; ``sideways`` says that a quarter turn follows."""
@@ -169,7 +169,7 @@ class Augmentation:
             return image, target
         return resize(image, target, self.window[::-1] if sideways else self.window)
 
-    def _recolour(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _recolor(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.exposure or self.gamma or self.channels:
             gain = np.exp(rng.normal(0, self.exposure) + rng.normal(0, self.channels, 3))
             image = tint(image, gain, float(np.exp(rng.normal(0, self.gamma))))
@@ -312,11 +312,11 @@ def _selected(target: Target, keep: np.ndarray) -> Target:
     return target | per_object
 
 
-# ------------------------------------------------------------------ colours
+# ------------------------------------------------------------------ colors
 
 
 def tint(image: np.ndarray, gain: np.ndarray, gamma: float) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, with another gain of each colour (3,) and another gamma."""
+    """Return a picture (H, W, 3), uint8, with another gain of each color (3,) and another gamma."""
     from PIL import Image
 
     levels = np.arange(256) / 255
@@ -344,6 +344,6 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, of each colour by itself."""
+    """Return a picture (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, of each color by itself."""
     noisy = image + np.float32(sigma) * rng.standard_normal(image.shape, np.float32)
     return np.clip(noisy, 0, 255, out=noisy).round().astype(np.uint8)

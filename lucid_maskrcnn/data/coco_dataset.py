@@ -415,7 +415,7 @@ class Reader:
         if not encoded:
             return
         try:
-            CompressedMasks.from_rles((a.segmentation for a in encoded), picture.size)  # quickly, all of them at once
+            CompressedMasks.from_coco((a.segmentation for a in encoded), picture.size)  # quickly, all of them at once
         except ValueError:
             wrong = {a.id for a in encoded if self._is_wrong(a, picture)}
             picture.objects = [a for a in picture.objects if a.id not in wrong]

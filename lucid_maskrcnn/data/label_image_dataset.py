@@ -99,7 +99,7 @@ class LabelImages:
         ):
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
             masks = self._masks(i)
-            columns = zip(masks.boxes.tolist(), masks.areas.tolist(), masks.to_rles(), strict=True)
+            columns = zip(masks.boxes.tolist(), masks.areas.tolist(), masks.to_rle(), strict=True)
             for (x1, y1, x2, y2), area, rle in columns:
                 annotations.append(
                     {
@@ -193,14 +193,14 @@ def read_labels(path: str | Path) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it cannot be read, has colours, fractions, several frames or negative numbers.
+        If it cannot be read, has colors, fractions, several frames or negative numbers.
     """
     path = Path(path)
     name = f"the label image {str(path)!r}"
     with _reading(path):
         labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
     if labels.ndim != 2 or labels.size == 0:
-        what = f"is in colour (mode {mode})" if mode else f"has shape {labels.shape}"
+        what = f"is in color (mode {mode})" if mode else f"has shape {labels.shape}"
         raise ValueError(f"{name[0].upper()}{name[1:]} {what}, but one channel is wanted: {_WANTED}.")
     if labels.dtype == bool:
         raise ValueError(f"{name[0].upper()}{name[1:]} is black and white only, but it needs {_WANTED}.")

@@ -190,4 +190,4 @@ def _compressed(segmentation: Any, image: Mapping[str, Any]) -> Any:
     """Return run lengths as pycocotools takes them for results: compressed."""
     if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), (str, bytes)):
         return segmentation
-    return CompressedMasks.from_coco([segmentation], (image["height"], image["width"])).to_rles()[0]
+    return CompressedMasks.from_coco([segmentation], (image["height"], image["width"])).to_rle()[0]

@@ -28,7 +28,7 @@ _FILL = 0.5  # how far mistakes are covered
 def contact_sheet(
     dataset: Any, evaluation: Evaluation, images: Sequence[ImageFigures], columns: int = 3
 ) -> Image.Image:
-    """Draw pictures side by side, with objects and detections outlined in two colours; mistakes are filled.
+    """Draw pictures side by side, with objects and detections outlined in two colors; mistakes are filled.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def contact_sheet(
 
 def _draw_legend(pen: Any, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:
     x = _GAP
-    for colour, text in ((_TRUTH, "objects, filled: missed"), (_FOUND, "detections, filled: false")):
-        pen.rectangle((x, _GAP, x + _LINE - 4, _GAP + _LINE - 4), fill=colour)
+    for color, text in ((_TRUTH, "objects, filled: missed"), (_FOUND, "detections, filled: false")):
+        pen.rectangle((x, _GAP, x + _LINE - 4, _GAP + _LINE - 4), fill=color)
         pen.text((x + _LINE + 2, _GAP - 1), text, font=font, fill=_INK)
         x += _TILE // 2
 
@@ -116,7 +116,7 @@ def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     """Return a picture with its outlines, as large as a tile at most."""
     from PIL import Image
 
-    from lucid_maskrcnn.visualization import _draw_masks
+    from lucid_maskrcnn.visualization import draw_masks
 
     height, width = pixels.shape[:2]
     scale = min(_TILE / max(height, width), 4)
@@ -125,12 +125,12 @@ def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     pairs = overlap.pairs(0.5)
     right = {d for d, _ in pairs} | set(overlap.in_crowd(pairs, 0.5))
     known = {g for _, g in pairs}
-    for masks, done, colour in ((overlap.objects, known, _TRUTH), (overlap.detections, right, _FOUND)):
+    for masks, done, color in ((overlap.objects, known, _TRUTH), (overlap.detections, right, _FOUND)):
         for fill, rows in ((_FILL, set(range(len(masks))) - done), (0.0, done)):
-            picture = _draw_masks(picture, _decoder(masks[sorted(rows)].resized(size)), [colour] * len(rows), fill, 1)
+            picture = draw_masks(picture, _decoder(masks[sorted(rows)].resized(size)), [color] * len(rows), fill, 1)
     return picture
 
 
 def _decoder(masks: CompressedMasks) -> Callable[[int], np.ndarray]:
     height, width = masks.image_size
-    return lambda i: masks.window(i, slice(0, height), slice(0, width))
+    return lambda i: masks.decode_region(i, slice(0, height), slice(0, width))

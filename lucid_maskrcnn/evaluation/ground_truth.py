@@ -70,7 +70,7 @@ class Items:
         crowd = np.asarray(target.get("iscrowd", np.zeros(len(masks))), bool).tolist()
         boxes = host(checked.boxes).astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        columns = host(checked.labels).tolist(), boxes.tolist(), masks.areas.tolist(), masks.to_rles(), crowd
+        columns = host(checked.labels).tolist(), boxes.tolist(), masks.areas.tolist(), masks.to_rle(), crowd
         for label, box, area, rle, many in zip(*columns, strict=True):
             self._annotations.append(
                 {

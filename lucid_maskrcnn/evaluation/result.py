@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.text_tables import align_columns
 
 from .accuracy import MEAN, THRESHOLDS, Agreement, ImageFigures
 from .average_precision import SIZES
@@ -144,7 +145,7 @@ class Evaluation:
                 if f"{kind}/AP{at}" in self.figures:
                     values = (self.figures.get(f"{kind}/{column}{at}") for column in _PRECISION)
                     rows.append((name + end, *("" if v is None else _number(v) for v in values)))
-        return align(rows) if len(rows) > 1 else []
+        return align_columns(rows) if len(rows) > 1 else []
 
     def _agreement_table(self) -> list[str]:
         if self.agreement is None:
@@ -155,7 +156,7 @@ class Evaluation:
         rows.append(_agreement_line("all together", self.agreement, self.agreement.pooled))
         rows.append(("mean of the images", *[""] * 5, *_numbers(self.agreement.per_image)))
         rows += [_agreement_line(f"  {name}", group, group.pooled) for name, group in self.per_group.items()]
-        return align(rows)
+        return align_columns(rows)
 
     def _category_table(self) -> list[str]:
         kinds = {"segm": "masks", "bbox": "boxes"}
@@ -165,7 +166,7 @@ class Evaluation:
         for category in self.per_category:
             counts = str(category.num_objects), str(category.num_detections)
             rows.append((category.name, *counts, *(_number(category.figures[name]) for name in names)))
-        return align(rows)
+        return align_columns(rows)
 
 
 def explain(
@@ -202,15 +203,6 @@ def _images(some: Sequence[Any]) -> str:
 
 
 # ------------------------------------------------------------------ text
-
-
-def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows of a table as lines; the first column is set left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.rjust(w) if k else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
 
 
 def _agreement_line(name: str, group: Agreement, values: Sequence[float]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons
-from lucid_maskrcnn.masks.rle import brief, compress, decompress_all, parse, window
+from lucid_maskrcnn.masks.rle import bounding_slices, brief, compress, decompress_all, parse
 from lucid_maskrcnn.ops import host, nearest_cells
 
 __all__ = ["CompressedMasks"]
@@ -31,10 +31,9 @@ type Runs = tuple[np.ndarray, np.ndarray]  # starts and stops
 class CompressedMasks:
     """Masks of one image, as runs of pixels.
 
-    Make them with :meth:`from_dense`, :meth:`from_rles`, :meth:`from_polygons`, :meth:`from_coco` or
-    :meth:`from_labels`. They are never modified: all methods that change something return new ones.
-    ``masks[rows]`` selects by an integer, a slice, a bool mask or a list of integers, always as
-    ``CompressedMasks``.
+    Made by :meth:`from_dense`, :meth:`from_coco` or :meth:`from_labels`, and never modified: methods that change
+    something return new ones. ``masks[rows]`` selects by an integer, a slice, a bool mask or a list of integers,
+    always as ``CompressedMasks``.
 
     Attributes
     ----------
@@ -48,7 +47,7 @@ class CompressedMasks:
 
     Examples
     --------
-    >>> masks = CompressedMasks.from_polygons([[[10, 10, 90, 10, 50, 80]]], (100, 120))
+    >>> masks = CompressedMasks.from_coco([[[10, 10, 90, 10, 50, 80]]], (100, 120))
     >>> len(masks), masks.areas.tolist()
     (1, [2829])
     """
@@ -112,57 +111,23 @@ class CompressedMasks:
         return _join((_runs_of(mask.astype(bool, copy=False), size[0]) for mask in array), size)
 
     @classmethod
-    def from_rles(cls, rles: Iterable[Mapping[str, Any]], image_size: Size) -> CompressedMasks:
-        """Take over COCO run-length encodings.
-
-        Parameters
-        ----------
-        rles : iterable of mappings
-            Each with ``"size"`` and ``"counts"``, compressed (str or bytes) or a list of lengths.
-        image_size : (height, width)
-            What each ``"size"`` must be.
-
-        Raises
-        ------
-        ValueError
-            If one is malformed or of another size. The message names its row.
-        """
-        return cls.from_coco(rles, image_size)
-
-    @classmethod
-    def from_polygons(cls, polygons: Iterable[Sequence[Any]], image_size: Size) -> CompressedMasks:
-        """Fill polygons, with pycocotools' pixels.
-
-        Parameters
-        ----------
-        polygons : iterable of lists of polygons
-            For each object a list of polygons ``[x, y, x, y, …]``, which are joined: where two of them overlap the
-            pixels are set too.
-        image_size : (height, width)
-            What lies outside is cut off.
-
-        Raises
-        ------
-        ValueError
-            If a polygon has fewer than three points, an odd number of coordinates or one that is not finite. The
-            message names the object's row.
-        """
-        return cls.from_coco(polygons, image_size)
-
-    @classmethod
     def from_coco(cls, segmentations: Iterable[Any], image_size: Size) -> CompressedMasks:
-        """Take over what COCO annotations have as ``"segmentation"``: run-length encodings or lists of polygons.
+        """Convert what COCO annotations have as ``"segmentation"``.
 
         Parameters
         ----------
         segmentations : iterable
-            As for :meth:`from_rles` and :meth:`from_polygons`, in any mixture.
+            For each object a run-length encoding, a mapping with ``"size"`` and ``"counts"`` (compressed, str or bytes,
+            or a list of lengths), or a list of polygons ``[x, y, x, y, …]``, whose union is the mask, with
+            pycocotools' pixels. The two may be mixed.
         image_size : (height, width)
+            What each ``"size"`` must be. Parts of polygons outside the image are cut off.
 
         Raises
         ------
         ValueError
-            As there.
+            If an encoding is malformed or of another size, or a polygon has fewer than three points, an odd number of
+            coordinates or one that is not finite. The message names the object's row.
         """
         size = _checked_size(image_size)
         rles: dict[int, Mapping[str, Any]] = {}
@@ -263,7 +228,7 @@ class CompressedMasks:
 
     # -------------------------------------------------------------- other forms
 
-    def window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+    def decode_region(self, index: int, rows: slice, columns: slice) -> np.ndarray:
         """Return a part of one mask; the rest of it is not decoded.
 
         Parameters
@@ -288,22 +253,22 @@ class CompressedMasks:
         top, bottom = (starts - base).clip(0, h), (stops - base).clip(0, h)
         inside = top < bottom
         column = column[inside] - columns.start
-        # +1 where a run begins, -1 after its end; a row below the window takes the ends of runs that go on.
+        # +1 where a run begins, -1 after its end; a row below the region takes the ends of runs that go on.
         pixels = np.zeros((h + 1, w), np.int8)
         pixels[top[inside], column] = 1
         pixels[bottom[inside], column] = -1
         np.add.accumulate(pixels, axis=0, out=pixels)
         return pixels[:h].view(bool)
 
-    def dense(self) -> np.ndarray:
+    def to_dense(self) -> np.ndarray:
         """Return all the pixels of all masks: (G, H, W), bool."""
         height, width = self.image_size
         out = np.zeros((len(self), height, width), bool)
         for i, mask in enumerate(out):
-            mask[...] = self.window(i, slice(0, height), slice(0, width))
+            mask[...] = self.decode_region(i, slice(0, height), slice(0, width))
         return out
 
-    def to_rles(self) -> list[dict[str, Any]]:
+    def to_rle(self) -> list[dict[str, Any]]:
         """Return each mask as a compressed COCO run-length encoding, ``{"size", "counts"}``."""
         height, width = self.image_size
         rles = []
@@ -350,10 +315,10 @@ class CompressedMasks:
     def _boxed(self) -> Iterable[tuple[np.ndarray, int, int]]:
         """Yield the pixels of each mask within its box, and the box's column and row: (h, w), x, y."""
         for i, (x1, y1, x2, y2) in enumerate(self.boxes.astype(np.int64).tolist()):
-            yield self.window(i, slice(y1, y2), slice(x1, x2)), y1, x1
+            yield self.decode_region(i, slice(y1, y2), slice(x1, x2)), y1, x1
 
     def cropped(self, top: int, left: int, height: int, width: int) -> CompressedMasks:
-        """Return the window of ``height`` × ``width`` pixels whose first pixel is at row ``top`` and column ``left``.
+        """Return the crop of ``height`` × ``width`` pixels whose first pixel is at row ``top`` and column ``left``.
 
         It may stick out of the image, and is empty there.
         """
@@ -445,7 +410,7 @@ def _join(parts: Iterable[Runs], size: Size) -> CompressedMasks:
 
 def _runs_of(pixels: np.ndarray, height: int, left: int = 0, top: int = 0) -> Runs:
     """Return the runs of a bool mask (h, w) that lies at ``left`` and ``top`` in an image of ``height``."""
-    rows, used = window(pixels)  # only where something is set: objects are small, pictures are not
+    rows, used = bounding_slices(pixels)  # only where something is set: objects are small, pictures are not
     part = pixels[rows, used]
     h = part.shape[0] + 1
     columns = np.zeros(part.shape[1] * h + 1, bool)  # a zero before the first column and after each

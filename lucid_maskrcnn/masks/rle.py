@@ -86,7 +86,7 @@ def rle_area(rle: Mapping[str, Any]) -> int:
     return int(counts[1::2].sum())
 
 
-def window(mask: np.ndarray) -> tuple[slice, slice]:
+def bounding_slices(mask: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and the columns that a bool mask (H, W) needs; none for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
@@ -101,7 +101,7 @@ def _run_lengths(pixels: np.ndarray) -> np.ndarray:
     """Return the lengths of the runs of a bool mask, zeros first: (R,) int64."""
     height = pixels.shape[0]
     # Only the columns that hold something are transposed: objects are small, pictures are not.
-    _, used = window(pixels)
+    _, used = bounding_slices(pixels)
     columns = np.zeros((used.stop - used.start) * height + 2, bool)  # a zero at either end
     columns[1:-1] = pixels[:, used].T.ravel()
     changes = np.flatnonzero(columns[1:] != columns[:-1]) + used.start * height

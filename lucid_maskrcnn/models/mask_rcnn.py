@@ -275,7 +275,7 @@ class MaskRCNN(nn.Module):
             ends = _ends(boxes)
             detections = [
                 Detections(
-                    transforms.restore_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
+                    transforms.resize_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
                     f.scores,
                     f.labels,
                     probs[ends[i] : ends[i + 1]],

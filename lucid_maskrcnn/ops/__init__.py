@@ -1,7 +1,18 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
 from ._memory import release_memory
-from ._operation import array_module, as_tensor, device_array, engine_is_sound, host, no_grad, repair_engine, zeros
+from ._operation import (
+    array_module,
+    as_tensor,
+    device_array,
+    engine_is_sound,
+    evaluate,
+    host,
+    is_device_array,
+    no_grad,
+    repair_engine,
+    zeros,
+)
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel

@@ -199,7 +199,7 @@ def paste_masks(
 
 
 class MaskReader(Protocol):
-    """Masks that are not an array, but can be asked for a window of one."""
+    """Masks that are not an array, but can decode a region of one."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -208,7 +208,7 @@ class MaskReader(Protocol):
     def __len__(self) -> int:
         """Return how many there are."""
 
-    def window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+    def decode_region(self, index: int, rows: slice, columns: slice) -> np.ndarray:
         """Return the pixels (rows, columns) of one, bool."""
 
 
@@ -290,7 +290,7 @@ def mask_targets(
     ``BitMasks.crop_and_resize``, which also rounds.
     """
     check_boxes("rois", rois, ndim=2)
-    if not isinstance(gt_masks, Tensor) and not hasattr(gt_masks, "window"):
+    if not isinstance(gt_masks, Tensor) and not hasattr(gt_masks, "decode_region"):
         raise TypeError(
             f"gt_masks is a Lucid tensor of shape (G, H, W) or CompressedMasks, got {type(gt_masks).__name__}."
         )
@@ -304,4 +304,4 @@ def mask_targets(
     grid = Grid((int(size), int(size)), 0, aligned)
     if isinstance(gt_masks, Tensor):
         return _MaskTargets(grid)(gt_masks, rois, gt_idx)
-    return as_tensor(_cut_out(gt_masks.window, gt_masks.image_size, host(rois), host(gt_idx), grid), rois)
+    return as_tensor(_cut_out(gt_masks.decode_region, gt_masks.image_size, host(rois), host(gt_idx), grid), rois)

@@ -49,7 +49,7 @@ def save_batches(path: Path, batches: Sequence[Any]) -> None:
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
         for name, value in {"image": image, **target}.items():
             array = np.asarray(value.data) if isinstance(value, Tensor) else value
-            array = array.dense() if hasattr(array, "dense") else array  # CompressedMasks
+            array = array.to_dense() if hasattr(array, "to_dense") else array  # CompressedMasks
             if isinstance(array, np.ndarray) and array.dtype != object:
                 arrays[f"{name}_{i}"] = array
     with replacing(path) as file:

@@ -21,14 +21,14 @@ ASSETS = Path(lucid_maskrcnn.__file__).parent / "assets"
 
 
 def sample(size=(60, 90), count=6, seed=0):
-    """Return a picture in which object *i* has the colour ``[20 · (i + 1), 0, 255]``, and its target."""
+    """Return a picture in which object *i* has the color ``[20 · (i + 1), 0, 255]``, and its target."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[: size[0], : size[1]]
     image = np.zeros((*size, 3), np.uint8)
     for i in range(count):
         cy, cx, ry, rx = *rng.uniform(0, size), *rng.uniform(3, 14, 2)
         image[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1] = (20 * (i + 1), 0, 255)
-    masks = CompressedMasks.from_dense(np.stack([colours(image) == i for i in range(count)]))
+    masks = CompressedMasks.from_dense(np.stack([colors(image) == i for i in range(count)]))
     masks = masks[masks.areas > 0]
     target = {
         "boxes": masks.boxes,
@@ -40,20 +40,20 @@ def sample(size=(60, 90), count=6, seed=0):
     return image, target
 
 
-def colours(image):
+def colors(image):
     """Return the object of each pixel, -1 for none."""
     return np.where(image[..., 2] == 255, image[..., 0].astype(int) // 20 - 1, -1)
 
 
 def assert_in_place(image, target, original):
-    """Assert that each mask covers the pixels of one colour, and each box surrounds them."""
-    masks, painted = target["masks"].dense(), colours(image)
+    """Assert that each mask covers the pixels of one color, and each box surrounds them."""
+    masks, painted = target["masks"].to_dense(), colors(image)
     assert masks.shape[1:] == image.shape[:2]
     before = {int(label): i for i, label in enumerate(original["labels"])}
     old = original["masks"]
     for mask, label in zip(masks, target["labels"].tolist(), strict=True):
-        (colour,) = np.unique(painted[mask])
-        np.testing.assert_array_equal(mask, painted == colour)
+        (color,) = np.unique(painted[mask])
+        np.testing.assert_array_equal(mask, painted == color)
         assert mask.sum() <= old.areas[before[label]]
     np.testing.assert_array_equal(target["boxes"], target["masks"].boxes)
     assert target["boxes"].dtype == np.float32
@@ -66,7 +66,7 @@ def assert_same(a, b):
     for key, value in a[1].items():
         other = b[1][key]
         if isinstance(value, CompressedMasks):
-            value, other = value.dense(), other.dense()
+            value, other = value.to_dense(), other.to_dense()
         np.testing.assert_array_equal(value, other)
 
 
@@ -134,7 +134,7 @@ def test_resizing_keeps_masks_on_their_pixels():
     larger, moved = resize(image, target, (150, 180))
     assert larger.shape == (150, 180, 3)
     np.testing.assert_array_equal(moved["boxes"], target["boxes"] * np.float32([2, 2.5, 2, 2.5]))
-    covered = moved["masks"].dense().any(0)
+    covered = moved["masks"].to_dense().any(0)
     assert ((larger[..., 2] > 128) == covered).mean() > 0.97
     assert resize(image, target, (60, 90)) == (image, target)
 
@@ -205,7 +205,7 @@ def test_masks_of_any_form_are_taken():
     image, target = sample()
     augment = Augmentation.microscopy()
     expected = augment(image, target, np.random.default_rng(3))
-    dense = target["masks"].dense()
+    dense = target["masks"].to_dense()
     for masks in (dense, dense.tolist(), [encode_rle(mask) for mask in dense]):
         assert_same(augment(image, target | {"masks": masks}, np.random.default_rng(3)), expected)
 
@@ -217,7 +217,7 @@ def test_picture_without_objects():
         varied, moved = augment(image, empty, np.random.default_rng(0))
         assert moved["boxes"].shape == (0, 4)
         assert moved["labels"].shape == (0,)
-        assert moved["masks"].dense().shape == (0, *varied.shape[:2])
+        assert moved["masks"].to_dense().shape == (0, *varied.shape[:2])
 
 
 def test_several_one_after_the_other():
@@ -242,15 +242,15 @@ def test_objects_of_a_real_picture_stay_on_their_pixels(name):
     turned = Augmentation.microscopy(crop=160, min_visible=0, exposure=0, gamma=0, channels=0)
     for seed in range(5):
         varied, moved = turned(image, target, np.random.default_rng(seed))
-        inside = moved["masks"].dense().any(0)
+        inside = moved["masks"].to_dense().any(0)
         difference = np.abs(varied.mean(2) - np.median(grey))
         assert difference[inside].mean() > 3 * difference[~inside].mean()
 
 
-# ------------------------------------------------------------------ colours
+# ------------------------------------------------------------------ colors
 
 
-def test_colours_vary_as_told():
+def test_colors_vary_as_told():
     image = np.tile(np.uint8([50, 100, 200]), (4, 5, 1))
     assert tint(image, np.ones(3), 1.0).tolist() == image.tolist()
     assert tint(image, np.array([2, 1, 2]), 1.0)[0, 0].tolist() == [100, 100, 255]

@@ -55,10 +55,10 @@ def test_items(files):
     assert target["labels"].tolist() == [2, 1]
     assert target["image_id"] == 10
     assert isinstance(target["masks"], CompressedMasks)
-    dense = target["masks"].dense()
+    dense = target["masks"].to_dense()
     np.testing.assert_array_equal(dense[0], data_sets.box_mask((40, 60), 10, 5, 20, 10))
     np.testing.assert_array_equal(dense[1], data_sets.box_mask((40, 60), 41, 30, 19, 10))
-    np.testing.assert_array_equal(dataset[-1][1]["masks"].dense(), np.ones((1, 48, 64), bool))
+    np.testing.assert_array_equal(dataset[-1][1]["masks"].to_dense(), np.ones((1, 48, 64), bool))
     with pytest.raises(IndexError):
         dataset[4]
 
@@ -69,7 +69,7 @@ def test_masks_are_those_of_pycocotools(files):
     for i, picture in enumerate(dataset.coco()["images"]):
         own = [a for a in data_sets.coco()["annotations"] if a["image_id"] == picture["id"] and not a["iscrowd"]]
         size = picture["height"], picture["width"]
-        for annotation, rle in zip(own, dataset[i][1]["masks"].to_rles(), strict=True):
+        for annotation, rle in zip(own, dataset[i][1]["masks"].to_rle(), strict=True):
             theirs = annotation["segmentation"]
             if isinstance(theirs, list):
                 theirs = mask_utils.merge(mask_utils.frPyObjects(theirs, *size))
@@ -90,7 +90,7 @@ def test_image_without_objects(files):
     _, target = CocoInstances(*files)[2]
     assert target["boxes"].shape == (0, 4)
     assert target["labels"].shape == (0,)
-    assert target["masks"].dense().shape == (0, *data_sets.SIZES[2])
+    assert target["masks"].to_dense().shape == (0, *data_sets.SIZES[2])
     without = CocoInstances(*files, keep_empty=False)
     assert without.image_ids == [10, 20, 40]
     assert [image["id"] for image in without.coco()["images"]] == [10, 20, 40]
@@ -294,7 +294,7 @@ def test_segmentations_take_little_memory(files):
     held = [o.segmentation for p in dataset._pictures for o in p.objects]
     assert isinstance(held[0]["counts"], np.ndarray)
     assert all(isinstance(polygon, np.ndarray) for polygon in held[1])
-    np.testing.assert_array_equal(dataset[0][1]["masks"][0].to_rles()[0]["counts"], encode_rle(~_corners())["counts"])
+    np.testing.assert_array_equal(dataset[0][1]["masks"][0].to_rle()[0]["counts"], encode_rle(~_corners())["counts"])
 
 
 def _corners():

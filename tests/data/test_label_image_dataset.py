@@ -61,7 +61,7 @@ def test_integers_of_any_width(folders, image, suffix):
     picture, target = dataset[0]
     assert picture.shape == (*SIZE, 3)
     expected = np.stack([labels() == n for n in (2, 4, 9)])
-    np.testing.assert_array_equal(target["masks"].dense(), expected)
+    np.testing.assert_array_equal(target["masks"].to_dense(), expected)
     assert target["boxes"].tolist() == [[59, 39, 60, 40], [3, 2, 20, 10], [30, 20, 50, 35]]
     assert target["labels"].tolist() == [1, 1, 1]
     assert (target["boxes"].dtype, target["labels"].dtype) == (np.float32, np.int32)
@@ -98,8 +98,8 @@ def test_evaluation_gets_coco_annotations(folders):
 @pytest.mark.parametrize(
     ("image", "suffix", "message"),
     [
-        (data_sets.picture(SIZE), ".png", r"a.png' is in colour \(mode RGB\), but one channel is wanted"),
-        (Image.fromarray(data_sets.picture(SIZE)).convert("LA"), ".png", r"is in colour \(mode LA\)"),
+        (data_sets.picture(SIZE), ".png", r"a.png' is in color \(mode RGB\), but one channel is wanted"),
+        (Image.fromarray(data_sets.picture(SIZE)).convert("LA"), ".png", r"is in color \(mode LA\)"),
         (labels().astype(np.float32), ".tif", "has numbers of type float32, but it needs one integer"),
         (labels().astype(float), ".npy", "has numbers of type float64"),
         (labels() > 0, ".npy", "black and white only"),

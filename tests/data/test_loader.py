@@ -48,7 +48,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(one, other)
     for one, other in zip(a.targets, b.targets, strict=True):
         np.testing.assert_array_equal(one["boxes"], other["boxes"])
-        np.testing.assert_array_equal(one["masks"].dense(), other["masks"].dense())
+        np.testing.assert_array_equal(one["masks"].to_dense(), other["masks"].to_dense())
 
 
 def loader_threads():

@@ -73,7 +73,7 @@ def test_iou_is_pycocotools_to_the_last_bit() -> None:
     boxes = rng.integers(0, 30, (30, 2)), rng.integers(2, 12, 30)
     shapes = [square(int(x), int(y), int(side)) for (x, y), side in zip(*boxes, strict=True)]
     crowd = rng.random(12) < 0.3
-    found, objects = (CompressedMasks.from_rles(some, (SIZE, SIZE)) for some in (shapes[12:], shapes[:12]))
+    found, objects = (CompressedMasks.from_coco(some, (SIZE, SIZE)) for some in (shapes[12:], shapes[:12]))
     theirs = mask_utils.iou(shapes[12:], shapes[:12], crowd.astype(int).tolist())
     np.testing.assert_array_equal(mask_iou(found, objects, crowd), theirs)
 

@@ -39,7 +39,7 @@ def assert_is(masks, dense):
     expected = CompressedMasks.from_dense(dense)
     assert masks.image_size == dense.shape[1:]
     assert len(masks) == len(dense)
-    np.testing.assert_array_equal(masks.dense(), dense)
+    np.testing.assert_array_equal(masks.to_dense(), dense)
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(masks, name), getattr(expected, name), name)
     assert masks.starts.dtype == masks.stops.dtype == np.int32
@@ -52,13 +52,13 @@ def assert_is(masks, dense):
 @given(stacks)
 def test_there_and_back(dense):
     masks = CompressedMasks.from_dense(dense)
-    np.testing.assert_array_equal(masks.dense(), dense)
+    np.testing.assert_array_equal(masks.to_dense(), dense)
     rles = [encode_rle(mask) for mask in dense]
-    assert masks.to_rles() == rles
+    assert masks.to_rle() == rles
     lists = [{"size": rle["size"], "counts": parse(rle)[0].tolist()} for rle in rles]
     in_bytes = [{"size": tuple(rle["size"]), "counts": rle["counts"].encode()} for rle in rles]
     for some in (rles, lists, in_bytes, [*rles[:1], *lists[1:]]):
-        assert_is(CompressedMasks.from_rles(some, dense.shape[1:]), dense)
+        assert_is(CompressedMasks.from_coco(some, dense.shape[1:]), dense)
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,14 +90,14 @@ def test_polygons_of_an_object_are_joined():
     parts = [[[0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 6, 2, 6, 6, 2, 6]], [[1, 1, 3, 1, 3, 3, 1, 3]]]
     dense = np.zeros((2, 7, 8), bool)
     dense[0, :4, :4] = dense[0, 2:6, 2:6] = dense[1, 1:3, 1:3] = True
-    assert_is(CompressedMasks.from_polygons(parts, (7, 8)), dense)
+    assert_is(CompressedMasks.from_coco(parts, (7, 8)), dense)
     mixed = [parts[0], encode_rle(dense[1])]
     assert_is(CompressedMasks.from_coco(mixed, (7, 8)), dense)
 
 
 def test_empty_and_touching_runs_are_tidied_up():
     rle = {"size": [4, 3], "counts": [1, 0, 1, 1, 0, 3, 2, 4]}
-    assert_is(CompressedMasks.from_rles([rle], (4, 3)), decode_rle(rle)[None])
+    assert_is(CompressedMasks.from_coco([rle], (4, 3)), decode_rle(rle)[None])
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, bool])
@@ -111,7 +111,7 @@ def test_dense_masks_of_any_kind(kind, device):
 def test_whatever_a_target_has():
     dense = ellipses(2, (20, 30), (2, 9))
     masks = CompressedMasks.from_dense(dense)
-    for given_masks in (masks, dense, dense.tolist(), list(dense), masks.to_rles(), lucid.Tensor(dense)):
+    for given_masks in (masks, dense, dense.tolist(), list(dense), masks.to_rle(), lucid.Tensor(dense)):
         assert_is(CompressedMasks.of(given_masks, (20, 30)), dense)
     for none in ([], np.zeros((0, 20, 30)), np.zeros(0)):
         assert_is(CompressedMasks.of(none, (20, 30)), dense[:0])
@@ -120,11 +120,11 @@ def test_whatever_a_target_has():
 def test_no_masks_and_no_pixels():
     for shape in ((0, 5, 6), (2, 0, 6), (2, 5, 0), (1, 0, 0)):
         masks = CompressedMasks.from_dense(np.zeros(shape, bool))
-        assert masks.dense().shape == shape
+        assert masks.to_dense().shape == shape
         assert masks.areas.tolist() == [0] * shape[0]
         assert masks.boxes.shape == (shape[0], 4)
-        assert masks.flipped(horizontal=True).rotated(1).dense().shape == (shape[0], shape[2], shape[1])
-        assert [rle["size"] for rle in masks.to_rles()] == [[*shape[1:]]] * shape[0]
+        assert masks.flipped(horizontal=True).rotated(1).to_dense().shape == (shape[0], shape[2], shape[1])
+        assert [rle["size"] for rle in masks.to_rle()] == [[*shape[1:]]] * shape[0]
 
 
 def test_many_strings_decode_as_one_by_one():
@@ -169,12 +169,12 @@ def test_resizing_is_that_of_dense_masks(dense, size):
 
 @settings(max_examples=40, deadline=None)
 @given(stacks.filter(len), st.data())
-def test_any_window_of_one(dense, data):
+def test_decode_region_is_a_slice_of_the_dense_mask(dense, data):
     masks = CompressedMasks.from_dense(dense)
     y0, y1, x0, x1 = (data.draw(st.integers(0, n)) for n in np.repeat(dense.shape[1:], 2).tolist())
     rows, columns = slice(min(y0, y1), max(y0, y1)), slice(min(x0, x1), max(x0, x1))
     i = data.draw(st.integers(0, len(dense) - 1))
-    found = masks.window(i, rows, columns)
+    found = masks.decode_region(i, rows, columns)
     assert found.dtype == bool
     np.testing.assert_array_equal(found, dense[i, rows, columns])
 
@@ -195,16 +195,16 @@ def test_selecting_rows(rows):
         (lambda: CompressedMasks.from_dense(np.full((1, 4, 5), 255)), "only 0 and 1"),
         (lambda: CompressedMasks.from_labels(np.zeros((4, 5))), "integers of shape"),
         (lambda: CompressedMasks.from_labels(np.zeros((4, 5, 3), int)), "integers of shape"),
-        (lambda: CompressedMasks.from_rles([{"size": [4, 5], "counts": "5"}], (4, 5)), r"masks\[0\] is malformed"),
-        (lambda: CompressedMasks.from_rles([{"counts": "5"}], (4, 5)), r"masks\[0\] is malformed: .*'size'"),
+        (lambda: CompressedMasks.from_coco([{"size": [4, 5], "counts": "5"}], (4, 5)), r"masks\[0\] is malformed"),
+        (lambda: CompressedMasks.from_coco([{"counts": "5"}], (4, 5)), r"masks\[0\] is malformed: .*'size'"),
         (
-            lambda: CompressedMasks.from_rles(
+            lambda: CompressedMasks.from_coco(
                 [{"size": [4, 5], "counts": [20]}, {"size": [5, 4], "counts": "d0"}], (4, 5)
             ),
             r"masks\[1\] is of 5 × 4 pixels, but the image has 4 × 5",
         ),
-        (lambda: CompressedMasks.from_polygons([[[0, 0, 1]]], (4, 5)), r"masks\[0\] .*polygon 0 has an odd"),
-        (lambda: CompressedMasks.from_polygons([[]], (4, 5)), r"masks\[0\] must be .* got \[\]"),
+        (lambda: CompressedMasks.from_coco([[[0, 0, 1]]], (4, 5)), r"masks\[0\] .*polygon 0 has an odd"),
+        (lambda: CompressedMasks.from_coco([[]], (4, 5)), r"masks\[0\] must be .* got \[\]"),
         (lambda: CompressedMasks.from_coco(["abc"], (4, 5)), r"masks\[0\] must be .* got 'abc'"),
         (lambda: CompressedMasks.of(np.zeros((1, 5, 4)), (4, 5)), "image's size, 4 × 5 .* got 5 × 4"),
         (lambda: CompressedMasks.from_coco([], (70_000, 70_000)), "up to 2³¹ pixels"),
@@ -243,7 +243,7 @@ def test_targets_are_those_of_dense_masks_bit_for_bit(to_size):
     masks = CompressedMasks.from_dense(dense)
     expected = targets_of(dense, masks.boxes, (96, 130), to_size)
     assert expected.any()
-    for some in (masks, masks.to_rles()):
+    for some in (masks, masks.to_rle()):
         found = targets_of(some, masks.boxes, (96, 130), to_size)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
@@ -297,7 +297,7 @@ def test_memory_does_not_grow_with_the_image():
     polygons = [[p] for p in np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).tolist()]
     boxes = np.stack([x1, y1, x2, y2], 1)
     tracemalloc.start()
-    masks = CompressedMasks.from_polygons(polygons, (4000, 4000))
+    masks = CompressedMasks.from_coco(polygons, (4000, 4000))
     targets_of(masks, boxes, (4000, 4000), (800, 800))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -311,9 +311,9 @@ def test_losses_are_those_of_dense_masks():
     )
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     polygons = [[[3, 3, 30, 4, 18, 36]], [[30, 10, 58, 12, 50, 38, 33, 30], [5, 30, 12, 30, 9, 38]]]
-    masks = CompressedMasks.from_polygons(polygons, (40, 60))
+    masks = CompressedMasks.from_coco(polygons, (40, 60))
     totals = []
-    for some in (masks.dense(), masks, masks.to_rles(), polygons):
+    for some in (masks.to_dense(), masks, masks.to_rle(), polygons):
         lucid.random.seed(0)
         losses = model.get_loss(image, [{"boxes": masks.boxes, "labels": [1, 1], "masks": some}])
         totals.append({name: value.item() for name, value in losses.items()})

@@ -69,7 +69,7 @@ def test_a_polygon_beside_the_image_covers_nothing():
 @settings(max_examples=120, deadline=None)
 @given(st.lists(polygons, min_size=1, max_size=3), sizes)
 def test_bytes_equal_pycocotools(parts, size):
-    ours = CompressedMasks.from_polygons([parts], size).to_rles()
+    ours = CompressedMasks.from_coco([parts], size).to_rle()
     assert [rle["counts"].encode() for rle in ours] == [rle["counts"] for rle in theirs([parts], size)]
 
 
@@ -83,8 +83,8 @@ def test_round_objects_of_many_sizes_equal_pycocotools():
         centre = rng.uniform(0, (640, 480))
         points = centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
         objects.append([points.round(2).ravel().tolist()])
-    ours = CompressedMasks.from_polygons(objects, (480, 640))
-    assert [rle["counts"].encode() for rle in ours.to_rles()] == [rle["counts"] for rle in theirs(objects, (480, 640))]
+    ours = CompressedMasks.from_coco(objects, (480, 640))
+    assert [rle["counts"].encode() for rle in ours.to_rle()] == [rle["counts"] for rle in theirs(objects, (480, 640))]
 
 
 def test_several_at_once_are_those_one_by_one():

@@ -194,7 +194,7 @@ def test_pasted_masks(recorded: dict, device: str) -> None:
 def test_boxes_are_clipped_and_empty_ones_dropped_in_the_picture(recorded: dict) -> None:
     boxes, probs = recorded["post_boxes_in"], recorded["post_prob_in"]
     size, original = tuple(recorded["post_in_hw"].tolist()), tuple(recorded["post_out_hw"].tolist())
-    restored = transforms.restore_boxes(boxes, size, original)
+    restored = transforms.resize_boxes(boxes, size, original)
     found = Detections(
         restored, np.ones(len(boxes)), np.ones(len(boxes), int), probs, original, snap_masks=False
     ).clipped()
