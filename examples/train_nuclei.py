@@ -87,8 +87,8 @@ def pictures(data_dir: Path, split: str) -> CocoInstances:
 
 
 def measure(model: MaskRCNN, data_dir: Path) -> Evaluation:
-    """Return the evaluation on the held-out images; COCO's limit of 100 detections would cut crowded ones off."""
-    return evaluate(model, pictures(data_dir, "val"), max_detections=ARCHITECTURE["top_k"])
+    """Return the evaluation on the held-out images."""
+    return evaluate(model, pictures(data_dir, "val"))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -132,9 +132,9 @@ def calibrate(model: MaskRCNN, data_dir: Path) -> None:
     """Shift the scores so that 0.5 is where AP_0.5 is highest, on every third training picture."""
     dataset = pictures(data_dir, "train")
     some = Subset(dataset, range(0, len(dataset), 3))
-    found = evaluate(model, some, max_detections=ARCHITECTURE["top_k"], score_thresh=0.3, iou_types=())
+    found = evaluate(model, some, score_thresh=0.3, iou_types=())
     ap = {
-        score: evaluate_results(found.truth, found.results, object_score=score, iou_types=()).figures["AP_0.5"]
+        score: evaluate_results(found.truth, found.results, object_score=score, iou_types=()).metrics["AP_0.5"]
         for score in (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
     }
     best = max(ap, key=ap.__getitem__)
@@ -150,9 +150,9 @@ def write(weights: Path, data_dir: Path, target: Path) -> None:
     header = {"arguments": {"depth": 18, **ARCHITECTURE}, "categories": read_weights(weights).categories}
     save_weights(model, target, **header, dtype="float16")
     found = measure(mask_rcnn_resnet_18_fpn(weights=target), data_dir)
-    figures = {name: round(value, 4) for name, value in found.figures.items() if math.isfinite(value)}
+    figures = {name: round(value, 4) for name, value in found.metrics.items() if math.isfinite(value)}
     for kind, group in found.per_group.items():
-        figures |= {f"{kind}/{name}": round(group.figures()[name], 4) for name in ("AP_0.5", "AP_0.7")}
+        figures |= {f"{kind}/{name}": round(group.metrics()[name], 4) for name in ("AP_0.5", "AP_0.7")}
     metadata = {"licence": LICENCE, "dataset": "BBBC038v1", "figures": json.dumps(figures)}
     save_weights(model, target, **header, metadata=metadata, dtype="float16")
     print(found, f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB", sep="\n")

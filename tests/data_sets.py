@@ -11,11 +11,11 @@ from PIL import Image
 
 from lucid_maskrcnn.masks.rle import encode_rle
 
-SIZES = [(40, 60), (50, 50), (60, 40), (48, 64)]  # of the pictures that coco() speaks of
+SIZES = [(40, 60), (50, 50), (60, 40), (48, 64)]  # of the images that coco() speaks of
 
 
-def picture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Return a picture (H, W, 3) of noise."""
+def noise_image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Return an image (H, W, 3) of noise."""
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
@@ -27,7 +27,7 @@ def box_mask(size: tuple[int, int], x: int, y: int, w: int, h: int) -> np.ndarra
 
 
 def coco() -> dict[str, Any]:
-    """Return sound annotations of four pictures with every kind of segmentation, a crowd, and one without objects."""
+    """Return sound annotations of four images with every kind of segmentation, a crowd, and one without objects."""
     first, second = SIZES[0], SIZES[1]
     rle = encode_rle(box_mask(second, 5, 6, 20, 10))
     crowd = {"size": list(second), "counts": [100, 200, second[0] * second[1] - 300]}
@@ -88,11 +88,11 @@ def coco() -> dict[str, Any]:
 
 
 def write(folder: Path, annotations: dict[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write the pictures and the annotations; return the folder of the one and the file of the other."""
+    """Write the images and the annotations; return the folder of the one and the file of the other."""
     images = folder / "images"
     images.mkdir()
     for k, (name, size) in enumerate(zip("abcd", SIZES, strict=True)):
-        Image.fromarray(picture(size, k)).save(images / f"{name}.png")
+        Image.fromarray(noise_image(size, k)).save(images / f"{name}.png")
     file = folder / "instances.json"
     file.write_text(json.dumps(coco() if annotations is None else annotations))
     return images, file

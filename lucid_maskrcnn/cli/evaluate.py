@@ -1,4 +1,4 @@
-"""``evaluate``: pictures and annotations in, figures out."""
+"""``evaluate``: images and annotations in, metrics out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .common import positive, probability, say
 
 __all__ = ["add_commands"]
 
-_SHOWN = 9  # pictures on a contact sheet
+_SHOWN = 9  # images on a contact sheet
 _OBJECT_SCORE = 0.5
 
 
@@ -19,11 +19,11 @@ def add_commands(commands: Any) -> None:
     """Add it to the subparsers of the command line."""
     evaluate = commands.add_parser(
         "evaluate",
-        help="measure how good a model is on annotated pictures",
-        description="Print COCO's average precision, and TP / (TP + FP + FN), over all pictures and by their "
+        help="measure how good a model is on annotated images",
+        description="Print COCO's average precision, and TP / (TP + FP + FN), over all images and by their "
         "'kind' if the annotations have one.",
     )
-    evaluate.add_argument("images", type=Path, metavar="IMAGES", help="folder of the pictures")
+    evaluate.add_argument("images", type=Path, metavar="IMAGES", help="folder of the images")
     evaluate.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
     evaluate.add_argument(
         "--weights",
@@ -32,7 +32,7 @@ def add_commands(commands: Any) -> None:
         help="NUCLEI, the default, another name that info lists, or a file",
     )
     evaluate.add_argument(
-        "--max-detections", type=positive, metavar="N", help="per picture (default: the model's own, at least 100)"
+        "--top-k", type=positive, metavar="N", help="detections per image (default: the model's own setting)"
     )
     evaluate.add_argument(
         "--score-thresh", type=probability, default=0.05, metavar="S", help="detections score more (default: 0.05)"
@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="write detections.json (COCO results), evaluation.json, worst.png and best.png",
     )
-    evaluate.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
+    evaluate.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     evaluate.add_argument(
         "--without-coco", action="store_true", help="TP / (TP + FP + FN) only, which needs no pycocotools"
     )
@@ -60,21 +60,20 @@ def _evaluate(args: argparse.Namespace) -> None:
     dataset = _dataset(args)
     model = load_model(args.weights).to(args.device)
     ids = category_ids_of(model, dataset.categories, dataset.category_ids)
-    limit = args.max_detections or max(100, model.head_settings.top_k)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     found = evaluate(
         model,
         dataset,
-        max_detections=limit,
+        top_k=args.top_k,
         score_thresh=args.score_thresh,
         object_score=max(_OBJECT_SCORE, args.score_thresh),
         category_ids=ids,
         iou_types=() if args.without_coco else ("segm", "bbox"),
     )
     seconds = time.perf_counter() - started
-    say(f"{args.weights} on {len(dataset)} pictures of {args.annotations}: {seconds / len(dataset):.2f} s each")
+    say(f"{args.weights} on {len(dataset)} images of {args.annotations}: {seconds / len(dataset):.2f} s each")
     say()
     for line in found.table():
         say(line)
@@ -87,7 +86,7 @@ def _check(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.evaluation.average_precision import require_pycocotools
 
     if not args.images.is_dir():
-        raise ValueError(f"There is no folder of pictures {str(args.images)!r}.")
+        raise ValueError(f"There is no folder of images {str(args.images)!r}.")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {str(args.out)!r} is a file, not a directory.")
     if args.without_coco:
@@ -107,7 +106,7 @@ def _dataset(args: argparse.Namespace) -> Any:
     if args.limit is not None:
         dataset = Subset(dataset, range(min(args.limit, len(dataset))))
     for i in range(len(dataset)):
-        dataset[i]  # a picture that cannot be read should not stop the run half way
+        dataset[i]  # an image that cannot be read should not stop the run half way
     return dataset
 
 

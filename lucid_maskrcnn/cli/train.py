@@ -301,15 +301,14 @@ def _evaluator(dataset: Any, image_settings: Any, *, progress: bool) -> Callable
 
     iou_types = ("segm", "bbox") if _has_pycocotools() else ()
 
-    def figures(model: Any) -> Mapping[str, float]:
+    def metrics(model: Any) -> Mapping[str, float]:
         of_training, model.image_settings = model.image_settings, image_settings
         try:
-            limit = max(100, model.head_settings.top_k)
-            return evaluate(model, dataset, max_detections=limit, iou_types=iou_types, progress=progress).figures
+            return evaluate(model, dataset, iou_types=iou_types, progress=progress).metrics
         finally:
             model.image_settings = of_training
 
-    return figures
+    return metrics
 
 
 def _has_pycocotools() -> bool:

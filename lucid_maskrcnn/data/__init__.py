@@ -1,29 +1,30 @@
-"""From annotated pictures to the batches that training takes.
+"""From annotated images to training batches.
 
 A data set is any sequence of (image, target) pairs; :class:`CocoInstances` and :class:`LabelImages` are two.
-:class:`Augmentation` varies them, :class:`Loader` makes batches, and :func:`check` lists what is wrong.
+:class:`Augmentation` varies the pairs at random, :class:`Loader` makes batches of them, and :func:`validate` lists
+what is wrong with a data set.
 """
 
 from .augment import Augmentation, compose
 from .coco_dataset import CocoInstances
-from .issues import Fault
+from .issues import Issue
 from .label_image_dataset import LabelImages
 from .loader import Batch, Loader, LoadingError
 from .subsets import Subset, split
-from .validation import Survey, check, survey
+from .validation import ValidatedImage, ValidationReport, validate
 
 __all__ = [
     "Augmentation",
     "Batch",
     "CocoInstances",
-    "Fault",
+    "Issue",
     "LabelImages",
     "Loader",
     "LoadingError",
     "Subset",
-    "Survey",
-    "check",
+    "ValidatedImage",
+    "ValidationReport",
     "compose",
     "split",
-    "survey",
+    "validate",
 ]

@@ -1,10 +1,10 @@
-"""Random variations of a picture and its objects, each a function of a generator that is passed in.
+"""Random variations of an image and its objects, each a function of a generator that is passed in.
 
 An augmentation is anything that is called as ``augment(image, target, rng)`` and returns another image and
 target: :class:`Augmentation` has the usual ones, :func:`compose` strings several together. The target's
-boxes and masks move with the picture; nothing that is passed in is modified.
+boxes and masks move with the image; nothing that is passed in is modified.
 
-Shapes: G objects of a picture of H × W pixels.
+Shapes: G objects of an image of H × W pixels.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class Augmentation:
     horizontal_flip, vertical_flip : float
         Probability of each.
     quarter_turns : bool
-        Whether the picture is turned by 0 to 3 quarters.
+        Whether the image is turned by 0 to 3 quarters.
     zoom : (float, float)
         Range of the factor, drawn evenly on a logarithmic scale, by which objects are enlarged: a window as many
-        times smaller than the picture is cut out, at random, or the picture put into one as many times larger.
+        times smaller than the image is cut out, at random, or the image put into one as many times larger.
     crop : int or (int, int), optional
         Side, or height and width, of a window of fixed size in pixels *of the network*. It is cut at random out of
-        the picture as a prediction resizes it, times ``zoom``: all pictures come out as ``crop``, at about the scale
+        the image as a prediction resizes it, times ``zoom``: all images come out as ``crop``, at about the scale
         that they have in a prediction. Train with the sizes of :attr:`network`, so that they are not resized once
-        more. Without, pictures keep about their size, and the model resizes them as usual.
+        more. Without, images keep about their size, and the model resizes them as usual.
     image : ImageConfig
-        How a prediction resizes pictures, for ``crop``.
+        How a prediction resizes images, for ``crop``.
     min_visible : float
         Objects of which a window leaves a smaller share than this are dropped; so are those with less than 4
         pixels, or less than 3 in width or height.
@@ -88,7 +88,7 @@ class Augmentation:
         for name in ("exposure", "gamma", "channels", "blur", "noise"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a number from 0 on")
         self._require("zoom", len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1] < math.inf, "a range above 0")
-        self._require("crop", self.window is None or min(self.window) >= 1, "at least 1 pixel")
+        self._require("crop", self.crop_size is None or min(self.crop_size) >= 1, "at least 1 pixel")
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
@@ -120,7 +120,7 @@ class Augmentation:
         return cls(**(turns | colors | {"zoom": (0.7, 1.3)} | changes))
 
     @property
-    def window(self) -> Size | None:
+    def crop_size(self) -> Size | None:
         """Height and width of what comes out, where that is fixed by ``crop``."""
         if self.crop is None:
             return None
@@ -128,13 +128,13 @@ class Augmentation:
 
     @property
     def network(self) -> dict[str, int | None]:
-        """What ``ImageConfig`` of a model that takes pictures as they come out of ``crop`` have; else empty."""
-        if self.window is None:
+        """What ``ImageConfig`` of a model that takes images as they come out of ``crop`` have; else empty."""
+        if self.crop_size is None:
             return {}
-        return {"min_size": min(self.window), "max_size": max(self.window), "scale": None}
+        return {"min_size": min(self.crop_size), "max_size": max(self.crop_size), "scale": None}
 
     def __call__(self, image: np.ndarray, target: Target, rng: np.random.Generator) -> Sample:
-        """Return a variation of a picture (H, W, 3), uint8, and of its target.
+        """Return a variation of an image (H, W, 3), uint8, and of its target.
 
         Masks come out as :class:`~lucid_maskrcnn.masks.CompressedMasks`, whatever they were.
         """
@@ -148,26 +148,26 @@ class Augmentation:
 
     def _cut(self, image: np.ndarray, target: Target, sideways: bool, rng: np.random.Generator) -> Sample:
         """Cut out a window; ``sideways`` says that a quarter turn follows."""
-        if self.window is None and self.zoom == (1.0, 1.0):
+        if self.crop_size is None and self.zoom == (1.0, 1.0):
             return image, target
         size = (image.shape[0], image.shape[1])
         zoom = math.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1])))
-        if self.window is None:
+        if self.crop_size is None:
             height, width = (max(1, round(n / zoom)) for n in size)
             scale = 1.0
         else:
             scale = zoom * resized_size(size, self.image)[0] / size[0]
-            height, width = (max(1, round(n / scale)) for n in (self.window[::-1] if sideways else self.window))
-        # A window larger than the picture has it somewhere inside.
+            height, width = (max(1, round(n / scale)) for n in (self.crop_size[::-1] if sideways else self.crop_size))
+        # A window larger than the image has it somewhere inside.
         top, left = (
             int(rng.integers(min(0, n - of), max(0, n - of) + 1)) for n, of in zip(size, (height, width), strict=True)
         )
         image, target = crop(
             image, target, top, left, height, width, min_visible=self.min_visible, min_side=_SLIVER / scale
         )
-        if self.window is None:
+        if self.crop_size is None:
             return image, target
-        return resize(image, target, self.window[::-1] if sideways else self.window)
+        return resize(image, target, self.crop_size[::-1] if sideways else self.crop_size)
 
     def _recolor(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.exposure or self.gamma or self.channels:
@@ -208,7 +208,7 @@ class _Composed:
 
 
 def flip(image: np.ndarray, target: Target, *, horizontal: bool = False, vertical: bool = False) -> Sample:
-    """Mirror a picture and its objects: left and right swapped, or top and bottom, or both."""
+    """Mirror an image and its objects: left and right swapped, or top and bottom, or both."""
     if not horizontal and not vertical:
         return image, target
     height, width = image.shape[:2]
@@ -222,7 +222,7 @@ def flip(image: np.ndarray, target: Target, *, horizontal: bool = False, vertica
 
 
 def rotate(image: np.ndarray, target: Target, turns: int) -> Sample:
-    """Turn a picture and its objects by quarters, counterclockwise."""
+    """Turn an image and its objects by quarters, counterclockwise."""
     if turns % 4 == 0:
         return image, target
     boxes = np.asarray(target["boxes"], np.float32).reshape(-1, 4)
@@ -247,7 +247,7 @@ def crop(
     min_pixels: int = 4,
     min_side: float = 0.0,
 ) -> Sample:
-    """Cut a window out of a picture, and drop the objects of which too little is left.
+    """Cut a window out of an image, and drop the objects of which too little is left.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def crop(
     target : dict
         With ``CompressedMasks``.
     top, left, height, width : int
-        The window; where it sticks out of the picture it is filled with grey.
+        The window; where it sticks out of the image it is filled with grey.
     min_visible, min_pixels, min_side : float, int, float
         An object stays if the window has this share of its pixels, as many pixels, and a box that is as wide and high.
 
@@ -288,16 +288,16 @@ def _spans(image: np.ndarray, top: int, left: int, height: int, width: int) -> l
 
 
 def resize(image: np.ndarray, target: Target, size: Size) -> Sample:
-    """Resize a picture and its objects: pixels bilinear, masks to the nearest pixel."""
+    """Resize an image and its objects: pixels bilinear, masks to the nearest pixel."""
     from PIL import Image
 
     old = (image.shape[0], image.shape[1])
     if old == size:
         return image, target
     # Pillow's averages where it shrinks, unlike a prediction's; but it is quick, and lets other threads work.
-    picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     boxes = resize_boxes(np.asarray(target["boxes"], np.float32).reshape(-1, 4), old, size)
-    return np.asarray(picture), target | {"boxes": boxes, "masks": target["masks"].resized(size)}
+    return np.asarray(resized), target | {"boxes": boxes, "masks": target["masks"].resized(size)}
 
 
 def _selected(target: Target, keep: np.ndarray) -> Target:
@@ -316,7 +316,7 @@ def _selected(target: Target, keep: np.ndarray) -> Target:
 
 
 def tint(image: np.ndarray, gain: np.ndarray, gamma: float) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, with another gain of each color (3,) and another gamma."""
+    """Return an image (H, W, 3), uint8, with another gain of each color (3,) and another gamma."""
     from PIL import Image
 
     levels = np.arange(256) / 255
@@ -325,25 +325,25 @@ def tint(image: np.ndarray, gain: np.ndarray, gamma: float) -> np.ndarray:
 
 
 def adjust(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, with each multiplied by a factor; 1 leaves it."""
+    """Return an image (H, W, 3), uint8, with each multiplied by a factor; 1 leaves it."""
     from PIL import Image, ImageEnhance
 
-    picture = Image.fromarray(image)
+    pil_image = Image.fromarray(image)
     steps = [(ImageEnhance.Brightness, brightness), (ImageEnhance.Contrast, contrast), (ImageEnhance.Color, saturation)]
     for kind, factor in steps:
         if factor != 1:
-            picture = kind(picture).enhance(factor)
-    return np.asarray(picture)
+            pil_image = kind(pil_image).enhance(factor)
+    return np.asarray(pil_image)
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, blurred with a Gaussian of ``sigma`` pixels."""
+    """Return an image (H, W, 3), uint8, blurred with a Gaussian of ``sigma`` pixels."""
     from PIL import Image, ImageFilter
 
     return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, of each color by itself."""
+    """Return an image (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, of each color by itself."""
     noisy = image + np.float32(sigma) * rng.standard_normal(image.shape, np.float32)
     return np.clip(noisy, 0, 255, out=noisy).round().astype(np.uint8)

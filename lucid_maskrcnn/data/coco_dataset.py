@@ -21,7 +21,7 @@ from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.polygons import check_polygon
 from lucid_maskrcnn.masks.rle import brief, parse
 
-from .issues import Fault, no_good, refuse
+from .issues import Issue, cannot_be_used, raise_first_fatal
 
 __all__ = ["CocoInstances"]
 
@@ -40,7 +40,7 @@ class Annotation:
 
 
 @dataclass(slots=True)
-class Picture:
+class AnnotatedImage:
     """One image, and what is annotated on it."""
 
     id: int
@@ -51,9 +51,9 @@ class Picture:
 
 
 class CocoInstances:
-    """Pictures and their objects, from a file in COCO's format.
+    """Images and their objects, from a file in COCO's format.
 
-    ``dataset[i]`` is the picture, a uint8 array (H, W, 3), and its target: ``"boxes"`` (G, 4) float32 corners in
+    ``dataset[i]`` is the image, a uint8 array (H, W, 3), and its target: ``"boxes"`` (G, 4) float32 corners in
     pixels, ``"labels"`` (G,) int32, ``"masks"`` (:class:`~lucid_maskrcnn.masks.CompressedMasks`), ``"iscrowd"``
     (G,) uint8, all zero, and ``"image_id"``.
 
@@ -81,14 +81,14 @@ class CocoInstances:
     image_ids : list of int
     file_names : list of str
     sizes : list of (height, width)
-        As the file says; from the picture itself where it does not.
+        As the file says; from the image itself where it does not.
     object_counts : list of int
         Number of objects of each image.
 
     Raises
     ------
     ValueError
-        If the file is no such file or has a grave fault: a picture is missing, cannot be opened or has another size,
+        If the file is no such file or has a fatal issue: an image is missing, cannot be opened or has another size,
         ids are unknown or come twice, a segmentation is missing, malformed or of another size than its image, a number
         is not finite.
     """
@@ -106,16 +106,18 @@ class CocoInstances:
             annotations if isinstance(annotations, Mapping) else Path(annotations).absolute()
         )
         reader = Reader(read_json(annotations), self.images_dir, categories)
-        refuse("the annotations" if isinstance(annotations, Mapping) else repr(str(annotations)), reader.faults)
+        raise_first_fatal(
+            "the annotations" if isinstance(annotations, Mapping) else repr(str(annotations)), reader.issues
+        )
         self.categories, self.category_ids = reader.categories, reader.category_ids
-        self._pictures = [p for p in reader.pictures if keep_empty or any(map(_worth_it, p.objects))]
-        self.image_ids = [picture.id for picture in self._pictures]
-        self.file_names = [picture.file_name for picture in self._pictures]
-        self.sizes = [picture.size for picture in self._pictures]
-        self.object_counts = [len(picture.objects) for picture in self._pictures]
+        self._images = [p for p in reader.images if keep_empty or any(map(_worth_it, p.objects))]
+        self.image_ids = [image.id for image in self._images]
+        self.file_names = [image.file_name for image in self._images]
+        self.sizes = [image.size for image in self._images]
+        self.object_counts = [len(image.objects) for image in self._images]
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __repr__(self) -> str:
         return (
@@ -123,9 +125,9 @@ class CocoInstances:
         )
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-        picture = self._pictures[index]
-        image = load_checked(self.images_dir / picture.file_name, picture.size, "the annotations say")
-        return image, target_of(picture)
+        annotated = self._images[index]
+        pixels = load_checked(self.images_dir / annotated.file_name, annotated.size, "the annotations say")
+        return pixels, target_of(annotated)
 
     def coco(self) -> dict[str, Any]:
         """Return what an evaluation needs: the file's images, annotations and categories, as far as they are in use.
@@ -151,10 +153,10 @@ class CocoInstances:
         }
 
 
-def target_of(picture: Picture) -> dict[str, Any]:
+def target_of(image: AnnotatedImage) -> dict[str, Any]:
     """Return the target of an image."""
-    objects = picture.objects
-    masks = CompressedMasks.from_coco([o.segmentation for o in objects], picture.size)
+    objects = image.objects
+    masks = CompressedMasks.from_coco([o.segmentation for o in objects], image.size)
     boxes = np.array([o.box or (0, 0, 0, 0) for o in objects], np.float32).reshape(-1, 4)
     unboxed = [i for i, o in enumerate(objects) if o.box is None]
     if unboxed:
@@ -164,7 +166,7 @@ def target_of(picture: Picture) -> dict[str, Any]:
         "labels": np.array([o.label for o in objects], np.int32),
         "masks": masks,
         "iscrowd": np.zeros(len(objects), np.uint8),
-        "image_id": picture.id,
+        "image_id": image.id,
     }
 
 
@@ -230,11 +232,11 @@ class Reader:
 
     Attributes
     ----------
-    pictures : list of Picture
+    images : list of AnnotatedImage
         In the file's order; without what is faulty.
     categories, category_ids : dict
         Label -> name and id.
-    faults : list of Fault
+    issues : list of Issue
         None of them raises anything here.
     unopened : set of int
         Ids of the images whose file is missing or cannot be opened.
@@ -247,7 +249,7 @@ class Reader:
         categories: Sequence[str] | Mapping[int, str] | None = None,
     ) -> None:
         self.images_dir = images_dir
-        self.faults: list[Fault] = []
+        self.issues: list[Issue] = []
         names = self._names(content["categories"])
         self.known = set(names)
         self.category_ids = _chosen(names, categories)
@@ -255,14 +257,14 @@ class Reader:
         self.labels = {i: label for label, i in self.category_ids.items()}
         self.unopened: set[int] = set()
         self._image_ids: set[int] = set()  # with those of faulty images, whose annotations are not to blame
-        self.pictures = list(self._images(content["images"]))
-        self.by_id = {picture.id: picture for picture in self.pictures}
+        self.images = list(self._images(content["images"]))
+        self.by_id = {image.id: image for image in self.images}
         self._annotations(content["annotations"])
-        for picture in self.pictures:
-            self._check_encodings(picture)
+        for image in self.images:
+            self._check_encodings(image)
 
-    def _fault(self, place: str, what: str, *, grave: bool = True) -> None:
-        self.faults.append(Fault(place, what, grave))
+    def _issue(self, place: str, what: str, *, fatal: bool = True) -> None:
+        self.issues.append(Issue(place, what, fatal))
 
     # -------------------------------------------------------------- categories and images
 
@@ -275,26 +277,26 @@ class Reader:
                 continue
             names[number] = str(number)
             if not isinstance(entry.get("name"), str):
-                self._fault(f"category {number}", f"must have a name, got {brief(entry.get('name'))}")
+                self._issue(f"category {number}", f"must have a name, got {brief(entry.get('name'))}")
             else:
                 names[number] = entry["name"]
         return dict(sorted(names.items()))
 
     def _id(self, entry: Any, place: str, taken: Mapping[int, Any] | set[int], kind: str) -> int | None:
-        """Return an entry's id if it is one; anything else is a fault."""
+        """Return an entry's id if it is one; anything else is an issue."""
         if not isinstance(entry, Mapping):
-            self._fault(place, f"must be a mapping, got {brief(entry)}")
+            self._issue(place, f"must be a mapping, got {brief(entry)}")
             return None
         number = entry.get("id")
         if not _is_integer(number):
-            self._fault(place, f"must have an integer as its id, got {brief(number)}")
+            self._issue(place, f"must have an integer as its id, got {brief(number)}")
             return None
         if number in taken:
-            self._fault(f"{kind} {number}", "is there twice: every id must be another")
+            self._issue(f"{kind} {number}", "is there twice: every id must be another")
             return None
         return int(number)
 
-    def _images(self, entries: Iterable[Any]) -> Iterable[Picture]:
+    def _images(self, entries: Iterable[Any]) -> Iterable[AnnotatedImage]:
         files: dict[str, int] = {}
         for k, entry in enumerate(entries):
             number = self._id(entry, f"images[{k}]", self._image_ids, "image")
@@ -303,14 +305,14 @@ class Reader:
             self._image_ids.add(number)
             name = entry.get("file_name")
             if not isinstance(name, str) or not name:
-                self._fault(f"image {number}", f"must have a file_name, got {brief(name)}")
+                self._issue(f"image {number}", f"must have a file_name, got {brief(name)}")
                 continue
             if name in files:
-                self._fault(f"image {number}", f"is the same file as image {files[name]}, {name!r}", grave=False)
+                self._issue(f"image {number}", f"is the same file as image {files[name]}, {name!r}", fatal=False)
             files.setdefault(name, number)
             size = self._size(entry, number, name)
             if size is not None:
-                yield Picture(number, name, size)
+                yield AnnotatedImage(number, name, size)
 
     def _size(self, entry: Mapping[str, Any], number: int, name: str) -> Size | None:
         place, path = f"image {number} ({name})", self.images_dir / name
@@ -319,20 +321,20 @@ class Reader:
         if height is None and width is None:
             return found
         if not (_is_integer(height) and _is_integer(width) and height > 0 and width > 0):
-            self._fault(place, f"must have a height and a width of 1 at least, got {brief(height)} and {brief(width)}")
+            self._issue(place, f"must have a height and a width of 1 at least, got {brief(height)} and {brief(width)}")
             return None
         said = int(height), int(width)
         if found is not None and found != said:
-            self._fault(place, size_mismatch(path, found, said, "the annotations say"))
+            self._issue(place, size_mismatch(path, found, said, "the annotations say"))
         return said
 
     def _size_on_disk(self, number: int, place: str, path: Path) -> Size | None:
         try:
             if path.is_file():
                 return size_on_disk(path)[0]
-            self._fault(place, f"is not in {str(self.images_dir)!r}")
+            self._issue(place, f"is not in {str(self.images_dir)!r}")
         except ValueError as error:
-            self._fault(place, no_good(error))
+            self._issue(place, cannot_be_used(error))
         self.unopened.add(number)
         return None
 
@@ -349,35 +351,35 @@ class Reader:
 
     def _annotation(self, number: int, entry: Mapping[str, Any]) -> None:
         place = f"annotation {number}"
-        image, category = entry.get("image_id"), entry.get("category_id")
-        picture = self.by_id.get(image) if _is_integer(image) else None
+        image_id, category = entry.get("image_id"), entry.get("category_id")
+        image = self.by_id.get(image_id) if _is_integer(image_id) else None
         if number == 0:
-            self._fault(place, "has id 0, which COCO's evaluation takes for no object: count from 1", grave=False)
+            self._issue(place, "has id 0, which COCO's evaluation takes for no object: count from 1", fatal=False)
         if not _is_integer(category) or category not in self.known:
-            self._fault(place, f"has category_id {brief(category)}, which is not among the categories")
+            self._issue(place, f"has category_id {brief(category)}, which is not among the categories")
             return
-        if picture is None:
-            if not _is_integer(image) or image not in self._image_ids:
-                self._fault(place, f"has image_id {brief(image)}, which is not among the images")
+        if image is None:
+            if not _is_integer(image_id) or image_id not in self._image_ids:
+                self._issue(place, f"has image_id {brief(image_id)}, which is not among the images")
             return
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
-            self._fault(place, f"must have an iscrowd of 0 or 1, got {brief(crowd)}")
+            self._issue(place, f"must have an iscrowd of 0 or 1, got {brief(crowd)}")
             return
-        box, boxed = self._box(entry.get("bbox"), place, picture.size)
+        box, boxed = self._box(entry.get("bbox"), place, image.size)
         segmentation = self._segmentation(entry.get("segmentation"), place)
         label = self.labels.get(category)
         if not boxed or segmentation is None or label is None:
             return
         found = Annotation(number, label, box, segmentation, bool(crowd))
-        (picture.crowds if crowd else picture.objects).append(found)
+        (image.crowds if crowd else image.objects).append(found)
 
     def _box(self, bbox: Any, place: str, size: Size) -> tuple[tuple[float, float, float, float] | None, bool]:
         """Return an annotation's corners, cut at the image, if it has any, and whether it is an object with them."""
         if bbox is None:
             return None, True
         if not isinstance(bbox, (list, tuple)) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
-            self._fault(place, f"must have four finite numbers (x, y, width, height) as its bbox, got {brief(bbox)}")
+            self._issue(place, f"must have four finite numbers (x, y, width, height) as its bbox, got {brief(bbox)}")
             return None, False
         x, y, w, h = map(float, bbox)
         height, width = size
@@ -386,14 +388,14 @@ class Reader:
         # Of small differences it counts what is left of them in float32, as the model will see them.
         if min(x2 - x1, y2 - y1) < 1 and not (np.float32(x2) > np.float32(x1) and np.float32(y2) > np.float32(y1)):
             what = f"has the bbox ({x:g}, {y:g}, {w:g}, {h:g}), without area in its image of {height} × {width}"
-            self._fault(place, f"{what}: it is left out", grave=False)
+            self._issue(place, f"{what}: it is left out", fatal=False)
             return None, False
         return (x1, y1, x2, y2), True
 
     def _segmentation(self, value: Any, place: str) -> Any:
         """Return a segmentation in less memory, polygons as arrays, or None for a faulty one."""
         if value is None or (isinstance(value, (list, tuple, Mapping)) and not value):
-            self._fault(place, "has no segmentation: give it polygons or run lengths, or take it out")
+            self._issue(place, "has no segmentation: give it polygons or run lengths, or take it out")
             return None
         if isinstance(value, Mapping):
             counts = value.get("counts")
@@ -401,38 +403,38 @@ class Reader:
                 return {"size": value.get("size"), "counts": np.array(counts, np.int32)}
             return value
         if not isinstance(value, (list, tuple)):
-            self._fault(place, f"must have polygons or run lengths as its segmentation, got {brief(value)}")
+            self._issue(place, f"must have polygons or run lengths as its segmentation, got {brief(value)}")
             return None
         try:
             return [check_polygon(polygon) for polygon in value]
         except ValueError as error:
-            self._fault(place, f"has a polygon that {error}")
+            self._issue(place, f"has a polygon that {error}")
             return None
 
-    def _check_encodings(self, picture: Picture) -> None:
+    def _check_encodings(self, image: AnnotatedImage) -> None:
         """Find run-length encodings that do not fit their image; take them out."""
-        encoded = [a for a in (*picture.objects, *picture.crowds) if isinstance(a.segmentation, Mapping)]
+        encoded = [a for a in (*image.objects, *image.crowds) if isinstance(a.segmentation, Mapping)]
         if not encoded:
             return
         try:
-            CompressedMasks.from_coco((a.segmentation for a in encoded), picture.size)  # quickly, all of them at once
+            CompressedMasks.from_coco((a.segmentation for a in encoded), image.size)  # quickly, all of them at once
         except ValueError:
-            wrong = {a.id for a in encoded if self._is_wrong(a, picture)}
-            picture.objects = [a for a in picture.objects if a.id not in wrong]
-            picture.crowds = [a for a in picture.crowds if a.id not in wrong]
+            wrong = {a.id for a in encoded if self._is_wrong(a, image)}
+            image.objects = [a for a in image.objects if a.id not in wrong]
+            image.crowds = [a for a in image.crowds if a.id not in wrong]
 
-    def _is_wrong(self, annotation: Annotation, picture: Picture) -> bool:
+    def _is_wrong(self, annotation: Annotation, image: AnnotatedImage) -> bool:
         place = f"annotation {annotation.id}"
         try:
             _, size = parse(annotation.segmentation)
         except ValueError as error:
-            self._fault(place, f"has a segmentation that is malformed: {str(error).rstrip('.')}")
+            self._issue(place, f"has a segmentation that is malformed: {str(error).rstrip('.')}")
             return True
-        if size != picture.size:
-            (h, w), (height, width) = size, picture.size
+        if size != image.size:
+            (h, w), (height, width) = size, image.size
             what = f"has a segmentation of {h} × {w} pixels (height × width)"
-            self._fault(place, f"{what}, but its image {picture.id} has {height} × {width}")
-        return size != picture.size
+            self._issue(place, f"{what}, but its image {image.id} has {height} × {width}")
+        return size != image.size
 
 
 def _chosen(names: Mapping[int, str], categories: Sequence[str] | Mapping[int, str] | None) -> dict[int, int]:

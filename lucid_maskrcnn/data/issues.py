@@ -1,52 +1,52 @@
-"""What is wrong with somebody's data, in one sentence each."""
+"""Issues of a data set: what is wrong with it, one sentence each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Fault", "no_good", "refuse"]
+__all__ = ["Issue", "cannot_be_used", "raise_first_fatal"]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Issue:
     """One thing that is wrong.
 
     Attributes
     ----------
     place : str
         Where: ``"annotation 7"``, ``"image 12 (a.png)"``.
-    what : str
+    problem : str
         The rest of the sentence, without its full stop.
-    grave : bool
-        Whether nothing can be trained on data with it. Other faults cost an object or a figure of the evaluation.
+    fatal : bool
+        Whether the data set cannot be used for training. Other issues cost an object, or part of an evaluation.
     """
 
     place: str
-    what: str
-    grave: bool = True
+    problem: str
+    fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{self.place} {self.what}."
+        return f"{self.place} {self.problem}."
 
 
-def no_good(error: Exception | str) -> str:
-    """Return what is wrong with something that could not be read, for :attr:`Fault.what`."""
-    return f"is no good: {str(error).rstrip('.')}"
+def cannot_be_used(reason: Exception | str) -> str:
+    """Return the :attr:`Issue.problem` of something that could not be read, for the reason given."""
+    return f"cannot be used: {str(reason).rstrip('.')}"
 
 
-def refuse(source: str, faults: Sequence[Fault]) -> None:
-    """Raise ``ValueError`` for the first grave fault, if there is one.
+def raise_first_fatal(source: str, issues: Sequence[Issue]) -> None:
+    """Raise ``ValueError`` for the first fatal issue, if there is one.
 
     Parameters
     ----------
     source : str
-        The file or folder that they are in.
-    faults : sequence of Fault
+        The file or folder that the issues are in.
+    issues : sequence of Issue
     """
-    grave = [fault for fault in faults if fault.grave]
-    if not grave:
+    fatal = [issue for issue in issues if issue.fatal]
+    if not fatal:
         return
-    rest = len(grave) - 1
+    rest = len(fatal) - 1
     more = f" There {'is' if rest == 1 else 'are'} {rest} more: lucid-maskrcnn check-data lists them." if rest else ""
-    raise ValueError(f"In {source}, {grave[0]}{more}")
+    raise ValueError(f"In {source}, {fatal[0]}{more}")

@@ -1,4 +1,4 @@
-"""Pictures with label images: a number for each instance in the place of its pixels."""
+"""Images with label images: a number for each instance in the place of its pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from lucid_maskrcnn.images import SUFFIXES, Size, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 
-from .issues import Fault, no_good, refuse
+from .issues import Issue, cannot_be_used, raise_first_fatal
 
 __all__ = ["LabelImages", "read_labels"]
 
@@ -22,7 +22,7 @@ _WANTED = "one integer for each instance, 0 for background"
 
 
 class LabelImages:
-    """Pictures and label images of the same names, in two folders: ``cells/a.jpg`` and ``labels/a.png``.
+    """Images and label images of the same names, in two folders: ``cells/a.jpg`` and ``labels/a.png``.
 
     A label image has one channel of integers, 0 for background and another number for each instance: a PNG or TIFF
     of 8, 16 or 32 bits, a PNG with a palette, whose indices count, or an array (H, W) in an ``.npy`` file. Items are
@@ -31,7 +31,7 @@ class LabelImages:
     Parameters
     ----------
     images_dir, labels_dir : str or Path
-        Their files are paired by name without suffix; files that are no pictures are passed over.
+        Their files are paired by name without suffix; files that are no images are passed over.
     category : str
         What the objects are.
 
@@ -44,24 +44,24 @@ class LabelImages:
     file_names : list of str
     sizes : list of (height, width)
     object_counts : list of int
-        Number of objects of each picture; reads all label images when first asked for.
+        Number of objects of each image; reads all label images when first asked for.
 
     Raises
     ------
     ValueError
-        If a folder is not there, has no pictures, or a picture or label image has no partner or several, or one of
+        If a folder is not there, has no images, or an image or label image has no partner or several, or one of
         another size.
     """
 
     def __init__(self, images_dir: str | Path, labels_dir: str | Path, *, category: str = "object") -> None:
         self.images_dir, self.labels_dir = Path(images_dir), Path(labels_dir)
-        pairs, faults = pair(self.images_dir, self.labels_dir)
-        refuse(repr(str(self.images_dir)), faults)
+        pairs, issues = pair(self.images_dir, self.labels_dir)
+        raise_first_fatal(repr(str(self.images_dir)), issues)
         self._labels = [label for _, label in pairs]
-        self.file_names = [picture.name for picture, _ in pairs]
+        self.file_names = [image.name for image, _ in pairs]
         self.image_ids = list(range(1, len(pairs) + 1))
-        self.sizes = [size_on_disk(picture)[0] for picture, _ in pairs]
-        refuse(repr(str(self.images_dir)), _faults_of_sizes(pairs, self.sizes))
+        self.sizes = [size_on_disk(image)[0] for image, _ in pairs]
+        raise_first_fatal(repr(str(self.images_dir)), _issues_of_sizes(pairs, self.sizes))
         self.categories, self.category_ids = {1: category}, {1: 1}
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class LabelImages:
 
     @cached_property
     def object_counts(self) -> list[int]:
-        """Number of objects of each picture."""
+        """Number of objects of each image."""
         return [len(self._masks(i)) for i in range(len(self))]
 
     def coco(self) -> dict[str, Any]:
@@ -116,47 +116,47 @@ class LabelImages:
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Fault]]:
-    """Return the pictures with their label images, and what is wrong with the others."""
-    faults = [
-        Fault("the folder", f"{str(folder)!r} does not exist")
+def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Issue]]:
+    """Return the images with their label images, and what is wrong with the others."""
+    issues = [
+        Issue("the folder", f"{str(folder)!r} does not exist")
         for folder in (images_dir, labels_dir)
         if not folder.is_dir()
     ]
-    if faults:
-        return [], faults
-    pictures, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, _LABEL_SUFFIXES)
-    if not pictures:
-        return [], [Fault("the folder", f"{str(images_dir)!r} has no pictures ({', '.join(sorted(SUFFIXES))})")]
+    if issues:
+        return [], issues
+    images, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, _LABEL_SUFFIXES)
+    if not images:
+        return [], [Issue("the folder", f"{str(images_dir)!r} has no images ({', '.join(sorted(SUFFIXES))})")]
     pairs = []
-    for stem in sorted(pictures | labels):
-        own, of_label = pictures.get(stem, []), labels.get(stem, [])
+    for stem in sorted(images | labels):
+        own, of_label = images.get(stem, []), labels.get(stem, [])
         if len(own) == len(of_label) == 1:
             pairs.append((own[0], of_label[0]))
         elif not of_label:
-            faults.append(Fault(f"picture {own[0].name!r}", f"has no label image in {str(labels_dir)!r}"))
+            issues.append(Issue(f"image {own[0].name!r}", f"has no label image in {str(labels_dir)!r}"))
         elif not own:
-            faults.append(Fault(f"label image {of_label[0].name!r}", f"has no picture in {str(images_dir)!r}"))
+            issues.append(Issue(f"label image {of_label[0].name!r}", f"has no image in {str(images_dir)!r}"))
         else:
             names = ", ".join(repr(path.name) for path in (own if len(own) > 1 else of_label))
-            faults.append(Fault(f"picture {own[0].name!r}", f"cannot be paired: {names} have one name"))
-    return pairs, faults
+            issues.append(Issue(f"image {own[0].name!r}", f"cannot be paired: {names} have one name"))
+    return pairs, issues
 
 
-def _faults_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) -> list[Fault]:
-    """Compare pictures with their label images, of which only the beginnings are read."""
-    faults = []
-    for (picture, label), size in zip(pairs, sizes, strict=True):
-        place = f"picture {picture.name!r}"
+def _issues_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) -> list[Issue]:
+    """Compare images with their label images, of which only the beginnings are read."""
+    issues = []
+    for (image, label), size in zip(pairs, sizes, strict=True):
+        place = f"image {image.name!r}"
         try:
             with _reading(label):
                 said = _label_size(label)
         except ValueError as error:
-            faults.append(Fault(place, no_good(error)))
+            issues.append(Issue(place, cannot_be_used(error)))
             continue
         if said not in (None, size):
-            faults.append(Fault(place, size_mismatch(picture, size, said, "its label image has")))
-    return faults
+            issues.append(Issue(place, size_mismatch(image, size, said, "its label image has")))
+    return issues
 
 
 def _label_size(path: Path) -> Size | None:

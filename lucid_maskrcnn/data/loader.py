@@ -1,4 +1,4 @@
-"""Batches of pictures and targets, each determined by its number alone: a run that is resumed sees the same ones.
+"""Batches of images and targets, each determined by its number alone: a run that is resumed sees the same ones.
 
 Shapes: N images of the data set, B of a batch.
 """
@@ -16,12 +16,12 @@ import numpy as np
 __all__ = ["Batch", "Loader", "LoadingError"]
 
 _ORDER, _DRAW, _AUGMENT = range(3)  # what random numbers are for: each use has its own
-_BINS = 8  # bins of the aspect ratio in each doubling: pictures of a bin differ by 9 % at most
+_BINS = 8  # bins of the aspect ratio in each doubling: images of a bin differ by 9 % at most
 _KEPT = 2  # epochs whose order is remembered
 
 
 class LoadingError(ValueError):
-    """A picture or its target could not be made; the message names the image, the cause is its ``__cause__``."""
+    """An image or its target could not be made; the message names the image, the cause is its ``__cause__``."""
 
 
 class Batch(NamedTuple):
@@ -107,7 +107,7 @@ class Loader:
         self.workers, self.prefetch = workers, prefetch
         self._probabilities = None if sample_weights is None else _probabilities(sample_weights, len(dataset))
         sizes = getattr(dataset, "sizes", None)
-        fixed = getattr(augment, "window", None) is not None
+        fixed = getattr(augment, "crop_size", None) is not None
         self._log_ratios = None  # (N,), where they count
         if group_by_shape and sizes is not None and not fixed and (shuffle or sample_weights is not None):
             self._log_ratios = np.log2([height / width for height, width in sizes])

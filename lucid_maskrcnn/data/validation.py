@@ -1,9 +1,10 @@
-"""Looking through a data set before anything is trained on it: what is there, and what is wrong with it."""
+"""Validating a data set before training: what it contains, and what is wrong with it."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,245 +15,271 @@ from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.targets import Target
 
-from .coco_dataset import CocoInstances, Picture, Reader, read_json, target_of
-from .issues import Fault, no_good
+from .coco_dataset import AnnotatedImage, CocoInstances, Reader, read_json, target_of
+from .issues import Issue, cannot_be_used
 from .label_image_dataset import LabelImages, pair, read_labels
 
-__all__ = ["Survey", "check", "survey"]
+__all__ = ["ValidatedImage", "ValidationReport", "validate"]
 
 _SMALL, _MEDIUM = 32**2, 96**2  # pixels, COCO's limits
-_NEAR = 2  # pixels; a box so near to its mask's is never wrong
-_LIKE = 0.5  # IoU of a box and its mask's, from which on it is right
-type Shown = Callable[[Any], Iterable[Any]]
-type Seen = Callable[[int, str, np.ndarray, Mapping[str, Any], Mapping[int, str]], None]
+_NEAR = 2  # pixels; a box so near to its mask's is never an issue
+_MIN_BOX_IOU = 0.5  # nor is one whose IoU with its mask's is at least this
 
 
-@dataclass
-class Survey:
-    """What a data set has.
+@dataclass(frozen=True)
+class ValidatedImage:
+    """An image that could be read, as :func:`validate` passes it to ``on_image``.
 
     Attributes
     ----------
-    faults : list of Fault
+    index, total : int
+        Its position among the images of the data set, and their number.
+    file_name : str
+    pixels : ndarray of shape (H, W, 3), uint8
+    target : mapping
+        ``"boxes"``, ``"labels"`` and ``"masks"`` of its objects.
+    categories : mapping of int to str
+        Label -> name.
+    """
+
+    index: int
+    total: int
+    file_name: str
+    pixels: np.ndarray
+    target: Mapping[str, Any]
+    categories: Mapping[int, str]
+
+
+@dataclass
+class ValidationReport:
+    """What a data set contains, and what is wrong with it.
+
+    Attributes
+    ----------
+    issues : list of Issue
+        Empty if the data set is sound.
     num_images : int
-        Those that annotations could be read of.
-    objects : Counter
-        Number of objects of each category, by name.
-    sizes : Counter
-        Number of ``"small"``, ``"medium"`` and ``"large"`` objects, by COCO's limits of 32² and 96² pixels.
+        Images whose annotations could be read.
     num_empty : int
         Images without objects.
     num_crowds : int
         Crowd regions, which are not trained on.
+    category_counts : Counter
+        Number of objects of each category, by name.
+    size_counts : Counter
+        Number of ``"small"``, ``"medium"`` and ``"large"`` objects, by COCO's limits of 32² and 96² pixels.
     """
 
-    faults: list[Fault] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
     num_images: int = 0
-    objects: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[str] = field(default_factory=Counter)
     num_empty: int = 0
     num_crowds: int = 0
-
-    def count(self, target: Mapping[str, Any], categories: Mapping[int, str]) -> None:
-        """Take an image into account."""
-        masks: CompressedMasks = target["masks"]
-        self.num_images += 1
-        self.num_empty += len(masks) == 0
-        self.objects.update(categories.get(label, str(label)) for label in np.asarray(target["labels"]).tolist())
-        areas = masks.areas
-        for name, low, high in (("small", 0, _SMALL), ("medium", _SMALL, _MEDIUM), ("large", _MEDIUM, np.inf)):
-            self.sizes[name] += int(((areas >= low) & (areas < high)).sum())
+    category_counts: Counter[str] = field(default_factory=Counter)
+    size_counts: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """Return the counts in words."""
-        total = self.objects.total()
+        """Return the counts as lines of text."""
+        total = self.category_counts.total()
         empty = f", {self.num_empty} without objects" if self.num_empty else ""
-        crowds = f" and {many(self.num_crowds, 'crowd')}" if self.num_crowds else ""
-        sizes = ", ".join(f"{count} {name}" for name, count in self.sizes.items())
+        crowds = f" and {count_of(self.num_crowds, 'crowd')}" if self.num_crowds else ""
+        sizes = ", ".join(f"{count} {name}" for name, count in self.size_counts.items())
         return [
-            f"{many(self.num_images, 'image')}{empty}; {many(total, 'object')}{crowds}",
-            *(f"  {name}: {count}" for name, count in self.objects.most_common()),
+            f"{count_of(self.num_images, 'image')}{empty}; {count_of(total, 'object')}{crowds}",
+            *(f"  {name}: {count}" for name, count in self.category_counts.most_common()),
             *([f"  {sizes}"] if total else []),
         ]
 
 
-def many(count: int, noun: str) -> str:
-    """Return ``"no faults"``, ``"1 fault"``, ``"2 faults"``."""
+def count_of(count: int, noun: str) -> str:
+    """Return ``"no issues"``, ``"1 issue"``, ``"2 issues"``."""
     return f"{count or 'no'} {noun}{'s' * (count != 1)}"
 
 
-def check(source: Any, annotations: Any = None, *, labels: str | Path | None = None) -> list[Fault]:
-    """Look through a data set, opening every picture, and return all that is wrong with it.
+def validate(
+    source: Any,
+    annotations: str | Path | Mapping[str, Any] | None = None,
+    *,
+    labels: str | Path | None = None,
+    progress: bool = True,
+    on_image: Callable[[ValidatedImage], object] | None = None,
+) -> ValidationReport:
+    """Open every image of a data set, count what is annotated, and list everything that is wrong.
 
     Parameters
     ----------
     source : data set, str or Path
         A :class:`CocoInstances`, :class:`LabelImages` or any other sequence of (image, target) pairs; or a folder of
-        pictures.
+        images.
     annotations : str, Path or mapping, optional
-        The COCO file that belongs to the folder. It may have faults for which ``CocoInstances`` refuses it.
+        The COCO file that belongs to the folder. It may have issues for which ``CocoInstances`` refuses it.
     labels : str or Path, optional
         Or the folder of its label images.
+    progress : bool
+        Whether to show a progress bar on a terminal.
+    on_image : callable, optional
+        Called with a :class:`ValidatedImage` for every image that could be read.
 
     Returns
     -------
-    list of Fault
-        None if the data set is sound.
+    ValidationReport
+
+    Raises
+    ------
+    ValueError
+        If a folder comes without annotations and labels or with both, or the annotations are no COCO file.
     """
-    return survey(source, annotations, labels=labels).faults
-
-
-def survey(
-    source: Any,
-    annotations: Any = None,
-    *,
-    labels: str | Path | None = None,
-    shown: Shown = iter,
-    seen: Seen | None = None,
-) -> Survey:
-    """Look through a data set and count what is there.
-
-    Parameters
-    ----------
-    source, annotations, labels
-        As for :func:`check`.
-    shown : callable
-        Gets a sequence and passes it on item by item, such as a progress bar.
-    seen : callable, optional
-        Called as ``seen(position, file_name, image, target, categories)`` for every picture that could be read.
-
-    Returns
-    -------
-    Survey
-    """
-    look = _Look(shown, seen)
+    validator = _Validator(progress, on_image)
     if isinstance(source, CocoInstances):
-        return look.at_coco(source.images_dir, source.source)
+        return validator.coco(source.images_dir, source.source)
     if isinstance(source, LabelImages):
-        return look.at_labels(source.images_dir, source.labels_dir, source.categories[1])
+        return validator.label_images(source.images_dir, source.labels_dir, source.categories[1])
     if not isinstance(source, (str, Path)):
-        return look.at_items(source)
+        return validator.pairs(source)
     if (annotations is None) == (labels is None):
-        raise ValueError("A folder of pictures needs annotations or labels, one of them.")
+        raise ValueError("A folder of images needs annotations or labels, one of them.")
     if labels is not None:
-        return look.at_labels(Path(source), Path(labels), "object")
-    return look.at_coco(Path(source), annotations)
+        return validator.label_images(Path(source), Path(labels), "object")
+    return validator.coco(Path(source), annotations)
 
 
-class _Look:
-    """One way through a data set of each kind."""
+class _Validator:
+    """Goes through a data set once, with one method for each kind of data set."""
 
-    def __init__(self, shown: Shown, seen: Seen | None) -> None:
-        self.shown, self.seen = shown, seen
-        self.found = Survey()
+    def __init__(self, progress: bool, on_image: Callable[[ValidatedImage], object] | None) -> None:
+        self.progress, self.on_image = progress, on_image
+        self.report = ValidationReport()
 
-    def _fault(self, place: str, what: str) -> None:
-        self.found.faults.append(Fault(place, what))
-
-    def _tell(self, position: int, name: str, image: np.ndarray, target: Any, categories: Mapping[int, str]) -> None:
-        if self.seen is not None:
-            self.seen(position, name, image, target, categories)
-
-    def at_coco(self, images_dir: Path, annotations: Any) -> Survey:
+    def coco(self, images_dir: Path, annotations: Any) -> ValidationReport:
         reader = Reader(read_json(annotations), images_dir)
-        self.found.faults += reader.faults
-        for position, picture in enumerate(self.shown(reader.pictures)):
-            target = target_of(picture)
-            self.found.num_crowds += len(picture.crowds)
-            self.found.count(target, reader.categories)
-            self.found.faults += _faults_of_objects(picture, target)
-            if picture.id in reader.unopened:
-                continue  # the reader has said so
-            image = self._open(images_dir / picture.file_name, f"image {picture.id} ({picture.file_name})")
-            if image is not None and image.shape[:2] == picture.size:  # the reader has said so if not
-                self._tell(position, picture.file_name, image, target, reader.categories)
-        return self.found
+        self.report.issues += reader.issues
+        for index, annotated in enumerate(self._shown(reader.images)):
+            target = target_of(annotated)
+            self.report.num_crowds += len(annotated.crowds)
+            self._count(target, reader.categories)
+            self.report.issues += _issues_of_objects(annotated, target)
+            if annotated.id in reader.unopened:
+                continue  # an issue of the reader's
+            pixels = self._open(images_dir / annotated.file_name, f"image {annotated.id} ({annotated.file_name})")
+            if pixels is not None and pixels.shape[:2] == annotated.size:  # else an issue of the reader's
+                self._visit(index, len(reader.images), annotated.file_name, pixels, target, reader.categories)
+        return self.report
 
-    def at_labels(self, images_dir: Path, labels_dir: Path, category: str) -> Survey:
-        pairs, faults = pair(images_dir, labels_dir)
-        self.found.faults += faults
-        for position, (path, label) in enumerate(self.shown(pairs)):
-            place = f"picture {path.name!r}"
+    def label_images(self, images_dir: Path, labels_dir: Path, category: str) -> ValidationReport:
+        paths, issues = pair(images_dir, labels_dir)
+        self.report.issues += issues
+        for index, (path, label) in enumerate(self._shown(paths)):
+            place = f"image {path.name!r}"
             try:
                 masks = CompressedMasks.from_labels(read_labels(label))
             except ValueError as error:
-                self._fault(place, no_good(error))
+                self._add_issue(place, cannot_be_used(error))
                 continue
             target = {"masks": masks, "boxes": masks.boxes, "labels": np.ones(len(masks), np.int32)}
-            self.found.count(target, {1: category})
-            image = self._open(path, place)
-            if image is None:
+            self._count(target, {1: category})
+            pixels = self._open(path, place)
+            if pixels is None:
                 continue
-            if image.shape[:2] == masks.image_size:
-                self._tell(position, path.name, image, target, {1: category})
+            if pixels.shape[:2] == masks.image_size:
+                self._visit(index, len(paths), path.name, pixels, target, {1: category})
             else:
-                self._fault(place, size_mismatch(path, image.shape[:2], masks.image_size, "its label image has"))
-        return self.found
+                problem = size_mismatch(path, pixels.shape[:2], masks.image_size, "its label image has")
+                self._add_issue(place, problem)
+        return self.report
 
-    def _open(self, path: Path, place: str) -> np.ndarray | None:
-        """Return a picture, or None and a fault."""
-        try:
-            return load_image(path)
-        except ValueError as error:
-            self._fault(place, no_good(error))
-            return None
-
-    def at_items(self, dataset: Any) -> Survey:
-        """Look at items of whatever makes them, as ``get_loss`` would."""
+    def pairs(self, dataset: Any) -> ValidationReport:
+        """Validate the pairs of any data set, as ``get_loss`` would."""
         categories = dict(getattr(dataset, "categories", {}))
         names = getattr(dataset, "file_names", None)
         # Without a table of categories any label will do.
         limit = max(categories, default=int(np.iinfo(np.int32).max))
-        for i in self.shown(range(len(dataset))):
+        for i in self._shown(range(len(dataset))):
             try:
                 image, target = dataset[i]
-                image = load_image(image)
-                size = (image.shape[0], image.shape[1])
+                pixels = load_image(image)
+                size = (pixels.shape[0], pixels.shape[1])
                 checked = Target.from_mapping(target, index=i, image_size=size, num_classes=limit)
-            except Exception as error:  # anybody's code, and one picture should not hide the faults of the others
+            except Exception as error:  # a user's code may raise anything, and one image must not hide the others
                 reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                self._fault(f"item {i}", no_good(reason))
+                self._add_issue(f"item {i}", cannot_be_used(reason))
                 continue
             own = {
                 "masks": CompressedMasks.of(checked.masks, size),
                 "boxes": checked.boxes.data,
                 "labels": checked.labels.data,
             }
-            self.found.count(own, categories)
-            self._tell(i, str(i) if names is None else names[i], image, own, categories)
-        return self.found
+            self._count(own, categories)
+            self._visit(i, len(dataset), str(i) if names is None else names[i], pixels, own, categories)
+        return self.report
+
+    # -------------------------------------------------------------- parts
+
+    def _shown[T](self, items: Sequence[T]) -> Iterable[T]:
+        """Return the items, behind a progress bar on a terminal."""
+        if not self.progress or not sys.stderr.isatty():
+            return items
+        from tqdm import tqdm
+
+        bar: Iterable[T] = tqdm(items, unit=" images", leave=False)
+        return bar
+
+    def _count(self, target: Mapping[str, Any], categories: Mapping[int, str]) -> None:
+        masks: CompressedMasks = target["masks"]
+        report = self.report
+        report.num_images += 1
+        report.num_empty += len(masks) == 0
+        labels = np.asarray(target["labels"]).tolist()
+        report.category_counts.update(categories.get(label, str(label)) for label in labels)
+        areas = masks.areas
+        for name, low, high in (("small", 0, _SMALL), ("medium", _SMALL, _MEDIUM), ("large", _MEDIUM, np.inf)):
+            report.size_counts[name] += int(((areas >= low) & (areas < high)).sum())
+
+    def _open(self, path: Path, place: str) -> np.ndarray | None:
+        """Return the pixels of an image, or None after adding an issue."""
+        try:
+            return load_image(path)
+        except ValueError as error:
+            self._add_issue(place, cannot_be_used(error))
+            return None
+
+    def _visit(self, *values: Any) -> None:
+        if self.on_image is not None:
+            self.on_image(ValidatedImage(*values))
+
+    def _add_issue(self, place: str, problem: str) -> None:
+        self.report.issues.append(Issue(place, problem))
 
 
-# ------------------------------------------------------------------ annotations beside each other
+# ------------------------------------------------------------------ objects of an image
 
 
-def _faults_of_objects(picture: Picture, target: Mapping[str, Any]) -> list[Fault]:
-    faults: list[Fault] = []
+def _issues_of_objects(annotated: AnnotatedImage, target: Mapping[str, Any]) -> list[Issue]:
+    """Compare each object's box with its mask, and its mask with those of the objects before it."""
+    issues: list[Issue] = []
     seen: dict[Any, int] = {}
     masks: CompressedMasks = target["masks"]
     boxes, tight, areas = target["boxes"], masks.boxes, masks.areas
-    for i, annotation in enumerate(picture.objects):
+    for i, annotation in enumerate(annotated.objects):
         place = f"annotation {annotation.id}"
         if not areas[i]:
-            faults.append(Fault(place, "has a segmentation that covers no pixel", grave=False))
+            issues.append(Issue(place, "has a segmentation that covers no pixel", fatal=False))
             continue
-        if not _alike(boxes[i], tight[i]):
+        if not _agree(boxes[i], tight[i]):
             box, around = (", ".join(f"{v:g}" for v in corners.tolist()) for corners in (boxes[i], tight[i]))
-            what = f"has a box from its bbox, ({box}), that is not the one around its segmentation, ({around})"
-            faults.append(Fault(place, f"{what}; a bbox is x, y, width, height", grave=False))
+            problem = f"has a box from its bbox, ({box}), that is not the one around its segmentation, ({around})"
+            issues.append(Issue(place, f"{problem}; a bbox is x, y, width, height", fatal=False))
         first, last = masks.offsets[i], masks.offsets[i + 1]
         pixels = (annotation.label, masks.starts[first:last].tobytes(), masks.stops[first:last].tobytes())
         if pixels in seen:
-            faults.append(Fault(place, f"covers the same pixels as annotation {seen[pixels]}", grave=False))
+            issues.append(Issue(place, f"covers the same pixels as annotation {seen[pixels]}", fatal=False))
         seen.setdefault(pixels, annotation.id)
-    return faults
+    return issues
 
 
-def _alike(box: np.ndarray, other: np.ndarray) -> bool:
+def _agree(box: np.ndarray, other: np.ndarray) -> bool:
     """Whether two boxes are about the same; boxes of small objects may be a pixel or two off."""
     if np.abs(box - other).max() <= _NEAR:
         return True
     sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     both = float(sides.clip(0).prod())
     either = sum(float((b[2:] - b[:2]).prod()) for b in (box, other)) - both
-    return both >= _LIKE * either
+    return both >= _MIN_BOX_IOU * either

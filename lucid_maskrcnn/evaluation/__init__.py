@@ -4,18 +4,18 @@
 both give an :class:`Evaluation`.
 """
 
-from .accuracy import Agreement
+from .accuracy import InstanceAccuracy
 from .average_precision import coco_average_precision
 from .contact_sheets import contact_sheet
 from .evaluator import evaluate, evaluate_results
 from .instance_matching import mask_iou, match_objects
-from .result import CategoryFigures, Evaluation, ImageFigures
+from .result import CategoryMetrics, Evaluation, ImageMetrics
 
 __all__ = [
-    "Agreement",
-    "CategoryFigures",
+    "CategoryMetrics",
     "Evaluation",
-    "ImageFigures",
+    "ImageMetrics",
+    "InstanceAccuracy",
     "coco_average_precision",
     "contact_sheet",
     "evaluate",

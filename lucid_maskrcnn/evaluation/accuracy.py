@@ -1,4 +1,4 @@
-"""AP_t = TP / (TP + FP + FN): the figure of the 2018 Data Science Bowl, StarDist and Cellpose.
+"""AP_t = TP / (TP + FP + FN): the metric of the 2018 Data Science Bowl, StarDist and Cellpose.
 
 Detections of an image from a score on are matched with its objects one to one; a pair needs an IoU of their
 masks of t at least, and one category. TP is the number of pairs, FP that of the other detections, FN that of
@@ -6,11 +6,11 @@ the other objects.
 
 The matching is one with as many pairs as can be. If no two objects overlap and no two detections, none can have
 an IoU over 0.5 with two others, and there is only one matching from then on. Detections of Mask R-CNN may overlap:
-going through them by score or IoU might then give a pair less than there could be, and a figure that depends on
+going through them by score or IoU might then give a pair less than there could be, and a metric that depends on
 their order and can rise with t. The largest number of pairs depends on nothing but the masks, is what StarDist and
 Cellpose count too (they solve an assignment), and never rises with t.
 
-Crowds are no objects. Detections without a partner of which a share of t or more lies within a crowd of their
+Crowds are no objects. Detections without a partner of which a fraction of t or more lies within a crowd of their
 category are not counted, as in COCO's evaluation.
 """
 
@@ -27,14 +27,14 @@ from lucid_maskrcnn.masks import CompressedMasks
 
 from .instance_matching import mask_iou, match_objects
 
-__all__ = ["THRESHOLDS", "Agreement", "ImageFigures", "agreement", "compare"]
+__all__ = ["THRESHOLDS", "ImageMetrics", "InstanceAccuracy", "instance_accuracy", "match_images"]
 
 THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))
 MEAN = "AP_0.5:0.95"
 
 
 @dataclass(frozen=True)
-class ImageFigures:
+class ImageMetrics:
     """What was found in one image, and what was not.
 
     Attributes
@@ -74,7 +74,7 @@ class ImageFigures:
         return _mean(self.ap)
 
     def row(self) -> dict[str, Any]:
-        """Return its figures by name."""
+        """Return its metrics by name."""
         return {
             "image_id": self.image_id,
             "file_name": self.file_name,
@@ -90,7 +90,7 @@ class ImageFigures:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class InstanceAccuracy:
     """AP_t of some images.
 
     Attributes
@@ -123,7 +123,7 @@ class Agreement:
         """Mean of ``per_image`` over the thresholds: the score of the 2018 Data Science Bowl."""
         return _mean(self.per_image)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return ``pooled`` as ``"AP_0.5"`` and so on, and ``per_image`` as ``"images/AP_0.5"``."""
         names = [*(f"AP_{t:g}" for t in THRESHOLDS), MEAN]
         pooled = zip(names, [*self.pooled, self.mean_pooled], strict=True)
@@ -131,13 +131,13 @@ class Agreement:
         return {**dict(pooled), **{f"images/{name}": value for name, value in per_image}}
 
 
-def agreement(images: Sequence[ImageFigures]) -> Agreement:
+def instance_accuracy(images: Sequence[ImageMetrics]) -> InstanceAccuracy:
     """Sum over images."""
     tp, fp, fn = (tuple(map(sum, zip(*(getattr(i, name) for i in images), strict=True))) for name in ("tp", "fp", "fn"))
     none = (0,) * len(THRESHOLDS)
     tp, fp, fn = tp or none, fp or none, fn or none
     each = [image.ap for image in images if not math.isnan(image.score)]
-    return Agreement(
+    return InstanceAccuracy(
         num_images=len(images),
         num_objects=sum(image.num_objects for image in images),
         num_detections=sum(image.num_detections for image in images),
@@ -149,9 +149,9 @@ def agreement(images: Sequence[ImageFigures]) -> Agreement:
     )
 
 
-def compare(
+def match_images(
     truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], object_score: float, group_by: str
-) -> list[ImageFigures]:
+) -> list[ImageMetrics]:
     """Count pairs and mistakes of each image.
 
     Parameters
@@ -187,12 +187,12 @@ def _by_image(
     return sorted_out
 
 
-def _compare_image(overlap: Overlap, image: Mapping[str, Any], group: str | None) -> ImageFigures:
+def _compare_image(overlap: Overlap, image: Mapping[str, Any], group: str | None) -> ImageMetrics:
     num_detections, num_objects = overlap.iou.shape
     pairs = [overlap.pairs(t) for t in THRESHOLDS]
     tp = [len(some) for some in pairs]
     excused = [len(overlap.in_crowd(some, t)) for some, t in zip(pairs, THRESHOLDS, strict=True)]
-    return ImageFigures(
+    return ImageMetrics(
         image_id=image["id"],
         file_name=str(image.get("file_name", image["id"])),
         group=group,
@@ -214,14 +214,14 @@ class Overlap:
         Those that count.
     iou : ndarray of shape (D, G)
         0 where categories differ.
-    share : ndarray of shape (D,)
-        The largest share of each detection that lies within one crowd of its category.
+    crowd_fraction : ndarray of shape (D,)
+        The largest fraction of each detection that lies within one crowd of its category.
     """
 
     detections: CompressedMasks
     objects: CompressedMasks
     iou: np.ndarray
-    share: np.ndarray
+    crowd_fraction: np.ndarray
 
     def pairs(self, thresh: float) -> list[tuple[int, int]]:
         """Return which detection is which object."""
@@ -230,7 +230,7 @@ class Overlap:
     def in_crowd(self, pairs: Sequence[tuple[int, int]], thresh: float) -> list[int]:
         """Return the other detections that are not counted, since they lie in a crowd."""
         taken = {d for d, _ in pairs}
-        return [d for d in np.flatnonzero(self.share >= thresh).tolist() if d not in taken]
+        return [d for d in np.flatnonzero(self.crowd_fraction >= thresh).tolist() if d not in taken]
 
 
 def overlaps(

@@ -17,7 +17,7 @@ import numpy as np
 from lucid_maskrcnn.masks import CompressedMasks
 
 from .coco_results import KEYS, check_results, complete
-from .fast_coco import quick_evaluator
+from .fast_coco import fast_evaluator
 
 __all__ = ["Precision", "average_precision", "coco_average_precision", "require_pycocotools"]
 
@@ -43,7 +43,7 @@ def coco_average_precision(
     iou_type : {"segm", "bbox"}
         Whether masks or boxes are compared.
     max_detections : int
-        The best so many of an image and category count. COCO's figure has 100; images with more
+        The best so many of an image and category count. COCO's metric has 100; images with more
         objects than that need more.
 
     Returns
@@ -73,7 +73,7 @@ def coco_average_precision(
     require_pycocotools()
     truth = complete(annotations, [iou_type])
     check_results(truth, results, [iou_type])
-    found = average_precision(truth, results, iou_type, [max_detections]).figures(0)
+    found = average_precision(truth, results, iou_type, [max_detections]).metrics(0)
     return {name: -1.0 if np.isnan(value) else value for name, value in found.items() if name != "AR"}
 
 
@@ -103,8 +103,8 @@ class Precision:
     recall: np.ndarray
     category_ids: list[int]
 
-    def figures(self, limit: int, category_id: int | None = None) -> dict[str, float]:
-        """Return the figures at a limit of detections, by its index; NaN where there is no object.
+    def metrics(self, limit: int, category_id: int | None = None) -> dict[str, float]:
+        """Return the metrics at a limit of detections, by its index; NaN where there is no object.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ def average_precision(
             coco.dataset = {**truth, "annotations": annotations}
             coco.createIndex()
             sets.append(coco)
-        evaluation = quick_evaluator(*sets, iou_type=iou_type)
+        evaluation = fast_evaluator(*sets, iou_type=iou_type)
         evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side, with what is there and what was found."""
+"""Contact sheets: images side by side, with what is there and what was found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 
-from .accuracy import ImageFigures, Overlap, overlaps
+from .accuracy import ImageMetrics, Overlap, overlaps
 from .result import Evaluation
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ _FILL = 0.5  # how far mistakes are covered
 
 
 def contact_sheet(
-    dataset: Any, evaluation: Evaluation, images: Sequence[ImageFigures], columns: int = 3
+    dataset: Any, evaluation: Evaluation, images: Sequence[ImageMetrics], columns: int = 3
 ) -> Image.Image:
-    """Draw pictures side by side, with objects and detections outlined in two colors; mistakes are filled.
+    """Draw images side by side, with objects and detections outlined in two colors; mistakes are filled.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def contact_sheet(
         What was evaluated.
     evaluation : Evaluation
         What :func:`~lucid_maskrcnn.evaluation.evaluate` returned.
-    images : sequence of ImageFigures
-        Which pictures, such as ``evaluation.worst(9)``.
+    images : sequence of ImageMetrics
+        Which images, such as ``evaluation.worst(9)``.
     columns : int
         So many are in a row.
 
@@ -75,14 +75,14 @@ def _draw_legend(pen: Any, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -
 def _tile(
     dataset: Any,
     evaluation: Evaluation,
-    image: ImageFigures,
+    image: ImageMetrics,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> Image.Image:
     from PIL import Image, ImageDraw
 
-    picture = _drawn(load_image(dataset[_index(dataset, image.image_id)][0]), _overlap(evaluation, image.image_id))
-    tile = Image.new("RGB", (_TILE, picture.height + 2 * _LINE), _PAPER)
-    tile.paste(picture, (0, 2 * _LINE))
+    drawn = _drawn(load_image(dataset[_index(dataset, image.image_id)][0]), _overlap(evaluation, image.image_id))
+    tile = Image.new("RGB", (_TILE, drawn.height + 2 * _LINE), _PAPER)
+    tile.paste(drawn, (0, 2 * _LINE))
     pen = ImageDraw.Draw(tile)
     group = f"{image.group}, " if image.group else ""
     score = "–" if math.isnan(image.score) else f"{image.score:.3f}"
@@ -113,7 +113,7 @@ def _overlap(evaluation: Evaluation, image_id: int) -> Overlap:
 
 
 def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
-    """Return a picture with its outlines, as large as a tile at most."""
+    """Return an image with its outlines, as large as a tile at most."""
     from PIL import Image
 
     from lucid_maskrcnn.visualization import draw_masks
@@ -121,14 +121,14 @@ def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     height, width = pixels.shape[:2]
     scale = min(_TILE / max(height, width), 4)
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    picture = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)
+    drawn = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)
     pairs = overlap.pairs(0.5)
     right = {d for d, _ in pairs} | set(overlap.in_crowd(pairs, 0.5))
     known = {g for _, g in pairs}
     for masks, done, color in ((overlap.objects, known, _TRUTH), (overlap.detections, right, _FOUND)):
         for fill, rows in ((_FILL, set(range(len(masks))) - done), (0.0, done)):
-            picture = draw_masks(picture, _decoder(masks[sorted(rows)].resized(size)), [color] * len(rows), fill, 1)
-    return picture
+            drawn = draw_masks(drawn, _decoder(masks[sorted(rows)].resized(size)), [color] * len(rows), fill, 1)
+    return drawn
 
 
 def _decoder(masks: CompressedMasks) -> Callable[[int], np.ndarray]:

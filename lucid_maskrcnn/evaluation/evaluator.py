@@ -1,4 +1,4 @@
-"""From a model and a data set, or from results, to the figures."""
+"""From a model and a data set, or from results, to the metrics."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .accuracy import agreement, compare
+from lucid_maskrcnn.validators import positive_int
+
+from .accuracy import instance_accuracy, match_images
 from .average_precision import Precision, average_precision, require_pycocotools
 from .coco_results import KEYS, check_results, complete, have_masks, read_results
-from .ground_truth import Items
-from .result import CategoryFigures, Evaluation, explain
+from .ground_truth import GroundTruth
+from .result import CategoryMetrics, Evaluation, explain
 
 __all__ = ["evaluate", "evaluate_results"]
 
@@ -23,7 +25,7 @@ def evaluate(
     model: Any,
     dataset: Any,
     *,
-    max_detections: int = 100,
+    top_k: int | None = None,
     score_thresh: float = 0.05,
     iou_types: Sequence[str] = ("segm", "bbox"),
     object_score: float = 0.5,
@@ -41,9 +43,9 @@ def evaluate(
         A :class:`~lucid_maskrcnn.data.CocoInstances`, ``LabelImages`` or ``Subset``, whose ``coco()`` has crowds
         and what the file says besides; or any sequence of pairs as ``get_loss`` takes them, best with
         ``categories``, ``category_ids``, ``image_ids`` and ``file_names``.
-    max_detections : int
-        At most so many are asked of the model for an image. COCO's figures have 100; where images have more objects,
-        no more of them can be found.
+    top_k : int, optional
+        At most so many detections of an image; by default the model's own setting. Where images have more objects,
+        no more of them can be found. COCO's metrics count all of them, and the best 100 besides if there are more.
     score_thresh : float
         Detections score more than this.
     iou_types : sequence of {"segm", "bbox"}
@@ -74,29 +76,31 @@ def evaluate(
     AP_t is TP / (TP + FP + FN) after a one-to-one matching of detections and objects of a category with an IoU of
     their masks of t at least, by as many pairs as there can be: see :mod:`lucid_maskrcnn.evaluation.accuracy`.
     """
-    _check(max_detections, iou_types)
+    top_k = _own_top_k(model) if top_k is None else top_k
+    _check("top_k", top_k, iou_types)
     if not score_thresh <= object_score:
         raise ValueError(
             f"object_score must be score_thresh at least, got {object_score} and {score_thresh}: detections that "
             "are not asked for cannot count."
         )
-    items = Items(dataset, model)
-    ids = items.category_ids_of(model) if category_ids is None else items.checked(category_ids)
+    ground_truth = GroundTruth(dataset, model)
+    ids = ground_truth.category_ids_of(model) if category_ids is None else ground_truth.checked(category_ids)
     results: list[dict[str, Any]] = []
     for i in _shown(range(len(dataset)), progress):
         image, target = dataset[i]
-        (found,) = model.predict(image, score_thresh=score_thresh, top_k=max_detections)
-        items.collect(i, target, found.image_size)
-        named = [(ids.get(result["category_id"]), result) for result in found.to_coco(items.image_ids[i])]
+        (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
+        ground_truth.collect(i, target, found.image_size)
+        named = [(ids.get(result["category_id"]), result) for result in found.to_coco(ground_truth.image_ids[i])]
         results += [{**result, "category_id": number} for number, result in named if number is not None]
     options = {
-        "max_detections": max_detections,
+        "top_k": top_k,
+        "max_detections": top_k,
         "score_thresh": score_thresh,
         "iou_types": list(iou_types),
         "object_score": object_score,
         "group_by": group_by,
     }
-    return _measure(items.truth(), results, options, items.notes(model, ids))
+    return _measure(ground_truth.truth(), results, options, ground_truth.notes(model, ids))
 
 
 def evaluate_results(
@@ -118,7 +122,7 @@ def evaluate_results(
         COCO results, or the JSON file of them: ``image_id``, ``category_id``, ``score`` and ``segmentation`` or
         ``bbox`` or both, as ``Detections.to_coco`` and ``lucid-maskrcnn evaluate --out`` give them.
     max_detections : int
-        The best so many of an image and category count for COCO's figures. AP_t counts all.
+        The best so many of an image and category count for COCO's metrics. AP_t counts all.
     iou_types, object_score, group_by
         As for :func:`evaluate`. AP_t is there if all annotations and results have masks.
 
@@ -134,7 +138,7 @@ def evaluate_results(
         If an argument is not as above, a result lacks a key, or it is of an image or category that the annotations do
         not have.
     """
-    _check(max_detections, iou_types)
+    _check("max_detections", max_detections, iou_types)
     found = list(read_results(results))
     truth = complete(annotations, iou_types)
     options = {
@@ -146,9 +150,12 @@ def evaluate_results(
     return _measure(truth, found, options, [])
 
 
-def _check(max_detections: int, iou_types: Sequence[str]) -> None:
-    if isinstance(max_detections, bool) or not isinstance(max_detections, int) or max_detections < 1:
-        raise ValueError(f"max_detections must be a whole number from 1 on, got {max_detections!r}.")
+def _own_top_k(model: Any) -> int:
+    return int(getattr(getattr(model, "head_settings", None), "top_k", _USUAL))
+
+
+def _check(name: str, limit: Any, iou_types: Sequence[str]) -> None:
+    positive_int(name, limit)
     if isinstance(iou_types, str) or not set(iou_types) <= set(KEYS):
         raise ValueError(f"iou_types must be some of 'segm' and 'bbox', got {iou_types!r}.")
     if iou_types:
@@ -163,7 +170,7 @@ def _shown(numbers: range, progress: bool) -> Iterable[int]:
     return tqdm(numbers, desc="evaluate", unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
 
 
-# ------------------------------------------------------------------ the figures
+# ------------------------------------------------------------------ the metrics
 
 
 def _measure(
@@ -176,55 +183,55 @@ def _measure(
     check_results(truth, results, kinds)
     images = None
     if have_masks(truth, results):
-        images = compare(truth, results, options["object_score"], options["group_by"])
+        images = match_images(truth, results, options["object_score"], options["group_by"])
     limits = sorted({min(_USUAL, options["max_detections"]), options["max_detections"]})
     precisions = {kind: average_precision(truth, results, kind, limits) for kind in kinds}
-    figures = _precision_figures(precisions, len(limits))
+    metrics = _precision_metrics(precisions, len(limits))
     whole, groups = None, {}
     if images is not None:
-        whole = agreement(images)
-        figures |= whole.figures()
+        whole = instance_accuracy(images)
+        metrics |= whole.metrics()
         names = dict.fromkeys(image.group for image in images if image.group is not None)
-        groups = {name: agreement([i for i in images if i.group == name]) for name in names}
+        groups = {name: instance_accuracy([i for i in images if i.group == name]) for name in names}
     return Evaluation(
-        figures=figures,
-        agreement=whole,
+        metrics=metrics,
+        instance_accuracy=whole,
         per_group=groups,
         per_category=_per_category(truth, results, precisions),
         per_image=tuple(images or ()),
         options=options,
-        notes=(*notes, *explain(figures, truth, results, options["max_detections"])),
+        notes=(*notes, *explain(metrics, truth, results, options)),
         truth=truth,
         results=tuple(results),
     )
 
 
-def _precision_figures(precisions: Mapping[str, Precision], num_limits: int) -> dict[str, float]:
-    figures: dict[str, float] = {}
+def _precision_metrics(precisions: Mapping[str, Precision], num_limits: int) -> dict[str, float]:
+    metrics: dict[str, float] = {}
     for kind, precision in precisions.items():
-        figures |= {f"{kind}/{name}": value for name, value in precision.figures(num_limits - 1).items()}
+        metrics |= {f"{kind}/{name}": value for name, value in precision.metrics(num_limits - 1).items()}
     if num_limits > 1:  # those that others report, too
         for kind, precision in precisions.items():
-            usual = precision.figures(0)
-            figures |= {f"{kind}/{name}@{_USUAL}": usual[name] for name in ("AP", "AP50", "AP75")}
-    return figures
+            usual = precision.metrics(0)
+            metrics |= {f"{kind}/{name}@{_USUAL}": usual[name] for name in ("AP", "AP50", "AP75")}
+    return metrics
 
 
 def _per_category(
     truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], precisions: Mapping[str, Precision]
-) -> tuple[CategoryFigures, ...]:
+) -> tuple[CategoryMetrics, ...]:
     objects = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
     found = Counter(result["category_id"] for result in results)
     return tuple(
-        CategoryFigures(
+        CategoryMetrics(
             category_id=category["id"],
             name=str(category.get("name", category["id"])),
             num_objects=objects[category["id"]],
             num_detections=found[category["id"]],
-            figures={
+            metrics={
                 f"{kind}/{name}": value
                 for kind, precision in precisions.items()
-                for name, value in precision.figures(-1, category["id"]).items()
+                for name, value in precision.metrics(-1, category["id"]).items()
                 if name in ("AP", "AP50", "AP75")
             },
         )

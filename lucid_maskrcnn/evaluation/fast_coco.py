@@ -1,7 +1,7 @@
 """pycocotools' evaluation with a quicker step in it: which detection of an image is which object.
 
 Its own step looks at every pair of a detection and an object, for ten thresholds and four ranges of areas, in
-Python: half a minute for 66 pictures with 400 detections each, which took a minute to be made. Only pairs that
+Python: half a minute for 66 images with 400 detections each, which took a minute to be made. Only pairs that
 overlap enough matter, and they are few.
 
 Shapes: T IoU thresholds, D detections, G objects of an image and category.
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["quick_evaluator"]
+__all__ = ["fast_evaluator"]
 
 _ALMOST_ONE = 1 - 1e-10  # pycocotools asks no more of an IoU, whatever the threshold
 
 
-def quick_evaluator(*sets: Any, iou_type: str) -> Any:
+def fast_evaluator(*sets: Any, iou_type: str) -> Any:
     """Return pycocotools' ``COCOeval`` of truth and results, with the quicker step."""
     from pycocotools.cocoeval import COCOeval
 

@@ -14,10 +14,10 @@ from lucid_maskrcnn.targets import Target
 from .category_mapping import brief, category_ids_of
 from .coco_results import complete
 
-__all__ = ["Items"]
+__all__ = ["GroundTruth"]
 
 
-class Items:
+class GroundTruth:
     """A data set's ids and names, and its annotations: its own, or made of the targets as they come by.
 
     Parameters

@@ -24,7 +24,7 @@ def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any =
     detections, objects : CompressedMasks
         D and G masks of one image.
     crowd : array of shape (G,), bool, optional
-        Whether an object stands for many: then it is the share of the detection that lies within it.
+        Whether an object stands for many: then it is the fraction of the detection that lies within it.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What an evaluation gives: figures, tables, and why a figure is missing."""
+"""What an evaluation gives: metrics, tables, and why a metric is missing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.text_tables import align_columns
 
-from .accuracy import MEAN, THRESHOLDS, Agreement, ImageFigures
+from .accuracy import MEAN, THRESHOLDS, ImageMetrics, InstanceAccuracy
 from .average_precision import SIZES
 
-__all__ = ["CategoryFigures", "Evaluation", "explain"]
+__all__ = ["CategoryMetrics", "Evaluation", "explain"]
 
 _NONE = "–"
 _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
@@ -23,7 +23,7 @@ _SHOWN_THRESHOLDS = (0, 2, 4, 6, 8)  # 0.5, 0.6 … 0.9: all ten make a line too
 
 
 @dataclass(frozen=True)
-class CategoryFigures:
+class CategoryMetrics:
     """One category.
 
     Attributes
@@ -32,7 +32,7 @@ class CategoryFigures:
     name : str
     num_objects, num_detections : int
         Crowds are not counted.
-    figures : dict of str to float
+    metrics : dict of str to float
         ``"segm/AP"``, ``"segm/AP50"``, ``"segm/AP75"`` and the same of ``"bbox"``; NaN without objects.
     """
 
@@ -40,7 +40,7 @@ class CategoryFigures:
     name: str
     num_objects: int
     num_detections: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -49,31 +49,32 @@ class Evaluation:
 
     Attributes
     ----------
-    figures : dict of str to float
-        All figures of the whole, from 0 to 1.
+    metrics : dict of str to float
+        All metrics of the whole, from 0 to 1.
 
         ``"segm/AP"``, ``"bbox/AP"``
             COCO's average precision of masks and boxes, the mean over IoU 0.50 to 0.95; also ``AP50``, ``AP75``,
             ``APs``, ``APm``, ``APl`` (by size of the objects) and ``AR`` (average recall), all of the best
-            ``max_detections``. With more than 100 of them also ``"segm/AP@100"`` and so on, COCO's usual limit.
+            ``top_k`` or ``max_detections``. With more than 100 of them also ``"segm/AP@100"`` and so on, COCO's usual
+            limit.
         ``"AP_0.5"`` … ``"AP_0.95"``, ``"AP_0.5:0.95"``
             TP / (TP + FP + FN) of all images together, and its mean over the thresholds.
         ``"images/AP_0.5"`` …
             The mean of the images' own.
 
         NaN where there is nothing to measure (pycocotools says -1 there): ``notes`` has the reason.
-    agreement : Agreement or None
+    instance_accuracy : InstanceAccuracy or None
         What AP_t is made of; None if masks are missing.
-    per_group : dict of str to Agreement
+    per_group : dict of str to InstanceAccuracy
         By what images have as ``group_by``; empty if they have no such key.
-    per_category : tuple of CategoryFigures
+    per_category : tuple of CategoryMetrics
         In the order of their ids.
-    per_image : tuple of ImageFigures
+    per_image : tuple of ImageMetrics
         In the order of the data; empty if masks are missing.
     options : dict
-        What the figures depend on: limits and thresholds.
+        What the metrics depend on: limits and thresholds.
     notes : tuple of str
-        In sentences, why figures are missing or low.
+        In sentences, why metrics are missing or low.
     truth : mapping
         The annotations that were compared with.
     results : tuple of mapping
@@ -84,11 +85,11 @@ class Evaluation:
     lucid_maskrcnn.evaluation.accuracy : how detections and objects are matched.
     """
 
-    figures: dict[str, float]
-    agreement: Agreement | None
-    per_group: dict[str, Agreement]
-    per_category: tuple[CategoryFigures, ...]
-    per_image: tuple[ImageFigures, ...]
+    metrics: dict[str, float]
+    instance_accuracy: InstanceAccuracy | None
+    per_group: dict[str, InstanceAccuracy]
+    per_category: tuple[CategoryMetrics, ...]
+    per_image: tuple[ImageMetrics, ...]
     options: dict[str, Any]
     notes: tuple[str, ...]
     truth: Mapping[str, Any]
@@ -96,30 +97,30 @@ class Evaluation:
 
     def __repr__(self) -> str:
         shown = ("segm/AP", "bbox/AP", "AP_0.5")
-        figures = ", ".join(f"{name} {self.figures[name]:.3f}" for name in shown if name in self.figures)
-        return f"Evaluation({figures})"
+        metrics = ", ".join(f"{name} {self.metrics[name]:.3f}" for name in shown if name in self.metrics)
+        return f"Evaluation({metrics})"
 
     def __str__(self) -> str:
         return "\n".join(self.table())
 
-    def worst(self, k: int) -> list[ImageFigures]:
+    def worst(self, k: int) -> list[ImageMetrics]:
         """Return the ``k`` images with the lowest AP_0.5; of equal ones first those with more objects."""
         return self._ranked(1)[:k]
 
-    def best(self, k: int) -> list[ImageFigures]:
+    def best(self, k: int) -> list[ImageMetrics]:
         """Return the ``k`` images with the highest AP_0.5; of equal ones first those with more objects."""
         return self._ranked(-1)[:k]
 
-    def _ranked(self, sign: int) -> list[ImageFigures]:
+    def _ranked(self, sign: int) -> list[ImageMetrics]:
         scored = [image for image in self.per_image if not math.isnan(image.score)]
         return sorted(scored, key=lambda i: (sign * i.score, sign * i.mean_ap, -i.num_objects))
 
     def to_json(self, path: str | Path) -> None:
-        """Write all but annotations and detections to a file, whole or not at all; a missing figure is ``null``."""
+        """Write all but annotations and detections to a file, whole or not at all; a missing metric is ``null``."""
         content = {
-            "figures": self.figures,
-            "agreement": None if self.agreement is None else _agreement_row(self.agreement),
-            "per_group": {name: _agreement_row(group) for name, group in self.per_group.items()},
+            "metrics": self.metrics,
+            "instance_accuracy": None if self.instance_accuracy is None else _accuracy_row(self.instance_accuracy),
+            "per_group": {name: _accuracy_row(group) for name, group in self.per_group.items()},
             "per_category": [asdict(category) for category in self.per_category],
             "per_image": [image.row() for image in self.per_image],
             "options": self.options,
@@ -128,10 +129,10 @@ class Evaluation:
         write_json(path, _without_nan(content))
 
     def table(self) -> list[str]:
-        """Return the figures as lines of text."""
+        """Return the metrics as lines of text."""
         blocks = [
             self._precision_table(),
-            self._agreement_table(),
+            self._accuracy_table(),
             self._category_table() if len(self.per_category) > 1 else [],
             list(self.notes),
         ]
@@ -142,60 +143,61 @@ class Evaluation:
         rows: list[tuple[str, ...]] = [("COCO", *_PRECISION)]
         for kind, name in (("segm", "masks"), ("bbox", "boxes")):
             for at, end in (("", f", {limit} an image"), ("@100", ", 100 an image")):
-                if f"{kind}/AP{at}" in self.figures:
-                    values = (self.figures.get(f"{kind}/{column}{at}") for column in _PRECISION)
+                if f"{kind}/AP{at}" in self.metrics:
+                    values = (self.metrics.get(f"{kind}/{column}{at}") for column in _PRECISION)
                     rows.append((name + end, *("" if v is None else _number(v) for v in values)))
         return align_columns(rows) if len(rows) > 1 else []
 
-    def _agreement_table(self) -> list[str]:
-        if self.agreement is None:
+    def _accuracy_table(self) -> list[str]:
+        if self.instance_accuracy is None:
             return []
         score = f"TP / (TP + FP + FN), score from {self.options['object_score']:g} on"
         thresholds = [f"AP_{THRESHOLDS[i]:g}" for i in _SHOWN_THRESHOLDS]
         rows: list[tuple[str, ...]] = [(score, "images", "objects", "TP_0.5", "FP_0.5", "FN_0.5", *thresholds, MEAN)]
-        rows.append(_agreement_line("all together", self.agreement, self.agreement.pooled))
-        rows.append(("mean of the images", *[""] * 5, *_numbers(self.agreement.per_image)))
-        rows += [_agreement_line(f"  {name}", group, group.pooled) for name, group in self.per_group.items()]
+        rows.append(_accuracy_line("all together", self.instance_accuracy, self.instance_accuracy.pooled))
+        rows.append(("mean of the images", *[""] * 5, *_numbers(self.instance_accuracy.per_image)))
+        rows += [_accuracy_line(f"  {name}", group, group.pooled) for name, group in self.per_group.items()]
         return align_columns(rows)
 
     def _category_table(self) -> list[str]:
         kinds = {"segm": "masks", "bbox": "boxes"}
-        names = list(self.per_category[0].figures)
+        names = list(self.per_category[0].metrics)
         titles = [name.replace(kind, word) for name in names for kind, word in kinds.items() if kind in name]
         rows: list[tuple[str, ...]] = [("category", "objects", "detections", *titles)]
         for category in self.per_category:
             counts = str(category.num_objects), str(category.num_detections)
-            rows.append((category.name, *counts, *(_number(category.figures[name]) for name in names)))
+            rows.append((category.name, *counts, *(_number(category.metrics[name]) for name in names)))
         return align_columns(rows)
 
 
 def explain(
-    figures: Mapping[str, float], truth: Mapping[str, Any], results: Sequence[Any], max_detections: int
+    metrics: Mapping[str, float], truth: Mapping[str, Any], results: Sequence[Any], options: Mapping[str, Any]
 ) -> Iterable[str]:
-    """Say why figures are missing or low."""
+    """Say why metrics are missing or low."""
     counts = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
-    if "AP_0.5" not in figures:
+    if "AP_0.5" not in metrics:
         yield "AP_t is missing: not all annotations and detections have masks."
     if not counts:
         yield "The annotations have no objects: there is nothing to be found, and no average precision."
         return
     for size, words in SIZES.items():
-        missing = [n for n in (f"segm/AP{size}", f"bbox/AP{size}") if math.isnan(figures.get(n, 0))]
+        missing = [n for n in (f"segm/AP{size}", f"bbox/AP{size}") if math.isnan(metrics.get(n, 0))]
         if missing:
             yield f"{' and '.join(missing)} cannot be told (pycocotools: -1): no object is {words}."
-    full = [n for n in counts.values() if n > max_detections]
+    limit = options["max_detections"]
+    full = [n for n in counts.values() if n > limit]
     if full:
         yield (
-            f"{_images(full)} more objects than the {max_detections} detections that count, up to {max(full)}: "
-            "with a higher max_detections more of them could be found."
+            f"{_images(full)} more objects than the {limit} detections that count, up to {max(full)}: "
+            f"with a higher {'top_k' if 'top_k' in options else 'max_detections'} more of them could be found."
         )
     empty = [image for image in truth["images"] if image["id"] not in counts]
-    if empty and "AP_0.5" in figures:
+    if empty and "AP_0.5" in metrics:
         yield f"{_images(empty)} no objects: where nothing is found in them either, they have no AP_t of their own."
     if not results:
         yield "Nothing was found in any image."
-    elif figures.get("segm/AP50", figures.get("bbox/AP50", figures.get("AP_0.5", 1))) == 0:
-        yield "No detection is where an object is: do the annotations belong to these pictures and categories?"
+    elif metrics.get("segm/AP50", metrics.get("bbox/AP50", metrics.get("AP_0.5", 1))) == 0:
+        yield "No detection is where an object is: do the annotations belong to these images and categories?"
 
 
 def _images(some: Sequence[Any]) -> str:
@@ -205,7 +207,7 @@ def _images(some: Sequence[Any]) -> str:
 # ------------------------------------------------------------------ text
 
 
-def _agreement_line(name: str, group: Agreement, values: Sequence[float]) -> tuple[str, ...]:
+def _accuracy_line(name: str, group: InstanceAccuracy, values: Sequence[float]) -> tuple[str, ...]:
     counts = (group.num_images, group.num_objects, group.tp[0], group.fp[0], group.fn[0])
     return (name, *map(str, counts), *_numbers(values))
 
@@ -219,7 +221,7 @@ def _number(value: float) -> str:
     return _NONE if math.isnan(value) else f"{value:.3f}"
 
 
-def _agreement_row(group: Agreement) -> dict[str, Any]:
+def _accuracy_row(group: InstanceAccuracy) -> dict[str, Any]:
     return {
         "images": group.num_images,
         "objects": group.num_objects,
@@ -228,7 +230,7 @@ def _agreement_row(group: Agreement) -> dict[str, Any]:
         "TP": group.tp,
         "FP": group.fp,
         "FN": group.fn,
-        **group.figures(),
+        **group.metrics(),
     }
 
 

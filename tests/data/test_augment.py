@@ -1,4 +1,4 @@
-"""Variations of pictures: boxes and masks go where the pixels go."""
+"""Variations of images: boxes and masks go where the pixels go."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ ASSETS = Path(lucid_maskrcnn.__file__).parent / "assets"
 
 
 def sample(size=(60, 90), count=6, seed=0):
-    """Return a picture in which object *i* has the color ``[20 · (i + 1), 0, 255]``, and its target."""
+    """Return an image in which object *i* has the color ``[20 · (i + 1), 0, 255]``, and its target."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[: size[0], : size[1]]
     image = np.zeros((*size, 3), np.uint8)
@@ -187,7 +187,7 @@ def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
             new = dict(zip(moved["labels"].tolist(), moved["masks"].areas.tolist(), strict=True))
             old = dict(zip(target["labels"].tolist(), target["masks"].areas.tolist(), strict=True))
             assert all(area <= 1.4 * scale**2 * old[label] + 20 for label, area in new.items())
-    assert augment.window == (height, width)
+    assert augment.crop_size == (height, width)
     assert augment.network == {"min_size": min(height, width), "max_size": max(height, width), "scale": None}
     of_training = replace(ImageConfig(scale=3.0), **augment.network)
     assert resized_size((height, width), of_training) == (height, width)
@@ -210,7 +210,7 @@ def test_masks_of_any_form_are_taken():
         assert_same(augment(image, target | {"masks": masks}, np.random.default_rng(3)), expected)
 
 
-def test_picture_without_objects():
+def test_image_without_objects():
     image, _ = sample()
     empty = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, np.int32), "masks": []}
     for augment in (Augmentation.photographs(), Augmentation.microscopy(crop=40)):
@@ -229,7 +229,7 @@ def test_several_one_after_the_other():
 
 
 @pytest.mark.parametrize("name", ["nuclei_fluorescence_small.png", "nuclei_histology_lilac.png"])
-def test_objects_of_a_real_picture_stay_on_their_pixels(name):
+def test_objects_of_a_real_image_stay_on_their_pixels(name):
     image = load_image(ASSETS / name)
     grey = image.mean(2)
     odd = np.abs(grey - np.median(grey))

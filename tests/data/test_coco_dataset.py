@@ -45,7 +45,7 @@ def test_the_tables(files):
 def test_items(files):
     dataset = CocoInstances(str(files[0]), str(files[1]))
     image, target = dataset[0]
-    np.testing.assert_array_equal(image, data_sets.picture(data_sets.SIZES[0]))
+    np.testing.assert_array_equal(image, data_sets.noise_image(data_sets.SIZES[0]))
     assert {k: v.dtype for k, v in target.items() if isinstance(v, np.ndarray)} == {
         "boxes": np.float32,
         "labels": np.int32,
@@ -66,9 +66,9 @@ def test_items(files):
 def test_masks_are_those_of_pycocotools(files):
     mask_utils = pytest.importorskip("pycocotools.mask")
     dataset = CocoInstances(*files)
-    for i, picture in enumerate(dataset.coco()["images"]):
-        own = [a for a in data_sets.coco()["annotations"] if a["image_id"] == picture["id"] and not a["iscrowd"]]
-        size = picture["height"], picture["width"]
+    for i, image in enumerate(dataset.coco()["images"]):
+        own = [a for a in data_sets.coco()["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
+        size = image["height"], image["width"]
         for annotation, rle in zip(own, dataset[i][1]["masks"].to_rle(), strict=True):
             theirs = annotation["segmentation"]
             if isinstance(theirs, list):
@@ -118,7 +118,7 @@ def test_what_is_missing_is_filled_in_for_evaluation(files):
     assert "bbox" not in content["annotations"][0]
 
 
-def test_sizes_come_from_the_picture_where_the_file_has_none(files):
+def test_sizes_come_from_the_image_where_the_file_has_none(files):
     content = data_sets.coco()
     for image in content["images"]:
         del image["height"], image["width"]
@@ -220,18 +220,18 @@ def test_faulty_entry_is_refused(files, kind, change, message):
         CocoInstances(files[0], changed(change, kind))
 
 
-def test_picture_of_another_size_is_refused(files):
+def test_image_of_another_size_is_refused(files):
     with pytest.raises(ValueError, match=r"image 10 \(a.png\) has 40 × 60 .*, but the annotations say 41 × 60\."):
         CocoInstances(files[0], changed({"height": 41}, "images"))
     dataset = CocoInstances(*files)
-    Image.fromarray(data_sets.picture((30, 60))).save(files[0] / "a.png")
+    Image.fromarray(data_sets.noise_image((30, 60))).save(files[0] / "a.png")
     with pytest.raises(ValueError, match=r"a.png' has 30 × 60 pixels .*, but the annotations say 40 × 60\."):
         dataset[0]
 
 
-def test_picture_that_cannot_be_opened_is_refused(files):
-    (files[0] / "b.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"image 20 \(b.png\) is no good: Cannot read .*: it is not a picture\.$"):
+def test_image_that_cannot_be_opened_is_refused(files):
+    (files[0] / "b.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"image 20 \(b.png\) cannot be used: Cannot read .*: it is not a picture\.$"):
         CocoInstances(*files)
 
 
@@ -243,17 +243,17 @@ def test_the_number_of_faults_is_told(files):
         CocoInstances(*files)
 
 
-def test_annotations_of_a_missing_picture_are_not_to_blame(files):
+def test_annotations_of_a_missing_image_are_not_to_blame(files):
     with pytest.raises(ValueError, match=r"image 10 \(x.png\) is not in .*\.$") as caught:
         CocoInstances(files[0], changed({"file_name": "x.png"}, "images"))
     assert "more: lucid" not in str(caught.value)
 
 
-def test_picture_turned_by_its_exif_orientation_says_so(files):
-    picture = Image.open(files[0] / "a.png")
-    exif = picture.getexif()
+def test_image_turned_by_its_exif_orientation_says_so(files):
+    image = Image.open(files[0] / "a.png")
+    exif = image.getexif()
     exif[0x0112] = 6
-    picture.save(files[0] / "a.png", exif=exif)
+    image.save(files[0] / "a.png", exif=exif)
     with pytest.raises(ValueError, match=r"60 × 40 pixels .* 40 × 60: its EXIF orientation turns it"):
         CocoInstances(*files)[0]
 
@@ -291,7 +291,7 @@ def test_nothing_given_is_modified(files):
 def test_segmentations_take_little_memory(files):
     content = changed({"segmentation": {"size": [40, 60], "counts": [10, 2380, 10]}})
     dataset = CocoInstances(files[0], content)
-    held = [o.segmentation for p in dataset._pictures for o in p.objects]
+    held = [o.segmentation for p in dataset._images for o in p.objects]
     assert isinstance(held[0]["counts"], np.ndarray)
     assert all(isinstance(polygon, np.ndarray) for polygon in held[1])
     np.testing.assert_array_equal(dataset[0][1]["masks"][0].to_rle()[0]["counts"], encode_rle(~_corners())["counts"])

@@ -1,4 +1,4 @@
-"""Pictures with label images: what is read, and the sentence for what is not."""
+"""Images with label images: what is read, and the sentence for what is not."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucid_maskrcnn.data import LabelImages, check
+from lucid_maskrcnn.data import LabelImages, validate
 
 SIZE = (40, 60)
 
@@ -28,8 +28,8 @@ def folders(tmp_path):
     return tmp_path / "images", tmp_path / "labels"
 
 
-def add(folders, name, image, suffix=".png", picture_suffix=".png"):
-    Image.fromarray(data_sets.picture(SIZE)).save(folders[0] / f"{name}{picture_suffix}")
+def add(folders, name, image, suffix=".png", image_suffix=".png"):
+    Image.fromarray(data_sets.noise_image(SIZE)).save(folders[0] / f"{name}{image_suffix}")
     path = folders[1] / f"{name}{suffix}"
     if suffix == ".npy":
         np.save(path, image)
@@ -58,21 +58,21 @@ def palette(image):
 def test_integers_of_any_width(folders, image, suffix):
     add(folders, "a", image, suffix, ".jpg")
     dataset = LabelImages(*folders, category="cell")
-    picture, target = dataset[0]
-    assert picture.shape == (*SIZE, 3)
+    image, target = dataset[0]
+    assert image.shape == (*SIZE, 3)
     expected = np.stack([labels() == n for n in (2, 4, 9)])
     np.testing.assert_array_equal(target["masks"].to_dense(), expected)
     assert target["boxes"].tolist() == [[59, 39, 60, 40], [3, 2, 20, 10], [30, 20, 50, 35]]
     assert target["labels"].tolist() == [1, 1, 1]
     assert (target["boxes"].dtype, target["labels"].dtype) == (np.float32, np.int32)
-    assert check(dataset) == []
+    assert validate(dataset).issues == []
 
 
 def test_the_tables(folders):
     add(folders, "b", labels())
     add(folders, "a", np.zeros(SIZE, np.uint8), ".tif", ".JPG")
     for path in (folders[0] / "notes.txt", folders[1] / ".hidden.png", folders[1] / "Thumbs.db"):
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     dataset = LabelImages(*folders)
     assert len(dataset) == 2
     assert dataset.categories == {1: "object"}
@@ -98,8 +98,8 @@ def test_evaluation_gets_coco_annotations(folders):
 @pytest.mark.parametrize(
     ("image", "suffix", "message"),
     [
-        (data_sets.picture(SIZE), ".png", r"a.png' is in color \(mode RGB\), but one channel is wanted"),
-        (Image.fromarray(data_sets.picture(SIZE)).convert("LA"), ".png", r"is in color \(mode LA\)"),
+        (data_sets.noise_image(SIZE), ".png", r"a.png' is in color \(mode RGB\), but one channel is wanted"),
+        (Image.fromarray(data_sets.noise_image(SIZE)).convert("LA"), ".png", r"is in color \(mode LA\)"),
         (labels().astype(np.float32), ".tif", "has numbers of type float32, but it needs one integer"),
         (labels().astype(float), ".npy", "has numbers of type float64"),
         (labels() > 0, ".npy", "black and white only"),
@@ -114,8 +114,8 @@ def test_other_label_images_are_refused(folders, image, suffix, message):
     with pytest.raises(ValueError, match=message) as caught:
         dataset[0]
     assert str(caught.value).endswith(".")
-    (fault,) = check(*folders[:1], labels=folders[1])
-    assert str(fault).startswith("picture 'a.png' ")
+    (issue,) = validate(*folders[:1], labels=folders[1]).issues
+    assert str(issue).startswith("image 'a.png' ")
 
 
 def test_label_images_of_several_frames_are_refused(folders):
@@ -129,21 +129,21 @@ def test_label_images_of_several_frames_are_refused(folders):
 
 def test_label_image_that_is_none_is_refused(folders):
     add(folders, "a", labels())
-    (folders[1] / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"picture 'a.png' is no good: Cannot read the label image '.*a.png': .*\.$"):
+    (folders[1] / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"image 'a.png' cannot be used: Cannot read the label image '.*a.png': .*\.$"):
         LabelImages(*folders)
-    (fault,) = check(folders[0], labels=folders[1])
-    assert str(fault).startswith("picture 'a.png' is no good: Cannot read the label image")
+    (issue,) = validate(folders[0], labels=folders[1]).issues
+    assert str(issue).startswith("image 'a.png' cannot be used: Cannot read the label image")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
 def test_label_image_of_another_size_is_refused(folders, suffix):
     add(folders, "a", labels().T, suffix)
-    message = r"picture 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40\.$"
+    message = r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40\.$"
     with pytest.raises(ValueError, match=message):
         LabelImages(*folders)
-    (fault,) = check(folders[0], labels=folders[1])
-    assert re.match(message, str(fault))
+    (issue,) = validate(folders[0], labels=folders[1]).issues
+    assert re.match(message, str(issue))
     (folders[1] / f"a{suffix}").unlink()
     add(folders, "a", labels(), suffix)
     dataset = LabelImages(*folders)
@@ -153,25 +153,25 @@ def test_label_image_of_another_size_is_refused(folders, suffix):
         dataset[0]
 
 
-def test_every_picture_needs_its_partner(folders):
+def test_every_image_needs_its_partner(folders):
     add(folders, "a", labels())
     add(folders, "b", labels())
     (folders[1] / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"picture 'a.png' has no label image in '.*labels'\.$"):
+    with pytest.raises(ValueError, match=r"image 'a.png' has no label image in '.*labels'\.$"):
         LabelImages(*folders)
     (folders[0] / "a.png").unlink()
     (folders[0] / "b.png").rename(folders[0] / "c.png")
-    faults = [str(fault) for fault in check(folders[0], labels=folders[1])]
-    assert len(faults) == 2
-    assert faults[0].startswith("label image 'b.png' has no picture in")
-    assert faults[1].startswith("picture 'c.png' has no label image in")
+    issues = [str(issue) for issue in validate(folders[0], labels=folders[1]).issues]
+    assert len(issues) == 2
+    assert issues[0].startswith("label image 'b.png' has no image in")
+    assert issues[1].startswith("image 'c.png' has no label image in")
     with pytest.raises(ValueError, match="There is 1 more: lucid-maskrcnn check-data lists them"):
         LabelImages(*folders)
 
 
-def test_two_pictures_of_one_name_are_refused(folders):
+def test_two_images_of_one_name_are_refused(folders):
     add(folders, "a", labels())
-    add(folders, "a", labels(), picture_suffix=".jpg")
+    add(folders, "a", labels(), image_suffix=".jpg")
     with pytest.raises(ValueError, match=r"cannot be paired: 'a.jpg', 'a.png' have one name"):
         LabelImages(*folders)
 
@@ -179,5 +179,5 @@ def test_two_pictures_of_one_name_are_refused(folders):
 def test_folders_that_are_not_there(folders):
     with pytest.raises(ValueError, match="no' does not exist"):
         LabelImages(folders[0], folders[1] / "no")
-    with pytest.raises(ValueError, match="has no pictures"):
+    with pytest.raises(ValueError, match="has no images"):
         LabelImages(*folders)

@@ -13,12 +13,12 @@ from lucid_maskrcnn.data import Augmentation, Batch, CocoInstances, Loader, Load
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.transforms import prepare, resized_size
 
-# Height, width and number of the training pictures of a set of nuclei, a tenth of them.
+# Height, width and number of the training images of a set of nuclei, a tenth of them.
 NUCLEI = [((256, 256), 25), ((256, 320), 9), ((360, 360), 7), ((520, 696), 7), ((1024, 1024), 2), ((485, 1024), 2)]
 
 
 class Numbers:
-    """Pictures whose pixels say which they are; any index in ``broken`` fails."""
+    """Images whose pixels say which they are; any index in ``broken`` fails."""
 
     def __init__(self, sizes, broken=()):
         self.sizes = list(sizes)
@@ -204,7 +204,7 @@ def test_batches_are_made_while_others_are_used():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_picture_is_named_at_its_step(workers):
+def test_a_broken_image_is_named_at_its_step(workers):
     loader = Loader(numbers(8, broken=[5]), 2, shuffle=False, workers=workers)
     batches = loader.iterate(0, 4)
     assert [next(batches).indices for _ in range(2)] == [[0, 1], [2, 3]]
@@ -237,7 +237,7 @@ def test_threads_end_when_the_consumer_fails():
 # ------------------------------------------------------------------ from files to the network
 
 
-def test_annotated_pictures_become_the_networks_batches(tmp_path):
+def test_annotated_images_become_the_networks_batches(tmp_path):
     dataset = CocoInstances(*data_sets.write(tmp_path))
     loader = Loader(dataset, 2, augment=Augmentation.photographs())
     for batch in loader.iterate(0, 4):

@@ -134,33 +134,33 @@ def test_better_pair_goes_first() -> None:
 
 def test_overlap_of_0_64_counts_at_three_of_ten_thresholds() -> None:
     found = measure(truth([square(0, 0, 20)]), [result(square(0, 0, 16))])
-    assert [found.figures[f"AP_{t:g}"] for t in THRESHOLDS] == [1] * 3 + [0] * 7
-    assert found.figures["AP_0.5:0.95"] == pytest.approx(0.3)
-    assert found.agreement is not None
-    assert found.agreement.tp == (1,) * 3 + (0,) * 7
-    assert found.agreement.fp == found.agreement.fn == (0,) * 3 + (1,) * 7
+    assert [found.metrics[f"AP_{t:g}"] for t in THRESHOLDS] == [1] * 3 + [0] * 7
+    assert found.metrics["AP_0.5:0.95"] == pytest.approx(0.3)
+    assert found.instance_accuracy is not None
+    assert found.instance_accuracy.tp == (1,) * 3 + (0,) * 7
+    assert found.instance_accuracy.fp == found.instance_accuracy.fn == (0,) * 3 + (1,) * 7
 
 
 @pytest.mark.parametrize(("height", "thresh"), [(10, 0.5), (11, 0.55), (12, 0.6), (13, 0.65), (14, 0.7), (19, 0.95)])
 def test_iou_of_just_the_threshold_is_enough(height: int, thresh: float) -> None:
-    figures = measure(truth([square(0, 0, 20)]), [result(square(0, 0, 20, height))]).figures
-    assert figures[f"AP_{thresh:g}"] == 1
-    assert figures.get(f"AP_{thresh + 0.05:g}", 0) == 0
+    metrics = measure(truth([square(0, 0, 20)]), [result(square(0, 0, 20, height))]).metrics
+    assert metrics[f"AP_{thresh:g}"] == 1
+    assert metrics.get(f"AP_{thresh + 0.05:g}", 0) == 0
 
 
 def test_pooled_and_mean_weigh_images_differently() -> None:
     annotations = truth([square(0, 0, 8)], [square(10 * i, 0, 8) for i in range(3)])
-    figures = measure(annotations, [result(square(0, 0, 8)), result(square(0, 20, 8), image_id=2)]).figures
-    assert figures["AP_0.5"] == pytest.approx(1 / (1 + 1 + 3))
-    assert figures["images/AP_0.5"] == pytest.approx((1 + 0) / 2)
+    metrics = measure(annotations, [result(square(0, 0, 8)), result(square(0, 20, 8), image_id=2)]).metrics
+    assert metrics["AP_0.5"] == pytest.approx(1 / (1 + 1 + 3))
+    assert metrics["images/AP_0.5"] == pytest.approx((1 + 0) / 2)
 
 
 def test_score_decides_what_counts() -> None:
     results = [result(square(0, 0, 8), score=0.5), result(square(20, 20, 8), score=0.49)]
     annotations = truth([square(0, 0, 8)])
-    assert measure(annotations, results).figures["AP_0.5"] == 1
-    assert measure(annotations, results, object_score=0.4).figures["AP_0.5"] == 0.5
-    assert measure(annotations, results, object_score=0.6).figures["AP_0.5"] == 0
+    assert measure(annotations, results).metrics["AP_0.5"] == 1
+    assert measure(annotations, results, object_score=0.4).metrics["AP_0.5"] == 0.5
+    assert measure(annotations, results, object_score=0.6).metrics["AP_0.5"] == 0
 
 
 def test_second_detection_of_an_object_is_false() -> None:
@@ -170,7 +170,7 @@ def test_second_detection_of_an_object_is_false() -> None:
 
 def test_categories_are_told_apart() -> None:
     found = measure(truth([square(0, 0, 10)]), [result(square(0, 0, 10), category_id=7)])
-    assert found.figures["AP_0.5"] == 0
+    assert found.metrics["AP_0.5"] == 0
     assert [(c.name, c.num_objects, c.num_detections) for c in found.per_category] == [
         ("cell", 1, 0),
         ("nucleus", 0, 1),
@@ -182,11 +182,11 @@ def test_crowd_is_no_object_and_excuses_what_lies_in_it() -> None:
     annotations = truth([crowd, square(30, 30, 8)])
     inside, half, outside = (result(square(x, 0, 8)) for x in (2, 16, 28))
     hit = result(square(30, 30, 8))
-    assert measure(annotations, [hit, inside, inside]).figures["AP_0.5"] == 1
+    assert measure(annotations, [hit, inside, inside]).metrics["AP_0.5"] == 1
     found = measure(annotations, [hit, half, outside])
     assert found.per_image[0].fp == (1,) + (2,) * 9  # half of one lies within: enough at 0.5
     other = result(square(2, 0, 8), category_id=7)
-    assert measure(annotations, [hit, other]).figures["AP_0.5"] == 0.5
+    assert measure(annotations, [hit, other]).metrics["AP_0.5"] == 0.5
     assert found.per_image[0].num_objects == found.per_category[0].num_objects == 1
 
 
@@ -200,7 +200,7 @@ def test_image_with_nothing_in_which_nothing_is_found_has_no_score() -> None:
     assert [image.score for image in found.per_image[1:]] == [0, 1]
     assert math.isnan(found.per_image[0].score)
     assert math.isnan(found.per_image[0].mean_ap)
-    assert found.figures["images/AP_0.5"] == 0.5
+    assert found.metrics["images/AP_0.5"] == 0.5
     assert [image.image_id for image in found.worst(5)] == [2, 3]
     assert [image.image_id for image in found.best(1)] == [3]
     assert any("2 images have no objects" in note for note in found.notes)
@@ -209,8 +209,8 @@ def test_image_with_nothing_in_which_nothing_is_found_has_no_score() -> None:
 def test_nothing_at_all() -> None:
     for none in (truth(), truth([]), {"images": [], "annotations": [], "categories": []}):
         found = measure(none, [])
-        assert math.isnan(found.figures["AP_0.5"])
-        assert math.isnan(found.figures["images/AP_0.5:0.95"])
+        assert math.isnan(found.metrics["AP_0.5"])
+        assert math.isnan(found.metrics["images/AP_0.5:0.95"])
         assert found.notes == (
             "The annotations have no objects: there is nothing to be found, and no average precision.",
         )
@@ -220,11 +220,11 @@ def test_nothing_at_all() -> None:
 
 def test_images_without_objects_are_no_fault_of_the_others() -> None:
     found = measure(truth([square(0, 0, 8)], []), [])
-    assert found.figures["AP_0.5"] == found.figures["images/AP_0.5"] == 0
+    assert found.metrics["AP_0.5"] == found.metrics["images/AP_0.5"] == 0
     assert "Nothing was found in any image." in found.notes
 
 
-def test_kinds_have_figures_of_their_own() -> None:
+def test_kinds_have_metrics_of_their_own() -> None:
     annotations = truth([square(0, 0, 8)], [square(0, 0, 8)], [], kinds=["bright", "dark"])
     found = measure(annotations, [result(square(0, 0, 8))])
     assert {name: group.pooled[0] for name, group in found.per_group.items() if name != "none"} == {
@@ -243,7 +243,7 @@ def test_polygons_and_uncompressed_lengths_are_masks_too() -> None:
     counts = {"size": [SIZE, SIZE], "counts": [0, *[10, 30] * 9, 10, 30 + 30 * SIZE]}
     annotations = truth([{"segmentation": corners}])
     for shape in (corners, counts):
-        assert measure(annotations, [result(shape)]).figures["AP_0.95"] == 1
+        assert measure(annotations, [result(shape)]).metrics["AP_0.95"] == 1
 
 
 # ------------------------------------------------------------------ brute force
@@ -278,19 +278,27 @@ def test_counts_are_those_of_the_slow_way(objects: np.ndarray, data: st.DataObje
 # ------------------------------------------------------------------ files, text, mistakes
 
 
-def test_json_has_all_figures_and_null_for_missing_ones(tmp_path: Path) -> None:
+def test_json_has_all_metrics_and_null_for_missing_ones(tmp_path: Path) -> None:
     annotations = truth([square(0, 0, 8)], [], kinds=["bright", "dark"])
     (tmp_path / "truth.json").write_text(json.dumps(annotations))
     (tmp_path / "results.json").write_text(json.dumps([result(square(0, 0, 8))]))
     found = measure(tmp_path / "truth.json", str(tmp_path / "results.json"))
     found.to_json(tmp_path / "evaluation.json")
     content = json.loads((tmp_path / "evaluation.json").read_text())
-    assert content["figures"]["AP_0.5"] == 1
+    assert content["metrics"]["AP_0.5"] == 1
     assert content["per_image"][1]["AP_0.5"] is None
     assert content["per_group"]["dark"]["AP_0.5"] is None
     assert content["per_image"][0]["file_name"] == "1.png"
     assert content["options"]["object_score"] == 0.5
-    assert set(content) == {"figures", "agreement", "per_group", "per_category", "per_image", "options", "notes"}
+    assert set(content) == {
+        "metrics",
+        "instance_accuracy",
+        "per_group",
+        "per_category",
+        "per_image",
+        "options",
+        "notes",
+    }
 
 
 def test_repr_is_short_and_str_is_the_table() -> None:
@@ -309,7 +317,7 @@ def test_equal_scores_are_ranked_by_the_number_of_objects() -> None:
 def test_results_that_fit_nowhere_are_wondered_at() -> None:
     found = measure(truth([square(0, 0, 8)]), [result(square(20, 20, 8))])
     assert found.notes == (
-        "No detection is where an object is: do the annotations belong to these pictures and categories?",
+        "No detection is where an object is: do the annotations belong to these images and categories?",
     )
 
 
@@ -328,7 +336,7 @@ def test_results_that_fit_nowhere_are_wondered_at() -> None:
             r"results\[0\] must have a finite number as its score, got nan",
         ),
         ([result(square(0, 0, 5), image_id=4)], {}, r"results\[0\] has image_id 4"),
-        ([], {"max_detections": 0}, "max_detections must be a whole number from 1 on, got 0"),
+        ([], {"max_detections": 0}, "max_detections must be a positive integer, got 0"),
         ([], {"iou_types": "segm"}, "iou_types must be some of 'segm' and 'bbox', got 'segm'"),
         ([], {"iou_types": ("mask",)}, "iou_types must be some of"),
     ],
@@ -352,8 +360,8 @@ def test_boxes_alone_have_no_ap_t() -> None:
     del annotations["annotations"][0]["segmentation"]
     annotations["annotations"][0] |= {"bbox": [0, 0, 8, 8]}
     found = measure(annotations, [])
-    assert found.figures == {}
-    assert found.agreement is None
+    assert found.metrics == {}
+    assert found.instance_accuracy is None
     assert found.per_image == ()
     assert found.notes[0] == "AP_t is missing: not all annotations and detections have masks."
     del annotations["annotations"][0]["bbox"]

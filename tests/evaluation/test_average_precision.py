@@ -49,22 +49,22 @@ FOUND = [result(*s) for s in SQUARES]
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
 def test_right_answer_scores_one(iou_type: str, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = coco_average_precision(truth(SQUARES), FOUND, iou_type=iou_type)
-    assert figures == pytest.approx({"AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": 1})
+    metrics = coco_average_precision(truth(SQUARES), FOUND, iou_type=iou_type)
+    assert metrics == pytest.approx({"AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": 1})
     assert capsys.readouterr().out == ""
 
 
 def test_nothing_found_scores_nothing() -> None:
-    figures = coco_average_precision(truth(SQUARES[:2]), [])
-    assert figures == {"AP": 0, "AP50": 0, "AP75": 0, "APs": 0, "APm": 0, "APl": -1}
+    metrics = coco_average_precision(truth(SQUARES[:2]), [])
+    assert metrics == {"AP": 0, "AP50": 0, "AP75": 0, "APs": 0, "APm": 0, "APl": -1}
 
 
 def test_overlap_of_0_64_counts_at_three_of_ten_thresholds() -> None:
     """A 16 × 16 square inside one of 20 × 20 has IoU 0.64: right at 0.50, 0.55 and 0.60."""
-    figures = coco_average_precision(truth([(0, 0, 20)]), [result(0, 0, 16)])
-    assert figures["AP"] == pytest.approx(0.3)
-    assert figures["AP50"] == pytest.approx(1)
-    assert figures["AP75"] == 0
+    metrics = coco_average_precision(truth([(0, 0, 20)]), [result(0, 0, 16)])
+    assert metrics["AP"] == pytest.approx(0.3)
+    assert metrics["AP50"] == pytest.approx(1)
+    assert metrics["AP75"] == 0
 
 
 def test_false_alarm_above_the_hit_halves_the_precision() -> None:
@@ -90,11 +90,11 @@ def test_size_of_a_found_mask_is_the_masks() -> None:
 def test_file_is_read_and_nothing_given_is_changed(tmp_path: Path) -> None:
     annotations, results = truth(SQUARES), copy.deepcopy(FOUND)
     before = copy.deepcopy((annotations, results))
-    figures = coco_average_precision(annotations, results)
+    metrics = coco_average_precision(annotations, results)
     assert (annotations, results) == before
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(annotations))
-    assert coco_average_precision(path, results) == coco_average_precision(str(path), results) == figures
+    assert coco_average_precision(path, results) == coco_average_precision(str(path), results) == metrics
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def data_sets(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def by_pycocotools(folder: Path, iou_type: str, limit: int) -> tuple[dict[str, float], np.ndarray]:
-    """Run pycocotools as its own demonstration does; the figures are those of summarize() at another limit."""
+    """Run pycocotools as its own demonstration does; the metrics are those of summarize() at another limit."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -189,16 +189,16 @@ def by_pycocotools(folder: Path, iou_type: str, limit: int) -> tuple[dict[str, f
     precision, recall = evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
     parts = {"AP": precision[..., 0], "AP50": precision[0, ..., 0], "AP75": precision[5, ..., 0]}
     parts |= {f"AP{size}": precision[..., a] for a, size in enumerate("sml", 1)} | {"AR": recall[..., 0]}
-    figures = {name: float(np.mean(p[p > -1])) if (p > -1).any() else -1.0 for name, p in parts.items()}
+    metrics = {name: float(np.mean(p[p > -1])) if (p > -1).any() else -1.0 for name, p in parts.items()}
     if limit == 100:
         summary = [*evaluation.stats[:6], evaluation.stats[8]]
-        assert list(figures.values()) == summary
-    return figures, precision
+        assert list(metrics.values()) == summary
+    return metrics, precision
 
 
 @settings(deadline=None, max_examples=40)
 @given(data_sets(), st.sampled_from([2, 3, 100, 400]))
-def test_figures_are_those_of_pycocotools(
+def test_metrics_are_those_of_pycocotools(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[dict[str, Any], list[dict[str, Any]]], limit: int
 ) -> None:
     annotations, results = drawn
@@ -209,35 +209,35 @@ def test_figures_are_those_of_pycocotools(
         (folder / f"{iou_type}.json").write_text(json.dumps(part))
     found = evaluate_results(annotations, results, max_detections=limit)
     for iou_type in ("segm", "bbox"):
-        figures, precision = by_pycocotools(folder, iou_type, limit)
-        for name, value in figures.items():
-            ours = found.figures[f"{iou_type}/{name}"]
+        metrics, precision = by_pycocotools(folder, iou_type, limit)
+        for name, value in metrics.items():
+            ours = found.metrics[f"{iou_type}/{name}"]
             assert ours == value or (math.isnan(ours) and value == -1)
         for k, category in enumerate(found.per_category):
             own = precision[:, :, k, 0]
-            ours = category.figures[f"{iou_type}/AP"]
+            ours = category.metrics[f"{iou_type}/AP"]
             assert math.isnan(ours) if (own == -1).all() else ours == pytest.approx(own.mean())
         if limit == 400:
             usual, _ = by_pycocotools(folder, iou_type, 100)
-            ours = found.figures[f"{iou_type}/AP50@100"]
+            ours = found.metrics[f"{iou_type}/AP50@100"]
             assert ours == usual["AP50"] or (math.isnan(ours) and usual["AP50"] == -1)
         old = coco_average_precision(annotations, results, iou_type=iou_type, max_detections=limit)
-        assert old == {name: value for name, value in figures.items() if name != "AR"}
+        assert old == {name: value for name, value in metrics.items() if name != "AR"}
 
 
-# ------------------------------------------------------------------ all figures at once
+# ------------------------------------------------------------------ all metrics at once
 
 
 def test_more_than_a_hundred_objects_need_a_higher_limit() -> None:
     places = [(6 * (i % 20), 6 * (i // 20), 5) for i in range(120)]
     annotations, results = truth(places), [result(*place) for place in places]
     whole = evaluate_results(annotations, results, max_detections=120, iou_types=["segm"])
-    assert whole.figures["segm/AP"] == whole.figures["AP_0.5"] == 1
+    assert whole.metrics["segm/AP"] == whole.metrics["AP_0.5"] == 1
     # 100 of 120 found: precision 1 at the recalls 0.00 to 0.83, 84 of 101
-    assert whole.figures["segm/AP@100"] == pytest.approx(84 / 101)
+    assert whole.metrics["segm/AP@100"] == pytest.approx(84 / 101)
     usual = evaluate_results(annotations, results, iou_types=["segm"])
-    assert usual.figures["segm/AP"] == whole.figures["segm/AP@100"]
-    assert "segm/AP@100" not in usual.figures
+    assert usual.metrics["segm/AP"] == whole.metrics["segm/AP@100"]
+    assert "segm/AP@100" not in usual.metrics
     assert any("1 image has more objects than the 100 detections that count, up to 120" in n for n in usual.notes)
     assert "masks, 120 an image" in str(whole)
     assert "masks, 100 an image" in str(whole)
@@ -245,7 +245,7 @@ def test_more_than_a_hundred_objects_need_a_higher_limit() -> None:
 
 def test_missing_sizes_are_explained() -> None:
     found = evaluate_results(truth(SQUARES[:1]), FOUND[:1])
-    assert math.isnan(found.figures["segm/APl"])
+    assert math.isnan(found.metrics["segm/APl"])
     sentence = "segm/APl and bbox/APl cannot be told (pycocotools: -1): no object is large, from 96² pixels on."
     assert sentence in found.notes
     assert len(found.notes) == 3  # medium ones are missing too, and an image has no objects
@@ -260,8 +260,8 @@ def test_categories_have_a_table_where_there_are_several() -> None:
         (5, "square", 3, 3),
         (9, "circle", 0, 0),
     ]
-    assert found.per_category[0].figures["segm/AP50"] == 1
-    assert math.isnan(found.per_category[1].figures["bbox/AP"])
+    assert found.per_category[0].metrics["segm/AP50"] == 1
+    assert math.isnan(found.per_category[1].metrics["bbox/AP"])
     assert any(line.split()[:3] == ["circle", "0", "0"] for line in found.table())
 
 
@@ -271,7 +271,7 @@ def test_area_box_and_crowd_flag_are_filled_in() -> None:
     for annotation in annotations["annotations"]:
         del annotation["area"], annotation["bbox"]
     before = copy.deepcopy(annotations)
-    assert evaluate_results(annotations, FOUND).figures == whole.figures
+    assert evaluate_results(annotations, FOUND).metrics == whole.metrics
     assert annotations == before
 
 
@@ -288,8 +288,8 @@ def test_boxes_alone() -> None:
     for entry in (*annotations["annotations"], *(boxes := copy.deepcopy(FOUND))):
         del entry["segmentation"]
     found = evaluate_results(annotations, boxes, iou_types=["bbox"])
-    assert found.figures["bbox/AP"] == pytest.approx(1)
-    assert not any(name.startswith(("segm", "AP_")) for name in found.figures)
+    assert found.metrics["bbox/AP"] == pytest.approx(1)
+    assert not any(name.startswith(("segm", "AP_")) for name in found.metrics)
     with pytest.raises(ValueError, match="annotation 1 has no 'segmentation': iou_types must be without 'segm'"):
         evaluate_results(annotations, boxes)
     with pytest.raises(ValueError, match=r"results\[0\] has no 'segmentation'"):

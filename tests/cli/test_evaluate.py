@@ -1,0 +1,104 @@
+"""``evaluate``: tables, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from three_boxes import IOU_TYPES, Model, write
+
+from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.evaluation import evaluate_results
+from lucid_maskrcnn.weights.categories import COCO
+
+ASSETS = Path(__file__).parents[2] / "lucid_maskrcnn" / "assets"
+NUCLEI = Path(__file__).parents[1] / "data" / "nuclei_demo.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path)
+
+
+def run(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments)])
+
+
+def test_nuclei_in_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [] if IOU_TYPES else ["--without-coco"]
+    assert run(ASSETS, NUCLEI, "--out", tmp_path / "out", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"NUCLEI on 2 images of {NUCLEI}: ")
+    assert any(line.startswith("  histology_lilac") for line in lines)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "best.png",
+        "detections.json",
+        "evaluation.json",
+        "worst.png",
+    ]
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert content["options"]["max_detections"] == 400
+    assert content["per_group"]["fluorescence"]["AP_0.5"] > 0.7
+    assert content["per_group"]["histology_lilac"]["AP_0.5"] > 0.25
+    results = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {result["image_id"] for result in results} == {1, 3}
+    if IOU_TYPES:
+        assert any(line.startswith("masks, 400 an image") for line in lines)
+        assert content["metrics"]["segm/AP50"] > 0.7
+    assert evaluate_results(NUCLEI, results, iou_types=()).metrics["AP_0.5"] == content["metrics"]["AP_0.5"]
+    with Image.open(tmp_path / "out" / "worst.png") as image:
+        assert image.width > 900
+
+
+def test_limit_and_thresholds_reach_the_model(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = Model([18, 17, 24], COCO)
+    model.to = lambda device: model
+    monkeypatch.setattr("lucid_maskrcnn.models.factories.load_model", lambda weights: model)
+    options = ["--top-k", 3, "--score-thresh", 0.75, "--limit", 1, "--without-coco"]
+    assert run(folder, folder / "truth.json", *options) == 0
+    assert model.asked == [{"score_thresh": 0.75, "top_k": 3}]
+    assert "score from 0.75 on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "truth.json").write_text("no JSON"), "is not JSON"),
+        (lambda f: (f / "truth.json").unlink(), "No such file"),
+        (lambda f: (f / "truth.json").write_text('{"images": [], "annotations": [], "categories": []}'), "no images"),
+        (lambda f: (f / "b.png").unlink(), "b.png"),
+        (lambda f: (f / "b.png").write_text("no image"), "b.png"),
+        (lambda f: Image.new("RGB", (9, 9)).save(f / "b.png"), "has 9 × 9 pixels"),
+        (lambda f: (f / "out").write_text("precious"), "is a file, not a directory"),
+        (lambda f: None, "which the model does not know"),
+    ],
+    ids=["no JSON", "no file", "no images", "no image", "broken", "another size", "out", "categories"],
+)
+def test_mistake_is_one_sentence_and_nothing_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
+) -> None:
+    change(folder)
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    assert run(folder, folder / "truth.json", "--out", folder / "out", "--without-coco") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("lucid-maskrcnn: ")
+    assert err.count("\n") == 1
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_missing_folder_and_missing_pycocotools(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    assert run(folder / "nowhere", folder / "truth.json") == 2
+    assert "There is no folder of images" in capsys.readouterr().err
+    assert run(folder, folder / "truth.json") == 2
+    assert "pip install 'lucid-maskrcnn[coco]'. --without-coco does without" in capsys.readouterr().err
