@@ -21,8 +21,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size
-from lucid_maskrcnn.ops import chunks, nearest_cells, parallel_for
-from lucid_maskrcnn.ops._memory import zeros
+from lucid_maskrcnn.ops import chunks, host_zeros, nearest_cells, parallel_for
 
 __all__ = [
     "ImageBatch",
@@ -88,7 +87,7 @@ def prepare(images: Sequence[np.ndarray], settings: ImageConfig, device: str = "
     std = 255.0 * np.asarray(settings.pixel_std)
     scale = 1.0 / std
     shift = 255.0 * np.asarray(settings.pixel_mean) / std
-    batch = zeros((len(images), height, width, 3), np.float32)
+    batch = host_zeros((len(images), height, width, 3), np.float32)
     for canvas, image, (h, w) in zip(batch, images, sizes, strict=True):
         if settings.antialias and image.shape[:2] != (h, w):
             image = _resize_antialiased(image, (h, w))

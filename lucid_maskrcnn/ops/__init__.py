@@ -1,6 +1,7 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
 from ._memory import release_memory
+from ._memory import zeros as host_zeros
 from ._operation import (
     array_module,
     as_tensor,
@@ -83,6 +84,7 @@ __all__ = [
     "full",
     "grid_anchors",
     "host",
+    "host_zeros",
     "is_device_array",
     "linear",
     "mask_targets",
