@@ -1,0 +1,78 @@
+"""What a user's type checker sees: a file that uses the package is checked with mypy, as it comes.
+
+Lucid's own types are no part of it: releases without ``py.typed`` are ``Any`` to mypy.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy")
+
+RIGHT = """
+from typing import Any, assert_type
+
+from lucid_maskrcnn import Detections, ImageConfig, MaskRCNN, mask_rcnn_resnet_50_fpn
+from lucid_maskrcnn.data import CocoInstances, Loader
+from lucid_maskrcnn.training import Trainer, TrainerSettings
+
+model = mask_rcnn_resnet_50_fpn(num_classes=3, weights_backbone="IMAGENET1K_V1")
+assert_type(model, MaskRCNN)
+assert_type(MaskRCNN.from_file("mine.safetensors"), MaskRCNN)
+found = model.predict("a.png", score_thresh=0.5)[0]
+assert_type(found, Detections)
+assert_type(found[:3], Detections)
+assert_type(found.names, list[str])
+assert_type(found.to_rle(), list[dict[str, Any]])
+assert_type(len(found), int)
+image = ImageConfig(min_size=512, max_size=1024)
+assert_type(image.max_size, int)
+loader = Loader(CocoInstances("images", "instances.json"), 2, seed=1)
+assert_type(loader.steps_per_epoch, int)
+Trainer(model, loader, out="runs/mine", settings=TrainerSettings(steps=100, lr=0.02)).run()
+"""
+
+# Each line but the imports is wrong, for the reason at its end.
+WRONG = """
+from lucid_maskrcnn import ImageConfig, MaskRCNN, mask_rcnn_resnet_50_fpn
+from lucid_maskrcnn import mask_rcnn_resnet_34_fpn  # attr-defined
+from lucid_maskrcnn.training import TrainerSettings
+model = mask_rcnn_resnet_50_fpn(num_classes="3")  # arg-type
+model.predict("a.png", score_tresh=0.5)  # call-arg
+model.predict("a.png", score_thresh="0.5")  # arg-type
+model.predict("a.png")[0].nmes  # attr-defined
+model.predict("a.png")[0].to_json("a.json", image_id="1")  # arg-type
+ImageConfig(min_sise=512)  # call-arg
+ImageConfig(pixel_mean="imagenet")  # arg-type
+TrainerSettings(steps="100")  # arg-type
+"""
+
+
+def check(path: Path, source: str) -> tuple[int, str]:
+    path.write_text(source, encoding="utf-8")
+    options = ["--strict", "--config-file=", "--no-incremental", "--no-error-summary", "--no-color-output"]
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, path.name], cwd=path.parent, capture_output=True, text=True
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert importlib.resources.files("lucid_maskrcnn").joinpath("py.typed").is_file()
+
+
+def test_mypy_knows_the_types_of_a_users_file(tmp_path: Path) -> None:
+    assert check(tmp_path / "user.py", RIGHT) == (0, "")
+
+
+def test_mypy_finds_misspelt_names_and_wrong_types_in_a_users_file(tmp_path: Path) -> None:
+    code, output = check(tmp_path / "user.py", WRONG)
+    found = {(int(line), kind) for line, kind in re.findall(r"user\.py:(\d+): error: .*\[([\w-]+)\]", output)}
+    wanted = {(number, line.rpartition("# ")[2]) for number, line in enumerate(WRONG.splitlines(), 1) if "  # " in line}
+    assert (code, found) == (1, wanted), output
