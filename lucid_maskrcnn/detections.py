@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.annotation_formats.coco import make_results
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.masks.rle import bounding_slices, encode_rle
 from lucid_maskrcnn.ops import as_tensor, host, paste_masks
@@ -251,15 +252,13 @@ class Detections(Mapping[str, Tensor]):
             and ``segmentation`` (compressed run lengths), for ``json.dump`` and pycocotools'
             ``loadRes``.
         """
-        boxes = host(self.boxes).astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        columns = zip(
-            host(self.labels).tolist(), boxes.tolist(), host(self.scores).tolist(), self.to_rle(), strict=True
+        return make_results(
+            image_id=image_id,
+            category_ids=host(self.labels).tolist(),
+            boxes=host(self.boxes),
+            scores=host(self.scores).tolist(),
+            segmentations=self.to_rle(),
         )
-        return [
-            {"image_id": image_id, "category_id": label, "bbox": box, "score": score, "segmentation": rle}
-            for label, box, score, rle in columns
-        ]
 
     def to_json(self, path: str | Path, image_id: int) -> None:
         """Write :meth:`to_coco` to a file, whole or not at all.

@@ -24,7 +24,7 @@ _ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
 
 
 def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """Read a picture as RGB.
+    """Read an image as RGB.
 
     The EXIF orientation is applied, of several frames the first is read, and an alpha channel is
     dropped, as ``convert("RGB")`` does for torchvision and detectron2. Grey of 16 bits is scaled
@@ -48,7 +48,7 @@ def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a readable picture, the picture is empty, or the array is not as above.
+        If the file is not a readable image, the image is empty, or the array is not as above.
     TypeError
         If ``source`` is something else.
     """
@@ -102,7 +102,7 @@ def _explained(name: str) -> Iterator[None]:
         reason = str(error).split(",")[0]
         raise ValueError(f"Cannot read {name}: {reason}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.") from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"Cannot read {name}: it is not a picture.") from error
+        raise ValueError(f"Cannot read {name}: it is not an image.") from error
     except Exception as error:
         raise ValueError(f"Cannot read {name}: {str(error).rstrip('.')}.") from error
 
@@ -140,12 +140,12 @@ def _from_16_bit(grey: np.ndarray, name: str) -> np.ndarray:
 
 
 def size_on_disk(path: Path) -> tuple[Size, bool]:
-    """Return (height, width) of a picture as :func:`load_image` reads it, and whether EXIF swaps the two.
+    """Return (height, width) of an image as :func:`load_image` reads it, and whether EXIF swaps the two.
 
     Raises
     ------
     ValueError
-        If it is no readable picture.
+        If it is not a readable image.
     """
     from PIL import Image
 
@@ -156,13 +156,13 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
             has = image.format != "PNG" or "exif" in image.info
             turned = has and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # Pillow's plugins raise anything
-        reason = "it is not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
+        reason = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
         raise ValueError(f"Cannot read the image file {str(path)!r}: {reason}.") from error
     return ((width, height) if turned else (height, width)), turned
 
 
 def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:
-    """Read a picture as RGB; ``said_by`` says that it has ``size``.
+    """Read an image as RGB; ``said_by`` says that it has ``size``.
 
     Raises
     ------
@@ -171,12 +171,12 @@ def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:
     """
     pixels = load_image(path)
     if pixels.shape[:2] != size:
-        raise ValueError(f"The picture {str(path)!r} {size_mismatch(path, pixels.shape[:2], size, said_by)}.")
+        raise ValueError(f"The image {str(path)!r} {size_mismatch(path, pixels.shape[:2], size, said_by)}.")
     return pixels
 
 
 def size_mismatch(path: Path, found: tuple[int, ...], said: Size, said_by: str) -> str:
-    """Return in words that a picture has another size than is said of it, and why that may be."""
+    """Return in words that an image has another size than is said of it, and a possible reason."""
     sentence = f"has {found[0]} × {found[1]} pixels (height × width), but {said_by} {said[0]} × {said[1]}"
     if tuple(found) == said[::-1] and size_on_disk(path)[1]:
         sentence += ": its EXIF orientation turns it, and it was annotated unturned; save it without"

@@ -365,7 +365,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
     photo = save(Image.fromarray(noise(60, 60)), folder / "whole.jpg").read_bytes()
     contents = {
         "empty.png": b"",
-        "text.jpg": b"not a picture at all",
+        "text.jpg": b"not an image at all",
         "cut.png": whole[: len(whole) // 2],
         "cut.jpg": photo[: len(photo) // 2],
         "header.png": whole[:20],

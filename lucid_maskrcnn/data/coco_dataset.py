@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from lucid_maskrcnn.annotation_formats.coco import complete_annotation
 from lucid_maskrcnn.images import Size, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.polygons import check_polygon
@@ -136,12 +137,12 @@ class CocoInstances:
         """
         source = read_json(self.source)
         images, categories = set(self.image_ids), set(self.category_ids.values())
-        annotations = [
-            dict(a) for a in source["annotations"] if a["image_id"] in images and a["category_id"] in categories
-        ]
         sizes = dict(zip(self.image_ids, self.sizes, strict=True))
-        for annotation in annotations:
-            _complete(annotation, sizes[annotation["image_id"]])
+        annotations = [
+            complete_annotation(a, sizes[a["image_id"]])
+            for a in source["annotations"]
+            if a["image_id"] in images and a["category_id"] in categories
+        ]
         return {
             "images": [
                 {**i, "height": sizes[i["id"]][0], "width": sizes[i["id"]][1]}
@@ -175,16 +176,6 @@ def _worth_it(annotation: Annotation) -> bool:
         return True
     x1, y1, x2, y2 = annotation.box
     return x2 - x1 > _SPECK and y2 - y1 > _SPECK
-
-
-def _complete(annotation: dict[str, Any], size: Size) -> None:
-    annotation.setdefault("iscrowd", 0)
-    if "area" in annotation and "bbox" in annotation:
-        return
-    mask = CompressedMasks.from_coco([annotation["segmentation"]], size)
-    x1, y1, x2, y2 = mask.boxes[0].tolist()
-    annotation.setdefault("bbox", [x1, y1, x2 - x1, y2 - y1])
-    annotation.setdefault("area", float(mask.areas[0]))
 
 
 # ------------------------------------------------------------------ the file

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.annotation_formats import label_images
+from lucid_maskrcnn.annotation_formats.coco import make_annotations
 from lucid_maskrcnn.images import SUFFIXES, Size, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 
 from .issues import Issue, cannot_be_used, raise_first_fatal
 
-__all__ = ["LabelImages", "read_labels"]
-
-_LABEL_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy"})
-_WANTED = "one integer for each instance, 0 for background"
+__all__ = ["LabelImages"]
 
 
 class LabelImages:
@@ -83,7 +81,7 @@ class LabelImages:
         return image, target
 
     def _masks(self, index: int) -> CompressedMasks:
-        return CompressedMasks.from_labels(read_labels(self._labels[index]))
+        return CompressedMasks.from_labels(label_images.read_label_image(self._labels[index]))
 
     @cached_property
     def object_counts(self) -> list[int]:
@@ -99,19 +97,9 @@ class LabelImages:
         ):
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
             masks = self._masks(i)
-            columns = zip(masks.boxes.tolist(), masks.areas.tolist(), masks.to_rle(), strict=True)
-            for (x1, y1, x2, y2), area, rle in columns:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": 1,
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "area": area,
-                        "iscrowd": 0,
-                        "segmentation": rle,
-                    }
-                )
+            annotations += make_annotations(
+                masks, image_id=image_id, category_ids=[1] * len(masks), first_id=len(annotations) + 1
+            )
         categories = [{"id": 1, "name": self.categories[1]}]
         return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -125,7 +113,7 @@ def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], l
     ]
     if issues:
         return [], issues
-    images, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, _LABEL_SUFFIXES)
+    images, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, label_images.SUFFIXES)
     if not images:
         return [], [Issue("the folder", f"{str(images_dir)!r} has no images ({', '.join(sorted(SUFFIXES))})")]
     pairs = []
@@ -149,8 +137,7 @@ def _issues_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) 
     for (image, label), size in zip(pairs, sizes, strict=True):
         place = f"image {image.name!r}"
         try:
-            with _reading(label):
-                said = _label_size(label)
+            said = label_images.read_label_image_size(label)
         except ValueError as error:
             issues.append(Issue(place, cannot_be_used(error)))
             continue
@@ -159,72 +146,9 @@ def _issues_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) 
     return issues
 
 
-def _label_size(path: Path) -> Size | None:
-    """Return the height and width of a label image; None for an array with more axes, which none can be."""
-    from PIL import Image
-
-    if path.suffix.lower() == ".npy":
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        return shape if len(shape) == 2 else None
-    with Image.open(path) as image:
-        return image.height, image.width
-
-
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
             found.setdefault(path.stem, []).append(path)
     return found
-
-
-def read_labels(path: str | Path) -> np.ndarray:
-    """Read a label image.
-
-    Parameters
-    ----------
-    path : str or Path
-        PNG, TIFF or ``.npy``.
-
-    Returns
-    -------
-    ndarray of shape (H, W), integers
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, has colors, fractions, several frames or negative numbers.
-    """
-    path = Path(path)
-    name = f"the label image {str(path)!r}"
-    with _reading(path):
-        labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
-    if labels.ndim != 2 or labels.size == 0:
-        what = f"is in color (mode {mode})" if mode else f"has shape {labels.shape}"
-        raise ValueError(f"{name[0].upper()}{name[1:]} {what}, but one channel is wanted: {_WANTED}.")
-    if labels.dtype == bool:
-        raise ValueError(f"{name[0].upper()}{name[1:]} is black and white only, but it needs {_WANTED}.")
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"{name[0].upper()}{name[1:]} has numbers of type {labels.dtype}, but it needs {_WANTED}.")
-    if labels.dtype.kind == "i" and labels.min() < 0:
-        raise ValueError(f"{name[0].upper()}{name[1:]} has negative numbers, {labels.min()}, but it needs {_WANTED}.")
-    return labels
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Make one sentence of whatever goes wrong with a file."""
-    try:
-        yield
-    except Exception as error:  # Pillow's plugins raise anything
-        raise ValueError(f"Cannot read the label image {str(path)!r}: {str(error).rstrip('.')}.") from error
-
-
-def _pixels(path: Path) -> tuple[np.ndarray, str]:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            raise ValueError(f"it has {frames} frames, and one is wanted")
-        return np.asarray(image), image.mode  # of a palette the indices

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.annotation_formats.label_images import read_label_image
 from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.targets import Target
 
 from .coco_dataset import AnnotatedImage, CocoInstances, Reader, read_json, target_of
 from .issues import Issue, cannot_be_used
-from .label_image_dataset import LabelImages, pair, read_labels
+from .label_image_dataset import LabelImages, pair
 
 __all__ = ["ValidatedImage", "ValidationReport", "validate"]
 
@@ -170,7 +171,7 @@ class _Validator:
         for index, (path, label) in enumerate(self._shown(paths)):
             place = f"image {path.name!r}"
             try:
-                masks = CompressedMasks.from_labels(read_labels(label))
+                masks = CompressedMasks.from_labels(read_label_image(label))
             except ValueError as error:
                 self._add_issue(place, cannot_be_used(error))
                 continue

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lucid_maskrcnn.annotation_formats.coco import complete_annotation
 from lucid_maskrcnn.data.coco_dataset import read_json
-from lucid_maskrcnn.masks import CompressedMasks
 
 __all__ = ["KEYS", "check_results", "complete", "have_masks", "read_results"]
 
@@ -44,7 +44,7 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
     if "segm" in iou_types:
         _require_sizes(images)
     known = [a for a in content["annotations"] if a["image_id"] in images and a["category_id"] in categories]
-    completed = [_completed(annotation, images[annotation["image_id"]]) for annotation in known]
+    completed = [complete_annotation(a, _size(images[a["image_id"]])) for a in known]
     for name in iou_types:
         missing = next((a for a in completed if KEYS[name] not in a), None)
         if missing is not None:
@@ -60,20 +60,8 @@ def _require_sizes(images: Mapping[int, Content]) -> None:
             raise ValueError(f"image {number} must have a height and a width, for masks to be compared.")
 
 
-def _completed(annotation: Content, image: Content) -> dict[str, Any]:
-    whole = {"iscrowd": 0, **annotation}
-    if "area" in whole and "bbox" in whole:
-        return whole
-    if whole.get("segmentation") and "height" in image and "width" in image:
-        mask = CompressedMasks.from_coco([whole["segmentation"]], (image["height"], image["width"]))
-        x1, y1, x2, y2 = mask.boxes[0].tolist()
-        whole.setdefault("bbox", [x1, y1, x2 - x1, y2 - y1])
-        whole.setdefault("area", float(mask.areas[0]))
-    elif "bbox" in whole:
-        whole.setdefault("area", float(whole["bbox"][2] * whole["bbox"][3]))
-    else:
-        raise ValueError(f"annotation {whole.get('id')} must have a segmentation or a bbox and an area.")
-    return whole
+def _size(image: Content) -> tuple[int, int] | None:
+    return (image["height"], image["width"]) if "height" in image and "width" in image else None
 
 
 def read_results(results: str | Path | Sequence[Content]) -> Sequence[Content]:

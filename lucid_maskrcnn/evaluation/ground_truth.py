@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.annotation_formats.coco import make_annotations
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.targets import Target
@@ -67,22 +68,14 @@ class GroundTruth:
         self._images.append({"id": image_id, "file_name": self.file_names[index], "height": size[0], "width": size[1]})
         checked = Target.from_mapping(target, index=index, image_size=size, num_classes=max(self.categories, default=0))
         masks = checked.masks if isinstance(checked.masks, CompressedMasks) else CompressedMasks.of(checked.masks, size)
-        crowd = np.asarray(target.get("iscrowd", np.zeros(len(masks))), bool).tolist()
-        boxes = host(checked.boxes).astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        columns = host(checked.labels).tolist(), boxes.tolist(), masks.areas.tolist(), masks.to_rle(), crowd
-        for label, box, area, rle, many in zip(*columns, strict=True):
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": self.category_ids[label],
-                    "bbox": box,
-                    "area": area,
-                    "segmentation": rle,
-                    "iscrowd": int(many),
-                }
-            )
+        self._annotations += make_annotations(
+            masks,
+            image_id=image_id,
+            category_ids=[self.category_ids[label] for label in host(checked.labels).tolist()],
+            first_id=len(self._annotations) + 1,
+            boxes=host(checked.boxes),
+            iscrowd=np.asarray(target.get("iscrowd", np.zeros(len(masks))), bool).tolist(),
+        )
 
     def truth(self) -> dict[str, Any]:
         """Return the annotations; those made of targets when all have come by."""

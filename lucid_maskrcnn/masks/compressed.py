@@ -410,7 +410,7 @@ def _join(parts: Iterable[Runs], size: Size) -> CompressedMasks:
 
 def _runs_of(pixels: np.ndarray, height: int, left: int = 0, top: int = 0) -> Runs:
     """Return the runs of a bool mask (h, w) that lies at ``left`` and ``top`` in an image of ``height``."""
-    rows, used = bounding_slices(pixels)  # only where something is set: objects are small, pictures are not
+    rows, used = bounding_slices(pixels)  # only where something is set: objects are small, images are not
     part = pixels[rows, used]
     h = part.shape[0] + 1
     columns = np.zeros(part.shape[1] * h + 1, bool)  # a zero before the first column and after each

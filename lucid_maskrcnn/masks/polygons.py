@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons"]
 
-MAX_COORDINATE = 2**20  # pixels; farther away than any picture is wide
+MAX_COORDINATE = 2**20  # pixels; larger than any image
 _FINE = 5  # steps of the walk for each pixel
 _MIDDLE = 2  # the step at a pixel's centre
 

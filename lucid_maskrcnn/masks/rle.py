@@ -19,7 +19,7 @@ from lucid_maskrcnn.ops import host
 
 __all__ = ["decode_rle", "encode_rle", "rle_area"]
 
-_MAX_DIGITS = 7  # 35 bits, and a picture has less than 2³¹ pixels
+_MAX_DIGITS = 7  # 35 bits, and an image has less than 2³¹ pixels
 
 
 def encode_rle(mask: Any) -> dict[str, Any]:
@@ -100,13 +100,13 @@ def bounding_slices(mask: np.ndarray) -> tuple[slice, slice]:
 def _run_lengths(pixels: np.ndarray) -> np.ndarray:
     """Return the lengths of the runs of a bool mask, zeros first: (R,) int64."""
     height = pixels.shape[0]
-    # Only the columns that hold something are transposed: objects are small, pictures are not.
+    # Only the columns that hold something are transposed: objects are small, images are not.
     _, used = bounding_slices(pixels)
     columns = np.zeros((used.stop - used.start) * height + 2, bool)  # a zero at either end
     columns[1:-1] = pixels[:, used].T.ravel()
     changes = np.flatnonzero(columns[1:] != columns[:-1]) + used.start * height
     lengths = np.diff(changes, prepend=0, append=pixels.size)
-    # A mask that ends on a one ends without a run of zeros; an empty picture is one run of length 0.
+    # A mask that ends on a one ends without a run of zeros; an empty image is one run of length 0.
     return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths
 
 
@@ -180,7 +180,7 @@ def _decompress(counts: str | bytes) -> np.ndarray:
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
     num_digits = ends - starts + 1
     if (num_digits > _MAX_DIGITS).any():
-        raise ValueError(f"rle['counts'] holds a number too long for a picture: {brief(counts)}.")
+        raise ValueError(f"rle['counts'] holds a number too large for an image: {brief(counts)}.")
     place = np.arange(len(digits)) - np.repeat(starts, num_digits)
     # reduceat takes no empty list of starts.
     lengths = np.add.reduceat((digits & 31) << (5 * place), starts) if len(starts) else starts

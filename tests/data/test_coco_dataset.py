@@ -231,7 +231,7 @@ def test_image_of_another_size_is_refused(files):
 
 def test_image_that_cannot_be_opened_is_refused(files):
     (files[0] / "b.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"image 20 \(b.png\) cannot be used: Cannot read .*: it is not a picture\.$"):
+    with pytest.raises(ValueError, match=r"image 20 \(b.png\) cannot be used: Cannot read .*: it is not an image\.$"):
         CocoInstances(*files)
 
 

@@ -73,8 +73,7 @@ def test_all_faults_are_listed_not_the_first(files):
     content["images"].append({"id": 50, "file_name": "e.png", "height": 5, "width": 5})
     (files[0] / "c.png").write_bytes(b"no image")
     assert issues_of(files, content) == [
-        f"image 30 (c.png) cannot be used: Cannot read the image file {str(files[0] / 'c.png')!r}: "
-        "it is not a picture.",
+        f"image 30 (c.png) cannot be used: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not an image.",
         f"image 50 (e.png) is not in {str(files[0])!r}.",
         "annotation 1 has no segmentation: give it polygons or run lengths, or take it out.",
         "annotation 2 has the bbox (1, 2, 0, 4), without area in its image of 40 × 60: it is left out.",
@@ -96,8 +95,7 @@ def test_images_are_opened(files):
     found = issues_of(files, data_sets.coco())
     assert found[:3] == [
         "image 20 (b.png) has 40 × 60 pixels (height × width), but the annotations say 50 × 50.",
-        f"image 30 (c.png) cannot be used: Cannot read the image file {str(files[0] / 'c.png')!r}: "
-        "it is not a picture.",
+        f"image 30 (c.png) cannot be used: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not an image.",
         f"image 40 (d.png) is not in {str(files[0])!r}.",
     ]
     (cut_off,) = found[3:]  # whose beginning is as it should be

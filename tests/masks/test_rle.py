@@ -35,7 +35,7 @@ def test_a_mask_of_one_value(value, counts):
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
-def test_a_picture_without_pixels(shape):
+def test_image_without_pixels(shape):
     rle = encode_rle(np.zeros(shape, bool))
     assert rle == {"size": list(shape), "counts": "0"}
     assert decode_rle(rle).shape == shape
@@ -128,7 +128,7 @@ def test_encode_refuses(mask, message):
         ({"size": [2, 3], "counts": "6é"}, "characters"),
         ({"size": [2, 3], "counts": b"6\xff"}, "characters"),
         ({"size": [2, 3], "counts": "6P"}, "middle of a number"),
-        ({"size": [2, 3], "counts": "P" * 30 + "0"}, "too long"),
+        ({"size": [2, 3], "counts": "P" * 30 + "0"}, "too large"),
     ],
 )
 def test_malformed_encodings_are_refused_in_one_sentence(rle, message):

@@ -1,0 +1,1 @@
+"""Formats of annotations that other tools read and write, one file each."""

@@ -1,0 +1,143 @@
+"""COCO's format: the dicts of annotations and results, as they stand in its JSON files.
+
+Shapes: n objects of one image.
+
+Names: a *bbox* is ``[x, y, width, height]``, a *box* is ``(x1, y1, x2, y2)``; both in pixels of the image.
+A *segmentation* is a run-length encoding or a list of polygons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.masks import CompressedMasks
+
+__all__ = ["bboxes_of", "complete_annotation", "make_annotations", "make_results"]
+
+
+def bboxes_of(boxes: np.ndarray) -> list[list[float]]:
+    """Return boxes (n, 4) as COCO's bboxes. The differences are taken in float64: ``x + width`` is ``x2`` again."""
+    bboxes = np.asarray(boxes, np.float64).reshape(-1, 4).copy()
+    bboxes[:, 2:] -= bboxes[:, :2]
+    return bboxes.tolist()
+
+
+def make_annotations(
+    masks: CompressedMasks,
+    *,
+    image_id: int,
+    category_ids: Sequence[int],
+    first_id: int,
+    boxes: np.ndarray | None = None,
+    iscrowd: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the annotations of one image.
+
+    Parameters
+    ----------
+    masks : CompressedMasks
+        One of each object, n.
+    image_id : int
+    category_ids : sequence of int
+        The category of each object.
+    first_id : int
+        Id of the first annotation; the others count up. COCO's evaluation takes an id of 0 for no object.
+    boxes : ndarray of shape (n, 4), optional
+        Corners; by default those around the masks.
+    iscrowd : sequence of int, optional
+        1 for a group of objects, 0 (by default) for one.
+
+    Returns
+    -------
+    list of dict
+        ``id``, ``image_id``, ``category_id``, ``bbox``, ``area``, ``iscrowd`` and ``segmentation`` (compressed run
+        lengths) of each object, as plain Python.
+    """
+    columns = zip(
+        category_ids,
+        bboxes_of(masks.boxes if boxes is None else boxes),
+        masks.areas.tolist(),
+        [0] * len(masks) if iscrowd is None else iscrowd,
+        masks.to_rle(),
+        strict=True,
+    )
+    return [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": category_id,
+            "bbox": bbox,
+            "area": area,
+            "iscrowd": int(crowd),
+            "segmentation": rle,
+        }
+        for number, (category_id, bbox, area, crowd, rle) in enumerate(columns, start=first_id)
+    ]
+
+
+def make_results(
+    *,
+    image_id: int,
+    category_ids: Iterable[int],
+    boxes: np.ndarray,
+    scores: Iterable[float],
+    segmentations: Iterable[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the detections of one image as results.
+
+    Parameters
+    ----------
+    image_id : int
+    category_ids, scores, segmentations
+        One of each detection.
+    boxes : ndarray of shape (n, 4)
+        Corners.
+
+    Returns
+    -------
+    list of dict
+        ``image_id``, ``category_id``, ``bbox``, ``score`` and ``segmentation``, as pycocotools' ``loadRes`` takes them.
+    """
+    columns = zip(category_ids, bboxes_of(boxes), scores, segmentations, strict=True)
+    return [
+        {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score, "segmentation": segmentation}
+        for category_id, bbox, score, segmentation in columns
+    ]
+
+
+def complete_annotation(annotation: Mapping[str, Any], size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return an annotation with all the keys that an evaluation reads.
+
+    Parameters
+    ----------
+    annotation : mapping
+        Not modified.
+    size : (height, width), optional
+        Of its image, which masks need.
+
+    Returns
+    -------
+    dict
+        With ``"iscrowd"`` (by default 0), ``"bbox"`` (by default that around the mask) and ``"area"`` (by default the
+        number of pixels of the mask, or the bbox's area where there is no mask).
+
+    Raises
+    ------
+    ValueError
+        If it has neither a segmentation nor a bbox, or the segmentation is malformed.
+    """
+    whole = {"iscrowd": 0, **annotation}
+    if "area" in whole and "bbox" in whole:
+        return whole
+    if whole.get("segmentation") and size is not None:
+        mask = CompressedMasks.from_coco([whole["segmentation"]], size)
+        whole.setdefault("bbox", bboxes_of(mask.boxes)[0])
+        whole.setdefault("area", float(mask.areas[0]))
+    elif "bbox" in whole:
+        whole.setdefault("area", float(whole["bbox"][2] * whole["bbox"][3]))
+    else:
+        raise ValueError(f"annotation {whole.get('id')} must have a segmentation or a bbox and an area.")
+    return whole

@@ -1,0 +1,116 @@
+"""Label images: one channel of integers, 0 for background and another number for each instance.
+
+Shapes: H × W pixels, G instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lucid_maskrcnn.images import Size
+from lucid_maskrcnn.masks import CompressedMasks
+
+__all__ = ["SUFFIXES", "labels_of_masks", "read_label_image", "read_label_image_size"]
+
+SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy"})
+_WANTED = "one integer for each instance, 0 for background"
+
+
+def read_label_image(path: str | Path) -> np.ndarray:
+    """Read a label image; :meth:`CompressedMasks.from_labels` makes masks of it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A PNG or TIFF of 8, 16 or 32 bits, a PNG with a palette, of which the indices count, or an array in an
+        ``.npy`` file.
+
+    Returns
+    -------
+    ndarray of shape (H, W), integers
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or has colors, fractions, several frames or negative numbers.
+    """
+    path = Path(path)
+    with _named_errors(path):
+        labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
+    name = f"The label image {str(path)!r}"
+    if labels.ndim != 2 or labels.size == 0:
+        what = f"is in color (mode {mode})" if mode else f"has shape {labels.shape}"
+        raise ValueError(f"{name} {what}, but one channel is wanted: {_WANTED}.")
+    if labels.dtype == bool:
+        raise ValueError(f"{name} is black and white only, but it needs {_WANTED}.")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{name} has numbers of type {labels.dtype}, but it needs {_WANTED}.")
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(f"{name} has negative numbers, {labels.min()}, but it needs {_WANTED}.")
+    return labels
+
+
+def read_label_image_size(path: str | Path) -> Size | None:
+    """Return (height, width) of a label image, of which only the beginning is read.
+
+    None for an array that has not two axes: :func:`read_label_image` refuses it.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    with _named_errors(path):
+        if path.suffix.lower() == ".npy":
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            return shape if len(shape) == 2 else None
+        with Image.open(path) as image:
+            return image.height, image.width
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn any error of reading a file into one sentence that names it."""
+    try:
+        yield
+    except Exception as error:  # Pillow's plugins raise anything
+        raise ValueError(f"Cannot read the label image {str(path)!r}: {str(error).rstrip('.')}.") from error
+
+
+def _pixels(path: Path) -> tuple[np.ndarray, str]:
+    """Return the pixels of an image file, of a palette the indices, and its mode."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ValueError(f"it has {frames} frames, and one is wanted")
+        return np.asarray(image), image.mode
+
+
+def labels_of_masks(masks: CompressedMasks) -> np.ndarray:
+    """Return the label image of some masks.
+
+    Parameters
+    ----------
+    masks : CompressedMasks
+        Instance *i* becomes the number *i* + 1. Where masks overlap, the first of them lies on top.
+
+    Returns
+    -------
+    ndarray of shape (H, W), uint16, or uint32 for more than 65535 instances
+    """
+    height, width = masks.image_size
+    labels = np.zeros(height * width, np.uint16 if len(masks) < 2**16 else np.uint32)
+    owner = np.repeat(np.arange(1, len(masks) + 1), np.diff(masks.offsets))
+    runs = zip(masks.starts[::-1].tolist(), masks.stops[::-1].tolist(), owner[::-1].tolist(), strict=True)
+    for start, stop, number in runs:
+        labels[start:stop] = number
+    return np.ascontiguousarray(labels.reshape(width, height).T)

@@ -1,0 +1,107 @@
+"""Label images: read from each kind of file, and made of masks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from lucid_maskrcnn.annotation_formats.label_images import labels_of_masks, read_label_image, read_label_image_size
+from lucid_maskrcnn.masks import CompressedMasks
+
+LABELS = np.array([[0, 1, 1], [300, 300, 2]])
+
+
+def write(labels, path):
+    if path.suffix == ".npy":
+        np.save(path, labels)
+    else:
+        Image.fromarray(labels).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("a.png", np.uint16),
+        ("a.tif", np.uint16),
+        ("a.TIFF", np.int32),
+        ("a.npy", np.int64),
+        ("a.npy", np.uint8),
+        ("a.png", np.uint8),
+    ],
+)
+def test_every_kind_of_file_gives_the_numbers(tmp_path, name, dtype):
+    labels = LABELS.astype(dtype)
+    path = write(labels, tmp_path / name)
+    for source in (path, str(path)):
+        np.testing.assert_array_equal(read_label_image(source), labels)
+        assert read_label_image_size(source) == (2, 3)
+
+
+def test_palette_gives_its_indices(tmp_path):
+    image = Image.fromarray(LABELS.astype(np.uint8)).convert("P")
+    image.putdata([0, 1, 1, 3, 3, 2])
+    image.save(tmp_path / "a.png")
+    assert read_label_image(tmp_path / "a.png").tolist() == [[0, 1, 1], [3, 3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "name", "message"),
+    [
+        (np.zeros((2, 3, 3), np.uint8), "a.png", r"a.png' is in color \(mode RGB\), but one channel is wanted"),
+        (np.zeros((2, 3), bool), "a.png", "is black and white only"),
+        (np.zeros((2, 3), np.float32), "a.tif", "numbers of type float32"),
+        (np.zeros((2, 3, 1), int), "a.npy", r"has shape \(2, 3, 1\)"),
+        (np.zeros((0, 3), int), "a.npy", r"has shape \(0, 3\)"),
+        (-np.ones((2, 3), int), "a.npy", "negative numbers, -1"),
+        (np.array([[object()]]), "a.npy", "Cannot read the label image"),
+    ],
+)
+def test_what_is_no_label_image_is_refused(tmp_path, labels, name, message):
+    path = write(labels, tmp_path / name)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_label_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    for name in ("a.png", "b.tif", "c.npy"):
+        for read in (read_label_image, read_label_image_size):
+            with pytest.raises(ValueError, match=rf"Cannot read the label image .*{name}"):
+                read(tmp_path / name)
+
+
+def test_array_with_more_axes_has_no_size(tmp_path):
+    assert read_label_image_size(write(np.zeros((2, 3, 1), int), tmp_path / "a.npy")) is None
+
+
+# ------------------------------------------------------------------ made of masks
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.integers(0, 5)))
+def test_labels_come_back_numbered_from_one(labels):
+    numbers, again = np.unique(np.append(labels, 0), return_inverse=True)
+    found = labels_of_masks(CompressedMasks.from_labels(labels))
+    assert found.dtype == np.uint16
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, again[:-1].reshape(labels.shape))
+    assert found.max(initial=0) == len(numbers) - 1
+
+
+def test_first_mask_lies_on_top():
+    masks = np.array([[[0, 1, 1, 0]], [[1, 1, 0, 0]]], bool)
+    assert labels_of_masks(CompressedMasks.from_dense(masks)).tolist() == [[2, 1, 1, 0]]
+
+
+def test_more_than_65535_instances_need_32_bits():
+    masks = CompressedMasks.from_labels(np.arange(1, 2**16 + 1).reshape(256, 256))
+    found = labels_of_masks(masks)
+    assert (found.dtype, found[-1, -1]) == (np.uint32, 2**16)
+
+
+def test_no_masks_give_background():
+    assert labels_of_masks(CompressedMasks.from_coco([], (2, 3))).tolist() == [[0, 0, 0], [0, 0, 0]]
