@@ -10,8 +10,10 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import os
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ __all__ = [
     "number",
     "optional",
     "pair",
+    "path",
     "positive_int",
     "positive_number",
     "sequence",
@@ -136,6 +139,14 @@ def text(name: str, value: Any) -> str:
     if not value:
         raise ValueError(f"{name} must not be an empty string.")
     return str(value)
+
+
+def path(name: str, value: Any) -> Path:
+    """Return the path of a string or ``os.PathLike``; an empty string would be the current folder."""
+    plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(plain, str):
+        raise TypeError(f"{name} must be a path as str or Path, got {shown(value)}.")
+    return Path(text(name, plain))
 
 
 def choice[T](name: str, value: T, options: Collection[T]) -> T:

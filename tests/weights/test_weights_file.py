@@ -105,7 +105,7 @@ def test_other_classes_start_anew_and_the_call_says_which(tmp_path: Path) -> Non
 def test_a_file_that_is_no_safetensors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken.safetensors' is (no checkpoint|empty)"):
+    with pytest.raises(ValueError, match=r"broken.safetensors' is (not a checkpoint|empty)"):
         mask_rcnn_resnet_18_fpn(weights=path)
 
 

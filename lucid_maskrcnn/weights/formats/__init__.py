@@ -1,5 +1,6 @@
-"""File formats of weights: any file's bytes to arrays that are read when they are asked for."""
+"""Checkpoint formats: the bytes of a file as arrays that are read on demand."""
 
 from .checkpoint_file import Checkpoint, open_checkpoint
+from .safetensors_files import SAFETENSORS_DTYPES
 
-__all__ = ["Checkpoint", "open_checkpoint"]
+__all__ = ["SAFETENSORS_DTYPES", "Checkpoint", "open_checkpoint"]

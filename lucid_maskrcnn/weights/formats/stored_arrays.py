@@ -1,4 +1,4 @@
-"""Arrays that are still in their file: shape and type are known, the numbers are read when they are asked for."""
+"""Arrays that are still in their file: shape and dtype are known, the values are read on demand."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 __all__ = [
-    "BadFile",
+    "ByteOrder",
+    "CheckpointError",
     "DiskFile",
-    "Element",
+    "ElementType",
     "Span",
     "StoredArray",
     "column_major",
     "decodable",
-    "named",
+    "file_errors",
     "num_elements",
-    "opened",
+    "open_disk_file",
+    "printable",
     "row_major",
 ]
 
@@ -31,44 +33,52 @@ _MAX_DIMENSIONS = 32
 _MAX_ELEMENTS = 2**48  # also of the non-zero sizes alone: NumPy refuses (2**40, 2**40, 0)
 _BLOCK = 2**20
 
-# Texts that hold bytes, one character each up to U+00FF: how many bytes of the file one of them takes at most.
-_MOST_BYTES = {"latin-1": 1, "utf-8": 2, "unicode-escape": 4, "raw-unicode-escape": 6}
-# What such a text may consist of where backslashes mean something. Other escapes (octal, \N{...}) no pickle writes.
+# For each encoding of binary data as text, one character up to U+00FF a byte: the most bytes that a character takes.
+_MAX_BYTES_PER_CHARACTER = {"latin-1": 1, "utf-8": 2, "unicode-escape": 4, "raw-unicode-escape": 6}
+# What such a text may consist of where backslashes escape. No pickle writes other escapes (octal, \N{...}).
 _TOKENS = {
     "unicode-escape": re.compile(rb"(?:[^\\]++|\\x[0-9a-fA-F]{2}|\\[\\'\"nrt])*+"),
     "raw-unicode-escape": re.compile(rb"(?:[^\\]++|\\u00[0-9a-fA-F]{2})*+"),
 }
-_LONGEST_TOKEN = 6
+_MAX_TOKEN_LENGTH = 6
 
 
-class BadFile(Exception):  # noqa: N818, it is the name that the messages are read by
-    """What is wrong with a file, in the words that follow its name in a sentence.
+class CheckpointError(Exception):
+    """A file that cannot be used; the message continues a sentence that begins with the file's name.
 
-    Never leaves this package: :func:`named` turns it into a ``ValueError``.
+    Never leaves this package: :func:`file_errors` turns it into a ``ValueError``.
     """
 
 
+def printable(name: str) -> str:
+    """Return a string from a file as messages show it: escaped, and shortened to 100 characters."""
+    escaped = name.encode("unicode_escape").decode("ascii")
+    return escaped if len(escaped) <= 100 else escaped[:97] + "..."
+
+
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Turn a :class:`BadFile` inside the block into a ``ValueError`` that begins with the file's name."""
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn a :class:`CheckpointError` in the block into a ``ValueError`` that begins with the file's name."""
     try:
         yield
-    except BadFile as error:
+    except CheckpointError as error:
         raise ValueError(f"{str(path)!r} {error}.") from error.__cause__
 
 
 @dataclass(frozen=True)
 class DiskFile:
-    """A file as it was when it was opened first.
+    """A file in the state in which it was first opened.
 
     Attributes
     ----------
     path : Path
         As the caller wrote it.
     absolute : Path
-        For opening it again, from whatever directory.
-    size, modified : int
-        Bytes, and nanoseconds since 1970. Shapes and places were checked against them.
+        For opening it again after a change of the working directory.
+    size : int
+        In bytes. Shapes and offsets were checked against it.
+    modified : int
+        Time of the last modification, in nanoseconds since 1970.
     """
 
     path: Path
@@ -83,40 +93,42 @@ class DiskFile:
         Raises
         ------
         ValueError
-            If it is gone or another one.
+            If it no longer exists or has changed.
         """
         try:
-            with named(self.path):
-                self._require_the_same(os.stat(self.absolute))  # before, as opening a pipe would wait for its writer
+            with file_errors(self.path):
+                self._check_unchanged(
+                    os.stat(self.absolute)
+                )  # before opening, as opening a pipe would wait for its writer
                 with open(self.absolute, "rb", buffering=0) as file:
-                    self._require_the_same(os.fstat(file.fileno()))
+                    self._check_unchanged(os.fstat(file.fileno()))
                     yield file
         except OSError as error:
             raise ValueError(f"{str(self.path)!r} can no longer be read: {error.strerror or error}.") from error
 
-    def _require_the_same(self, status: os.stat_result) -> None:
+    def _check_unchanged(self, status: os.stat_result) -> None:
         if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
-            raise BadFile("has changed since it was opened")
+            raise CheckpointError("has changed since it was opened")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, DiskFile]]:
-    """Open a file, unbuffered: what is skipped is never read."""
+def open_disk_file(path: Path) -> Iterator[tuple[BinaryIO, DiskFile]]:
+    """Open a file, unbuffered, so that skipped bytes are never read."""
     with open(path, "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         yield file, DiskFile(path, Path(os.path.abspath(path)), status.st_size, status.st_mtime_ns)
 
 
 class Span(NamedTuple):
-    """A stretch of a file.
+    """A byte range of a file.
 
     Attributes
     ----------
     offset, length : int
-        In bytes of the file.
+        In bytes.
     encoding : str
-        How the bytes were written as text, a character U+00nn for the byte nn: ``"latin-1"``, which is
-        as they are, ``"utf-8"``, ``"unicode-escape"`` or ``"raw-unicode-escape"``.
+        How the file writes binary data as text, one character U+00nn for the byte nn: ``"latin-1"`` (the bytes
+        themselves), ``"utf-8"``, ``"unicode-escape"`` or ``"raw-unicode-escape"``.
     """
 
     offset: int
@@ -124,13 +136,16 @@ class Span(NamedTuple):
     encoding: str = "latin-1"
 
     def may_hold(self, num_bytes: int) -> bool:
-        """Tell whether this could be that many bytes; for text, reading it has the last word."""
-        return num_bytes <= self.length <= num_bytes * _MOST_BYTES[self.encoding]
+        """Return whether this could decode to ``num_bytes``; encoded text is only certain once it is read."""
+        return num_bytes <= self.length <= num_bytes * _MAX_BYTES_PER_CHARACTER[self.encoding]
+
+
+type ByteOrder = Literal["<", ">", "="]
 
 
 @dataclass(frozen=True, slots=True)
-class Element:
-    """One number: how it is stored and as what it is read.
+class ElementType:
+    """The type of an array's elements: in the file, and once read.
 
     Attributes
     ----------
@@ -144,67 +159,67 @@ class Element:
     read: np.dtype
 
     @classmethod
-    def of(cls, code: str, order: str = "<") -> Element:
-        """Return the type called ``code``, "bf16" or NumPy's kind and size, in the byte order "<", ">" or "="."""
-        if code == "b1":  # a byte that is neither 0 nor 1 must not become a bool that is neither True nor False
-            return cls(np.dtype("u1"), np.dtype(bool))
-        if code == "bf16":
+    def of(cls, name: str, order: ByteOrder = "<") -> ElementType:
+        """Return the type that NumPy calls ``name``, or ``"bfloat16"``, in a byte order."""
+        if name == "bfloat16":
             return cls(np.dtype(f"{order}u2"), np.dtype(np.float32))
-        stored = np.dtype(f"{order}{code}")
+        stored = np.dtype(name).newbyteorder(order)
+        if stored.kind == "b":  # a byte that is neither 0 nor 1 must not become a bool that is neither True nor False
+            return cls(np.dtype(np.uint8), np.dtype(bool))
         return cls(stored, np.dtype(np.float32) if stored.kind == "f" else stored.newbyteorder("="))
 
     @property
     def size(self) -> int:
-        """Bytes that one takes in the file."""
+        """Bytes of one element in the file."""
         return self.stored.itemsize
 
     def convert(self, values: np.ndarray) -> np.ndarray:
-        """Return ``values``, of the stored type, contiguous and as they are to be read."""
+        """Return ``values`` of the stored dtype in the dtype ``read``, C-contiguous."""
         if self.stored == self.read:
-            return np.ascontiguousarray(values).reshape(values.shape)  # which makes (1,) of ()
+            return np.ascontiguousarray(values).reshape(values.shape)  # ascontiguousarray makes (1,) of ()
         out = np.empty(values.shape, self.read)
         if self.read.kind == "b":
             np.not_equal(values, 0, out=out)
         elif self.read.kind == "f" and self.stored.kind == "u":  # bfloat16 is the upper half of a float32
             np.left_shift(values, 16, out=out.view(np.uint32), dtype=np.uint32)
         else:
-            with np.errstate(over="ignore", invalid="ignore"):  # 1e300 is inf, and a NaN of any kind is NaN
+            with np.errstate(over="ignore", invalid="ignore"):  # float64 1e300 becomes inf, any NaN stays NaN
                 np.copyto(out, values, casting="unsafe")
         return out
 
 
-def num_elements(shape: object) -> int:
-    """Return the product of the sizes, having checked them.
+def num_elements(shape: object, array: str = "an array") -> int:
+    """Check a shape and return its number of elements; ``array`` is what messages call it.
 
     Raises
     ------
-    BadFile
-        If it is not a tuple of at most 32 sizes, or beyond what any array can have.
+    CheckpointError
+        If ``shape`` is not a tuple of at most 32 sizes, or has more elements than any array can have.
     """
     if type(shape) is not tuple:
-        raise BadFile("has an array whose shape is not a tuple of whole numbers")
+        raise CheckpointError(f"has {array} whose shape is not a sequence of integers")
     if len(shape) > _MAX_DIMENSIONS:
-        raise BadFile(f"has an array of {len(shape)} dimensions, and {_MAX_DIMENSIONS} are the most")
+        raise CheckpointError(f"has {array} of {len(shape)} dimensions; at most {_MAX_DIMENSIONS} are allowed")
     if not all(type(size) is int for size in shape):
-        raise BadFile("has an array whose shape is not a tuple of whole numbers")
+        raise CheckpointError(f"has {array} whose shape is not a sequence of integers")
     if any(not 0 <= size <= _MAX_ELEMENTS for size in shape):
-        raise BadFile("has an array with a size that is negative or beyond any array")
+        raise CheckpointError(f"has {array} with a negative or too large size in its shape")
     if math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
-        raise BadFile(f"has an array of the shape {shape}, which is beyond any array")
+        raise CheckpointError(f"has {array} of the shape {shape}, which is too large")
     return math.prod(shape)
 
 
 class StoredArray:
-    """An array in a file, read when ``np.asarray`` asks for it, and anew each time.
+    """An array in a file; each ``np.asarray`` reads it again.
 
     Attributes
     ----------
     shape : tuple of int
-        ``()`` for a single number.
+        ``()`` for a scalar.
     dtype : np.dtype
-        What reading gives: ``float32`` for floats of any width, else the type that was stored.
+        Once read: ``float32`` for real floats of any width, else the dtype in the file.
     ndim, size, nbytes : int
-        Dimensions, numbers, and bytes once read.
+        Number of dimensions, of elements, and of bytes once read.
     """
 
     __slots__ = ("_disk", "_element", "_span", "_strides", "dtype", "shape", "size")
@@ -213,24 +228,24 @@ class StoredArray:
         self,
         disk: DiskFile,
         span: Span,
-        element: Element,
+        element: ElementType,
         shape: tuple[int, ...],
         strides: tuple[int, ...] | None = None,
     ) -> None:
-        """Trust the arguments: who makes one has checked that they fit each other and the file.
+        """Make an array of arguments that are known to fit each other and the file.
 
         Parameters
         ----------
         disk : DiskFile
-            Where it is.
+            The file.
         span : Span
-            The bytes there, from the first number to the last.
-        element : Element
-            Their type.
+            The bytes in it, from the first element to the last.
+        element : ElementType
+            Type of the elements.
         shape : tuple of int
             Sizes.
         strides : tuple of int, optional
-            Steps from one index to the next, in numbers; by default the last index is the fastest.
+            In elements, not bytes; by default row-major.
         """
         self.shape = shape
         self.size = num_elements(shape)
@@ -240,32 +255,32 @@ class StoredArray:
 
     @property
     def ndim(self) -> int:
-        """How many dimensions it has."""
+        """Number of dimensions."""
         return len(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes once read."""
+        """Number of bytes once read."""
         return self.size * self.dtype.itemsize
 
     def __repr__(self) -> str:
         return f"StoredArray({self.shape}, {self.dtype}, in {str(self._disk.path)!r})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Read it.
+        """Read the array.
 
         Returns
         -------
         np.ndarray
-            New, C-contiguous, of ``dtype`` if that is given.
+            New, C-contiguous, of ``dtype`` if given.
 
         Raises
         ------
         ValueError
-            If the file is gone, has changed or turns out to be damaged.
+            If the file no longer exists, has changed or turns out to be damaged.
         """
         if copy is False:
-            raise ValueError("An array that is in a file can only be read into a new one: copy=False cannot be had.")
+            raise ValueError("copy=False is not possible for an array in a file: reading always makes a new array.")
         array = self._read()
         return array if dtype is None else array.astype(dtype, copy=False)
 
@@ -277,22 +292,22 @@ class StoredArray:
             _fill(stored.view(np.uint8), file, self._span)
         if self._strides is None:
             return self._element.convert(stored.reshape(self.shape))
-        steps = tuple(step * self._element.size for step in self._strides)
-        return self._element.convert(np.ndarray(self.shape, self._element.stored, stored, 0, steps))
+        byte_strides = tuple(stride * self._element.size for stride in self._strides)
+        return self._element.convert(np.ndarray(self.shape, self._element.stored, stored, 0, byte_strides))
 
     def _span_elements(self) -> int:
         if self._strides is None:
             return self.size
-        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self._strides, strict=True))
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self._strides, strict=True))
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in numbers, of an array whose last index is the fastest."""
+    """Return the strides, in elements, of a row-major array (last index fastest)."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def column_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in numbers, of an array whose first index is the fastest."""
+    """Return the strides, in elements, of a column-major array (first index fastest)."""
     return tuple(math.prod(shape[:axis]) for axis in range(len(shape)))
 
 
@@ -307,11 +322,11 @@ def _fill(target: np.ndarray, file: BinaryIO, span: Span) -> None:
     done = 0
     for block in _decoded(file, span):
         if len(block) > len(target) - done:
-            raise BadFile("has an array with more bytes than its shape has")
+            raise CheckpointError("has an array with more bytes than its shape needs")
         target[done : done + len(block)] = np.frombuffer(block, np.uint8)
         done += len(block)
     if done < len(target):
-        raise BadFile("has an array with fewer bytes than its shape has")
+        raise CheckpointError("has an array with fewer bytes than its shape needs")
 
 
 def _fill_raw(target: np.ndarray, file: BinaryIO, offset: int) -> None:
@@ -320,12 +335,12 @@ def _fill_raw(target: np.ndarray, file: BinaryIO, offset: int) -> None:
     while done < len(view):  # one call reads at most 2 GiB
         count = file.readinto(view[done:])  # type: ignore[attr-defined]
         if not count:
-            raise BadFile("ends before its arrays do")
+            raise CheckpointError("ends before its arrays do")
         done += count
 
 
 def _decoded(file: BinaryIO, span: Span) -> Iterator[bytes]:
-    """Yield the bytes that a text stands for, block by block."""
+    """Yield the binary data that a text encodes, block by block."""
     rest = b""
     for start in range(0, span.length, _BLOCK):
         block = np.empty(min(_BLOCK, span.length - start), np.uint8)
@@ -336,15 +351,15 @@ def _decoded(file: BinaryIO, span: Span) -> Iterator[bytes]:
         try:
             yield text[:whole].decode(span.encoding).encode("latin-1")
         except UnicodeError:
-            raise BadFile("has an array that is written as text, and not all of it is") from None
-        if len(rest) >= _LONGEST_TOKEN:
+            raise CheckpointError("has an array that is written as text and cannot be decoded") from None
+        if len(rest) >= _MAX_TOKEN_LENGTH:
             break
     if rest:
-        raise BadFile("has an array that is written as text, and not all of it is")
+        raise CheckpointError("has an array that is written as text and cannot be decoded")
 
 
 def decodable(text: bytes, encoding: str) -> int:
-    """Return how much of ``text`` can be decoded without what follows it."""
+    """Return how many bytes at the beginning of ``text`` can be decoded without those that follow."""
     if encoding == "utf-8":
         return len(text) - (text[-1] >= 0xC2)
     match = _TOKENS[encoding].match(text)
