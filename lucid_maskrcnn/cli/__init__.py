@@ -7,8 +7,10 @@ are written whole or not at all.
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
 from . import check_data, convert, evaluate, predict, train
@@ -54,7 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
     )
+    parser.add_argument("--version", action="version", version=_versions(), help="print what a bug report needs")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for part in (predict, evaluate, check_data, train, convert):
         part.add_commands(commands)
     return parser
+
+
+def _versions() -> str:
+    """Return the versions of this package and of what its results depend on, in one line."""
+    packages = [f"{name} {version(name)}" for name in ("lucid-maskrcnn", "lucid-dl", "mlx", "numpy")]
+    system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    return ", ".join([*packages, system])
