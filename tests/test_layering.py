@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -201,6 +202,29 @@ def test_models_see_tensors_only_and_no_files(path: Path) -> None:
     assert wrong == []
 
 
+def test_every_stem_names_one_file() -> None:
+    """A file's or a folder's name says which it is, wherever it stands: in an error, a tab, a search."""
+    names = [path.stem for path in FILES if path.stem not in {"__init__", "__main__"}]
+    names += [path.parent.name for path in FILES if path.stem == "__init__"]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def private_module(path: Path, dotted: str) -> bool:
+    """Whether a name is, or lies in, an underscore module of another package folder of this package."""
+    parts = dotted.split(".")
+    private = next((i for i, part in enumerate(parts) if part.startswith("_") and not part.startswith("__")), None)
+    if parts[0] != PACKAGE or private is None:
+        return False
+    folder = ROOT.joinpath(*parts[1:private])
+    return (folder / f"{parts[private]}.py").exists() and folder != path.parent
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_underscore_modules_are_imported_in_their_own_folder_only(path: Path) -> None:
+    wrong = [f"{name_of(path)}:{line} imports {d}" for d, line in imports(path) if private_module(path, d)]
+    assert wrong == [], "Import it from the folder's __init__.py, which exports what others need."
+
+
 def test_import_of_the_package_is_light() -> None:
     """Neither extras nor torch nor the command line come along with ``import lucid_maskrcnn``."""
     script = (
@@ -226,8 +250,14 @@ def test_the_rules_can_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "if TYPE_CHECKING:\n    from lucid_maskrcnn.targets import Target\n"
         "def f():\n    from ..detections import Detections\n    import lucid_maskrcnn.cli\n"
     )
+    (tmp_path / "ops" / "_operation.py").touch()
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     assert [inside(d) for d, _ in imports(path)] == [None, "models", "ops", "detections", "cli"]
     assert [inside(d) for d, _ in module_level(path)] == [None, "models", "ops"]
     with pytest.raises(AssertionError, match=r"ops/bad.py:2 imports lucid_maskrcnn.models"):
         test_imports_run_one_way(path)
+    outside = tmp_path / "models" / "bad.py"
+    assert private_module(outside, f"{PACKAGE}.ops._operation.Op")
+    assert private_module(outside, f"{PACKAGE}.ops._operation")
+    assert not private_module(path, f"{PACKAGE}.ops._operation.Op")
+    assert not private_module(outside, f"{PACKAGE}.ops.Op")

@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
 from . import check_data, convert, evaluate, predict, train
+from .common import say
 from .predict import predict_files
 
 __all__ = ["main", "predict_files"]
@@ -56,15 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
     )
-    parser.add_argument("--version", action="version", version=_versions(), help="print what a bug report needs")
+    parser.add_argument("--version", action=_PrintVersions, nargs=0, help="print what a bug report needs")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for part in (predict, evaluate, check_data, train, convert):
         part.add_commands(commands)
     return parser
 
 
-def _versions() -> str:
-    """Return the versions of this package and of what its results depend on, in one line."""
-    packages = [f"{name} {version(name)}" for name in ("lucid-maskrcnn", "lucid-dl", "mlx", "numpy")]
-    system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    return ", ".join([*packages, system])
+class _PrintVersions(argparse.Action):
+    """Print the versions of this package and of what its results depend on, unwrapped, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        packages = [f"{name} {version(name)}" for name in ("lucid-maskrcnn", "lucid-dl", "mlx", "numpy")]
+        system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+        say(", ".join([*packages, system]))
+        parser.exit()
