@@ -61,8 +61,8 @@ def train(args: argparse.Namespace) -> None:
         schedule="cosine",
         warmup=args.steps // 20,
         ema=0.998,
-        settle=0.7,
-        settle_lr=0.5,
+        freeze_bn_after=0.7,
+        freeze_bn_lr_factor=0.5,
     )
     trainer = Trainer(
         model,
@@ -72,8 +72,8 @@ def train(args: argparse.Namespace) -> None:
         categories=dataset.categories,
         resume="auto" if args.resume else False,
     )
-    outcome = trainer.run()
-    found = evaluate(mask_rcnn_resnet_18_fpn(weights=outcome.weights), held_out)
+    result = trainer.run()
+    found = evaluate(mask_rcnn_resnet_18_fpn(weights=result.weights), held_out)
     print(found)
     found.to_json(args.out / "evaluation.json")
     for name, images in (("worst", found.worst(4)), ("best", found.best(4))):

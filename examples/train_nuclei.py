@@ -95,9 +95,9 @@ def train(args: argparse.Namespace) -> None:
     lucid.random.seed(args.seed)
     model = mask_rcnn_resnet_18_fpn(weights=args.start, trainable_layers=5, **{**ARCHITECTURE, **SAMPLING})
     dataset = pictures(args.data_dir, "train")
-    if args.batch % args.processes:
-        raise SystemExit(f"--batch must be a multiple of --processes, got {args.batch} and {args.processes}.")
-    loader = loader_of(dataset, args.batch // args.processes, args.seed, GENTLE if args.gentle else VARIATION)
+    if args.batch_size % args.processes:
+        raise SystemExit(f"--batch-size must be a multiple of --processes, got {args.batch_size} and {args.processes}.")
+    loader = loader_of(dataset, args.batch_size // args.processes, args.seed, GENTLE if args.gentle else VARIATION)
     model.image_settings = ImageConfig(**loader.augment.network)
     settings = TrainerSettings(
         steps=args.steps,
@@ -110,8 +110,8 @@ def train(args: argparse.Namespace) -> None:
         warmup=min(300, args.steps // 10),
         ema=0.998,
         # The statistics of two windows are poor, and vary with the kind of image. Given weights have better ones.
-        settle=0.001 if args.start else 0.4,
-        settle_lr=1.0,
+        freeze_bn_after=0.001 if args.start else 0.4,
+        freeze_bn_lr_factor=1.0,
         save_every=100,
         keep_last=2,
     )
@@ -124,8 +124,8 @@ def train(args: argparse.Namespace) -> None:
         categories=dataset.categories,
         resume="auto" if args.resume else False,
     )
-    outcome = trainer.run()
-    write(outcome.weights, args.data_dir, args.out / "nuclei.safetensors")
+    result = trainer.run()
+    write(result.weights, args.data_dir, args.out / "nuclei.safetensors")
 
 
 def calibrate(model: MaskRCNN, data_dir: Path) -> None:
@@ -144,16 +144,16 @@ def calibrate(model: MaskRCNN, data_dir: Path) -> None:
 
 
 def write(weights: Path, data_dir: Path, target: Path) -> None:
-    """Write the weights in half precision with their figures, which are those of what is written."""
+    """Write the weights in half precision with their metrics, which are those of what is written."""
     model = mask_rcnn_resnet_18_fpn(weights=weights)
     calibrate(model, data_dir)
     header = {"arguments": {"depth": 18, **ARCHITECTURE}, "categories": read_weights(weights).categories}
     save_weights(model, target, **header, dtype="float16")
     found = measure(mask_rcnn_resnet_18_fpn(weights=target), data_dir)
-    figures = {name: round(value, 4) for name, value in found.metrics.items() if math.isfinite(value)}
+    metrics = {name: round(value, 4) for name, value in found.metrics.items() if math.isfinite(value)}
     for kind, group in found.per_group.items():
-        figures |= {f"{kind}/{name}": round(group.metrics()[name], 4) for name in ("AP_0.5", "AP_0.7")}
-    metadata = {"licence": LICENCE, "dataset": "BBBC038v1", "figures": json.dumps(figures)}
+        metrics |= {f"{kind}/{name}": round(group.metrics()[name], 4) for name in ("AP_0.5", "AP_0.7")}
+    metadata = {"licence": LICENCE, "dataset": "BBBC038v1", "figures": json.dumps(metrics)}
     save_weights(model, target, **header, metadata=metadata, dtype="float16")
     print(found, f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB", sep="\n")
 
@@ -165,7 +165,7 @@ if __name__ == "__main__":
     parser.add_argument("--start", metavar="WEIGHTS", help="begin with these, such as NUCLEI, in place of random ones")
     parser.add_argument("--gentle", action="store_true", help="vary the windows little: for a last, short run")
     parser.add_argument("--steps", type=int, default=8000, help="length of the run (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, help="windows a step (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=2, help="windows a step (default: %(default)s)")
     parser.add_argument(
         "--processes",
         type=int,

@@ -123,7 +123,15 @@ class _Norm(nn.Module):
 
 def toy_settings(steps: int = 40, **more: Any) -> TrainerSettings:
     """With all that a checkpoint has to hold."""
-    usual = {"lr": 0.05, "warmup": 1, "schedule": "cosine", "ema": 0.9, "settle": 0.6, "accumulate": 2, "save_every": 1}
+    usual = {
+        "lr": 0.05,
+        "warmup": 1,
+        "schedule": "cosine",
+        "ema": 0.9,
+        "freeze_bn_after": 0.6,
+        "accumulate": 2,
+        "save_every": 1,
+    }
     return TrainerSettings(steps=steps, **{**usual, **more})
 
 

@@ -56,7 +56,7 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
     group.add_argument("--val-images", type=Path, metavar="DIR", help="pictures to evaluate on (default: IMAGES)")
     group.add_argument("--val-annotations", type=Path, metavar="FILE", help="their annotations")
     group.add_argument("--val-labels", type=Path, metavar="DIR", help="or their label images")
-    group.add_argument("--batch", type=positive, default=2, metavar="N", help="pictures a batch (default: 2)")
+    group.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures a batch (default: 2)")
     group.add_argument(
         "--augment",
         choices=("photographs", "microscopy", "none"),
@@ -111,19 +111,19 @@ def _add_length(group: Any) -> None:
     group.add_argument("--schedule", choices=("multistep", "cosine", "constant"), default="multistep")
     group.add_argument(
         "--milestones",
-        type=_shares,
+        type=_fractions,
         metavar="A,B",
-        help="shares of the run where it drops (default: 2/3 and 8/9)",
+        help="fractions of the run at which it drops (default: 2/3 and 8/9)",
     )
     group.add_argument("--warmup", type=int, metavar="STEPS", help="(default: a tenth of the run, at most 1000)")
     group.add_argument(
-        "--clip", type=float, default=10.0, metavar="NORM", help="of the gradients (default: 10; 0: none)"
+        "--max-grad-norm", type=float, default=10.0, metavar="NORM", help="of the gradients (default: 10; 0: none)"
     )
     group.add_argument("--ema", type=float, metavar="DECAY", help="keep averaged weights, such as with 0.999")
     group.add_argument(
-        "--settle",
+        "--freeze-bn-after",
         type=float,
-        metavar="SHARE",
+        metavar="FRACTION",
         help="of the run, after which live batch norm uses its running statistics, and the schedule starts again at "
         "0.3 of the rate (default: 0.8; 0: never)",
     )
@@ -190,21 +190,21 @@ def _train(args: argparse.Namespace) -> None:
     )
     say(_summary(args, dataset, loader, trainer.settings))
     try:
-        outcome = trainer.run()
+        result = trainer.run()
     except Interrupted:
         print(f"Stopped after step {trainer.state.step}: the same command with --resume goes on.", file=sys.stderr)
         raise
     except DivergenceError as error:
         raise SystemExit(f"lucid-maskrcnn: {error}") from error
-    for name, value in headline(outcome.figures).items():
+    for name, value in headline(result.metrics).items():
         say(f"  {name} {value:.3f}")
-    say(f"{outcome.step} steps in {outcome.seconds / 60:.1f} min; weights: {outcome.weights}")
-    if outcome.best_weights is not None:
-        say(f"highest {trainer.settings.keep_best} {outcome.best:.3f}: {outcome.best_weights}")
+    say(f"{result.step} steps in {result.seconds / 60:.1f} min; weights: {result.weights}")
+    if result.best_weights is not None:
+        say(f"highest {trainer.settings.keep_best} {result.best:.3f}: {result.best_weights}")
 
 
 def _summary(args: argparse.Namespace, dataset: Any, loader: Any, settings: Any) -> str:
-    images = args.batch * args.accumulate
+    images = args.batch_size * args.accumulate
     length = f"{settings.minutes:g} minutes" if settings.steps is None else f"{settings.steps} steps"
     kinds = "1 category" if len(dataset.categories) == 1 else f"{len(dataset.categories)} categories"
     names = ", ".join(str(name) for name in list(dataset.categories.values())[:8])
@@ -221,9 +221,9 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
 
     epoch = batches / args.accumulate
     usual = "segm/AP" if _has_pycocotools() else "AP_0.5:0.95"
-    settle = args.settle
-    if settle is None and any(not getattr(module, "frozen", True) for module in model.modules()):
-        settle = 0.8
+    freeze_bn_after = args.freeze_bn_after
+    if freeze_bn_after is None and any(not getattr(module, "frozen", True) for module in model.modules()):
+        freeze_bn_after = 0.8
     return TrainerSettings(
         steps=args.steps if args.epochs is None else max(1, math.ceil(args.epochs * epoch)),
         minutes=args.minutes,
@@ -236,9 +236,9 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
         decay_norms=args.decay_norms,
         schedule=args.schedule,
         warmup=args.warmup,
-        clip=args.clip or None,
+        max_grad_norm=args.max_grad_norm or None,
         ema=args.ema,
-        settle=settle or None,
+        freeze_bn_after=freeze_bn_after or None,
         save_every=args.save_every,
         keep_last=args.keep_last,
         eval_every=(args.eval_every or max(200, math.ceil(epoch))) if evaluated else None,
@@ -292,7 +292,7 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
         augment = Augmentation(**cut) if cut else None
     else:
         augment = getattr(Augmentation, args.augment)(**cut)
-    return Loader(dataset, args.batch, seed=args.seed, augment=augment)
+    return Loader(dataset, args.batch_size, seed=args.seed, augment=augment)
 
 
 def _evaluator(dataset: Any, image_settings: Any, *, progress: bool) -> Callable[[Any], Mapping[str, float]]:
@@ -366,7 +366,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:

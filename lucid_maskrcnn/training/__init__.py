@@ -9,7 +9,7 @@ from .log import read_log
 from .schedules import Schedule, WarmupMultiStep
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
-from .trainer import BatchSource, Outcome, Trainer
+from .trainer import BatchSource, Trainer, TrainResult
 
 __all__ = [
     "EMA",
@@ -18,8 +18,8 @@ __all__ = [
     "DivergenceError",
     "GradientMean",
     "Interrupted",
-    "Outcome",
     "Schedule",
+    "TrainResult",
     "Trainer",
     "TrainerSettings",
     "WarmupMultiStep",

@@ -1,4 +1,4 @@
-"""A picture of a run: its losses, and the figures of its evaluations."""
+"""A plot of a run: its losses, and the metrics of its evaluations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _INK, _GRID = "#333333", "#dddddd"
 
 
 def draw_curves(log: str | Path, path: str | Path) -> None:
-    """Draw a log as a PNG picture.
+    """Draw a log as a PNG image.
 
     Parameters
     ----------
     log : str or Path
         A run's ``log.jsonl``.
     path : str or Path
-        Of the picture.
+        Of the image.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def draw_curves(log: str | Path, path: str | Path) -> None:
     axes = figure.subplots(1, 2 if evaluations else 1, squeeze=False)[0]
     _draw_losses(axes[0], steps)
     if evaluations:
-        _draw_figures(axes[1], evaluations)
+        _draw_evaluations(axes[1], evaluations)
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
@@ -66,11 +66,11 @@ def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
     _finish(axes)
 
 
-def _draw_figures(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
+def _draw_evaluations(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
     x = [r["step"] for r in evaluations]
     named = [r["evaluation"] for r in evaluations]
     for name in headline(named[-1]):
-        axes.plot(x, _smooth([figures.get(name) for figures in named], 1), marker="o", markersize=3, label=name)
+        axes.plot(x, _smooth([metrics.get(name) for metrics in named], 1), marker="o", markersize=3, label=name)
     axes.set(xlabel="step", ylabel="evaluation")
     _finish(axes)
 

@@ -1,4 +1,4 @@
-"""Stopping over numbers that are none."""
+"""Stop training on NaN or infinity."""
 
 from __future__ import annotations
 

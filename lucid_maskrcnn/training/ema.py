@@ -21,7 +21,7 @@ class EMA:
     model : Module
         Its present state is the start.
     decay : float
-        Share of the average that an update keeps, in [0, 1). The first updates keep less,
+        Fraction of the average that an update keeps, in [0, 1). The first updates keep less,
         ``(1 + n) / (10 + n)`` after n, so that the start is soon forgotten.
     """
 

@@ -38,7 +38,7 @@ class GradientMean:
         self.params, self.count = params, 0
         self.sums: list[Any | None] = [None] * len(params)
 
-    def take(self) -> None:
+    def accumulate(self) -> None:
         """Take the gradients of one pass out of the parameters."""
         self.add([p.grad for p in self.params], 1)
         for p in self.params:
@@ -53,7 +53,7 @@ class GradientMean:
                 self.sums[i] = more if total is None else total + more
         mx.eval([total for total in self.sums if isinstance(total, mx.array)])
 
-    def give(self) -> None:
+    def assign_mean(self) -> None:
         """Set the parameters' gradients to the mean; those that no pass gave one have none."""
         for i, p in enumerate(self.params):
             total, self.sums[i] = self.sums[i], None

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 __all__ = ["RunLog", "headline", "read_log"]
 
-_MAIN_FIGURES = ("AP", "AP50", "AP_0.5", "AP_0.5:0.95")
+_MAIN_METRICS = ("AP", "AP50", "AP_0.5", "AP_0.5:0.95")
 
 
 class RunLog:
@@ -77,10 +77,10 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         return [record for record in map(_parse, file) if record is not None]
 
 
-def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of an evaluation that matter most, or the first ones if their names say nothing."""
-    known = [name for kind in ("segm/", "bbox/", "") for name in (kind + end for end in _MAIN_FIGURES)]
-    return {name: figures[name] for name in known if name in figures} or dict(list(figures.items())[:6])
+def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of an evaluation that matter most, or the first ones if their names say nothing."""
+    known = [name for kind in ("segm/", "bbox/", "") for name in (kind + end for end in _MAIN_METRICS)]
+    return {name: metrics[name] for name in known if name in metrics} or dict(list(metrics.items())[:6])
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -27,20 +27,20 @@ class Report:
     def __init__(self, log: RunLog, console: Console, events: EventLog | None) -> None:
         self._log, self._console, self._events = log, console, events
 
-    def step(self, step: int, seconds: float, figures: Mapping[str, float], done: float) -> None:
+    def step(self, step: int, seconds: float, metrics: Mapping[str, float], done: float) -> None:
         """Report a step; ``done`` is what the terminal counts."""
-        self._log.write({"step": step, "seconds": round(seconds, 3), **figures})
-        self._console.step(figures, done)
+        self._log.write({"step": step, "seconds": round(seconds, 3), **metrics})
+        self._console.step(metrics, done)
         if self._events:
-            self._events.write(step, figures)
+            self._events.write(step, metrics)
 
-    def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Report an evaluation."""
-        self._log.write({"step": step, "seconds": round(seconds, 3), "evaluation": figures})
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in headline(figures).items())
+        self._log.write({"step": step, "seconds": round(seconds, 3), "evaluation": metrics})
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in headline(metrics).items())
         self._console.say(f"step {step}: {shown}")
         if self._events:
-            self._events.write(step, figures)
+            self._events.write(step, metrics)
 
     def say(self, line: str) -> None:
         """Show a line."""

@@ -29,13 +29,13 @@ class Schedule:
     warmup, warmup_factor : int, float
         Steps until the full rate, and where they begin.
     milestones : sequence of float
-        Shares of the run, ascending, from which on the rate is multiplied by ``gamma`` once more.
+        Fractions of the run, ascending, from which on the rate is multiplied by ``gamma`` once more.
     gamma : float
         That factor.
-    settle : float, optional
-        The share of the run that is the first of two parts. The shape is gone through in each; progress
+    freeze_bn_after : float, optional
+        The fraction of the run that is the first of two parts. The shape runs once in each; progress
         and milestones are those of the part.
-    settle_lr : float
+    freeze_bn_lr_factor : float
         The factor of the second part.
     """
 
@@ -44,17 +44,20 @@ class Schedule:
     warmup_factor: float = 1e-3
     milestones: Sequence[float] = ()
     gamma: float = 0.1
-    settle: float | None = None
-    settle_lr: float = 1.0
+    freeze_bn_after: float | None = None
+    freeze_bn_lr_factor: float = 1.0
 
     def factor(self, step: int, progress: float) -> float:
         """Return the factor at ``step``, counted from 0, when ``progress`` (0 to 1) of the run is done."""
         peak = 1.0
-        if self.settle is not None:
-            if progress < self.settle:
-                progress /= self.settle
+        if self.freeze_bn_after is not None:
+            if progress < self.freeze_bn_after:
+                progress /= self.freeze_bn_after
             else:
-                peak, progress = self.settle_lr, (progress - self.settle) / (1 - self.settle)
+                peak, progress = (
+                    self.freeze_bn_lr_factor,
+                    (progress - self.freeze_bn_after) / (1 - self.freeze_bn_after),
+                )
         peak *= warm_up(step, self.warmup, self.warmup_factor)
         if self.shape == "cosine":
             return peak * 0.5 * (1 + math.cos(math.pi * progress))

@@ -42,19 +42,19 @@ class TrainerSettings:
     schedule : {"multistep", "cosine", "constant"}
         Drops at the milestones, half a cosine down to 0, or neither.
     milestones, gamma : tuple of float, float
-        Shares of the run at which the rate drops, and the factor.
+        Fractions of the run at which the rate drops, and the factor.
     warmup, warmup_factor : int, float
         Steps of linear warm-up and the factor of its first step; by default a tenth of the run and at most 1000
         steps, or 200 if the run is limited by time.
-    clip : float, optional
+    max_grad_norm : float, optional
         Largest norm of all gradients together; None for any.
     ema : float, optional
         Decay of the averaged weights, which then are the ones evaluated and kept; None for no averages.
-    settle : float, optional
-        From this share of the run on live batch norm uses its running statistics, as a prediction does, and
+    freeze_bn_after : float, optional
+        From this fraction of the run on live batch norm uses its running statistics, as a prediction does, and
         averages start anew. Batches of a few images have statistics of their own, which the model never sees again;
-        without live batch norm there is nothing to settle.
-    settle_lr : float
+        without live batch norm there is nothing to freeze.
+    freeze_bn_lr_factor : float
         The schedule runs once before and, times this, once after.
     save_every : int
         Steps from one checkpoint to the next.
@@ -87,10 +87,10 @@ class TrainerSettings:
     gamma: float = 0.1
     warmup: int | None = None
     warmup_factor: float = 1e-3
-    clip: float | None = 10.0
+    max_grad_norm: float | None = 10.0
     ema: float | None = None
-    settle: float | None = None
-    settle_lr: float = 0.3
+    freeze_bn_after: float | None = None
+    freeze_bn_lr_factor: float = 0.3
     save_every: int = 200
     keep_last: int = 1
     eval_every: int | None = None
@@ -107,16 +107,16 @@ class TrainerSettings:
             self._require(name, lambda v: isinstance(v, int) and v >= 1, "a whole number from 1 on")
         self._require("warmup", lambda v: isinstance(v, int) and v >= 0, "a whole number from 0 on")
         self._require("seed", lambda v: isinstance(v, int) and 0 <= v < 2**31, "a whole number from 0 to 2147483647")
-        for name in ("minutes", "lr", "clip"):
+        for name in ("minutes", "lr", "max_grad_norm"):
             self._require(name, lambda v: 0 < v < math.inf, "a number above 0")
-        for name in ("weight_decay", "gamma", "warmup_factor", "settle_lr"):
+        for name in ("weight_decay", "gamma", "warmup_factor", "freeze_bn_lr_factor"):
             self._require(name, lambda v: 0 <= v < math.inf, "a number from 0 on")
         for name in ("momentum", "ema"):
             self._require(name, lambda v: 0 <= v < 1, "at least 0 and below 1")
-        self._require("settle", lambda v: 0 < v < 1, "a share of the run, between 0 and 1")
+        self._require("freeze_bn_after", lambda v: 0 < v < 1, "a fraction of the run, between 0 and 1")
         in_order = list(self.milestones) == sorted(self.milestones) and all(0 < m < 1 for m in self.milestones)
         if not in_order:
-            raise ValueError(f"milestones must be shares of the run that ascend from 0 to 1, got {self.milestones}.")
+            raise ValueError(f"milestones must be fractions of the run that ascend from 0 to 1, got {self.milestones}.")
         if self.steps is not None and (self.warmup or 0) >= self.steps:
             raise ValueError(f"warmup must be less than the {self.steps} steps of the run, got {self.warmup}.")
         if self.processes > self.accumulate:
@@ -147,6 +147,6 @@ class TrainerSettings:
             self.warmup_factor,
             self.milestones,
             self.gamma,
-            self.settle,
-            self.settle_lr,
+            self.freeze_bn_after,
+            self.freeze_bn_lr_factor,
         )

@@ -20,25 +20,30 @@ from .ema import EMA
 from .settings import TrainerSettings
 from .sgd import SGD
 
-__all__ = ["Progress", "changes", "describe", "load_state", "save_state", "taken_over"]
+__all__ = ["RunState", "changes", "describe", "load_state", "save_state", "taken_over"]
 
-# What may change from one part of a run to the next: no weight depends on it, or but by rounding.
+# Settings that may change on resume: the weights do not depend on them (on "processes" by rounding only).
 _FREE = {"processes", "save_every", "keep_last", "eval_every", "keep_best", "patience"}
 _MAY_GROW = ("steps", "minutes")
 _CHOSEN_BY_DEFAULT = ("lr", "warmup")
+# Names in checkpoints that earlier versions wrote, by the part of the header.
+_RENAMED = {
+    "settings": {"clip": "max_grad_norm", "settle": "freeze_bn_after", "settle_lr": "freeze_bn_lr_factor"},
+    "state": {"settled": "bn_frozen", "figures": "metrics"},
+}
 
 
 @dataclass
-class Progress:
+class RunState:
     """Where a run is.
 
     Attributes
     ----------
     step, seconds : int, float
         Done so far, over all parts of the run.
-    settled : bool
+    bn_frozen : bool
         Whether batch norm uses its running statistics by now.
-    evaluated, figures : int, dict
+    evaluated, metrics : int, dict
         The step of the last evaluation, and what it gave.
     best, best_step : float, int
         The highest figure of ``keep_best`` so far and its step.
@@ -48,9 +53,9 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
-    settled: bool = False
+    bn_frozen: bool = False
     evaluated: int = 0
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     best_step: int = 0
     stale: int = 0
@@ -72,7 +77,7 @@ def save_state(
     write_checkpoint(path, arrays, {**numbers, "ema_updates": ema.updates if ema else 0}, inspect)
 
 
-def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Progress:
+def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> RunState:
     """Take a checkpoint over; return where its run was.
 
     Raises
@@ -80,7 +85,7 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Pr
     ValueError
         If it is of another model; this one stays as it is.
     """
-    numbers, shapes = read_header(path)
+    numbers, shapes = read_checkpoint_header(path)
     variables = model.state_dict(keep_vars=True)
     wanted = {f"model.{name}": tuple(variable.shape) for name, variable in variables.items()}
     held = {name: shape for name, shape in shapes.items() if name.startswith("model.")}
@@ -103,7 +108,15 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Pr
     optimizer.momenta = [momenta.get(names[id(p)]) for p in optimizer.params]
     if ema is not None and averages:
         ema.load_state_dict(averages, numbers["ema_updates"])
-    return Progress(**numbers["state"])
+    return RunState(**numbers["state"])
+
+
+def read_checkpoint_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Read a checkpoint's header; names that earlier versions wrote become those of today."""
+    numbers, shapes = read_header(path)
+    for part, names in _RENAMED.items():
+        numbers[part] = {names.get(name, name): value for name, value in numbers[part].items()}
+    return numbers, shapes
 
 
 def _arrays(model: Module, optimizer: SGD, ema: EMA | None) -> Iterator[tuple[str, Any]]:
@@ -153,7 +166,7 @@ def _describe_data(loader: Any) -> dict[str, Any]:
 
 def taken_over(settings: TrainerSettings, path: Path) -> TrainerSettings:
     """Fill what ``settings`` leave to the default with what the run of a checkpoint began with."""
-    before = read_header(path)[0]["settings"]
+    before = read_checkpoint_header(path)[0]["settings"]
     return dataclasses.replace(settings, **{n: before[n] for n in _CHOSEN_BY_DEFAULT if getattr(settings, n) is None})
 
 
@@ -174,7 +187,7 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     ValueError
         If it does and may not.
     """
-    before = read_header(path)[0]
+    before = read_checkpoint_header(path)[0]
     grave: list[str] = []  # what makes another run
     light: list[str] = []
     for part in ("settings", "data", "arguments", "machine"):

@@ -39,12 +39,12 @@ class EventLog:
         started = SessionLog(status=SessionLog.START)
         self._writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=started))
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Add figures, by their names."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add metrics, by their names."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def sync(self) -> None:

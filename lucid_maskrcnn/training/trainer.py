@@ -30,11 +30,11 @@ from .log import RunLog
 from .reporting import Report
 from .settings import LR_PER_IMAGE, TrainerSettings
 from .sgd import SGD, decay_groups
-from .state import Progress, changes, describe, load_state, save_state, taken_over
+from .state import RunState, changes, describe, load_state, save_state, taken_over
 from .tensorboard import EventLog, is_installed
-from .workers import Crew, check_processes
+from .workers import WorkerPool, check_processes
 
-__all__ = ["BatchSource", "Outcome", "Trainer"]
+__all__ = ["BatchSource", "TrainResult", "Trainer"]
 
 _ENDLESS = 2**40  # steps: of a run limited by time
 
@@ -54,14 +54,14 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """What has become of a run.
 
     Attributes
     ----------
     step, seconds : int, float
         Its length.
-    figures : dict of str to float
+    metrics : dict of str to float
         Of the last evaluation; empty if there was none.
     weights : Path
         The file of the weights at the end.
@@ -73,7 +73,7 @@ class Outcome:
 
     step: int
     seconds: float
-    figures: dict[str, float]
+    metrics: dict[str, float]
     weights: Path
     best_weights: Path | None
     best: float | None
@@ -103,7 +103,7 @@ class Trainer:
     categories : mapping of int to str, optional
         Names of the labels; by default those of the model.
     evaluate : callable, optional
-        Takes the model and returns figures by name, like ``{"segm/AP": 0.31}``.
+        Takes the model and returns metrics by name, like ``{"segm/AP": 0.31}``.
     resume : bool or "auto"
         True goes on from the newest checkpoint in ``out``, False begins, "auto" does what is possible.
     allow_changes : bool
@@ -161,19 +161,19 @@ class Trainer:
         groups = trained if self.settings.decay_norms else decay_groups(trained, decay)
         self.optimizer = SGD(groups, self.settings.lr or 0.0, self.settings.momentum, decay)
         self.ema: EMA | None = None
-        self.crew: Crew | None = None
-        self._own: Iterator[Sequence[Any]] | None = None  # in a helper: what is left of its shares
-        self.state = Progress()
+        self.workers: WorkerPool | None = None
+        self._own: Iterator[Sequence[Any]] | None = None  # in a worker: what is left of its shards
+        self.state = RunState()
         self._saved: tuple[int, int] | None = None  # the step of the last checkpoint, and of its last evaluation
 
     # -------------------------------------------------------------- the loop
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainResult:
         """Train to the end, and write the weights.
 
         Returns
         -------
-        Outcome
+        TrainResult
             The model has the weights of its file then, and is in evaluation mode.
 
         Raises
@@ -211,12 +211,12 @@ class Trainer:
         """Take one step of the optimiser."""
         settings, state, begun = self.settings, self.state, time.perf_counter()
         group = self._next(batches)
-        share = self._share_done()
-        self._settle(share)
-        lr = self._set_rate(settings.rates.factor(state.step, share))
+        progress = self._progress()
+        self._freeze_bn_when_due(progress)
+        lr = self._set_rate(settings.rates.factor(state.step, progress))
         parts = self._gradients(group)
         losses = {name: math.fsum(part[name] for _, part in parts) / len(parts) for name in parts[0][1]}
-        norm = clip_gradients(self.optimizer.params, settings.clip or math.inf)
+        norm = clip_gradients(self.optimizer.params, settings.max_grad_norm or math.inf)
         if not math.isfinite(norm):
             self._require_finite({"the norm of the gradients": norm}, self._with_those_of_helpers(group))
         self.optimizer.step()
@@ -224,21 +224,21 @@ class Trainer:
             self.ema.update(self.model)
         state.step += 1
         speed = sum(images for images, _ in parts) / (time.perf_counter() - begun)
-        figures = {"lr": lr, **losses, "norm": norm, "images_per_s": round(speed, 3)}
+        metrics = {"lr": lr, **losses, "norm": norm, "images_per_s": round(speed, 3)}
         with self._writing():
-            self._report.step(state.step, self._seconds(), figures, self._done())
+            self._report.step(state.step, self._seconds(), metrics, self._done())
 
     def _gradients(self, group: Sequence[Any]) -> list[Part]:
-        """Leave the mean gradient of all batches of this step in the parameters, of which ``group`` are our share."""
+        """Leave the mean gradient of all batches of this step in the parameters, of which ``group`` are our shard."""
         mean = GradientMean(self.optimizer.params)
-        if self.crew is None:
+        if self.workers is None:
             parts = self._backward(group, 0, mean)
         else:
-            self.crew.begin(self.state.step, self.state.settled)
-            with self.crew.share_cores():
+            self.workers.begin(self.state.step, self.state.bn_frozen)
+            with self.workers.limit_threads():
                 parts = self._backward(group, 0, mean)
-            parts += self.crew.finish(mean)
-        mean.give()
+            parts += self.workers.finish(mean)
+        mean.assign_mean()
         return parts
 
     def _backward(self, group: Sequence[Any], place: int, mean: GradientMean) -> list[Part]:
@@ -251,16 +251,16 @@ class Trainer:
             parts.append((len(batch.images), {name: float(loss.item()) for name, loss in losses.items()}))
             self._require_finite(parts[-1][1], [batch])
             losses["total_loss"].backward()
-            mean.take()
+            mean.accumulate()
         return parts
 
-    def _help(self, number: int, step: int, settled: bool, mean: GradientMean) -> list[Part]:
-        """Do the share of helper ``number`` in a step: this runs in its process."""
-        self.state.step, self.state.settled = step, settled
+    def _work(self, number: int, step: int, bn_frozen: bool, mean: GradientMean) -> list[Part]:
+        """Compute the shard of worker ``number`` in a step: this runs in its process."""
+        self.state.step, self.state.bn_frozen = step, bn_frozen
         self._set_mode()
         if self._own is None:
-            self._own = self._shares(number, step)
-        return self._backward(self._complete(next(self._own), number), self._share_of(number)[0], mean)
+            self._own = self._shard_batches(number, step)
+        return self._backward(self._complete(next(self._own), number), self._shard(number)[0], mean)
 
     # -------------------------------------------------------------- parts of a step
 
@@ -273,18 +273,18 @@ class Trainer:
     def _batches(self, stack: ExitStack) -> Iterator[Sequence[Any]]:
         """Yield the batches of each step that is left."""
         count, last = self.settings.accumulate, self.settings.steps or _ENDLESS
-        if self.crew is not None:
-            shares = self._shares(0, self.state.step)
-            stack.callback(shares.close)
-            return shares
+        if self.workers is not None:
+            shard = self._shard_batches(0, self.state.step)
+            stack.callback(shard.close)
+            return shard
         single = self.loader.iterate(self.state.step * count, last * count)
         stack.callback(getattr(single, "close", lambda: None))  # ends a generator's threads
         return itertools.batched(single, count)
 
-    def _shares(self, number: int, start: int) -> Generator[Sequence[Any]]:
+    def _shard_batches(self, number: int, start: int) -> Generator[Sequence[Any]]:
         """Yield the batches that a process computes of each step, loaded by a thread during the step before."""
-        own, last = self._share_of(number), self.settings.steps or _ENDLESS
-        with ThreadPoolExecutor(1, thread_name_prefix="lucid_maskrcnn_share") as pool:
+        own, last = self._shard(number), self.settings.steps or _ENDLESS
+        with ThreadPoolExecutor(1, thread_name_prefix="lucid_maskrcnn_shard") as pool:
             ahead = pool.submit(self._load, start, *own)
             for step in range(start, last):
                 group = ahead.result()
@@ -297,20 +297,20 @@ class Trainer:
         count = self.settings.accumulate
         return tuple(self.loader.iterate(step * count + first, step * count + stop))
 
-    def _share_of(self, number: int) -> tuple[int, int]:
+    def _shard(self, number: int) -> tuple[int, int]:
         """Return which batches of a step a process computes, 0 being this one: the first, and the one behind."""
         count, processes = self.settings.accumulate, self.settings.processes
         return count * number // processes, count * (number + 1) // processes
 
     def _with_those_of_helpers(self, group: Sequence[Any]) -> Sequence[Any]:
-        return group if self.crew is None else self._load(self.state.step, 0, self.settings.accumulate)
+        return group if self.workers is None else self._load(self.state.step, 0, self.settings.accumulate)
 
     def _next(self, batches: Iterator[Sequence[Any]]) -> Sequence[Any]:
         return self._complete(next(batches, ()), 0)
 
     def _complete(self, group: Sequence[Any], number: int) -> Sequence[Any]:
-        """Return the batches of a process's share if all are there."""
-        first, stop = self._share_of(number)
+        """Return the batches of a process's shard if all are there."""
+        first, stop = self._shard(number)
         if len(group) < stop - first:
             raise ValueError(
                 f"The loader has no batches for step {self.state.step + 1}: iterate(start, stop) must yield "
@@ -318,17 +318,17 @@ class Trainer:
             )
         return group
 
-    def _settle(self, share: float) -> None:
+    def _freeze_bn_when_due(self, progress: float) -> None:
         """Put the model into the mode of this part of the run."""
-        settled = self.settings.settle is not None and share >= self.settings.settle
-        if settled and not self.state.settled and self.settings.ema is not None:
+        bn_frozen = self.settings.freeze_bn_after is not None and progress >= self.settings.freeze_bn_after
+        if bn_frozen and not self.state.bn_frozen and self.settings.ema is not None:
             self.ema = EMA(self.model, self.settings.ema)  # what was averaged so far are weights of another kind
-        self.state.settled = settled
+        self.state.bn_frozen = bn_frozen
         self._set_mode()
 
     def _set_mode(self) -> None:
         self.model.train()
-        for module in self.model.modules() if self.state.settled else ():
+        for module in self.model.modules() if self.state.bn_frozen else ():
             if hasattr(module, "running_mean"):
                 module.eval()
 
@@ -372,29 +372,29 @@ class Trainer:
         self.model.eval()
         try:
             with self._kept_weights(), interruption.at_once():
-                figures = {name: float(value) for name, value in self.evaluate(self.model).items()}
+                metrics = {name: float(value) for name, value in self.evaluate(self.model).items()}
         except KeyboardInterrupt:
             if interruption.requested:
                 raise self._interrupted() from None
             raise
-        self._note_best(figures)
-        self.state.evaluated, self.state.figures = self.state.step, figures
+        self._note_best(metrics)
+        self.state.evaluated, self.state.metrics = self.state.step, metrics
         with self._writing():
-            self._report.evaluation(self.state.step, self._seconds(), figures)
+            self._report.evaluation(self.state.step, self._seconds(), metrics)
         self._save()
 
-    def _note_best(self, figures: Mapping[str, float]) -> None:
+    def _note_best(self, metrics: Mapping[str, float]) -> None:
         name, state = self.settings.keep_best, self.state
         if name is None:
             return
-        if name not in figures:
-            raise ValueError(f"keep_best is {name!r}, but the evaluation gives {', '.join(figures) or 'nothing'}.")
-        if not figures[name] > (-math.inf if state.best is None else state.best):  # it may be no number
+        if name not in metrics:
+            raise ValueError(f"keep_best is {name!r}, but the evaluation gives {', '.join(metrics) or 'nothing'}.")
+        if not metrics[name] > (-math.inf if state.best is None else state.best):  # it may be no number
             state.stale += 1
             return
-        state.best, state.best_step, state.stale = figures[name], state.step, 0
+        state.best, state.best_step, state.stale = metrics[name], state.step, 0
         with self._kept_weights():
-            self._write_weights("best.safetensors", figures)
+            self._write_weights("best.safetensors", metrics)
 
     def _kept_weights(self) -> AbstractContextManager[None]:
         """Let the model have the weights that are evaluated and kept: the averages, if there are any."""
@@ -402,8 +402,8 @@ class Trainer:
 
     # -------------------------------------------------------------- length
 
-    def _share_done(self) -> float:
-        """Return how much of the run is over."""
+    def _progress(self) -> float:
+        """Return the fraction of the run that is done."""
         if self.settings.steps is not None:
             return self.state.step / self.settings.steps
         return min(1.0, self._seconds() / (60 * (self.settings.minutes or 1)))  # half a cosine would rise again
@@ -414,7 +414,7 @@ class Trainer:
 
     def _is_finished(self) -> bool:
         patience = self.settings.patience
-        return self._share_done() >= 1 or (patience is not None and self.state.stale >= patience)
+        return self._progress() >= 1 or (patience is not None and self.state.stale >= patience)
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._clock
@@ -425,9 +425,9 @@ class Trainer:
         """Take the folder, and the state that is in it."""
         settings = self.settings
         self.out.mkdir(parents=True, exist_ok=True)
-        if settings.processes > 1:  # before the log is open: a helper that outlives us must not keep its lock
-            self.crew = Crew(self.model, self.optimizer.params, settings.processes - 1, self._help)
-            stack.callback(self.crew.close)
+        if settings.processes > 1:  # before the log is open: a worker that outlives us must not keep its lock
+            self.workers = WorkerPool(self.model, self.optimizer.params, settings.processes - 1, self._work)
+            stack.callback(self.workers.close)
         log = RunLog(self.out / "log.jsonl")
         stack.callback(log.close)
         checkpoint = check_folder(self.out, self.resume)
@@ -449,21 +449,21 @@ class Trainer:
         for note in [*([f"resumed from {checkpoint.name}"] if checkpoint else []), *self._notes]:
             self._report.say(note)
 
-    def _finish(self) -> Outcome:
+    def _finish(self) -> TrainResult:
         """Leave the weights and the curves."""
         state = self.state
         self._save()
         if self.ema:
             self.ema.apply(self.model)
         self.model.eval()
-        weights = self._write_weights("weights.safetensors", state.figures)
+        weights = self._write_weights("weights.safetensors", state.metrics)
         try:
             with self._writing():
                 draw_curves(self.out / "log.jsonl", self.out / "curves.png")
         except (ImportError, ValueError) as error:  # there is no matplotlib, or was no time for a step
             self._report.say(f"no curves.png: {error}")
         best = self.out / "best.safetensors" if state.best_step else None
-        return Outcome(state.step, self._seconds(), state.figures, weights, best, state.best)
+        return TrainResult(state.step, self._seconds(), state.metrics, weights, best, state.best)
 
     def _interrupted(self) -> Interrupted:
         where = f"with a checkpoint in {str(self.out)!r}"
@@ -491,8 +491,8 @@ class Trainer:
     def _description(self) -> dict[str, Any]:
         return describe(self.settings, self.loader, self.arguments, self.model)
 
-    def _write_weights(self, name: str, figures: Mapping[str, float]) -> Path:
-        known = {name: value for name, value in figures.items() if math.isfinite(value)}
+    def _write_weights(self, name: str, metrics: Mapping[str, float]) -> Path:
+        known = {name: value for name, value in metrics.items() if math.isfinite(value)}
         with self._writing():
             save_weights(
                 self.model,

@@ -1,7 +1,7 @@
 """Several processes for the batches of one step.
 
 NumPy's threads share one interpreter: where a model is small and its arrays with it, they wait for each other
-longer than they compute. Processes do not. Each computes the gradients of its own share of a step's batches,
+longer than they compute. Processes do not. Each computes the gradients of its own shard of a step's batches,
 and the process that trains adds them up.
 """
 
@@ -28,7 +28,7 @@ from threadpoolctl import ThreadpoolController
 
 from .gradients import GradientMean
 
-__all__ = ["Crew", "check_processes"]
+__all__ = ["WorkerPool", "check_processes"]
 
 _ALIGNMENT = 64  # bytes
 
@@ -41,7 +41,7 @@ def check_processes(processes: int, model: nn.Module) -> None:
         raise ValueError(f"processes must be 1 for a model on the gpu, got {processes}: they share out a cpu's cores.")
 
 
-class Crew:
+class WorkerPool:
     """Forked processes that compute gradients beside this one; they end with it, however it ends.
 
     Parameters
@@ -50,18 +50,18 @@ class Crew:
         On the cpu. Each process has its own; before each step it gets this one's weights and buffers.
     params : sequence of Parameter
         Those that have gradients.
-    helpers : int
+    workers : int
         How many processes to start: this one works too.
     work : callable
-        ``work(number, step, settled, mean)`` runs in helper ``number``, counted from 1: it computes its share of the
-        step's batches, gives ``mean`` their gradients, and returns what is to be known of them, a list.
+        ``work(number, step, bn_frozen, mean)`` runs in worker ``number``, counted from 1: it computes its shard of the
+        step's batches, adds their gradients to ``mean``, and returns one (n_images, losses) per batch.
     """
 
     def __init__(
         self,
         model: nn.Module,
         params: Sequence[Tensor],
-        helpers: int,
+        workers: int,
         work: Callable[[int, int, bool, GradientMean], list[Any]],
     ) -> None:
         self._work, self._params = work, list(params)
@@ -70,15 +70,15 @@ class Crew:
         buffers = [i for i, variable in enumerate(self._variables) if isinstance(variable, nn.Buffer)]
         self._buffers = [self._variables[i] for i in buffers]
         self._sent = [self._weights[i] for i in buffers]  # what they were before the step
-        self._gradients = [_shared(self._params) for _ in range(helpers)]
-        self._moved = [_shared(self._buffers) for _ in range(helpers)]
+        self._gradients = [_shared(self._params) for _ in range(workers)]
+        self._moved = [_shared(self._buffers) for _ in range(workers)]
         self._blas = ThreadpoolController()
-        self._threads = max(1, len(os.sched_getaffinity(0)) // (helpers + 1))
+        self._threads = max(1, len(os.sched_getaffinity(0)) // (workers + 1))
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._step = 0
         context: Any = multiprocessing.get_context("fork")
-        for number in range(1, helpers + 1):
+        for number in range(1, workers + 1):
             own, other = context.Pipe()
             self._pipes.append(own)
             process = context.Process(target=self._serve, args=(number, other), daemon=True)
@@ -90,32 +90,32 @@ class Crew:
             other.close()
             self._processes.append(process)
 
-    def share_cores(self) -> AbstractContextManager[Any]:
-        """Hold this process to its share of the cores, while the helpers use theirs."""
+    def limit_threads(self) -> AbstractContextManager[Any]:
+        """Hold this process to its shard of the cores, while the workers use theirs."""
         return self._blas.limit(limits=self._threads, user_api="blas")
 
-    def begin(self, step: int, settled: bool) -> None:
-        """Let the helpers compute their share of a step, from this process's weights."""
+    def begin(self, step: int, bn_frozen: bool) -> None:
+        """Let the workers compute their shard of a step, from this process's weights."""
         self._step = step
         for variable, shared in zip(self._variables, self._weights, strict=True):
             np.copyto(shared, variable.data)
         for pipe in self._pipes:
             try:
-                pipe.send((step, settled))
+                pipe.send((step, bn_frozen))
             except BrokenPipeError:
                 raise self._lost(pipe) from None
 
     def finish(self, mean: GradientMean) -> list[Any]:
-        """Wait for the helpers, add their gradients to ``mean``, and return what they say of their batches.
+        """Wait for the workers, add their gradients to ``mean``, and return what they say of their batches.
 
         Buffers, as the statistics of batch norm, become the mean of what the processes have made of them.
 
         Raises
         ------
         Exception
-            What a helper raised.
+            What a worker raised.
         ChildProcessError
-            If a helper is gone.
+            If a worker is gone.
         """
         said: list[Any] = []
         for i, pipe in enumerate(self._pipes):
@@ -134,7 +134,7 @@ class Crew:
         return said
 
     def close(self) -> None:
-        """End the helpers, whatever they do."""
+        """End the workers, whatever they do."""
         for process, pipe in zip(self._processes, self._pipes, strict=True):
             process.kill()
             process.join()
@@ -148,7 +148,7 @@ class Crew:
             "memory is short, resume with fewer: the system ends what takes too much."
         )
 
-    # -------------------------------------------------------------- in a helper
+    # -------------------------------------------------------------- in a worker
 
     def _serve(self, number: int, pipe: Connection) -> None:
         for own in self._pipes:  # as long as a copy of it is open, no end of this run would be noticed
@@ -158,18 +158,18 @@ class Crew:
         with ThreadpoolController().limit(limits=self._threads, user_api="blas"):
             while True:
                 try:
-                    step, settled = pipe.recv()
-                    pipe.send(self._answer(number, step, settled))
+                    step, bn_frozen = pipe.recv()
+                    pipe.send(self._answer(number, step, bn_frozen))
                 except (EOFError, OSError):  # the training process is gone
                     return
 
-    def _answer(self, number: int, step: int, settled: bool) -> Any:
+    def _answer(self, number: int, step: int, bn_frozen: bool) -> Any:
         """Return the number of batches, which parameters have gradients, and what ``work`` returned; or an error."""
         try:
             for variable, shared in zip(self._variables, self._weights, strict=True):
                 variable.data = shared.copy()  # a new array: what was computed from the old one is stale
             mean = GradientMean(self._params)
-            parts = self._work(number, step, settled, mean)
+            parts = self._work(number, step, bn_frozen, mean)
             for total, shared in zip(mean.sums, self._gradients[number - 1], strict=True):
                 if total is not None:
                     np.copyto(shared, total)

@@ -87,7 +87,18 @@ def test_from_pictures_to_weights(
 
     monkeypatch.setattr(MaskRCNN, "predict", watched)
     out = tmp_path / "run"
-    options = ["--epochs", 1, "--batch", 3, "--crop", 32, "--ema", 0.9, "--val-annotations", data / "instances.json"]
+    options = [
+        "--epochs",
+        1,
+        "--batch-size",
+        3,
+        "--crop",
+        32,
+        "--ema",
+        0.9,
+        "--val-annotations",
+        data / "instances.json",
+    ]
     assert main(train(data, out, *options)) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
@@ -115,7 +126,7 @@ def test_label_images_other_classes_and_a_new_body(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    common = ["--labels", str(data / "labels"), "--out", str(out), "--quiet", "--no-tensorboard", "--batch", "1"]
+    common = ["--labels", str(data / "labels"), "--out", str(out), "--quiet", "--no-tensorboard", "--batch-size", "1"]
     length = ["--steps", "1", "--schedule", "constant"]
     weights = ["--weights", str(data / "slim.safetensors"), "--trainable-layers", "0"]
     assert main(["train", str(data / "images"), *common, *length, *weights, "--augment", "microscopy"]) == 0
@@ -129,7 +140,7 @@ def test_label_images_other_classes_and_a_new_body(
 def test_every_option_arrives(data: Path, tmp_path: Path) -> None:
     given = {
         "--epochs": 1,
-        "--batch": 2,
+        "--batch-size": 2,
         "--accumulate": 2,
         "--processes": 2 if sys.platform == "linux" else 1,
         "--lr": 0.01,
@@ -138,9 +149,9 @@ def test_every_option_arrives(data: Path, tmp_path: Path) -> None:
         "--schedule": "cosine",
         "--milestones": "0.5,0.75",
         "--warmup": 1,
-        "--clip": 0,
+        "--max-grad-norm": 0,
         "--ema": 0.99,
-        "--settle": 0.5,
+        "--freeze-bn-after": 0.5,
         "--seed": 3,
         "--save-every": 7,
         "--keep-last": 2,
@@ -163,9 +174,9 @@ def test_every_option_arrives(data: Path, tmp_path: Path) -> None:
         "schedule": "cosine",
         "milestones": [0.5, 0.75],
         "warmup": 1,
-        "clip": None,
+        "max_grad_norm": None,
         "ema": 0.99,
-        "settle": 0.5,
+        "freeze_bn_after": 0.5,
         "save_every": 7,
         "keep_last": 2,
         "eval_every": None,
@@ -179,7 +190,7 @@ def test_every_option_arrives(data: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_and_resume_give_what_one_run_gives(data: Path, tmp_path: Path) -> None:
-    options = ["--steps", 3, "--batch", 1, "--ema", 0.9]
+    options = ["--steps", 3, "--batch-size", 1, "--ema", 0.9]
     assert main(train(data, tmp_path / "whole", *options)) == 0
     command = [sys.executable, "-m", "lucid_maskrcnn.cli", *train(data, tmp_path / "parts", *options)]
     # A shell's background jobs ignore SIGINT, and their children too.
@@ -201,7 +212,7 @@ def test_ctrl_c_and_resume_give_what_one_run_gives(data: Path, tmp_path: Path) -
 
 
 def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, batch = tmp_path / "run", ["--batch", 1]
+    out, batch = tmp_path / "run", ["--batch-size", 1]
     assert main(train(data, out, *batch, "--steps", 1, "--auto-resume")) == 0
     assert main(train(data, out, *batch, "--steps", 1)) == 2
     assert "holds a run already, checkpoint-00000001.safetensors: resume it, or choose" in capsys.readouterr().err
@@ -219,7 +230,7 @@ def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) ->
     model.fc2.bias.data[:] = np.nan
     save_weights(model, tmp_path / "nan.safetensors", arguments={"depth": 18, **ARGUMENTS}, categories=NAMES)
     with pytest.raises(SystemExit) as caught:
-        main(train(data, tmp_path / "run", "--batch", 1, "--weights", tmp_path / "nan.safetensors"))
+        main(train(data, tmp_path / "run", "--batch-size", 1, "--weights", tmp_path / "nan.safetensors"))
     assert str(caught.value).startswith("lucid-maskrcnn: Step 1: roi_cls_loss is nan for the images [")
 
 
@@ -233,7 +244,7 @@ def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) ->
         (["--weights", "nothing.safetensors"], "nothing.safetensors"),
         (["--weights-backbone", "IMAGENET1K_V1"], "--weights and --weights-backbone exclude each other"),
         (["--arch", "mask_rcnn_resnet_50_fpn"], "mask_rcnn_resnet_50_fpn"),
-        (["--milestones", "3,4"], "milestones must be shares of the run that ascend from 0 to 1, got (3.0, 4.0)."),
+        (["--milestones", "3,4"], "milestones must be fractions of the run that ascend from 0 to 1, got (3.0, 4.0)."),
         (["--momentum", "2"], "momentum must be at least 0 and below 1, got 2.0."),
         (["--warmup", "2"], "warmup must be less than the 2 steps of the run, got 2."),
         (["--norm", "frozen"], "--norm is for models without --weights: those bring their own."),

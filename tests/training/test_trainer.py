@@ -11,6 +11,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,10 +32,10 @@ from lucid_maskrcnn.training import (
     DivergenceError,
     GradientMean,
     Interrupted,
-    Outcome,
     Schedule,
     Trainer,
     TrainerSettings,
+    TrainResult,
     clip_gradients,
     draw_curves,
     read_log,
@@ -44,6 +45,7 @@ from lucid_maskrcnn.training.tensorboard import is_installed
 from lucid_maskrcnn.weights import save_weights
 
 SCRIPT = Path(__file__).parents[1] / "tiny_runs.py"
+OLD_CHECKPOINT = Path(__file__).parent / "files" / "checkpoint_with_old_names.safetensors"
 LOSSES = ["rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss", "mask_loss", "total_loss"]
 
 
@@ -93,7 +95,7 @@ class Watched(Squares):
 @dataclasses.dataclass
 class Run:
     out: Path
-    outcome: Outcome
+    result: TrainResult
     loader: Watched
     model: Any
 
@@ -130,13 +132,13 @@ def test_a_line_of_the_log_has_everything(learned: Run) -> None:
 
 
 def test_the_file_of_weights_builds_its_model(learned: Run) -> None:
-    assert learned.outcome.weights == learned.out / "weights.safetensors"
-    model = load_model(learned.outcome.weights)
+    assert learned.result.weights == learned.out / "weights.safetensors"
+    model = load_model(learned.result.weights)
     assert model.categories == {1: "dim", 2: "bright"}
     picture = Squares(1).batch(0).images[0]
     (found,), (own,) = (m.predict(picture, score_thresh=0.0) for m in (model, learned.model))
     np.testing.assert_array_equal(found.scores.numpy(), own.scores.numpy())
-    assert learned.outcome.figures == {"segm/AP": 0.5}
+    assert learned.result.metrics == {"segm/AP": 0.5}
 
 
 def test_only_the_last_checkpoint_is_kept(learned: Run) -> None:
@@ -144,7 +146,7 @@ def test_only_the_last_checkpoint_is_kept(learned: Run) -> None:
     assert left == {"log.jsonl", "checkpoint-00000030.safetensors", "weights.safetensors"}
     numbers, shapes = read_header(learned.out / "checkpoint-00000030.safetensors")
     assert {name.partition(".")[0] for name in shapes} == {"model", "momentum", "ema"}
-    assert numbers["state"]["figures"] == {"segm/AP": 0.5}
+    assert numbers["state"]["metrics"] == {"segm/AP": 0.5}
     assert numbers["settings"]["lr"] == 0.02
 
 
@@ -172,7 +174,7 @@ class Interrupting(Squares):
 
 
 def test_resumed_mask_rcnn_is_the_same_bit_for_bit(tmp_path: Path) -> None:
-    settings = TrainerSettings(steps=4, lr=0.02, warmup=1, schedule="constant", ema=0.5, settle=0.5)
+    settings = TrainerSettings(steps=4, lr=0.02, warmup=1, schedule="constant", ema=0.5, freeze_bn_after=0.5)
     shown: dict[str, Any] = {"settings": settings, "progress": False, "tensorboard": False}
     Trainer(slim(), Squares(1), out=tmp_path / "whole", **shown).run()
     with pytest.raises(Interrupted, match=r"Stopped after step 2, with a checkpoint in '.*parts'; resume=True goes on"):
@@ -195,8 +197,8 @@ def test_resumed_run_is_the_same_in_weights_momenta_averages_and_log(tmp_path: P
         toy_trainer(tmp_path / "parts", settings, loader=Interrupting(2, side=8, at=at, number=number)).run()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     assert not (tmp_path / "parts" / "weights.safetensors").exists()
-    outcome = toy_trainer(tmp_path / "parts", settings, model=Toy(3), resume=True).run()
-    assert outcome.step == 40
+    result = toy_trainer(tmp_path / "parts", settings, model=Toy(3), resume=True).run()
+    assert result.step == 40
     last = "checkpoint-00000040.safetensors"
     assert same_arrays(tmp_path / "whole" / last, tmp_path / "parts" / last)
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
@@ -348,11 +350,11 @@ def test_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
 
 
 def test_trains_outside_of_the_main_thread(tmp_path: Path) -> None:
-    outcomes: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcomes.append(toy_trainer(tmp_path / "run", toy_settings(3)).run()))
+    result: list[TrainResult] = []
+    thread = threading.Thread(target=lambda: result.append(toy_trainer(tmp_path / "run", toy_settings(3)).run()))
     thread.start()
     thread.join()
-    assert outcomes[0].step == 3
+    assert result[0].step == 3
 
 
 def test_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:
@@ -459,7 +461,7 @@ def test_damaged_and_foreign_checkpoints_get_a_sentence(tmp_path: Path) -> None:
         ({"lr": 0.1}, {}, "lr was 0.05 and is 0.1"),
         ({"steps": 3}, {}, "steps was 4 and is 3"),
         ({"steps": None, "minutes": 0.001}, {}, "steps was 4 and is None; minutes was None and is 0.001"),
-        ({"ema": None, "clip": 1.0}, {}, "clip was 10.0 and is 1.0; ema was 0.9 and is None"),
+        ({"ema": None, "max_grad_norm": 1.0}, {}, "max_grad_norm was 10.0 and is 1.0; ema was 0.9 and is None"),
         ({}, {"loader": Squares(3, side=8)}, "batch_size was 2 and is 3"),
         ({}, {"loader": Squares(2, seed=9, side=8)}, "seed was 0 and is 9"),
         ({}, {"arguments": {"depth": 18}}, "depth was None and is 18"),
@@ -474,6 +476,22 @@ def test_another_run_is_not_resumed_unless_told_to(
         toy_trainer(tmp_path / "run", other, resume=True, **options)
     assert f"cannot go on with other settings: {named}. Take the old ones" in str(caught.value)
     toy_trainer(tmp_path / "run", other, resume=True, allow_changes=True, **options).run()
+
+
+def test_checkpoint_with_old_names_of_settings_is_resumed(tmp_path: Path) -> None:
+    """The file is of step 5 of 6, written when the settings were clip, settle and settle_lr, the metrics figures."""
+    options: dict[str, Any] = {"evaluate": lambda model: {"AP": 0.5}}
+    settings = toy_settings(6, keep_last=9, eval_every=2, keep_best="AP")
+    for name in ("whole", "old"):
+        options |= {"model": Toy(side=4), "loader": Squares(2, side=4)}
+        if name == "old":
+            (tmp_path / name).mkdir()
+            shutil.copy(OLD_CHECKPOINT, tmp_path / name / "checkpoint-00000005.safetensors")
+        trainer = toy_trainer(tmp_path / name, settings, resume="auto", **options)
+        result = trainer.run()
+        assert (result.step, result.best, trainer.state.best_step, trainer.state.stale) == (6, 0.5, 2, 2)
+    close_arrays(*(tmp_path / name / "weights.safetensors" for name in ("old", "whole")))
+    close_arrays(*(find_checkpoints(tmp_path / name)[0] for name in ("old", "whole")))
 
 
 def test_run_may_be_prolonged_and_keeps_the_rates_it_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -496,8 +514,8 @@ def test_finished_run_resumed_does_nothing_twice(tmp_path: Path) -> None:
         return {"score": 0.5}
 
     for resume in (False, True):
-        outcome = toy_trainer(tmp_path / "run", toy_settings(4), evaluate=evaluate, resume=resume).run()
-        assert outcome.figures == {"score": 0.5}
+        result = toy_trainer(tmp_path / "run", toy_settings(4), evaluate=evaluate, resume=resume).run()
+        assert result.metrics == {"score": 0.5}
     assert len(evaluations) == 1
     assert steps_of(tmp_path / "run") == [1, 2, 3, 4]
 
@@ -555,8 +573,8 @@ def test_loader_that_ends_too_early(tmp_path: Path) -> None:
 
 
 def test_no_time_for_a_step_and_so_no_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = toy_trainer(tmp_path / "curves", TrainerSettings(minutes=1e-9), progress=True).run()
-    assert outcome.step == 0
+    result = toy_trainer(tmp_path / "curves", TrainerSettings(minutes=1e-9), progress=True).run()
+    assert result.step == 0
     assert "no curves.png:" in capsys.readouterr().err
 
 
@@ -611,7 +629,7 @@ def test_infinite_gradients_stop_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 def test_weights_that_left_the_numbers_are_not_saved(tmp_path: Path) -> None:
-    settings = toy_settings(4, lr=3e38, weight_decay=1e20, clip=None, warmup=0, ema=None)
+    settings = toy_settings(4, lr=3e38, weight_decay=1e20, max_grad_norm=None, warmup=0, ema=None)
     with pytest.raises(DivergenceError, match="there is no checkpoint yet"):
         toy_trainer(tmp_path / "run", settings).run()
     assert [p.name for p in (tmp_path / "run").iterdir() if "checkpoint" in p.name or "tmp" in p.name] == []
@@ -671,7 +689,7 @@ def test_frozen_parameters_do_not_move_in_several_processes(tmp_path: Path) -> N
 
 @forks
 def test_live_statistics_are_the_mean_of_the_processes(tmp_path: Path) -> None:
-    settings = toy_settings(1, warmup=0, settle=None, accumulate=2, processes=2, ema=None)
+    settings = toy_settings(1, warmup=0, freeze_bn_after=None, accumulate=2, processes=2, ema=None)
     model = Toy()
     toy_trainer(tmp_path, settings, model=model).run()
     pixels = [np.stack(Squares(2, side=8).batch(i).images).reshape(2, -1) / 255 for i in range(2)]
@@ -683,12 +701,12 @@ def test_several_processes_killed_and_resumed_with_another_number(tmp_path: Path
     toy_trainer(tmp_path / "whole").run()
     out = tmp_path / "killed"
     run = process(out, "--wait", 0.02, "--processes", 2)
-    wait_for(lambda: logged(out) >= 30 or run.poll() is not None)  # batch norm has settled
-    helpers = children_of(run.pid)
-    assert len(helpers) == 1
+    wait_for(lambda: logged(out) >= 30 or run.poll() is not None)  # batch norm is frozen
+    workers = children_of(run.pid)
+    assert len(workers) == 1
     run.kill()
     assert finish(run)[0] == -signal.SIGKILL
-    wait_for(lambda: not any(alive(pid) for pid in helpers))
+    wait_for(lambda: not any(alive(pid) for pid in workers))
     assert finish(process(out)) == (0, "ready\n")
     assert steps_of(out) == list(range(1, 41))
 
@@ -710,13 +728,13 @@ def alive(pid: int) -> bool:
 def test_signal_to_all_processes_ends_the_run_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
     run = process(tmp_path, "--wait", 0.02, "--processes", 2, own_group=True)
     wait_for(lambda: logged(tmp_path) >= 5 or run.poll() is not None)
-    helpers = children_of(run.pid)
+    workers = children_of(run.pid)
     os.killpg(run.pid, number)
     code, output = finish(run)
-    assert (code, len(helpers)) == (130, 1)
+    assert (code, len(workers)) == (130, 1)
     assert "Stopped after step" in output
     assert "Traceback" not in output
-    assert not any(alive(pid) for pid in helpers)
+    assert not any(alive(pid) for pid in workers)
 
 
 @forks
@@ -830,8 +848,8 @@ def gradients(model: Toy, batches: list[Any], seed: int) -> list[np.ndarray]:
     for i, batch in enumerate(batches):
         lucid.random.seed(seed + i)
         model.get_loss(batch.images, batch.targets)["total_loss"].backward()
-        mean.take()
-    mean.give()
+        mean.accumulate()
+    mean.assign_mean()
     return [np.array(p.grad) for p in params]
 
 
@@ -846,7 +864,7 @@ def test_accumulated_gradient_is_the_mean(tmp_path: Path) -> None:
 
 def test_step_follows_the_mean_of_its_batches(tmp_path: Path) -> None:
     settings = TrainerSettings(
-        steps=1, lr=0.5, momentum=0.0, weight_decay=0.0, schedule="constant", accumulate=3, clip=None
+        steps=1, lr=0.5, momentum=0.0, weight_decay=0.0, schedule="constant", accumulate=3, max_grad_norm=None
     )
     wanted = Toy()
     grads = gradients(wanted, [Squares(2, side=8).batch(step) for step in range(3)], settings.seed)
@@ -863,11 +881,11 @@ def test_parameter_of_two_modules_counts_once() -> None:
     params = list(model.parameters())
     mean = GradientMean(params)
     params[0].grad = np.ones(params[0].shape, np.float32)
-    mean.take()
+    mean.accumulate()
     params[0].grad = np.full(params[0].shape, 3, np.float32)
     params[1].grad = np.full(params[1].shape, 5, np.float32)
-    mean.take()
-    mean.give()
+    mean.accumulate()
+    mean.assign_mean()
     assert (params[0].grad == 2).all()
     assert (params[1].grad == 2.5).all()  # the other pass counts as 0
     assert params[2].grad is None
@@ -903,7 +921,7 @@ def test_norms_and_biases_need_not_decay(tmp_path: Path) -> None:
     assert [g["weight_decay"] for g in toy_trainer(tmp_path / "b").optimizer.groups] == [1e-4]
 
 
-def test_batch_norm_settles(tmp_path: Path) -> None:
+def test_batch_norm_is_frozen_after_its_fraction_of_the_run(tmp_path: Path) -> None:
     modes = []
 
     class Moded(Toy):
@@ -912,7 +930,7 @@ def test_batch_norm_settles(tmp_path: Path) -> None:
             return super().get_loss(images, targets)
 
     model = Moded()
-    trainer = toy_trainer(tmp_path / "run", toy_settings(5, warmup=0, settle=0.6, accumulate=1), model=model)
+    trainer = toy_trainer(tmp_path / "run", toy_settings(5, warmup=0, freeze_bn_after=0.6, accumulate=1), model=model)
     trainer.run()
     assert modes == [(True, True)] * 3 + [(True, False)] * 2
     assert trainer.ema is not None
@@ -927,7 +945,7 @@ def test_averages_are_what_is_evaluated_and_kept(tmp_path: Path) -> None:
         seen.append(model.first.weight.data.copy())
         return {"score": 0.0}
 
-    settings = toy_settings(4, ema=0.9, settle=None, eval_every=4)
+    settings = toy_settings(4, ema=0.9, freeze_bn_after=None, eval_every=4)
     trainer = toy_trainer(tmp_path / "run", settings, evaluate=evaluate)
     trainer.run()
     checkpoint = load_file(find_checkpoints(tmp_path / "run")[0])
@@ -940,17 +958,17 @@ def test_averages_are_what_is_evaluated_and_kept(tmp_path: Path) -> None:
 
 def test_run_limited_by_time_ends(tmp_path: Path) -> None:
     settings = TrainerSettings(minutes=0.005, lr=0.01, schedule="cosine", warmup=2, save_every=1000)
-    outcome = toy_trainer(tmp_path / "run", settings).run()
-    assert outcome.step > 3
-    assert outcome.seconds >= 0.3
+    result = toy_trainer(tmp_path / "run", settings).run()
+    assert result.step > 3
+    assert result.seconds >= 0.3
     rates = [r["lr"] for r in read_log(tmp_path / "run" / "log.jsonl")]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] < 0.005
-    assert toy_trainer(tmp_path / "run", settings, resume=True).run().step == outcome.step
+    assert toy_trainer(tmp_path / "run", settings, resume=True).run().step == result.step
 
 
 def test_two_steps_on_gpu_and_on_after_resuming(tmp_path: Path) -> None:
-    settings = TrainerSettings(steps=2, lr=0.01, warmup=0, ema=0.5, accumulate=1, clip=0.1, save_every=1)
+    settings = TrainerSettings(steps=2, lr=0.01, warmup=0, ema=0.5, accumulate=1, max_grad_norm=0.1, save_every=1)
     tiny = {"anchor_sizes": [8, 12, 16, 16, 16], "min_size": 32, "max_size": 32}
     options: dict[str, Any] = {"out": tmp_path, "settings": settings, "progress": False, "tensorboard": False}
     with pytest.raises(Interrupted):
@@ -978,10 +996,10 @@ def test_schedules_by_hand() -> None:
     np.testing.assert_allclose(rates(Schedule("constant", warmup=2, warmup_factor=0.0), 4), [0, 0.5, 1, 1])
 
 
-def test_schedule_is_gone_through_twice_when_batch_norm_settles() -> None:
-    cosine = Schedule("cosine", settle=0.5, settle_lr=0.3)
+def test_schedule_runs_twice_when_batch_norm_is_frozen() -> None:
+    cosine = Schedule("cosine", freeze_bn_after=0.5, freeze_bn_lr_factor=0.3)
     np.testing.assert_allclose(rates(cosine, 4), [1, 0.5, 0.3, 0.15])
-    drops = Schedule("multistep", milestones=(0.5,), gamma=0.1, settle=0.5, settle_lr=0.5)
+    drops = Schedule("multistep", milestones=(0.5,), gamma=0.1, freeze_bn_after=0.5, freeze_bn_lr_factor=0.5)
     np.testing.assert_allclose(rates(drops, 8), [1, 1, 0.1, 0.1, 0.5, 0.5, 0.05, 0.05])
 
 
@@ -1020,10 +1038,10 @@ def test_learning_rate_scales_with_the_images_of_a_step(
         ({"steps": 5, "momentum": 1.0}, "momentum must be at least 0 and below 1, got 1.0"),
         ({"steps": 5, "seed": -1}, "seed must be a whole number from 0 to 2147483647, got -1"),
         ({"steps": 5, "schedule": "step"}, "schedule must be one of 'multistep', 'cosine', 'constant', got 'step'"),
-        ({"steps": 5, "milestones": (0.9, 0.5)}, r"milestones must be shares .* got \(0.9, 0.5\)"),
-        ({"steps": 5, "milestones": (3, 4)}, r"milestones must be shares of the run that ascend from 0 to 1"),
+        ({"steps": 5, "milestones": (0.9, 0.5)}, r"milestones must be fractions .* got \(0.9, 0.5\)"),
+        ({"steps": 5, "milestones": (3, 4)}, r"milestones must be fractions of the run that ascend from 0 to 1"),
         ({"steps": 5, "warmup": 5}, "warmup must be less than the 5 steps of the run, got 5"),
-        ({"steps": 5, "settle": 1}, "settle must be a share of the run, between 0 and 1, got 1"),
+        ({"steps": 5, "freeze_bn_after": 1}, "freeze_bn_after must be a fraction of the run, between 0 and 1, got 1"),
         ({"steps": 5, "patience": 2}, "patience needs keep_best"),
     ],
 )
@@ -1036,17 +1054,17 @@ def test_bad_settings_get_a_sentence(settings: dict[str, Any], message: str) -> 
 
 
 def test_best_weights_are_kept_and_patience_ends(tmp_path: Path) -> None:
-    figures = itertools.chain([0.1, 0.4, 0.3, 0.4, 0.9], itertools.repeat(0.0))
+    metrics = itertools.chain([0.1, 0.4, 0.3, 0.4, 0.9], itertools.repeat(0.0))
     weights = []
 
     def evaluate(model: Any) -> dict[str, float]:
         weights.append(model.first.weight.data.copy())
-        return {"segm/AP": next(figures), "bbox/AP": 0.0}
+        return {"segm/AP": next(metrics), "bbox/AP": 0.0}
 
     settings = toy_settings(40, eval_every=3, keep_best="segm/AP", patience=2)
-    outcome = toy_trainer(tmp_path / "run", settings, evaluate=evaluate).run()
-    assert (outcome.step, outcome.best, outcome.best_weights) == (12, 0.4, tmp_path / "run" / "best.safetensors")
-    np.testing.assert_array_equal(load_file(outcome.best_weights)["first.weight"], weights[1])
+    result = toy_trainer(tmp_path / "run", settings, evaluate=evaluate).run()
+    assert (result.step, result.best, result.best_weights) == (12, 0.4, tmp_path / "run" / "best.safetensors")
+    np.testing.assert_array_equal(load_file(result.best_weights)["first.weight"], weights[1])
     assert [r["evaluation"]["segm/AP"] for r in read_log(tmp_path / "run" / "log.jsonl") if "evaluation" in r] == [
         0.1,
         0.4,
@@ -1070,11 +1088,11 @@ def test_evaluation_that_fails_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
-    figures = iter([math.nan, 0.1, math.nan])
+    metrics = iter([math.nan, 0.1, math.nan])
     settings = toy_settings(6, eval_every=2, keep_best="AP")
-    outcome = toy_trainer(tmp_path / "run", settings, evaluate=lambda model: {"AP": next(figures), "AR": 1.0}).run()
-    assert (outcome.best, outcome.step) == (0.1, 6)
-    assert math.isnan(outcome.figures["AP"])
+    result = toy_trainer(tmp_path / "run", settings, evaluate=lambda model: {"AP": next(metrics), "AR": 1.0}).run()
+    assert (result.best, result.step) == (0.1, 6)
+    assert math.isnan(result.metrics["AP"])
     with safe_open(tmp_path / "run" / "weights.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["figures"]) == {"AR": 1.0}
 
@@ -1164,7 +1182,9 @@ def test_log_holds_json_only(tmp_path: Path) -> None:
 
 
 def test_gradient_clipping_reaches_the_step(tmp_path: Path) -> None:
-    settings = toy_settings(1, warmup=0, clip=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0, schedule="constant")
+    settings = toy_settings(
+        1, warmup=0, max_grad_norm=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0, schedule="constant"
+    )
     before = Toy()
     trainer = toy_trainer(tmp_path / "run", dataclasses.replace(settings, ema=None))
     trainer.run()
