@@ -1,7 +1,7 @@
-"""Random variations of an image and its objects, each a function of a generator that is passed in.
+"""Random augmentations of an image and its objects. Random numbers come from a NumPy generator that is passed in.
 
 An augmentation is anything that is called as ``augment(image, target, rng)`` and returns another image and
-target: :class:`Augmentation` has the usual ones, :func:`compose` strings several together. The target's
+target: :class:`Augmentation` has the usual ones, :func:`compose` applies several in a row. The target's
 boxes and masks move with the image; nothing that is passed in is modified.
 
 Shapes: G objects of an image of H × W pixels.
@@ -10,66 +10,85 @@ Shapes: G objects of an image of H × W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from lucid import Tensor
 
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.transforms import resize_boxes, resized_size
+from lucid_maskrcnn.validators import (
+    check_keywords,
+    flag,
+    fraction,
+    instance,
+    integer,
+    non_negative_int,
+    non_negative_number,
+    pair,
+    positive_int,
+    positive_number,
+    sequence,
+    shown,
+)
 
 __all__ = ["Augmentation", "adjust", "blur", "compose", "crop", "flip", "noise", "resize", "rotate", "tint"]
 
 type Target = dict[str, Any]
 type Sample = tuple[np.ndarray, Target]
 
-_FILL = (124, 116, 104)  # 255 times ImageNet's mean: next to nothing once it is normalised
-_SLIVER = 3  # pixels; objects that a crop leaves less than this in width or height of are dropped
+_FILL = (124, 116, 104)  # 255 times ImageNet's mean: about 0 once it is normalised
+_MIN_SIDE = 3  # pixels; objects of which a crop leaves less than this in width or height are dropped
+_FRACTIONS = ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation")
+_AMOUNTS = ("exposure", "gamma", "channels", "blur", "noise")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random variations, all of them off by default; :meth:`photographs` and :meth:`microscopy` are ready-made.
+    """Random augmentations, all of them off by default; :meth:`photographs` and :meth:`microscopy` are ready-made.
 
     Attributes
     ----------
     horizontal_flip, vertical_flip : float
         Probability of each.
     quarter_turns : bool
-        Whether the image is turned by 0 to 3 quarters.
-    zoom : (float, float)
-        Range of the factor, drawn evenly on a logarithmic scale, by which objects are enlarged: a window as many
-        times smaller than the image is cut out, at random, or the image put into one as many times larger.
+        Whether the image is rotated by a random multiple of 90°.
+    zoom : float or (float, float)
+        Range of the factor by which objects are enlarged, drawn uniformly on a logarithmic scale; one number is a
+        fixed factor. For a factor above 1 a random crop, smaller than the image by that factor, is taken; for one
+        below 1 the image is padded to a canvas that is larger by its inverse.
     crop : int or (int, int), optional
-        Side, or height and width, of a window of fixed size in pixels *of the network*. It is cut at random out of
-        the image as a prediction resizes it, times ``zoom``: all images come out as ``crop``, at about the scale
-        that they have in a prediction. Train with the sizes of :attr:`network`, so that they are not resized once
-        more. Without, images keep about their size, and the model resizes them as usual.
+        Side, or height and width, of a random crop of fixed size in pixels *of the network's input*. It is taken
+        from the image as a prediction resizes it, times ``zoom``: all images come out with the size ``crop``, at
+        about the scale that they have in a prediction. Train with the sizes of :attr:`network`, so that crops are
+        not resized again. By default images keep about their size, and the model resizes them as usual.
     image : ImageConfig
-        How a prediction resizes images, for ``crop``.
+        How a prediction resizes images; used by ``crop``.
     min_visible : float
-        Objects of which a window leaves a smaller share than this are dropped; so are those with less than 4
+        Objects of which a crop leaves a smaller fraction than this are dropped; so are those with less than 4
         pixels, or less than 3 in width or height.
     exposure, gamma, channels : float
-        Standard deviation of the logarithms of a gain, of an exponent, and of a gain of each color by itself.
+        Standard deviations of the logarithms of a gain, of an exponent, and of a separate gain of each color.
     brightness, contrast, saturation : float
-        Each is multiplied by a factor up to so much above or below 1.
+        Each is multiplied by a random factor up to this much above or below 1.
     blur, noise : float
         Largest standard deviations: of a Gaussian blur in pixels, of noise in values of 0 to 255.
 
     Raises
     ------
-    ValueError
-        If a setting is out of range.
+    TypeError, ValueError
+        If a setting is of another kind or out of range.
     """
 
     horizontal_flip: float = 0.0
     vertical_flip: float = 0.0
     quarter_turns: bool = False
-    zoom: tuple[float, float] = (1.0, 1.0)
+    zoom: float | tuple[float, float] = (1.0, 1.0)
     crop: int | tuple[int, int] | None = None
     image: ImageConfig = ImageConfig()  # noqa: RUF009 - frozen
     min_visible: float = 0.1
@@ -83,91 +102,97 @@ class Augmentation:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        for name in ("exposure", "gamma", "channels", "blur", "noise"):
-            self._require(name, 0 <= getattr(self, name) < math.inf, "a number from 0 on")
-        self._require("zoom", len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1] < math.inf, "a range above 0")
-        self._require("crop", self.crop_size is None or min(self.crop_size) >= 1, "at least 1 pixel")
-
-    def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)}.")
+        checked: dict[str, Any] = {name: fraction(name, getattr(self, name)) for name in _FRACTIONS}
+        checked |= {name: non_negative_number(name, getattr(self, name)) for name in _AMOUNTS}
+        checked["quarter_turns"] = flag("quarter_turns", self.quarter_turns)
+        checked["zoom"] = pair("zoom", self.zoom, positive_number)
+        if checked["zoom"][0] > checked["zoom"][1]:
+            raise ValueError(f"zoom must be a range (smallest, largest), got {shown(self.zoom)}.")
+        if self.crop is not None:
+            checked["crop"] = pair("crop", self.crop, positive_int)
+        instance("image", self.image, ImageConfig, "an ImageConfig")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def photographs(cls, **changes: Any) -> Augmentation:
-        """Return what suits photographs: mirrored, a little larger or smaller, in other light.
+        """Return augmentations for photographs: flips, zoom and color.
 
         Parameters
         ----------
         **changes
-            Attributes that are to be otherwise.
+            Attributes that are to have other values.
         """
-        colors: dict[str, Any] = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
-        return cls(**(colors | {"horizontal_flip": 0.5, "zoom": (0.8, 1.25), "min_visible": 0.02} | changes))
+        preset: dict[str, Any] = {"horizontal_flip": 0.5, "zoom": (0.8, 1.25), "min_visible": 0.02}
+        preset |= {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+        return cls._changed("Augmentation.photographs()", preset, changes)
 
     @classmethod
     def microscopy(cls, **changes: Any) -> Augmentation:
-        """Return what suits microscopy: turned and mirrored any way, exposed and stained otherwise.
+        """Return augmentations for microscopy: flips, quarter turns, zoom, exposure and stain.
 
         Parameters
         ----------
         **changes
-            Attributes that are to be otherwise.
+            Attributes that are to have other values.
         """
-        turns: dict[str, Any] = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True}
-        colors = {"exposure": 0.2, "gamma": 0.15, "channels": 0.05}  # laboratories differ in both
-        return cls(**(turns | colors | {"zoom": (0.7, 1.3)} | changes))
+        preset: dict[str, Any] = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True}
+        preset |= {"zoom": (0.7, 1.3), "exposure": 0.2, "gamma": 0.15, "channels": 0.05}
+        return cls._changed("Augmentation.microscopy()", preset, changes)
+
+    @classmethod
+    def _changed(cls, owner: str, preset: dict[str, Any], changes: dict[str, Any]) -> Augmentation:
+        check_keywords(owner, changes, [field.name for field in fields(cls)])
+        return cls(**(preset | changes))
 
     @property
     def crop_size(self) -> Size | None:
-        """Height and width of what comes out, where that is fixed by ``crop``."""
-        if self.crop is None:
-            return None
-        return (self.crop, self.crop) if isinstance(self.crop, int) else (self.crop[0], self.crop[1])
+        """Height and width of what comes out if ``crop`` fixes them, else None."""
+        return self.crop  # type: ignore[return-value]  # a pair, once it is checked
 
     @property
     def network(self) -> dict[str, int | None]:
-        """What ``ImageConfig`` of a model that takes images as they come out of ``crop`` have; else empty."""
+        """Fields of an ``ImageConfig`` with which a model takes crops as they are; empty without ``crop``."""
         if self.crop_size is None:
             return {}
         return {"min_size": min(self.crop_size), "max_size": max(self.crop_size), "scale": None}
 
-    def __call__(self, image: np.ndarray, target: Target, rng: np.random.Generator) -> Sample:
-        """Return a variation of an image (H, W, 3), uint8, and of its target.
+    def __call__(self, image: np.ndarray, target: Mapping[str, Any], rng: np.random.Generator) -> Sample:
+        """Return an augmented image (H, W, 3), uint8, and its target.
 
         Masks come out as :class:`~lucid_maskrcnn.masks.CompressedMasks`, whatever they were.
         """
-        target = target | {"masks": CompressedMasks.of(target["masks"], (image.shape[0], image.shape[1]))}
+        instance("rng", rng, np.random.Generator, "a NumPy generator such as np.random.default_rng(0)")
+        image, sample = _check_sample(image, target)
         turns = int(rng.integers(4)) if self.quarter_turns else 0
-        image, target = self._cut(image, target, turns % 2 == 1, rng)
-        image, target = rotate(image, target, turns)
+        image, sample = self._crop(image, sample, turns % 2 == 1, rng)
+        image, sample = rotate(image, sample, turns)
         horizontal, vertical = (bool(rng.random() < p) for p in (self.horizontal_flip, self.vertical_flip))
-        image, target = flip(image, target, horizontal=horizontal, vertical=vertical)
-        return self._recolor(image, rng), target
+        image, sample = flip(image, sample, horizontal=horizontal, vertical=vertical)
+        return self._recolor(image, rng), sample
 
-    def _cut(self, image: np.ndarray, target: Target, sideways: bool, rng: np.random.Generator) -> Sample:
-        """Cut out a window; ``sideways`` says that a quarter turn follows."""
-        if self.crop_size is None and self.zoom == (1.0, 1.0):
+    def _crop(self, image: np.ndarray, target: Target, sideways: bool, rng: np.random.Generator) -> Sample:
+        """Zoom, and take the crop of fixed size; ``sideways`` says that an odd number of quarter turns follows."""
+        if self.crop_size is None and self.zoom == (1, 1):
             return image, target
         size = (image.shape[0], image.shape[1])
-        zoom = math.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1])))
+        low, high = self.zoom  # type: ignore[misc]  # a pair, once it is checked
+        zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
         if self.crop_size is None:
+            scale, out = 1.0, None
             height, width = (max(1, round(n / zoom)) for n in size)
-            scale = 1.0
         else:
             scale = zoom * resized_size(size, self.image)[0] / size[0]
-            height, width = (max(1, round(n / scale)) for n in (self.crop_size[::-1] if sideways else self.crop_size))
-        # A window larger than the image has it somewhere inside.
+            out = self.crop_size[::-1] if sideways else self.crop_size
+            height, width = (max(1, round(n / scale)) for n in out)
+        # A crop that is larger than the image has it somewhere inside.
         top, left = (
             int(rng.integers(min(0, n - of), max(0, n - of) + 1)) for n, of in zip(size, (height, width), strict=True)
         )
         image, target = crop(
-            image, target, top, left, height, width, min_visible=self.min_visible, min_side=_SLIVER / scale
+            image, target, top, left, height, width, min_visible=self.min_visible, min_side=_MIN_SIDE / scale
         )
-        if self.crop_size is None:
-            return image, target
-        return resize(image, target, self.crop_size[::-1] if sideways else self.crop_size)
+        return (image, target) if out is None else resize(image, target, out)
 
     def _recolor(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.exposure or self.gamma or self.channels:
@@ -184,13 +209,22 @@ class Augmentation:
 
 
 def compose(*augmentations: Callable[[np.ndarray, Target, np.random.Generator], Sample]) -> _Composed:
-    """Return an augmentation that does several, one after the other.
+    """Return an augmentation that applies several in a row.
 
     Parameters
     ----------
     *augmentations
         Each is called as ``augment(image, target, rng)``.
+
+    Raises
+    ------
+    TypeError
+        If one cannot be called so.
     """
+    for i, augment in enumerate(augmentations):
+        if isinstance(augment, type) or not callable(augment):
+            given = f"the class {augment.__name__}" if isinstance(augment, type) else shown(augment)
+            raise TypeError(f"augmentations[{i}] must be called as augment(image, target, rng), got {given}.")
     return _Composed(augmentations)
 
 
@@ -198,46 +232,89 @@ def compose(*augmentations: Callable[[np.ndarray, Target, np.random.Generator], 
 class _Composed:
     augmentations: tuple[Callable[[np.ndarray, Target, np.random.Generator], Sample], ...]
 
+    @property
+    def crop_size(self) -> Size | None:
+        """Height and width of what comes out, if the last augmentation fixes them."""
+        return getattr(self.augmentations[-1], "crop_size", None) if self.augmentations else None
+
     def __call__(self, image: np.ndarray, target: Target, rng: np.random.Generator) -> Sample:
         for augment in self.augmentations:
             image, target = augment(image, target, rng)
         return image, target
 
 
-# ------------------------------------------------------------------ places
+# ------------------------------------------------------------------ arguments
 
 
-def flip(image: np.ndarray, target: Target, *, horizontal: bool = False, vertical: bool = False) -> Sample:
-    """Mirror an image and its objects: left and right swapped, or top and bottom, or both."""
+def _check_image(image: Any) -> np.ndarray:
+    wanted = "a uint8 array of shape (H, W, 3)"
+    array = instance("image", image, np.ndarray, wanted)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise ValueError(f"image must be {wanted}, got {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def _check_sample(image: Any, target: Any) -> Sample:
+    """Return an image, and a copy of its target with arrays as boxes and labels and with compressed masks."""
+    image = _check_image(image)
+    instance("target", target, Mapping, "a mapping with 'boxes', 'labels' and 'masks'")
+    missing = [key for key in ("boxes", "labels", "masks") if key not in target]
+    if missing:
+        raise ValueError(f"target has no {' and no '.join(map(repr, missing))}: it has {list(target)}.")
+    boxes, labels = (
+        host(target[key]) if isinstance(target[key], Tensor) else np.asarray(target[key]) for key in ("boxes", "labels")
+    )
+    masks = CompressedMasks.of(target["masks"], (image.shape[0], image.shape[1]))
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
+        raise ValueError(f"target['boxes'] must be numbers of shape (G, 4), got {boxes.dtype} of shape {boxes.shape}.")
+    if labels.ndim != 1 or not len(boxes) == len(labels) == len(masks):
+        raise ValueError(
+            f"target must have one label and one mask for each box, got {len(boxes)} boxes, labels of shape "
+            f"{labels.shape} and {len(masks)} masks."
+        )
+    return image, {**target, "boxes": boxes.astype(np.float32, copy=False), "labels": labels, "masks": masks}
+
+
+# ------------------------------------------------------------------ geometry
+
+
+def flip(image: np.ndarray, target: Mapping[str, Any], *, horizontal: bool = False, vertical: bool = False) -> Sample:
+    """Flip an image and its objects: left and right swapped, top and bottom swapped, or both."""
+    horizontal, vertical = flag("horizontal", horizontal), flag("vertical", vertical)
+    image, sample = _check_sample(image, target)
     if not horizontal and not vertical:
-        return image, target
+        return image, sample
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = np.asarray(target["boxes"], np.float32).reshape(-1, 4).T
+    x1, y1, x2, y2 = sample["boxes"].T
     if horizontal:
         image, x1, x2 = image[:, ::-1], width - x2, width - x1
     if vertical:
         image, y1, y2 = image[::-1], height - y2, height - y1
-    masks = target["masks"].flipped(horizontal=horizontal, vertical=vertical)
-    return np.ascontiguousarray(image), target | {"boxes": np.stack([x1, y1, x2, y2], axis=1), "masks": masks}
+    masks = sample["masks"].flipped(horizontal=horizontal, vertical=vertical)
+    return np.ascontiguousarray(image), sample | {"boxes": np.stack([x1, y1, x2, y2], axis=1), "masks": masks}
 
 
-def rotate(image: np.ndarray, target: Target, turns: int) -> Sample:
-    """Turn an image and its objects by quarters, counterclockwise."""
-    if turns % 4 == 0:
-        return image, target
-    boxes = np.asarray(target["boxes"], np.float32).reshape(-1, 4)
+def rotate(image: np.ndarray, target: Mapping[str, Any], turns: int) -> Sample:
+    """Rotate an image and its objects by quarter turns, counterclockwise."""
+    turns = integer("turns", turns) % 4
+    image, sample = _check_sample(image, target)
+    if turns == 0:
+        return image, sample
+    boxes = sample["boxes"]
     width = np.float32(image.shape[1])
-    for _ in range(turns % 4):  # what was at x from the right is then at y from the top
+    for _ in range(turns):  # what was at x from the right is then at y from the top
         x1, y1, x2, y2 = boxes.T
         boxes = np.stack([y1, width - x2, y2, width - x1], axis=1)
         width = np.float32(sum(image.shape[:2])) - width
     pixels = np.ascontiguousarray(np.rot90(image, turns))
-    return pixels, target | {"boxes": boxes, "masks": target["masks"].rotated(turns)}
+    return pixels, sample | {"boxes": boxes, "masks": sample["masks"].rotated(turns)}
 
 
 def crop(
     image: np.ndarray,
-    target: Target,
+    target: Mapping[str, Any],
     top: int,
     left: int,
     height: int,
@@ -247,61 +324,71 @@ def crop(
     min_pixels: int = 4,
     min_side: float = 0.0,
 ) -> Sample:
-    """Cut a window out of an image, and drop the objects of which too little is left.
+    """Crop an image, and drop the objects of which too little is left.
 
     Parameters
     ----------
     image : ndarray of shape (H, W, 3), uint8
-    target : dict
-        With ``CompressedMasks``.
+    target : mapping
+        With ``"boxes"``, ``"labels"`` and ``"masks"``.
     top, left, height, width : int
-        The window; where it sticks out of the image it is filled with grey.
+        The region; where it extends beyond the image it is filled with grey.
     min_visible, min_pixels, min_side : float, int, float
-        An object stays if the window has this share of its pixels, as many pixels, and a box that is as wide and high.
+        An object stays if the crop has at least this fraction of its pixels, this many pixels, and a box at least this
+        wide and high.
 
     Returns
     -------
     image, target
-        Boxes that the window cuts are those around what is left of the mask; others are the old ones, moved. What
-        else the target has one of for each object is dropped likewise.
+        Boxes that the crop cuts become those around what is left of the mask; others are only moved. Arrays of the
+        target with one row for each object lose those of dropped objects.
     """
+    top, left = integer("top", top), integer("left", left)
+    height, width = positive_int("height", height), positive_int("width", width)
+    min_visible, min_side = fraction("min_visible", min_visible), non_negative_number("min_side", min_side)
+    min_pixels = non_negative_int("min_pixels", min_pixels)
+    image, sample = _check_sample(image, target)
+    old = sample["masks"]
+    masks = old.cropped(top, left, height, width)
+    boxes = sample["boxes"] - np.array([left, top, left, top], np.float32)
+    cut = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > (width, height)).any(axis=1)
+    boxes[cut] = masks.boxes[cut]
+    visible = masks.areas
+    keep = visible >= np.maximum(min_visible * old.areas, min_pixels)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    keep &= ((sides > 0) & (sides >= min_side)).all(axis=1)
+    pixels = _crop_pixels(image, top, left, height, width)
+    return pixels, _selected(sample | {"boxes": boxes, "masks": masks}, keep)
+
+
+def _crop_pixels(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     pixels = np.empty((height, width, 3), np.uint8)
-    y, x = (slice(max(at, 0), max(at, 0, min(at + n, of))) for at, n, of in _spans(image, top, left, height, width))
+    spans = (top, height, image.shape[0]), (left, width, image.shape[1])
+    y, x = (slice(max(at, 0), max(at, 0, min(at + n, of))) for at, n, of in spans)  # what the region has of the image
     part = image[y, x]
     if part.shape[:2] != (height, width):
         pixels[...] = _FILL
     pixels[y.start - top : y.stop - top, x.start - left : x.stop - left] = part
-
-    masks = target["masks"].cropped(top, left, height, width)
-    boxes = np.asarray(target["boxes"], np.float32).reshape(-1, 4) - np.array([left, top, left, top], np.float32)
-    cut = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > (width, height)).any(axis=1)
-    boxes[cut] = masks.boxes[cut]
-    visible, all_of_it = masks.areas, target["masks"].areas
-    keep = visible >= np.maximum(min_visible * all_of_it, min_pixels)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    keep &= ((sides > 0) & (sides >= min_side)).all(axis=1)
-    return pixels, _selected(target | {"boxes": boxes, "masks": masks}, keep)
+    return pixels
 
 
-def _spans(image: np.ndarray, top: int, left: int, height: int, width: int) -> list[tuple[int, int, int]]:
-    return [(top, height, image.shape[0]), (left, width, image.shape[1])]
-
-
-def resize(image: np.ndarray, target: Target, size: Size) -> Sample:
+def resize(image: np.ndarray, target: Mapping[str, Any], size: Size) -> Sample:
     """Resize an image and its objects: pixels bilinear, masks to the nearest pixel."""
     from PIL import Image
 
+    size = pair("size", size, positive_int)
+    image, sample = _check_sample(image, target)
     old = (image.shape[0], image.shape[1])
     if old == size:
-        return image, target
-    # Pillow's averages where it shrinks, unlike a prediction's; but it is quick, and lets other threads work.
+        return image, sample
+    # Pillow's resizing averages where it shrinks, unlike a prediction's; but it is fast and releases the GIL.
     resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    boxes = resize_boxes(np.asarray(target["boxes"], np.float32).reshape(-1, 4), old, size)
-    return np.asarray(resized), target | {"boxes": boxes, "masks": target["masks"].resized(size)}
+    boxes = resize_boxes(sample["boxes"], old, size)
+    return np.asarray(resized), sample | {"boxes": boxes, "masks": sample["masks"].resized(size)}
 
 
 def _selected(target: Target, keep: np.ndarray) -> Target:
-    """Return the target with some of its objects, of whatever it has one of for each."""
+    """Return the target with some of its objects: rows of its masks and of all arrays with one row for each object."""
     if keep.all():
         return target
     per_object = {
@@ -316,34 +403,43 @@ def _selected(target: Target, keep: np.ndarray) -> Target:
 
 
 def tint(image: np.ndarray, gain: np.ndarray, gamma: float) -> np.ndarray:
-    """Return an image (H, W, 3), uint8, with another gain of each color (3,) and another gamma."""
+    """Return an image (H, W, 3), uint8, with a gain for each color (3,) and a gamma."""
     from PIL import Image
 
+    factors = np.array(sequence("gain", gain, non_negative_number, length=3)).reshape(3, 1)
+    gamma = positive_number("gamma", gamma)
     levels = np.arange(256) / 255
-    table = np.clip(255 * np.reshape(gain, (3, 1)) * levels**gamma, 0, 255).round().astype(int)  # (3, 256)
-    return np.asarray(Image.fromarray(image).point(table.ravel().tolist()))
+    table = np.clip(255 * factors * levels**gamma, 0, 255).round().astype(int)  # (3, 256)
+    return np.asarray(Image.fromarray(_check_image(image)).point(table.ravel().tolist()))
 
 
 def adjust(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
-    """Return an image (H, W, 3), uint8, with each multiplied by a factor; 1 leaves it."""
+    """Return an image (H, W, 3), uint8, with each of the three multiplied by a factor; 1 is no change."""
     from PIL import Image, ImageEnhance
 
-    pil_image = Image.fromarray(image)
-    steps = [(ImageEnhance.Brightness, brightness), (ImageEnhance.Contrast, contrast), (ImageEnhance.Color, saturation)]
-    for kind, factor in steps:
+    adjusted = Image.fromarray(_check_image(image))
+    for name, enhance, factor in (
+        ("brightness", ImageEnhance.Brightness, brightness),
+        ("contrast", ImageEnhance.Contrast, contrast),
+        ("saturation", ImageEnhance.Color, saturation),
+    ):
+        factor = non_negative_number(name, factor)
         if factor != 1:
-            pil_image = kind(pil_image).enhance(factor)
-    return np.asarray(pil_image)
+            adjusted = enhance(adjusted).enhance(factor)
+    return np.asarray(adjusted)
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Return an image (H, W, 3), uint8, blurred with a Gaussian of ``sigma`` pixels."""
     from PIL import Image, ImageFilter
 
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+    radius = non_negative_number("sigma", sigma)
+    return np.asarray(Image.fromarray(_check_image(image)).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return an image (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, of each color by itself."""
-    noisy = image + np.float32(sigma) * rng.standard_normal(image.shape, np.float32)
+    """Return an image (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, independent for each color."""
+    instance("rng", rng, np.random.Generator, "a NumPy generator such as np.random.default_rng(0)")
+    sigma = non_negative_number("sigma", sigma)
+    noisy = _check_image(image) + np.float32(sigma) * rng.standard_normal(image.shape, np.float32)
     return np.clip(noisy, 0, 255, out=noisy).round().astype(np.uint8)

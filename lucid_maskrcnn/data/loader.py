@@ -1,6 +1,8 @@
-"""Batches of images and targets, each determined by its number alone: a run that is resumed sees the same ones.
+"""Batches of images and targets. Each is determined by the seed and its step, so that a resumed run sees the same ones.
 
-Shapes: N images of the data set, B of a batch.
+Random numbers come from NumPy generators of the loader's own seed, never from Lucid's.
+
+Shapes: N images of the data set.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lucid_maskrcnn.validators import flag, non_negative_int, positive_int, shown
+
+from .dataset import check_dataset, check_pair, load_pair
+
 __all__ = ["Batch", "Loader", "LoadingError"]
 
-_ORDER, _DRAW, _AUGMENT = range(3)  # what random numbers are for: each use has its own
-_BINS = 8  # bins of the aspect ratio in each doubling: images of a bin differ by 9 % at most
-_KEPT = 2  # epochs whose order is remembered
+_ORDER, _DRAW, _AUGMENT = range(3)  # streams of random numbers, one for each use
+_BINS_PER_OCTAVE = 8  # bins of the aspect ratio: within a bin it differs by 9 % at most
+_CACHED_EPOCHS = 2  # epochs whose order is kept
 
 
 class LoadingError(ValueError):
-    """An image or its target could not be made; the message names the image, the cause is its ``__cause__``."""
+    """An image could not be loaded or augmented. The message names it; ``__cause__`` is the error."""
 
 
 class Batch(NamedTuple):
-    """What one step is trained on.
+    """The images and targets of one training step.
 
     Attributes
     ----------
@@ -33,7 +39,7 @@ class Batch(NamedTuple):
     targets : list of dict
     image_ids : list of int
     indices : list of int
-        Their places in the data set.
+        Their indices in the data set.
     """
 
     images: list[np.ndarray]
@@ -45,33 +51,32 @@ class Batch(NamedTuple):
 class Loader:
     """Makes batches of a data set.
 
-    An epoch is every image once, in an order that the seed and the epoch's number give; its last batch has what is
-    left. With ``sample_weights`` each batch is drawn anew, and an epoch is as many batches as there would be.
+    An epoch contains every image once, in an order that depends on the seed and the epoch; its last batch may be
+    smaller. With ``sample_weights`` images are drawn with replacement instead, and an epoch has as many batches.
 
     Parameters
     ----------
     dataset : sequence of (image, target)
         :class:`CocoInstances`, :class:`LabelImages`, or anything with a length whose items are uint8 arrays
         (H, W, 3) and mappings with ``"boxes"``, ``"labels"`` and ``"masks"``. Its attributes ``sizes``, ``image_ids``
-        and ``file_names`` are used if it has them. Items should not be random themselves.
+        and ``file_names`` are used if it has them. An item must not vary from one access to the next.
     batch_size : int
-        Images of a batch.
+        Images per batch; at most as many as the data set has, unless they are drawn with ``sample_weights``.
     seed : int
-        From 0 on. The same seed gives the same batches.
+        A non-negative integer. The same seed gives the same batches.
     shuffle : bool
         Whether the order is random; otherwise it is that of the data set.
     augment : callable, optional
-        Called as ``augment(image, target, rng)``, such as :class:`Augmentation`.
+        Called as ``augment(image, target, rng)``, for example an :class:`Augmentation`.
     group_by_shape : bool
-        Whether the images of a batch have about the same aspect ratio, so that little is padded. It takes the
-        ``sizes`` of the data set, and does nothing in the data set's order or where ``augment`` crops to a fixed
-        window.
+        Whether the images of a batch have about the same aspect ratio, so that there is little padding. It needs the
+        ``sizes`` of the data set, and has no effect if ``shuffle`` is off or ``augment`` crops to a fixed size.
     sample_weights : sequence of float, optional
-        How often each image is drawn, with replacement, relative to the others.
+        One for each image: how often it is drawn, relative to the others.
     workers : int
         Threads of :meth:`iterate`.
     prefetch : int
-        Batches that are made ahead.
+        Batches that are made in advance.
 
     Attributes
     ----------
@@ -80,6 +85,8 @@ class Loader:
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
         If there are no images, or an argument is out of range.
     """
@@ -97,42 +104,47 @@ class Loader:
         workers: int = 1,
         prefetch: int = 2,
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("workers", workers, 1)):
-            _require_integer(name, value, least)
-        _require_integer("prefetch", prefetch, 0)
-        if len(dataset) == 0:
+        if len(check_dataset("dataset", dataset)) == 0:
             raise ValueError("dataset must have at least one image, got none.")
-        self.dataset, self.batch_size, self.seed, self.shuffle = dataset, batch_size, seed, shuffle
-        self.augment, self.group_by_shape, self.sample_weights = augment, group_by_shape, sample_weights
-        self.workers, self.prefetch = workers, prefetch
+        self.dataset, self.augment, self.sample_weights = dataset, _check_augment(augment), sample_weights
+        self.batch_size, self.seed = positive_int("batch_size", batch_size), non_negative_int("seed", seed)
+        self.shuffle, self.group_by_shape = flag("shuffle", shuffle), flag("group_by_shape", group_by_shape)
+        self.workers, self.prefetch = positive_int("workers", workers), non_negative_int("prefetch", prefetch)
         self._probabilities = None if sample_weights is None else _probabilities(sample_weights, len(dataset))
-        sizes = getattr(dataset, "sizes", None)
-        fixed = getattr(augment, "crop_size", None) is not None
-        self._log_ratios = None  # (N,), where they count
-        if group_by_shape and sizes is not None and not fixed and (shuffle or sample_weights is not None):
-            self._log_ratios = np.log2([height / width for height, width in sizes])
+        if self._probabilities is None and self.batch_size > len(dataset):
+            raise ValueError(f"batch_size must be at most the number of images, {len(dataset)}, got {batch_size}.")
+        self._log_ratios = self._aspect_ratios()
         self._orders: dict[int, list[np.ndarray]] = {}
         self._lock = threading.Lock()
 
+    def _aspect_ratios(self) -> np.ndarray | None:
+        """Return the logarithms of height / width (N,), or None if batches are not grouped by them."""
+        sizes = getattr(self.dataset, "sizes", None)
+        random = self.shuffle or self._probabilities is not None
+        fixed = getattr(self.augment, "crop_size", None) is not None
+        if not self.group_by_shape or sizes is None or fixed or not random:
+            return None
+        return np.asarray(np.log2([height / width for height, width in sizes]))
+
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in which every image comes once."""
+        """Number of batches of an epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
     def batch(self, step: int) -> Batch:
-        """Return one batch, the same whenever it is asked for.
+        """Return the batch of a step, the same at every call.
 
         Parameters
         ----------
         step : int
-            From 0 on; epochs follow each other.
+            A non-negative integer; epoch follows epoch.
 
         Raises
         ------
         LoadingError
             If one of its images cannot be loaded or augmented.
         """
-        _require_integer("step", step, 0)
+        step = non_negative_int("step", step)
         images, targets, image_ids = [], [], []
         indices = self._indices(step).tolist()
         for place, index in enumerate(indices):
@@ -143,15 +155,16 @@ class Loader:
         return Batch(images, targets, image_ids, indices)
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
-        """Yield the batches ``start`` to ``stop - 1``, made by threads while others are being used.
+        """Yield the batches ``start`` to ``stop - 1``, which threads make in advance.
 
-        The threads end with the iterator: when it is exhausted or closed, or an exception has left it.
+        The threads end when the iterator is exhausted or closed, or has raised an exception.
 
         Raises
         ------
         LoadingError
-            In the place of the batch that cannot be made.
+            Instead of a batch that cannot be made.
         """
+        start, stop = non_negative_int("start", start), non_negative_int("stop", stop)
         ahead = max(self.prefetch, self.workers)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="lucid_maskrcnn_loader")
         pending: deque[Future[Batch]] = deque()
@@ -167,10 +180,10 @@ class Loader:
 
     def _load(self, index: int, step: int, place: int) -> tuple[np.ndarray, dict[str, Any]]:
         try:
-            image, target = self.dataset[index]
+            image, target = load_pair(self.dataset, index)
             if self.augment is not None:
                 rng = np.random.default_rng((self.seed, _AUGMENT, step, place))
-                image, target = self.augment(image, target, rng)
+                image, target = check_pair("What augment returns", self.augment(image, target, rng))
         except Exception as error:
             reason = f"{error}" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
             raise LoadingError(f"Step {step} cannot load {self._name(index)}: {reason}") from error
@@ -194,13 +207,13 @@ class Loader:
         epoch, place = divmod(step, self.steps_per_epoch)
         with self._lock:
             if epoch not in self._orders:
-                for old in list(self._orders)[: 1 - _KEPT]:
+                for old in list(self._orders)[: 1 - _CACHED_EPOCHS]:
                     del self._orders[old]
                 self._orders[epoch] = self._order(epoch)
             return self._orders[epoch][place]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
-        """Return the batches of an epoch, each image in one of them."""
+        """Return the indices of each batch of an epoch."""
         count = len(self.dataset)
         if not self.shuffle:
             return _cut(np.arange(count), self.batch_size)
@@ -210,13 +223,13 @@ class Loader:
             return _cut(order, self.batch_size)
         bins = self._bins(rng)
         batches = _cut(order[np.argsort(bins[order], kind="stable")], self.batch_size)
-        # The last of them may be short, and is so in the end too.
+        # A smaller batch stays the last one of the epoch.
         last = batches.pop() if len(batches[-1]) < self.batch_size else None
         mixed = [batches[i] for i in rng.permutation(len(batches))]
         return mixed if last is None else [*mixed, last]
 
     def _drawn(self, step: int) -> np.ndarray:
-        """Draw a batch by weights, with grouping from one bin: the bin of the first image."""
+        """Draw a batch by the weights; with grouping, all from the bin of the first image."""
         rng = np.random.default_rng((self.seed, _DRAW, step))
         first = rng.choice(len(self.dataset), p=self._probabilities)
         probabilities = self._probabilities
@@ -228,24 +241,37 @@ class Loader:
         return np.concatenate([[first], others])
 
     def _bins(self, rng: np.random.Generator) -> np.ndarray:
-        """Return the bin of each image's aspect ratio; bounds are drawn, so that neighbours meet in other epochs."""
+        """Return the bin of each image's aspect ratio (N,). Bounds are random: other images meet in other epochs."""
         assert self._log_ratios is not None
-        return np.floor(self._log_ratios * _BINS + rng.random())
+        return np.floor(self._log_ratios * _BINS_PER_OCTAVE + rng.random())
 
 
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _require_integer(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}.")
+def _check_augment(augment: Any) -> Any:
+    if augment is not None and (isinstance(augment, type) or not callable(augment)):
+        given = f"the class {augment.__name__}" if isinstance(augment, type) else shown(augment)
+        raise TypeError(
+            "augment must be called as augment(image, target, rng), for example Augmentation(horizontal_flip=0.5) or "
+            f"Augmentation.photographs(), got {given}."
+        )
+    return augment
 
 
 def _probabilities(weights: Any, count: int) -> np.ndarray:
-    array = np.asarray(weights, np.float64)
+    """Return what each image is drawn with (N,), in float64."""
+    wanted = f"one number for each of {count} images"
+    try:
+        array = np.asarray(weights)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"sample_weights must be {wanted}, got {shown(weights)}.")
     if array.shape != (count,):
-        raise ValueError(f"sample_weights must be one number for each of {count} images, got shape {array.shape}.")
+        raise ValueError(f"sample_weights must be {wanted}, got shape {array.shape}.")
+    array = array.astype(np.float64)
     if not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
-        raise ValueError("sample_weights must be finite, from 0 on and not all 0.")
-    return array / array.sum()
+        raise ValueError("sample_weights must be finite numbers of at least 0, not all 0.")
+    return np.asarray(array / array.sum())

@@ -15,8 +15,10 @@ from lucid_maskrcnn.annotation_formats.label_images import read_label_image
 from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.targets import Target
+from lucid_maskrcnn.validators import flag, instance, optional, shown
 
 from .coco_dataset import AnnotatedImage, CocoInstances, Reader, read_json, target_of
+from .dataset import Dataset, check_dataset, load_pair
 from .issues import Issue, cannot_be_used
 from .label_image_dataset import LabelImages, pair
 
@@ -126,21 +128,33 @@ def validate(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
         If a folder comes without annotations and labels or with both, or the annotations are no COCO file.
     """
+    progress = flag("progress", progress)
+    if on_image is not None and not callable(on_image):
+        raise TypeError(f"on_image must be called as on_image(image), got {shown(on_image)}.")
+    is_folder = isinstance(source, (str, Path))
+    if (annotations is not None) + (labels is not None) != is_folder:
+        wanted = "annotations or labels, one of them" if is_folder else "no annotations and no labels: it has its own"
+        raise ValueError(f"source, {'a folder' if is_folder else 'a data set'}, needs {wanted}.")
+    optional(_check_path)("labels", labels)
     validator = _Validator(progress, on_image)
     if isinstance(source, CocoInstances):
         return validator.coco(source.images_dir, source.source)
     if isinstance(source, LabelImages):
         return validator.label_images(source.images_dir, source.labels_dir, source.categories[1])
-    if not isinstance(source, (str, Path)):
-        return validator.pairs(source)
-    if (annotations is None) == (labels is None):
-        raise ValueError("A folder of images needs annotations or labels, one of them.")
+    if not is_folder:
+        return validator.pairs(check_dataset("source", source))
     if labels is not None:
         return validator.label_images(Path(source), Path(labels), "object")
     return validator.coco(Path(source), annotations)
+
+
+def _check_path(name: str, value: Any) -> str | Path:
+    return instance(name, value, (str, Path), "a path")
 
 
 class _Validator:
@@ -187,15 +201,15 @@ class _Validator:
                 self._add_issue(place, problem)
         return self.report
 
-    def pairs(self, dataset: Any) -> ValidationReport:
-        """Validate the pairs of any data set, as ``get_loss`` would."""
+    def pairs(self, dataset: Dataset) -> ValidationReport:
+        """Validate the pairs of any other data set, as ``get_loss`` would."""
         categories = dict(getattr(dataset, "categories", {}))
         names = getattr(dataset, "file_names", None)
-        # Without a table of categories any label will do.
+        # Without categories any label is valid.
         limit = max(categories, default=int(np.iinfo(np.int32).max))
         for i in self._shown(range(len(dataset))):
             try:
-                image, target = dataset[i]
+                image, target = load_pair(dataset, i)
                 pixels = load_image(image)
                 size = (pixels.shape[0], pixels.shape[1])
                 checked = Target.from_mapping(target, index=i, image_size=size, num_classes=limit)

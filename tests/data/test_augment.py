@@ -1,5 +1,7 @@
 """Variations of images: boxes and masks go where the pixels go."""
 
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,16 +267,131 @@ def test_colors_vary_as_told():
     assert abs(noise(grey, 10, np.random.default_rng(0)).std() - 10) < 0.3
 
 
+# ------------------------------------------------------------------ arguments
+
+
 @pytest.mark.parametrize(
-    ("settings_", "message"),
+    ("options", "error", "message"),
     [
-        ({"horizontal_flip": 2}, "horizontal_flip must be a number from 0 to 1, got 2"),
-        ({"noise": -1}, "noise must be a number from 0 on, got -1"),
-        ({"zoom": (2, 1)}, r"zoom must be a range above 0, got \(2, 1\)"),
-        ({"crop": 0}, "crop must be at least 1 pixel, got 0"),
-        ({"min_visible": float("nan")}, "min_visible must be"),
+        ({"horizontal_flip": 2}, ValueError, "horizontal_flip must be a number between 0 and 1, got 2."),
+        ({"horizontal_flip": "0.5"}, TypeError, "horizontal_flip must be a number between 0 and 1, got '0.5'."),
+        ({"vertical_flip": True}, TypeError, "vertical_flip must be a number between 0 and 1, got True."),
+        ({"quarter_turns": 1}, TypeError, "quarter_turns must be True or False, got 1."),
+        ({"noise": -1}, ValueError, "noise must be a number of at least 0, got -1."),
+        ({"blur": None}, TypeError, "blur must be a number of at least 0, got None."),
+        ({"zoom": (2, 1)}, ValueError, "zoom must be a range (smallest, largest), got (2, 1)."),
+        ({"zoom": 0}, ValueError, "zoom must be a number above 0, got 0."),
+        ({"zoom": (1, 2, 3)}, ValueError, "zoom must be a sequence of 2 values, got 3: (1, 2, 3)."),
+        ({"crop": 0}, ValueError, "crop must be a positive integer, got 0."),
+        ({"crop": (1, 2, 3)}, ValueError, "crop must be a sequence of 2 values, got 3: (1, 2, 3)."),
+        ({"crop": "64"}, TypeError, "crop must be a sequence of 2 values, got '64'."),
+        ({"crop": (64, 32.5)}, TypeError, "crop[1] must be a positive integer, got 32.5."),
+        ({"image": {"min_size": 3}}, TypeError, "image must be an ImageConfig, got {'min_size': 3}."),
+        ({"min_visible": math.nan}, ValueError, "min_visible must be a number between 0 and 1, got nan."),
+        ({"horizontal_flips": 1}, TypeError, "has no argument 'horizontal_flips'; did you mean 'horizontal_flip'?"),
     ],
 )
-def test_settings_out_of_range_are_named(settings_, message):
-    with pytest.raises(ValueError, match=message):
-        Augmentation.photographs(**settings_)
+@pytest.mark.parametrize("make", [Augmentation.photographs, Augmentation.microscopy])
+def test_settings_of_an_augmentation_are_checked(make, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        make(**options)
+
+
+def test_one_number_is_both():
+    assert Augmentation(zoom=2) == Augmentation(zoom=[2, 2])
+    assert Augmentation(crop=np.int64(64)).crop_size == Augmentation(crop=(64, 64)).crop_size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"masks": None}, ValueError, "target has no 'masks': it has ['boxes', 'labels', 'iscrowd', 'image_id']."),
+        ({"boxes": np.zeros((3, 5))}, ValueError, "target['boxes'] must be numbers of shape (G, 4), got float64 of"),
+        ({"labels": [1]}, ValueError, "target must have one label and one mask for each box, got "),
+    ],
+)
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda image, target: Augmentation()(image, target, np.random.default_rng(0)),
+        lambda image, target: flip(image, target, horizontal=True),
+        lambda image, target: rotate(image, target, 1),
+        lambda image, target: crop(image, target, 0, 0, 5, 5),
+        lambda image, target: resize(image, target, (30, 30)),
+    ],
+    ids=["Augmentation", "flip", "rotate", "crop", "resize"],
+)
+def test_targets_are_checked(augment, change, error, message):
+    image, target = sample()
+    target = {key: value for key, value in (target | change).items() if value is not None}
+    with pytest.raises(error, match=re.escape(message)):
+        augment(image, target)
+    with pytest.raises(TypeError, match="target must be a mapping with 'boxes', 'labels' and 'masks', got None"):
+        augment(image, None)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        ("a.png", TypeError, "image must be a uint8 array of shape (H, W, 3), got 'a.png'."),
+        (np.zeros((4, 5), np.uint8), ValueError, "image must be a uint8 array of shape (H, W, 3), got uint8 of shape"),
+        (np.zeros((4, 5, 3)), ValueError, "image must be a uint8 array of shape (H, W, 3), got float64 of shape"),
+        (np.zeros((3, 4, 5), np.uint8), ValueError, "got uint8 of shape (3, 4, 5)."),
+    ],
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: Augmentation()(image, sample()[1], np.random.default_rng(0)),
+        lambda image: tint(image, [1, 1, 1], 1),
+        lambda image: adjust(image, 1, 1, 1),
+        lambda image: blur(image, 1),
+        lambda image: noise(image, 1, np.random.default_rng(0)),
+    ],
+    ids=["Augmentation", "tint", "adjust", "blur", "noise"],
+)
+def test_images_are_checked(change, image, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        change(image)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda i, t: Augmentation()(i, t, 0),
+            TypeError,
+            "rng must be a NumPy generator such as np.random.default_rng",
+        ),
+        (lambda i, t: rotate(i, t, 0.5), TypeError, "turns must be an integer, got 0.5."),
+        (lambda i, t: crop(i, t, 0, 0, 0, 5), ValueError, "height must be a positive integer, got 0."),
+        (lambda i, t: crop(i, t, "0", 0, 5, 5), TypeError, "top must be an integer, got '0'."),
+        (lambda i, t: resize(i, t, (0, 5)), ValueError, "size[0] must be a positive integer, got 0."),
+        (lambda i, t: flip(i, t, horizontal="yes"), TypeError, "horizontal must be True or False, got 'yes'."),
+        (lambda i, t: tint(i, [1, 2], 1), ValueError, "gain must be a sequence of 3 values, got 2: [1, 2]."),
+        (lambda i, t: blur(i, -1), ValueError, "sigma must be a number of at least 0, got -1."),
+        (lambda i, t: noise(i, 1, None), TypeError, "rng must be a NumPy generator"),
+        (
+            lambda i, t: compose(Augmentation),
+            TypeError,
+            "augmentations[0] must be called as augment(image, target, rng)",
+        ),
+        (lambda i, t: compose("flip"), TypeError, "got 'flip'."),
+    ],
+)
+def test_arguments_are_checked(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call(*sample())
+
+
+def test_labels_in_a_list_lose_dropped_objects_too():
+    image, target = sample()
+    _, expected = crop(image, target, 0, 0, 30, 40)
+    _, moved = crop(image, target | {"labels": target["labels"].tolist()}, 0, 0, 30, 40)
+    assert 0 < len(moved["labels"]) < len(target["labels"])
+    assert moved["labels"].tolist() == expected["labels"].tolist()
+
+
+def test_a_composed_crop_has_its_size():
+    assert compose(Augmentation(noise=1), Augmentation(crop=32)).crop_size == (32, 32)
+    assert compose(Augmentation(crop=32), Augmentation(zoom=2)).crop_size is None

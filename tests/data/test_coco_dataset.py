@@ -319,7 +319,7 @@ def test_split_divides_without_rest(files):
         assert [len(part[i][1]["boxes"]) for i in range(2)] == part.object_counts
         assert [image["id"] for image in part.coco()["images"]] == part.image_ids
     assert [len(part) for part in split(dataset, 0.01)] == [3, 1]
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="a number above 0 and below 1"):
         split(dataset, 1)
     with pytest.raises(AttributeError, match="nonsense"):
         train.nonsense  # noqa: B018

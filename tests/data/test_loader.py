@@ -1,6 +1,7 @@
 """Batches: what is in them, that they repeat, and that threads come and go."""
 
 import itertools
+import re
 import threading
 import time
 
@@ -58,7 +59,7 @@ def loader_threads():
 # ------------------------------------------------------------------ which images
 
 
-@pytest.mark.parametrize(("count", "size", "steps"), [(7, 3, 3), (6, 3, 2), (2, 5, 1), (1, 1, 1)])
+@pytest.mark.parametrize(("count", "size", "steps"), [(7, 3, 3), (6, 3, 2), (2, 2, 1), (1, 1, 1)])
 def test_an_epoch_is_every_image_once(count, size, steps):
     loader = Loader(numbers(count), size)
     assert loader.steps_per_epoch == steps
@@ -248,25 +249,54 @@ def test_annotated_images_become_the_networks_batches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be a whole number from 1 on, got 0"),
-        ({"batch_size": 1.5}, "batch_size must be"),
-        ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
-        ({"workers": 0}, "workers must be"),
-        ({"prefetch": -1}, "prefetch must be"),
-        ({"sample_weights": [1, 2]}, "one number for each of 7 images"),
-        ({"sample_weights": [0] * 7}, "not all 0"),
-        ({"sample_weights": [1, 2, 3, 4, 5, 6, -1]}, "from 0 on"),
-        ({"dataset": []}, "at least one image"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a positive integer, got 0."),
+        ({"batch_size": 8}, ValueError, "batch_size must be at most the number of images, 7, got 8."),
+        ({"batch_size": 1.5}, TypeError, "batch_size must be a positive integer, got 1.5."),
+        ({"batch_size": "2"}, TypeError, "batch_size must be a positive integer, got '2'."),
+        ({"batch_size": True}, TypeError, "batch_size must be a positive integer, got True."),
+        ({"seed": -1}, ValueError, "seed must be a non-negative integer, got -1."),
+        ({"seed": None}, TypeError, "seed must be a non-negative integer, got None."),
+        ({"shuffle": "no"}, TypeError, "shuffle must be True or False, got 'no'."),
+        ({"group_by_shape": 1}, TypeError, "group_by_shape must be True or False, got 1."),
+        ({"workers": 0}, ValueError, "workers must be a positive integer, got 0."),
+        ({"prefetch": -1}, ValueError, "prefetch must be a non-negative integer, got -1."),
+        ({"augment": "flip"}, TypeError, "augment must be called as augment(image, target, rng), for example"),
+        ({"augment": Augmentation}, TypeError, "got the class Augmentation."),
+        ({"sample_weights": [1, 2]}, ValueError, "one number for each of 7 images, got shape (2,)."),
+        ({"sample_weights": "abc"}, TypeError, "one number for each of 7 images, got 'abc'."),
+        ({"sample_weights": [[1], [1, 2]]}, TypeError, "one number for each of 7 images, got [[1], [1, 2]]."),
+        ({"sample_weights": [0] * 7}, ValueError, "not all 0"),
+        ({"sample_weights": [1, 2, 3, 4, 5, 6, -1]}, ValueError, "of at least 0"),
+        ({"dataset": []}, ValueError, "dataset must have at least one image, got none."),
+        ({"dataset": Loader([0], 1)}, TypeError, "pass its dataset, the attribute dataset.dataset."),
+        ({"dataset": "images"}, TypeError, "dataset must be a data set, a sequence of (image, target) pairs"),
+        ({"dataset": CocoInstances}, TypeError, "got the class CocoInstances."),
     ],
 )
-def test_mistakes_are_named(options, message):
+def test_arguments_of_a_loader_are_checked(options, error, message):
     arguments = {"dataset": numbers(), "batch_size": 2} | options
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=re.escape(message)):
         Loader(**arguments)
 
 
-def test_steps_count_from_0():
-    with pytest.raises(ValueError, match="step must be a whole number from 0 on, got -1"):
-        Loader(numbers(), 1).batch(-1)
+def test_numpy_integers_are_integers():
+    loader = Loader(numbers(), np.int64(2), seed=np.uint8(3), workers=np.int32(1))
+    assert loader.batch(np.int64(1)).indices == Loader(numbers(), 2, seed=3).batch(1).indices
+
+
+@pytest.mark.parametrize(
+    ("step", "error"), [(-1, ValueError), (1.0, TypeError), ("0", TypeError), (None, TypeError), (True, TypeError)]
+)
+def test_a_step_is_a_non_negative_integer(step, error):
+    with pytest.raises(error, match=re.escape(f"step must be a non-negative integer, got {step!r}.")):
+        Loader(numbers(), 1).batch(step)
+
+
+@pytest.mark.parametrize(("item", "given"), [(np.zeros((2, 3)), "a ndarray"), ((1, 2, 3), "a tuple of 3")])
+def test_items_must_be_pairs(item, given):
+    with pytest.raises(LoadingError, match=rf"dataset\[0\] must be a pair \(image, target\), got {given}\."):
+        Loader([item], 1).batch(0)
+    with pytest.raises(LoadingError, match=r"What augment returns must be a pair \(image, target\)"):
+        Loader(numbers(1), 1, augment=lambda image, target, rng: item).batch(0)

@@ -1,5 +1,6 @@
 """Validation of data sets: counts, and every issue in one line."""
 
+import re
 import shutil
 
 import data_sets
@@ -138,12 +139,6 @@ def test_a_fault_is_a_sentence():
     assert str(Issue("annotation 7", "has no area")) == "annotation 7 has no area."
 
 
-@pytest.mark.parametrize("options", [{}, {"annotations": "a", "labels": "b"}])
-def test_annotations_or_labels(options):
-    with pytest.raises(ValueError, match="annotations or labels, one of them"):
-        validate("images", **options)
-
-
 def test_label_images_are_counted_under_their_category(tmp_path):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
@@ -152,3 +147,39 @@ def test_label_images_are_counted_under_their_category(tmp_path):
     report = validate(LabelImages(tmp_path / "images", tmp_path / "labels", category="cell"))
     assert report.category_counts == {"cell": 1}
     assert report.issues == []
+
+
+# ------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (("images",), {}, ValueError, "source, a folder, needs annotations or labels, one of them."),
+        (("images", "a.json"), {"labels": "b"}, ValueError, "source, a folder, needs annotations or labels, one of"),
+        (([], "a.json"), {}, ValueError, "source, a data set, needs no annotations and no labels: it has its own."),
+        ((3,), {}, TypeError, "source must be a data set, a sequence of (image, target) pairs such as CocoInstances, got"),
+        ((CocoInstances,), {}, TypeError, "got the class CocoInstances."),
+        (("images",), {"labels": 3}, TypeError, "labels must be a path, got 3."),
+        (("images", 3), {}, TypeError, "annotations must be"),
+        (([],), {"progress": "no"}, TypeError, "progress must be True or False, got 'no'."),
+        (([],), {"on_image": "draw"}, TypeError, "on_image must be called as on_image(image), got 'draw'."),
+    ],
+)
+def test_arguments_of_validate_are_checked(arguments, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        validate(*arguments, **options)
+
+
+def test_on_image_gets_the_images_that_could_be_read(files):
+    (files[0] / "b.png").write_bytes(b"no image")
+    visited = []
+    validate(*files, on_image=visited.append)
+    assert [(image.index, image.total, image.file_name) for image in visited] == [
+        (0, 4, "a.png"),
+        (2, 4, "c.png"),
+        (3, 4, "d.png"),
+    ]
+    assert visited[0].pixels.shape == (40, 60, 3)
+    assert visited[0].categories == {1: "cat", 2: "dog", 3: "kite"}
+    assert len(visited[0].target["boxes"]) == 2
