@@ -8,14 +8,92 @@ A *segmentation* is a run-length encoding or a list of polygons.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import path, shown
 
-__all__ = ["bboxes_of", "complete_annotation", "make_annotations", "make_results"]
+__all__ = [
+    "bboxes_of",
+    "complete_annotation",
+    "make_annotations",
+    "make_results",
+    "read_annotations",
+    "read_results",
+]
+
+
+def read_annotations(annotations: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of an annotation file: a mapping with the three lists of COCO's format.
+
+    Parameters
+    ----------
+    annotations : str, Path or mapping
+        The JSON file, or its content. The entries of the lists are not checked.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if isinstance(annotations, (Mapping, list)):
+        content: Any = annotations
+        name = "annotations"
+    else:
+        file = path("annotations", annotations)
+        name, content = repr(str(file)), _read_json(file)
+    if isinstance(content, list):
+        raise ValueError(f"{name} is a list, as results are: annotations are a mapping with 'images'.")
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"{name} must be a mapping with 'images', 'annotations' and 'categories', got {shown(content)}."
+        )
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), (list, tuple)):
+            raise ValueError(f"{name} has no list of {key!r}: it has {list(content)}.")
+    return content
+
+
+def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return results as a list.
+
+    Parameters
+    ----------
+    results : str, Path or iterable of mapping
+        The JSON file, or its content. The keys of the mappings are not checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else.
+    """
+    wanted = "a list of results, each a mapping with 'image_id', 'category_id' and 'score'"
+    if isinstance(results, (str, Path)):
+        file = path("results", results)
+        name, content = repr(str(file)), _read_json(file)
+        if not isinstance(content, list):
+            raise ValueError(f"{name} must be {wanted}, got {shown(content)}.")
+    elif isinstance(results, Mapping) or not isinstance(results, Iterable):
+        raise TypeError(f"results must be {wanted}, got {shown(results)}.")
+    else:
+        name, content = "results", list(results)
+    wrong = next((i for i, entry in enumerate(content) if not isinstance(entry, Mapping)), None)
+    if wrong is not None:
+        kind = ValueError if isinstance(results, (str, Path)) else TypeError
+        raise kind(f"{name} must be {wanted}, got {shown(content[wrong])} at [{wrong}].")
+    return content
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:  # bytes that are no text too
+        raise ValueError(f"{str(file)!r} is not JSON: {str(error).rstrip('.')}.") from error
 
 
 def bboxes_of(boxes: np.ndarray) -> list[list[float]]:

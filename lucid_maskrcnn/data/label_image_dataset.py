@@ -1,4 +1,4 @@
-"""Images with label images: a number for each instance in the place of its pixels."""
+"""Data sets of label images: the pixels of each instance have a number of their own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from lucid_maskrcnn.annotation_formats import label_images
 from lucid_maskrcnn.annotation_formats.coco import make_annotations
 from lucid_maskrcnn.images import SUFFIXES, Size, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import path, text
 
+from .dataset import check_index
 from .issues import Issue, cannot_be_used, raise_first_fatal
+from .subsets import Subset
 
 __all__ = ["LabelImages"]
 
@@ -23,37 +26,38 @@ class LabelImages:
     """Images and label images of the same names, in two folders: ``cells/a.jpg`` and ``labels/a.png``.
 
     A label image has one channel of integers, 0 for background and another number for each instance: a PNG or TIFF
-    of 8, 16 or 32 bits, a PNG with a palette, whose indices count, or an array (H, W) in an ``.npy`` file. Items are
-    those of :class:`CocoInstances`, with boxes around the masks; all objects are of one category.
+    of 8, 16 or 32 bits, a PNG with a palette, whose indices are read, or an array (H, W) in an ``.npy`` file. Items
+    are like those of :class:`CocoInstances`, with boxes around the masks; all objects are of one category.
 
     Parameters
     ----------
     images_dir, labels_dir : str or Path
-        Their files are paired by name without suffix; files that are no images are passed over.
+        Their files are paired by name without suffix; files that are no images are ignored.
     category : str
-        What the objects are.
+        Name of the category of all objects.
 
     Attributes
     ----------
     categories, category_ids : dict
         ``{1: category}`` and ``{1: 1}``.
     image_ids : list of int
-        1, 2, … in the order of the names.
+        1, 2, … in the order of the file names.
     file_names : list of str
     sizes : list of (height, width)
     object_counts : list of int
-        Number of objects of each image; reads all label images when first asked for.
+        Number of objects of each image; the first access reads all label images.
 
     Raises
     ------
     ValueError
-        If a folder is not there, has no images, or an image or label image has no partner or several, or one of
-        another size.
+        If a folder does not exist or has no images, or an image has no label image or several, or one of another
+        size.
     """
 
     def __init__(self, images_dir: str | Path, labels_dir: str | Path, *, category: str = "object") -> None:
-        self.images_dir, self.labels_dir = Path(images_dir), Path(labels_dir)
-        pairs, issues = pair(self.images_dir, self.labels_dir)
+        self.images_dir, self.labels_dir = path("images_dir", images_dir), path("labels_dir", labels_dir)
+        category = text("category", category)
+        pairs, issues = pair_files(self.images_dir, self.labels_dir)
         raise_first_fatal(repr(str(self.images_dir)), issues)
         self._labels = [label for _, label in pairs]
         self.file_names = [image.name for image, _ in pairs]
@@ -68,7 +72,10 @@ class LabelImages:
     def __repr__(self) -> str:
         return f"LabelImages({len(self)} images, category {self.categories[1]!r})"
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Subset(self, range(len(self))[index])
+        index = check_index(index, len(self))
         masks = self._masks(index)
         image = load_checked(self.images_dir / self.file_names[index], masks.image_size, "its label image has")
         target = {
@@ -89,7 +96,7 @@ class LabelImages:
         return [len(self._masks(i)) for i in range(len(self))]
 
     def coco(self) -> dict[str, Any]:
-        """Return what an evaluation needs, in COCO's format; reads all label images."""
+        """Return the annotations in COCO's format, as an evaluation needs them; reads all label images."""
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for i, (image_id, name, (height, width)) in enumerate(
@@ -104,8 +111,8 @@ class LabelImages:
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Issue]]:
-    """Return the images with their label images, and what is wrong with the others."""
+def pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Issue]]:
+    """Return the images with their label images, and the issues of the others."""
     issues = [
         Issue("the folder", f"{str(folder)!r} does not exist")
         for folder in (images_dir, labels_dir)
@@ -126,13 +133,13 @@ def pair(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], l
         elif not own:
             issues.append(Issue(f"label image {of_label[0].name!r}", f"has no image in {str(images_dir)!r}"))
         else:
-            names = ", ".join(repr(path.name) for path in (own if len(own) > 1 else of_label))
-            issues.append(Issue(f"image {own[0].name!r}", f"cannot be paired: {names} have one name"))
+            names = ", ".join(repr(file.name) for file in (own if len(own) > 1 else of_label))
+            issues.append(Issue(f"image {own[0].name!r}", f"cannot be paired: {names} have the same name"))
     return pairs, issues
 
 
 def _issues_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) -> list[Issue]:
-    """Compare images with their label images, of which only the beginnings are read."""
+    """Compare the sizes of images and label images; their pixels are not read."""
     issues = []
     for (image, label), size in zip(pairs, sizes, strict=True):
         place = f"image {image.name!r}"
@@ -148,7 +155,7 @@ def _issues_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) 
 
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
-            found.setdefault(path.stem, []).append(path)
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file():
+            found.setdefault(file.stem, []).append(file)
     return found

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.annotation_formats.coco import read_annotations
 from lucid_maskrcnn.annotation_formats.label_images import read_label_image
 from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.targets import Target
-from lucid_maskrcnn.validators import flag, instance, optional, shown
+from lucid_maskrcnn.validators import flag, path, shown
 
-from .coco_dataset import AnnotatedImage, CocoInstances, Reader, read_json, target_of
+from .coco_dataset import CocoInstances
+from .coco_reader import AnnotatedImage, CocoReader
 from .dataset import Dataset, check_dataset, load_pair
 from .issues import Issue, cannot_be_used
-from .label_image_dataset import LabelImages, pair
+from .label_image_dataset import LabelImages, pair_files
 
 __all__ = ["ValidatedImage", "ValidationReport", "validate"]
 
@@ -140,7 +142,6 @@ def validate(
     if (annotations is not None) + (labels is not None) != is_folder:
         wanted = "annotations or labels, one of them" if is_folder else "no annotations and no labels: it has its own"
         raise ValueError(f"source, {'a folder' if is_folder else 'a data set'}, needs {wanted}.")
-    optional(_check_path)("labels", labels)
     validator = _Validator(progress, on_image)
     if isinstance(source, CocoInstances):
         return validator.coco(source.images_dir, source.source)
@@ -149,12 +150,8 @@ def validate(
     if not is_folder:
         return validator.pairs(check_dataset("source", source))
     if labels is not None:
-        return validator.label_images(Path(source), Path(labels), "object")
-    return validator.coco(Path(source), annotations)
-
-
-def _check_path(name: str, value: Any) -> str | Path:
-    return instance(name, value, (str, Path), "a path")
+        return validator.label_images(path("source", source), path("labels", labels), "object")
+    return validator.coco(path("source", source), annotations)
 
 
 class _Validator:
@@ -165,10 +162,10 @@ class _Validator:
         self.report = ValidationReport()
 
     def coco(self, images_dir: Path, annotations: Any) -> ValidationReport:
-        reader = Reader(read_json(annotations), images_dir)
+        reader = CocoReader(read_annotations(annotations), images_dir)
         self.report.issues += reader.issues
         for index, annotated in enumerate(self._shown(reader.images)):
-            target = target_of(annotated)
+            target = annotated.target()
             self.report.num_crowds += len(annotated.crowds)
             self._count(target, reader.categories)
             self.report.issues += _issues_of_objects(annotated, target)
@@ -180,10 +177,10 @@ class _Validator:
         return self.report
 
     def label_images(self, images_dir: Path, labels_dir: Path, category: str) -> ValidationReport:
-        paths, issues = pair(images_dir, labels_dir)
+        paths, issues = pair_files(images_dir, labels_dir)
         self.report.issues += issues
-        for index, (path, label) in enumerate(self._shown(paths)):
-            place = f"image {path.name!r}"
+        for index, (file, label) in enumerate(self._shown(paths)):
+            place = f"image {file.name!r}"
             try:
                 masks = CompressedMasks.from_labels(read_label_image(label))
             except ValueError as error:
@@ -191,13 +188,13 @@ class _Validator:
                 continue
             target = {"masks": masks, "boxes": masks.boxes, "labels": np.ones(len(masks), np.int32)}
             self._count(target, {1: category})
-            pixels = self._open(path, place)
+            pixels = self._open(file, place)
             if pixels is None:
                 continue
             if pixels.shape[:2] == masks.image_size:
-                self._visit(index, len(paths), path.name, pixels, target, {1: category})
+                self._visit(index, len(paths), file.name, pixels, target, {1: category})
             else:
-                problem = size_mismatch(path, pixels.shape[:2], masks.image_size, "its label image has")
+                problem = size_mismatch(file, pixels.shape[:2], masks.image_size, "its label image has")
                 self._add_issue(place, problem)
         return self.report
 
@@ -248,10 +245,10 @@ class _Validator:
         for name, low, high in (("small", 0, _SMALL), ("medium", _SMALL, _MEDIUM), ("large", _MEDIUM, np.inf)):
             report.size_counts[name] += int(((areas >= low) & (areas < high)).sum())
 
-    def _open(self, path: Path, place: str) -> np.ndarray | None:
+    def _open(self, file: Path, place: str) -> np.ndarray | None:
         """Return the pixels of an image, or None after adding an issue."""
         try:
-            return load_image(path)
+            return load_image(file)
         except ValueError as error:
             self._add_issue(place, cannot_be_used(error))
             return None

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lucid_maskrcnn.annotation_formats.coco import complete_annotation
-from lucid_maskrcnn.data.coco_dataset import read_json
+from lucid_maskrcnn.annotation_formats.coco import complete_annotation, read_annotations
 
 __all__ = ["KEYS", "check_results", "complete", "have_masks", "read_results"]
 
@@ -38,7 +37,7 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
     ValueError
         If it is no such file, an image has no size or an annotation no mask where masks are compared.
     """
-    content = read_json(annotations)
+    content = read_annotations(annotations)
     images = {image["id"]: image for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     if "segm" in iou_types:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import data_sets
 import numpy as np
@@ -149,20 +150,39 @@ def test_some_categories(files, categories, names, ids, counts):
 
 
 @pytest.mark.parametrize(
-    ("categories", "message"),
+    ("options", "error", "message"),
     [
-        (["bird"], "categories has 'bird', which is not among those of the file"),
-        ("dog", "list of names, got the string 'dog'"),
-        ({0: "dog"}, "labels from 1 on"),
+        ({"categories": ["bird"]}, ValueError, "categories has 'bird', which is not among those of the file"),
+        ({"categories": []}, ValueError, "categories must have at least one name; None means all categories"),
+        ({"categories": {}}, ValueError, "categories must have at least one name"),
+        ({"categories": ["dog", "cat", "dog"]}, ValueError, "categories must have each name once, got 'dog' twice."),
+        ({"categories": "dog"}, TypeError, "a list of names, or a dict of labels and names, got 'dog'."),
+        ({"categories": {"dog"}}, TypeError, "a list of names, or a dict of labels and names, got {'dog'}."),
+        ({"categories": [1]}, TypeError, "categories[0] must be a string, got 1."),
+        ({"categories": {0: "dog"}}, ValueError, "A label of categories must be a positive integer, got 0."),
+        ({"categories": {"dog": 1}}, TypeError, "A label of categories must be a positive integer, got 'dog'."),
+        ({"categories": {1: None}}, TypeError, "categories[1] must be a string, got None."),
+        ({"keep_empty": "no"}, TypeError, "keep_empty must be True or False, got 'no'."),
+        ({"images_dir": 3}, TypeError, "images_dir must be a path as str or Path, got 3."),
+        ({"images_dir": ""}, ValueError, "images_dir must not be an empty string."),
+        ({"annotations": None}, TypeError, "annotations must be a path as str or Path, got None."),
     ],
 )
-def test_other_categories_are_refused(files, categories, message):
-    with pytest.raises(ValueError, match=message):
-        CocoInstances(*files, categories=categories)
+def test_arguments_are_checked(files, options, error, message):
+    arguments = {"images_dir": files[0], "annotations": files[1]} | options
+    with pytest.raises(error, match=re.escape(message)):
+        CocoInstances(**arguments)
+
+
+def test_numpy_ids_are_ids(files):
+    content = data_sets.coco()
+    for entry in content["annotations"]:
+        entry |= {"image_id": np.int64(entry["image_id"]), "bbox": [np.float32(v) for v in entry["bbox"]]}
+    assert CocoInstances(files[0], content).object_counts == CocoInstances(*files).object_counts
 
 
 # Each with the sentence: changes to one entry.
-GRAVE = [
+FATAL = [
     ({"id": 2}, "annotation 2 is there twice"),
     ({"id": ...}, r"annotations\[0\] must have an integer as its id, got None"),
     ({"id": "1"}, r"annotations\[0\] must have an integer as its id, got '1'"),
@@ -173,11 +193,17 @@ GRAVE = [
     ({"bbox": [1, 2, 3]}, "annotation 1 must have four finite numbers"),
     ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 1 must have four finite numbers .* got \[1, 2, nan, 4\]"),
     ({"bbox": "1234"}, "annotation 1 must have four finite numbers"),
-    ({"segmentation": ...}, "annotation 1 has no segmentation: give it polygons or run lengths, or take it out"),
+    (
+        {"segmentation": ...},
+        "annotation 1 has no segmentation: give it polygons or a run-length encoding, or remove it",
+    ),
     ({"segmentation": []}, "annotation 1 has no segmentation"),
     ({"segmentation": {}}, "annotation 1 has no segmentation"),
-    ({"segmentation": "abc"}, "annotation 1 must have polygons or run lengths as its segmentation, got 'abc'"),
-    ({"segmentation": 7}, "annotation 1 must have polygons or run lengths"),
+    (
+        {"segmentation": "abc"},
+        "annotation 1 must have polygons or a run-length encoding as its segmentation, got 'abc'",
+    ),
+    ({"segmentation": 7}, "annotation 1 must have polygons or a run-length encoding"),
     ({"segmentation": [1, 2, 3, 4, 5, 6]}, "annotation 1 has a polygon that must be a flat list"),
     ({"segmentation": [[1, 2, 3, 4, 5]]}, "annotation 1 has a polygon that has an odd number of coordinates, 5"),
     ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has a polygon that has 2 points"),
@@ -194,8 +220,8 @@ GRAVE = [
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), GRAVE)
-def test_faulty_annotation_is_refused_before_training(files, change, message):
+@pytest.mark.parametrize(("change", "message"), FATAL)
+def test_fatal_issue_of_an_annotation_is_refused(files, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         CocoInstances(files[0], changed(change))
     assert "\n" not in str(caught.value)
@@ -209,13 +235,17 @@ def test_faulty_annotation_is_refused_before_training(files, change, message):
         ("images", {"id": None}, r"images\[0\] must have an integer as its id"),
         ("images", {"file_name": ...}, "image 10 must have a file_name, got None"),
         ("images", {"file_name": "x.png"}, r"image 10 \(x.png\) is not in '.*images'"),
-        ("images", {"height": 0}, "image 10 .* must have a height and a width of 1 at least, got 0 and 60"),
+        (
+            "images",
+            {"height": 0},
+            "image 10 .* must have a height and a width that are positive integers, got 0 and 60",
+        ),
         ("images", {"height": ...}, "image 10 .* got None and 60"),
         ("categories", {"id": 3}, "category 3 is there twice"),
         ("categories", {"name": ...}, "category 7 must have a name, got None"),
     ],
 )
-def test_faulty_entry_is_refused(files, kind, change, message):
+def test_fatal_issue_of_an_entry_is_refused(files, kind, change, message):
     with pytest.raises(ValueError, match=message):
         CocoInstances(files[0], changed(change, kind))
 

@@ -172,7 +172,7 @@ def test_every_image_needs_its_partner(folders):
 def test_two_images_of_one_name_are_refused(folders):
     add(folders, "a", labels())
     add(folders, "a", labels(), image_suffix=".jpg")
-    with pytest.raises(ValueError, match=r"cannot be paired: 'a.jpg', 'a.png' have one name"):
+    with pytest.raises(ValueError, match=r"cannot be paired: 'a.jpg', 'a.png' have the same name"):
         LabelImages(*folders)
 
 

@@ -72,7 +72,10 @@ def test_index_of_a_data_set(dataset, of):
     ("value", "message"),
     [
         ([1, 2], "dataset must have categories, as CocoInstances and LabelImages have, got [1, 2]: of a list of pairs"),
-        ("images", "dataset must be a data set, a sequence of (image, target) pairs such as CocoInstances, got 'images'."),
+        (
+            "images",
+            "dataset must be a data set, a sequence of (image, target) pairs such as CocoInstances, got 'images'.",
+        ),
         (Loader([0], 1), "pass its dataset, the attribute dataset.dataset."),
     ],
 )
@@ -99,5 +102,5 @@ def test_arguments_of_split_are_checked(dataset, arguments, error, message):
 
 
 def test_one_image_cannot_be_split(dataset):
-    with pytest.raises(ValueError, match="dataset must have at least two images to be split, got 1."):
+    with pytest.raises(ValueError, match=r"dataset must have at least two images to be split, got 1\."):
         split(Subset(dataset, [0]), 0.5)
