@@ -17,7 +17,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.annotation_formats.coco import make_results
 from lucid_maskrcnn.atomic import write_json
-from lucid_maskrcnn.masks.rle import bounding_slices, encode_rle
+from lucid_maskrcnn.masks import encode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, host, paste_masks
 from lucid_maskrcnn.text_tables import align_columns
 
@@ -235,7 +235,7 @@ class Detections(Mapping[str, Tensor]):
             so holes come out filled: :meth:`to_rle` keeps them. Parts that touch at a corner
             only are separate parts.
         """
-        return [_outer_rings(self._mask(i)) for i in range(len(self))]
+        return [trace_polygons(self._mask(i)) for i in range(len(self))]
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Return the detections as COCO results.
@@ -350,50 +350,6 @@ def _checked_size(size: Sequence[int]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ValueError(f"image_size must be (height, width) of at least one pixel, got {size!r}.")
     return height, width
-
-
-# ------------------------------------------------------------------ polygons
-
-
-def _outer_rings(mask: np.ndarray) -> list[list[float]]:
-    """Trace the outer boundary of each 4-connected part of a mask (H, W) along its pixels' edges.
-
-    A corner of the boundary joins one horizontal and one vertical side. In every row of corners
-    the horizontal sides connect the first with the second, the third with the fourth, and so on;
-    in every column likewise the vertical sides. Hopping along them in turn walks round a ring.
-    """
-    rows, columns = bounding_slices(mask)
-    cells = np.pad(mask[rows, columns], 1).astype(np.int8)
-    nw, ne, sw, se = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
-    touching = (nw == se) & (ne == sw) & (nw != ne)  # two pixels that meet at a corner: two corners there
-    ys, xs = np.nonzero((nw ^ ne ^ sw ^ se).astype(bool) | touching)
-    copies = 1 + touching[ys, xs]
-    ys, xs = np.repeat(ys, copies), np.repeat(xs, copies)  # (C,) corners, in rows, from left to right
-    # Of two corners at one place the first has its horizontal side to the left. If that belongs to
-    # the south-west pixel, its vertical side goes down, and it comes second in its column.
-    second = np.append(False, (ys[1:] == ys[:-1]) & (xs[1:] == xs[:-1]))
-    by_column = np.lexsort((second ^ (ne[ys, xs] & touching[ys, xs]).astype(bool), ys, xs))
-    across = np.arange(len(ys)) ^ 1
-    along = np.empty_like(by_column)
-    along[by_column] = by_column[np.arange(len(ys)) ^ 1]
-
-    points = np.stack([xs + columns.start, ys + rows.start], axis=1).tolist()
-    inside = se[ys, xs].astype(bool).tolist()
-    hops = (across.tolist(), along.tolist())
-    seen = [False] * len(points)
-    rings = []
-    for start in range(len(points)):
-        if seen[start]:
-            continue
-        ring: list[float] = []
-        corner, turn = start, 0
-        while not seen[corner]:
-            seen[corner] = True
-            ring += map(float, points[corner])
-            corner, turn = hops[turn][corner], 1 - turn
-        if inside[start]:  # the top left corner of a part; that of a hole has a zero below it
-            rings.append(ring)
-    return rings
 
 
 def _take(tensor: Tensor, rows: np.ndarray) -> Tensor:

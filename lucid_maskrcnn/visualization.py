@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.rle import bounding_slices
+from lucid_maskrcnn.masks.runs import bounding_slices
 from lucid_maskrcnn.ops import host
 
 if TYPE_CHECKING:

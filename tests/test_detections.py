@@ -5,13 +5,10 @@ import json
 import lucid
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from lucid_maskrcnn.detections import Detections, _outer_rings
-from lucid_maskrcnn.masks.rle import decode_rle
+from lucid_maskrcnn.detections import Detections
+from lucid_maskrcnn.masks import decode_rle, trace_polygons
 from lucid_maskrcnn.ops.mask_resampling import paste_masks
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
@@ -265,59 +262,10 @@ def test_json_is_written_through_a_link(tmp_path):
 # ------------------------------------------------------------------ polygons
 
 
-@pytest.mark.parametrize(
-    ("rows", "rings"),
-    [
-        (["00", "00"], []),
-        (["1"], [[0, 0, 1, 0, 1, 1, 0, 1]]),
-        (["011", "010"], [[1, 0, 3, 0, 3, 1, 2, 1, 2, 2, 1, 2]]),
-        (["10", "01"], [[0, 0, 1, 0, 1, 1, 0, 1], [1, 1, 2, 1, 2, 2, 1, 2]]),
-        (["01", "10"], [[1, 0, 2, 0, 2, 1, 1, 1], [0, 1, 1, 1, 1, 2, 0, 2]]),
-        (["111", "101", "111"], [[0, 0, 3, 0, 3, 3, 0, 3]]),
-        # The hole touches the outside at a corner, so it is a bay, and the ring goes round it.
-        (["1110", "1010", "1100"], [[0, 0, 3, 0, 3, 2, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2, 3, 0, 3]]),
-    ],
-)
-def test_polygons_by_hand(rows, rings):
-    mask = np.array([[c == "1" for c in row] for row in rows])
-    assert _outer_rings(mask) == rings
-
-
-def _filled(mask):
-    """Return the mask without holes: what the outside cannot reach, corners included."""
-    outside = np.pad(np.zeros_like(mask), 1, constant_values=True)
-    free = ~np.pad(mask, 1)
-    while True:
-        grown = np.pad(outside, 1)
-        h, w = outside.shape
-        grown = np.any([grown[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0) & free
-        if (grown == outside).all():
-            return ~outside[1:-1, 1:-1]
-        outside = grown
-
-
-@settings(max_examples=150, deadline=None)
-@given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_polygons_rasterise_to_the_mask_with_its_holes_filled(mask):
-    coco = pytest.importorskip("pycocotools.mask")
-    rings = _outer_rings(mask)
-    filled = _filled(mask)
-    areas = []
-    for ring in rings:
-        x, y = np.array(ring).reshape(-1, 2).T
-        areas.append((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
-    assert all(area > 0 for area in areas)  # clockwise, as y points down
-    if not rings:
-        assert not mask.any()
-        return
-    height, width = mask.shape
-    np.testing.assert_array_equal(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), filled)
-
-
 def test_polygons_of_detections(device):
     found = make(4, device)
     polygons = found.to_polygons()
-    assert polygons == [_outer_rings(mask) for mask in found.numpy()["masks"]]
+    assert polygons == [trace_polygons(mask) for mask in found.numpy()["masks"]]
     assert make(0, device).to_polygons() == []
     json.dumps(polygons)
 

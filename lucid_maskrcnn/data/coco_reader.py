@@ -16,7 +16,7 @@ import numpy as np
 from lucid_maskrcnn.images import Size, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.polygons import check_polygon
-from lucid_maskrcnn.masks.rle import parse
+from lucid_maskrcnn.masks.rle import parse_rle
 from lucid_maskrcnn.validators import positive_int, sequence, shown, text
 
 from .issues import Issue, cannot_be_used
@@ -278,8 +278,8 @@ class CocoReader:
     def _is_wrong(self, annotation: Annotation, image: AnnotatedImage) -> bool:
         place = f"annotation {annotation.id}"
         try:
-            _, size = parse(annotation.segmentation)
-        except ValueError as error:
+            _, size = parse_rle(annotation.segmentation)
+        except (TypeError, ValueError) as error:
             self._add_issue(place, f"has a segmentation that is malformed: {str(error).rstrip('.')}")
             return True
         if size != image.size:

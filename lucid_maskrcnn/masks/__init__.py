@@ -1,7 +1,7 @@
 """Masks in compressed form, COCO's run-length encoding and polygons."""
 
 from .compressed import CompressedMasks, are_segmentations
-from .polygons import check_polygon, fill_polygons
+from .polygons import check_polygon, fill_polygons, trace_polygons
 from .rle import decode_rle, encode_rle, rle_area
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "encode_rle",
     "fill_polygons",
     "rle_area",
+    "trace_polygons",
 ]

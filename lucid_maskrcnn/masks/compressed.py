@@ -4,27 +4,34 @@ A mask is kept as its runs of set pixels, one after the other down the columns: 
 column of an object and each gap in it, however large the image is. Three hundred nuclei in 4000 × 4000
 pixels are 4.8 GB as a stack of bool masks and under 1 MB as runs.
 
-Shapes: G masks of H × W pixels, R runs of all of them.
+Shapes: G masks of H × W pixels, R runs of all of them, h × w a region of an image.
+
+Names: *owner* is the mask that a run belongs to; *starts* and *stops* count pixels down the columns of the image (see
+:mod:`lucid_maskrcnn.masks.runs`); *column*, *top* and *bottom* are the same run as a column and two rows.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
-from lucid import Tensor
 
+from lucid_maskrcnn.array_arguments import numeric_array, row_numbers, zeros_and_ones
 from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons
-from lucid_maskrcnn.masks.rle import bounding_slices, brief, compress, decompress_all, parse
-from lucid_maskrcnn.ops import host, nearest_cells
+from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
+from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
+from lucid_maskrcnn.ops import nearest_cells
+from lucid_maskrcnn.validators import flag, integer, non_negative_int, pair, positive_int, shown
 
 __all__ = ["CompressedMasks"]
 
 type Size = tuple[int, int]
 type Runs = tuple[np.ndarray, np.ndarray]  # starts and stops
+
+_WANTED = "CompressedMasks, COCO segmentations, or zeros and ones of shape (G, H, W)"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,31 +64,47 @@ class CompressedMasks:
     offsets: np.ndarray
     image_size: Size
 
+    def __post_init__(self) -> None:
+        for name in ("starts", "stops", "offsets"):
+            runs = getattr(self, name)
+            if not isinstance(runs, np.ndarray) or runs.ndim != 1 or runs.dtype.kind not in "iu":
+                raise TypeError(
+                    f"{name} must be a one-dimensional array of integers, got {shown(runs)}: make CompressedMasks by "
+                    "from_dense, from_coco or from_labels."
+                )
+        if not len(self.offsets) or len(self.starts) != len(self.stops) or self.offsets[-1] != len(self.starts):
+            raise ValueError(
+                f"offsets must begin with 0 and end with the number of starts and of stops, got {len(self.starts)} "
+                f"starts, {len(self.stops)} stops and offsets {shown(self.offsets.tolist())}."
+            )
+
     # -------------------------------------------------------------- made of other forms
 
     @classmethod
     def of(cls, masks: Any, image_size: Size) -> CompressedMasks:
-        """Take whatever a target may have as its masks.
+        """Convert masks of any form that a target may have.
 
         Parameters
         ----------
         masks : CompressedMasks, list of COCO segmentations, or Tensor, array or nested list of shape (G, H, W)
-            ``[]`` will do where there are none.
+            ``[]`` is no masks.
         image_size : (height, width)
-            What they must be of.
+            The size that they must have.
 
         Raises
         ------
+        TypeError
+            If they are something else.
         ValueError
-            If they are something else, malformed or of another size.
+            If they are malformed or of another size.
         """
-        height, width = image_size
+        height, width = size = _checked_size(image_size)
         if not isinstance(masks, CompressedMasks):
-            if are_segmentations(masks, image_size):
-                return cls.from_coco(masks, image_size)
-            array = host(masks) if isinstance(masks, Tensor) else np.asarray(masks)
-            masks = cls.from_dense(np.zeros((0, height, width), bool) if array.shape[:1] == (0,) else array)
-        if masks.image_size != (height, width):
+            if are_segmentations(masks, size):
+                return cls.from_coco(masks, size)
+            array = numeric_array("masks", masks, _WANTED, kinds="biuf")
+            masks = cls.from_dense(np.zeros((0, *size), bool) if array.shape[:1] == (0,) else array)
+        if masks.image_size != size:
             found = masks.image_size
             raise ValueError(
                 f"masks must be of the image's size, {height} × {width} (height × width), got {found[0]} × {found[1]}."
@@ -99,16 +122,13 @@ class CompressedMasks:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If they are not as above.
         """
-        array = host(masks) if isinstance(masks, Tensor) else np.asarray(masks)
-        if array.ndim != 3:
-            raise ValueError(f"masks must have shape (G, H, W), got {array.shape}.")
-        if array.dtype != bool and not ((array == 0) | (array == 1)).all():
-            raise ValueError(f"masks must hold only 0 and 1, got others ({array.dtype}): pass masks > 0, say.")
+        wanted = "zeros and ones of shape (G, H, W)"
+        array = zeros_and_ones("masks", numeric_array("masks", masks, wanted, kinds="biuf", shape=(None, None, None)))
         size = _checked_size(array.shape[1:])
-        return _join((_runs_of(mask.astype(bool, copy=False), size[0]) for mask in array), size)
+        return _join((runs_of_mask(mask, size[0]) for mask in array), size)
 
     @classmethod
     def from_coco(cls, segmentations: Iterable[Any], image_size: Size) -> CompressedMasks:
@@ -125,11 +145,15 @@ class CompressedMasks:
 
         Raises
         ------
+        TypeError
+            If ``segmentations`` is a single one.
         ValueError
             If an encoding is malformed or of another size, or a polygon has fewer than three points, an odd number of
             coordinates or one that is not finite. The message names the object's row.
         """
         size = _checked_size(image_size)
+        if isinstance(segmentations, (str, bytes, Mapping)) or not isinstance(segmentations, Iterable):
+            raise TypeError(f"segmentations must be one for each object, in a list, got {shown(segmentations)}.")
         rles: dict[int, Mapping[str, Any]] = {}
         polygons: list[np.ndarray] = []
         polygon_owners: list[int] = []
@@ -156,17 +180,15 @@ class CompressedMasks:
 
         Parameters
         ----------
-        labels : array of shape (H, W), integers
+        labels : array or Tensor of shape (H, W), integers
             0 is background, each other number an instance.
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If ``labels`` is not as above.
         """
-        array = np.asarray(labels)
-        if array.ndim != 2 or array.dtype.kind not in "iu":
-            raise ValueError(f"labels must be integers of shape (H, W), got {array.dtype} of shape {array.shape}.")
+        array = numeric_array("labels", labels, "integers of shape (H, W)", kinds="iu", shape=(None, None))
         height, width = size = _checked_size(array.shape)
         # A row of background below the image ends each column's last run.
         columns = np.zeros((width, height + 1), array.dtype)
@@ -228,20 +250,37 @@ class CompressedMasks:
 
     # -------------------------------------------------------------- other forms
 
+    def decode(self, index: int) -> np.ndarray:
+        """Return the pixels of one mask: (H, W), bool."""
+        height, width = self.image_size
+        return self.decode_region(index, slice(0, height), slice(0, width))
+
     def decode_region(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        """Return a part of one mask; the rest of it is not decoded.
+        """Return the pixels of a region of one mask; the rest of it is not decoded.
 
         Parameters
         ----------
         index : int
-            Which mask.
+            Which mask, from 0 on.
         rows, columns : slice
             With start and stop, inside the image.
 
         Returns
         -------
-        ndarray of shape (rows, columns), bool
+        ndarray of shape (h, w), bool
+
+        Raises
+        ------
+        IndexError
+            If there is no such mask.
+        ValueError
+            If the region is not inside the image.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index!r}.")
+        for part, size in ((rows, self.image_size[0]), (columns, self.image_size[1])):
+            if part.start is None or part.stop is None or not 0 <= part.start <= part.stop <= size:
+                raise ValueError(f"The region must lie inside the image of {self.image_size}, got {rows}, {columns}.")
         height = self.image_size[0]
         h, w = rows.stop - rows.start, columns.stop - columns.start
         first, last = self.offsets[index], self.offsets[index + 1]
@@ -262,10 +301,9 @@ class CompressedMasks:
 
     def to_dense(self) -> np.ndarray:
         """Return all the pixels of all masks: (G, H, W), bool."""
-        height, width = self.image_size
-        out = np.zeros((len(self), height, width), bool)
+        out = np.zeros((len(self), *self.image_size), bool)
         for i, mask in enumerate(out):
-            mask[...] = self.decode_region(i, slice(0, height), slice(0, width))
+            mask[...] = self.decode(i)
         return out
 
     def to_rle(self) -> list[dict[str, Any]]:
@@ -273,27 +311,22 @@ class CompressedMasks:
         height, width = self.image_size
         rles = []
         for first, last in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
-            ends = np.stack([self.starts[first:last], self.stops[first:last]], axis=1).ravel().astype(np.int64)
-            new = np.ones(len(ends), bool)  # a run that goes on in the next column is one with that
-            touching = ends[1:-1:2] == ends[2::2]
-            new[1:-1:2], new[2::2] = ~touching, ~touching
-            lengths = np.diff(ends[new], prepend=0, append=height * width)
-            if len(lengths) > 1 and lengths[-1] == 0:
-                lengths = lengths[:-1]
-            rles.append({"size": [height, width], "counts": compress(lengths)})
+            lengths = run_lengths(self.starts[first:last], self.stops[first:last], height * width)
+            rles.append({"size": [height, width], "counts": encode_counts(lengths)})
         return rles
 
     # -------------------------------------------------------------- selected and moved
 
     def __getitem__(self, rows: Any) -> CompressedMasks:
-        index = np.arange(len(self))[rows].reshape(-1)
+        index = row_numbers(rows, len(self), "masks")
         lengths = np.diff(self.offsets)[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         runs = np.repeat(self.offsets[index] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return CompressedMasks(self.starts[runs], self.stops[runs], offsets, self.image_size)
 
     def flipped(self, *, horizontal: bool = False, vertical: bool = False) -> CompressedMasks:
-        """Return them mirrored: left and right swapped, or top and bottom, or both."""
+        """Return the masks mirrored: left and right swapped, or top and bottom, or both."""
+        horizontal, vertical = flag("horizontal", horizontal), flag("vertical", vertical)
         height, width = self.image_size
         column, top, bottom = self._columns()
         if horizontal:
@@ -303,38 +336,39 @@ class CompressedMasks:
         return _in_order(self._owners(), column, top, bottom, len(self), self.image_size)
 
     def rotated(self, turns: int) -> CompressedMasks:
-        """Return them turned by quarters, counterclockwise, as ``np.rot90(mask, turns)`` does."""
-        turns = turns % 4
+        """Return the masks rotated counterclockwise by quarter turns, as ``np.rot90(mask, turns)`` does."""
+        turns = integer("turns", turns) % 4
         if turns % 2 == 0:
             return self.flipped(horizontal=turns == 2, vertical=turns == 2)
         # Mirrored along the diagonal, what ran down the columns runs along the rows: that is decoded, in each box.
         height, width = self.image_size
-        turned = _join((_runs_of(box.T, width, y, x) for box, y, x in self._boxed()), (width, height))
+        turned = _join((runs_of_mask(box.T, width, top=x, left=y) for box, y, x in self._boxed()), (width, height))
         return turned.flipped(vertical=turns == 1, horizontal=turns == 3)
 
     def _boxed(self) -> Iterable[tuple[np.ndarray, int, int]]:
-        """Yield the pixels of each mask within its box, and the box's column and row: (h, w), x, y."""
+        """Yield the pixels of each mask within its box, (h, w), and the box's first row and column."""
         for i, (x1, y1, x2, y2) in enumerate(self.boxes.astype(np.int64).tolist()):
             yield self.decode_region(i, slice(y1, y2), slice(x1, x2)), y1, x1
 
     def cropped(self, top: int, left: int, height: int, width: int) -> CompressedMasks:
         """Return the crop of ``height`` × ``width`` pixels whose first pixel is at row ``top`` and column ``left``.
 
-        It may stick out of the image, and is empty there.
+        Where it reaches beyond the image, nothing is set.
         """
+        top, left = integer("top", top), integer("left", left)
+        height, width = _checked_size((positive_int("height", height), positive_int("width", width)))
         column, first, last = self._columns()
         column = column - left
         first, last = (first - top).clip(0, height), (last - top).clip(0, height)
         keep = (first < last) & (column >= 0) & (column < width)
         offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets]
         start = column[keep].astype(np.int64) * height
-        size = _checked_size((height, width))
-        return CompressedMasks(_small(start + first[keep]), _small(start + last[keep]), offsets, size)
+        return CompressedMasks(_small(start + first[keep]), _small(start + last[keep]), offsets, (height, width))
 
     def resized(self, to_size: Size) -> CompressedMasks:
-        """Return them at another size, each pixel that of the nearest: what ``transforms.resize_masks`` gives."""
-        height, width = _checked_size(to_size)
-        rows, columns = (nearest_cells(n, to) for n, to in zip(self.image_size, to_size, strict=True))
+        """Return the masks resized to the nearest pixel, as :func:`lucid_maskrcnn.transforms.resize_masks` does."""
+        height, width = _checked_size(pair("to_size", to_size, positive_int))
+        rows, columns = (nearest_cells(n, to) for n, to in zip(self.image_size, (height, width), strict=True))
         # Which of the new rows (columns) is the first to copy this old one, or one after it.
         first_row, first_column = (
             np.searchsorted(of, np.arange(n + 1)) for of, n in zip((rows, columns), self.image_size, strict=True)
@@ -366,8 +400,8 @@ def are_segmentations(masks: Any, image_size: Size) -> bool:
 # ------------------------------------------------------------------ runs
 
 
-def _checked_size(size: Sequence[int]) -> Size:
-    height, width = (int(n) for n in size)
+def _checked_size(size: Any) -> Size:
+    height, width = pair("image_size", size, non_negative_int)
     if height * width >= 2**31:
         raise ValueError(f"Masks can be of images up to 2³¹ pixels, got {height} × {width}.")
     return height, width
@@ -408,24 +442,11 @@ def _join(parts: Iterable[Runs], size: Size) -> CompressedMasks:
     return CompressedMasks(np.concatenate(starts), np.concatenate(stops), offsets, size)
 
 
-def _runs_of(pixels: np.ndarray, height: int, left: int = 0, top: int = 0) -> Runs:
-    """Return the runs of a bool mask (h, w) that lies at ``left`` and ``top`` in an image of ``height``."""
-    rows, used = bounding_slices(pixels)  # only where something is set: objects are small, images are not
-    part = pixels[rows, used]
-    h = part.shape[0] + 1
-    columns = np.zeros(part.shape[1] * h + 1, bool)  # a zero before the first column and after each
-    columns[1:].reshape(part.shape[1], h)[:, :-1] = part.T
-    changes = np.flatnonzero(columns[1:] != columns[:-1])
-    column, row = np.divmod(changes, h)
-    ends = (column + used.start + left) * height + (row + rows.start + top)
-    return ends[0::2], ends[1::2]
-
-
 def _lengths_of_rles(rles: Mapping[int, Mapping[str, Any]], size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Return the run lengths of all, one after the other, and how many each has."""
     if all(isinstance(r.get("counts"), (str, bytes)) and _is_size(r.get("size"), size) for r in rles.values()):
-        with contextlib.suppress(ValueError):  # one by one it is found out which
-            lengths, num = decompress_all([r["counts"] for r in rles.values()])
+        with contextlib.suppress(ValueError):  # decoded one by one below, to name the row
+            lengths, num = decode_counts([r["counts"] for r in rles.values()])
             total = np.add.reduceat(lengths, np.cumsum(num) - num) if num.all() else num
             if (lengths >= 0).all() and (lengths <= size[0] * size[1]).all() and (total == size[0] * size[1]).all():
                 return lengths, num
@@ -439,8 +460,8 @@ def _is_size(value: Any, size: Size) -> bool:
 
 def _lengths_of_rle(rle: Mapping[str, Any], size: Size, row: int) -> np.ndarray:
     try:
-        lengths, found = parse(rle)
-    except ValueError as error:
+        lengths, found = parse_rle(rle)
+    except (TypeError, ValueError) as error:
         _refuse(row, f"is malformed: {str(error).rstrip('.')}")
     if found != size:
         _refuse(row, f"is of {found[0]} × {found[1]} pixels, but the image has {size[0]} × {size[1]}")
@@ -460,7 +481,7 @@ def _runs_of_rles(rles: Mapping[int, Mapping[str, Any]], size: Size) -> tuple[np
 
 def _polygons(segmentation: Any, row: int) -> list[np.ndarray]:
     if not isinstance(segmentation, (list, tuple)) or not segmentation:
-        _refuse(row, f"must be a run-length encoding or a list of polygons, got {brief(segmentation)}")
+        _refuse(row, f"must be a run-length encoding or a list of polygons, got {shown(segmentation)}")
     polygons = []
     for k, polygon in enumerate(segmentation):
         try:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons"]
+from lucid_maskrcnn.masks.runs import bounding_slices
+
+__all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons", "trace_polygons"]
 
 MAX_COORDINATE = 2**20  # pixels; larger than any image
 _FINE = 5  # steps of the walk for each pixel
@@ -123,3 +125,55 @@ def _steps_before(middle: np.ndarray, x: np.ndarray, slope: np.ndarray, flat: np
     beyond = x + slope * around + 0.5 >= middle + 1
     still_there = np.where(slope > 0, ~beyond, beyond)
     return (guess - 2 + still_there.sum(axis=0)).astype(np.int64)
+
+
+# ------------------------------------------------------------------ masks to polygons
+
+
+def trace_polygons(mask: np.ndarray) -> list[list[float]]:
+    """Return the outer boundary of each 4-connected part of a mask, along the edges of its pixels.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (H, W), bool
+
+    Returns
+    -------
+    list of list of float
+        One ring ``[x, y, x, y, …]`` a part, clockwise; holes are filled. ``[]`` for an empty mask.
+    """
+    # A corner of the boundary joins one horizontal and one vertical side. In every row of corners the horizontal sides
+    # connect the first with the second, the third with the fourth, and so on; in every column likewise the vertical
+    # sides. A ring is followed by taking a horizontal and a vertical side in turn.
+    rows, columns = bounding_slices(mask)
+    cells = np.pad(mask[rows, columns], 1).astype(np.int8)
+    nw, ne, sw, se = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
+    touching = (nw == se) & (ne == sw) & (nw != ne)  # two pixels that meet at a corner: two corners there
+    ys, xs = np.nonzero((nw ^ ne ^ sw ^ se).astype(bool) | touching)
+    copies = 1 + touching[ys, xs]
+    ys, xs = np.repeat(ys, copies), np.repeat(xs, copies)  # (C,) corners, in rows, from left to right
+    # Of two corners at one place the first has its horizontal side to the left. If that belongs to
+    # the south-west pixel, its vertical side goes down, and the corner comes second in its column.
+    second = np.append(False, (ys[1:] == ys[:-1]) & (xs[1:] == xs[:-1]))
+    by_column = np.lexsort((second ^ (ne[ys, xs] & touching[ys, xs]).astype(bool), ys, xs))
+    other_in_row = np.arange(len(ys)) ^ 1
+    other_in_column = np.empty_like(by_column)
+    other_in_column[by_column] = by_column[np.arange(len(ys)) ^ 1]
+
+    points = np.stack([xs + columns.start, ys + rows.start], axis=1).tolist()
+    inside = se[ys, xs].astype(bool).tolist()
+    neighbours = (other_in_row.tolist(), other_in_column.tolist())
+    seen = [False] * len(points)
+    rings = []
+    for start in range(len(points)):
+        if seen[start]:
+            continue
+        ring: list[float] = []
+        corner, turn = start, 0
+        while not seen[corner]:
+            seen[corner] = True
+            ring += map(float, points[corner])
+            corner, turn = neighbours[turn][corner], 1 - turn
+        if inside[start]:  # the top left corner of a part; that of a hole has a zero below it
+            rings.append(ring)
+    return rings

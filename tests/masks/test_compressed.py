@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from lucid import Tensor
 
 from lucid_maskrcnn import CompressedMasks, HeadConfig, Target, mask_rcnn_resnet_18_fpn, ops
-from lucid_maskrcnn.masks.rle import decode_rle, decompress_all, encode_rle, parse
+from lucid_maskrcnn.masks.rle import decode_counts, decode_rle, encode_rle, parse_rle
 from lucid_maskrcnn.models.heads import RoISampler
 from lucid_maskrcnn.ops._operation import as_tensor, host
 from lucid_maskrcnn.transforms import resize_masks
@@ -55,7 +55,7 @@ def test_there_and_back(dense):
     np.testing.assert_array_equal(masks.to_dense(), dense)
     rles = [encode_rle(mask) for mask in dense]
     assert masks.to_rle() == rles
-    lists = [{"size": rle["size"], "counts": parse(rle)[0].tolist()} for rle in rles]
+    lists = [{"size": rle["size"], "counts": parse_rle(rle)[0].tolist()} for rle in rles]
     in_bytes = [{"size": tuple(rle["size"]), "counts": rle["counts"].encode()} for rle in rles]
     for some in (rles, lists, in_bytes, [*rles[:1], *lists[1:]]):
         assert_is(CompressedMasks.from_coco(some, dense.shape[1:]), dense)
@@ -129,15 +129,15 @@ def test_no_masks_and_no_pixels():
 
 def test_many_strings_decode_as_one_by_one():
     strings = [encode_rle(mask)["counts"] for mask in ellipses(30, (90, 70), (1, 40))] + ["0", b"6", ""]
-    lengths, num = decompress_all(strings)
+    lengths, num = decode_counts(strings)
     sizes = [(90, 70)] * 30 + [(0, 0), (2, 3)]
     parts = np.split(lengths, np.cumsum(num)[:-1])
     assert len(parts.pop()) == 0
     for part, string, size in zip(parts, strings, sizes, strict=False):
-        np.testing.assert_array_equal(part, parse({"size": size, "counts": string})[0])
-    for bad in ("6P", "6 ", "6é", "P" * 30 + "0"):
-        with pytest.raises(ValueError, match="malformed"):
-            decompress_all([*strings, bad, *strings])
+        np.testing.assert_array_equal(part, parse_rle({"size": size, "counts": string})[0])
+    for bad, words in (("6P", "unfinished"), ("6 ", "characters"), ("6é", "characters"), ("P" * 30 + "0", "too large")):
+        with pytest.raises(ValueError, match=f"{words}.*{bad[:3]}"):
+            decode_counts([*strings, bad, *strings])
 
 
 # ------------------------------------------------------------------ moved
@@ -187,33 +187,83 @@ def test_selecting_rows(rows):
 
 # ------------------------------------------------------------------ mistakes
 
+from_dense = CompressedMasks.from_dense
+SOME = from_dense(np.ones((2, 4, 5), bool))
+
+
+def from_coco(segmentations, size=(4, 5)):
+    return CompressedMasks.from_coco(segmentations, size)
+
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "error", "message"),
     [
-        (lambda: CompressedMasks.from_dense(np.zeros((4, 5), bool)), r"shape \(G, H, W\), got \(4, 5\)"),
-        (lambda: CompressedMasks.from_dense(np.full((1, 4, 5), 255)), "only 0 and 1"),
-        (lambda: CompressedMasks.from_labels(np.zeros((4, 5))), "integers of shape"),
-        (lambda: CompressedMasks.from_labels(np.zeros((4, 5, 3), int)), "integers of shape"),
-        (lambda: CompressedMasks.from_coco([{"size": [4, 5], "counts": "5"}], (4, 5)), r"masks\[0\] is malformed"),
-        (lambda: CompressedMasks.from_coco([{"counts": "5"}], (4, 5)), r"masks\[0\] is malformed: .*'size'"),
         (
-            lambda: CompressedMasks.from_coco(
-                [{"size": [4, 5], "counts": [20]}, {"size": [5, 4], "counts": "d0"}], (4, 5)
-            ),
+            lambda: from_dense(np.zeros((4, 5), bool)),
+            ValueError,
+            r"masks must be .*\(G, H, W\), got bool of shape \(4, 5\)",
+        ),
+        (lambda: from_dense(np.full((1, 4, 5), 255)), ValueError, r"masks\[0\] must be of zeros and ones, got 255"),
+        (lambda: from_dense(None), TypeError, "masks must be .* got None"),
+        (lambda: from_dense("a"), TypeError, "got 'a'"),
+        (lambda: from_dense([[[0, 1], [1]]]), ValueError, "rows of different lengths"),
+        (lambda: CompressedMasks.from_labels(np.zeros((4, 5))), TypeError, "integers of shape"),
+        (lambda: CompressedMasks.from_labels(np.zeros((4, 5, 3), int)), ValueError, "integers of shape"),
+        (lambda: CompressedMasks.from_labels(np.zeros((4, 5), bool)), TypeError, "got bool of shape"),
+        (lambda: CompressedMasks.from_labels(None), TypeError, "labels must be integers .* got None"),
+        (lambda: from_coco([{"size": [4, 5], "counts": "5"}]), ValueError, r"masks\[0\] is malformed"),
+        (lambda: from_coco([{"counts": "5"}]), ValueError, r"masks\[0\] is malformed: .*'size'"),
+        (lambda: from_coco([{"size": "45", "counts": "5"}]), ValueError, r"masks\[0\] is malformed: .*'size'"),
+        (
+            lambda: from_coco([{"size": [4, 5], "counts": [20]}, {"size": [5, 4], "counts": "d0"}]),
+            ValueError,
             r"masks\[1\] is of 5 × 4 pixels, but the image has 4 × 5",
         ),
-        (lambda: CompressedMasks.from_coco([[[0, 0, 1]]], (4, 5)), r"masks\[0\] .*polygon 0 has an odd"),
-        (lambda: CompressedMasks.from_coco([[]], (4, 5)), r"masks\[0\] must be .* got \[\]"),
-        (lambda: CompressedMasks.from_coco(["abc"], (4, 5)), r"masks\[0\] must be .* got 'abc'"),
-        (lambda: CompressedMasks.of(np.zeros((1, 5, 4)), (4, 5)), "image's size, 4 × 5 .* got 5 × 4"),
-        (lambda: CompressedMasks.from_coco([], (70_000, 70_000)), "up to 2³¹ pixels"),
+        (lambda: from_coco([[[0, 0, 1]]]), ValueError, r"masks\[0\] .*polygon 0 has an odd"),
+        (lambda: from_coco([[]]), ValueError, r"masks\[0\] must be .* got \[\]"),
+        (lambda: from_coco(["abc"]), ValueError, r"masks\[0\] must be .* got 'abc'"),
+        (lambda: from_coco([None]), ValueError, r"masks\[0\] must be .* got None"),
+        (lambda: from_coco({"size": [4, 5], "counts": [20]}), TypeError, "one for each object, in a list"),
+        (lambda: from_coco(None), TypeError, "one for each object, in a list, got None"),
+        (lambda: from_coco([], (70_000, 70_000)), ValueError, "up to 2³¹ pixels"),
+        (lambda: from_coco([], "ab"), TypeError, "image_size must be a sequence of 2"),
+        (lambda: from_coco([], (4, "5")), TypeError, r"image_size\[1\] must be a non-negative integer, got '5'"),
+        (lambda: from_coco([], (4, -5)), ValueError, "non-negative integer, got -5"),
+        (lambda: from_coco([], (4, 5, 3)), ValueError, "sequence of 2 values, got 3"),
+        (lambda: CompressedMasks.of(np.zeros((1, 5, 4)), (4, 5)), ValueError, "image's size, 4 × 5 .* got 5 × 4"),
+        (lambda: CompressedMasks.of(None, (4, 5)), TypeError, "masks must be CompressedMasks, COCO .* got None"),
+        (lambda: CompressedMasks.of("mask.png", (4, 5)), TypeError, "got 'mask.png'"),
+        (lambda: CompressedMasks.of(7, (4, 5)), TypeError, "got 7"),
+        (lambda: CompressedMasks([0], [1], [0, 1], (4, 5)), TypeError, "starts must be .* from_dense, from_coco"),
+        (lambda: CompressedMasks(*np.array([[0], [1], [0]]), (4, 5)), ValueError, "offsets must .* 1 starts"),
+        (lambda: SOME[9], IndexError, "Index 9 is out of range: there are 2 masks"),
+        (lambda: SOME["a"], TypeError, "masks are selected by .* got 'a'"),
+        (lambda: SOME[None], TypeError, "got None"),
+        (lambda: SOME[0.5], TypeError, "got 0.5"),
+        (lambda: SOME[[True]], ValueError, r"one value for each of the 2, shape \(2,\), got \(1,\)"),
+        (lambda: SOME.decode(2), IndexError, "from 0 to 1, as there are 2 masks, got 2"),
+        (lambda: SOME.decode(-1), IndexError, "got -1"),
+        (lambda: SOME.decode_region(0, slice(0, 5), slice(0, 5)), ValueError, "inside the image"),
+        (lambda: SOME.decode_region(0, slice(None), slice(0, 5)), ValueError, "inside the image"),
+        (lambda: SOME.decode_region(0, slice(3, 1), slice(0, 5)), ValueError, "inside the image"),
+        (lambda: SOME.flipped(horizontal="no"), TypeError, "horizontal must be True or False, got 'no'"),
+        (lambda: SOME.rotated(0.5), TypeError, "turns must be an integer, got 0.5"),
+        (lambda: SOME.cropped(0, 0, 0, 5), ValueError, "height must be a positive integer, got 0"),
+        (lambda: SOME.cropped("0", 0, 2, 5), TypeError, "top must be an integer, got '0'"),
+        (lambda: SOME.resized((0, 5)), ValueError, r"to_size\[0\] must be a positive integer, got 0"),
+        (lambda: SOME.resized(None), TypeError, "to_size must be"),
+        (lambda: SOME.resized((2.5, 3)), TypeError, r"to_size\[0\] must be a positive integer, got 2.5"),
     ],
 )
-def test_mistakes_are_named(call, message):
-    with pytest.raises(ValueError, match=message) as caught:
+def test_mistakes_are_named(call, error, message):
+    with pytest.raises(error, match=message) as caught:
         call()
     assert str(caught.value).endswith(".")
+
+
+def test_one_number_is_both_sides_and_may_be_numpys():
+    assert SOME.resized(np.int64(3)).image_size == (3, 3)
+    assert SOME.cropped(np.int32(0), 0, np.uint8(2), 2).image_size == (2, 2)
 
 
 # ------------------------------------------------------------------ as targets

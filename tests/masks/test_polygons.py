@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons
+from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons, trace_polygons
+
+# pycocotools' arrays do not know the copy keyword of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 coordinates = st.one_of(
@@ -121,3 +125,55 @@ def test_none_have_no_runs():
 def test_what_is_no_polygon_is_named(polygon, message):
     with pytest.raises(ValueError, match=message):
         check_polygon(polygon)
+
+
+# ------------------------------------------------------------------ masks to polygons
+
+
+@pytest.mark.parametrize(
+    ("rows", "rings"),
+    [
+        (["00", "00"], []),
+        (["1"], [[0, 0, 1, 0, 1, 1, 0, 1]]),
+        (["011", "010"], [[1, 0, 3, 0, 3, 1, 2, 1, 2, 2, 1, 2]]),
+        (["10", "01"], [[0, 0, 1, 0, 1, 1, 0, 1], [1, 1, 2, 1, 2, 2, 1, 2]]),
+        (["01", "10"], [[1, 0, 2, 0, 2, 1, 1, 1], [0, 1, 1, 1, 1, 2, 0, 2]]),
+        (["111", "101", "111"], [[0, 0, 3, 0, 3, 3, 0, 3]]),
+        # The hole touches the outside at a corner, so it is a bay, and the ring goes round it.
+        (["1110", "1010", "1100"], [[0, 0, 3, 0, 3, 2, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2, 3, 0, 3]]),
+    ],
+)
+def test_trace_polygons_by_hand(rows, rings):
+    mask = np.array([[c == "1" for c in row] for row in rows])
+    assert trace_polygons(mask) == rings
+
+
+def _without_holes(mask):
+    """Return the mask without holes: what the outside cannot reach, corners included."""
+    outside = np.pad(np.zeros_like(mask), 1, constant_values=True)
+    free = ~np.pad(mask, 1)
+    while True:
+        grown = np.pad(outside, 1)
+        h, w = outside.shape
+        grown = np.any([grown[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0) & free
+        if (grown == outside).all():
+            return ~outside[1:-1, 1:-1]
+        outside = grown
+
+
+@settings(max_examples=150, deadline=None)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_traced_polygons_rasterise_to_the_mask_without_its_holes(mask):
+    coco = pytest.importorskip("pycocotools.mask")
+    rings = trace_polygons(mask)
+    filled = _without_holes(mask)
+    areas = []
+    for ring in rings:
+        x, y = np.array(ring).reshape(-1, 2).T
+        areas.append((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
+    assert all(area > 0 for area in areas)  # clockwise, as y points down
+    if not rings:
+        assert not mask.any()
+        return
+    height, width = mask.shape
+    np.testing.assert_array_equal(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), filled)

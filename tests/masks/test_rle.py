@@ -90,54 +90,73 @@ def test_integers_and_tensors_encode_like_bools(device):
 
 
 @pytest.mark.parametrize(
-    ("mask", "message"),
+    ("mask", "error", "message"),
     [
-        (np.zeros((1, 4, 4), bool), "shape"),
-        (np.full((4, 4), 0.3), "only 0 and 1"),
-        (np.full((4, 4), 255, np.uint8), "only 0 and 1"),
+        (np.zeros((1, 4, 4), bool), ValueError, r"one mask of shape \(H, W\), got bool of shape \(1, 4, 4\)"),
+        (np.full((4, 4), 0.3), ValueError, "zeros and ones, got 0.3: pass mask > 0"),
+        (np.full((4, 4), np.nan), ValueError, "zeros and ones, got nan"),
+        (np.full((4, 4), 255, np.uint8), ValueError, "zeros and ones, got 255"),
+        ([[0, 1], [1]], ValueError, "got rows of different lengths"),
+        (None, TypeError, "got None"),
+        ("mask.png", TypeError, "got 'mask.png'"),
+        (7, TypeError, "got 7"),
+        ([["0", "1"]], TypeError, r"got \[\['0', '1'\]\]"),
+        (np.zeros((2, 2), complex), TypeError, "got complex128 of shape"),
     ],
 )
-def test_encode_refuses(mask, message):
-    with pytest.raises(ValueError, match=message):
+def test_encode_rle_refuses(mask, error, message):
+    with pytest.raises(error, match=message) as caught:
         encode_rle(mask)
+    assert str(caught.value).startswith("mask must be")
 
 
 @pytest.mark.parametrize(
-    ("rle", "message"),
+    ("rle", "error", "message"),
     [
-        ([1, 2], "mapping"),
-        ({"counts": "6"}, "mapping"),
-        ({"size": [2], "counts": "6"}, "two integers"),
-        ({"size": 6, "counts": "6"}, "two integers"),
-        ({"size": [2.5, 3], "counts": "6"}, "two integers"),
-        ({"size": [-2, -3], "counts": "6"}, "negative"),
-        ({"size": [2, 3], "counts": "5"}, "cover"),
-        ({"size": [2, 3], "counts": ""}, "cover"),
-        ({"size": [2, 3], "counts": []}, "cover"),
-        ({"size": [2, 3], "counts": [3, 4]}, "cover"),
-        ({"size": [2, 3], "counts": [2**62, 2**62, 2**62, 2**62, 6]}, "cover"),
-        ({"size": [2, 3], "counts": [7, -1]}, "negative length"),
-        ({"size": [2, 3], "counts": "7O"}, "negative length"),
-        ({"size": [2, 3], "counts": [2.0, 4.0]}, "list of integers"),
-        ({"size": [2, 3], "counts": [[2, 4]]}, "list of integers"),
-        ({"size": [2, 3], "counts": [[2], [4, 1]]}, "list of integers"),
-        ({"size": [2, 3], "counts": [2**70, 6]}, "list of integers"),
-        ({"size": [2, 3], "counts": None}, "list of integers"),
-        ({"size": [2, 3], "counts": 6}, "list of integers"),
-        ({"size": [2, 3], "counts": "6 "}, "characters"),
-        ({"size": [2, 3], "counts": "6é"}, "characters"),
-        ({"size": [2, 3], "counts": b"6\xff"}, "characters"),
-        ({"size": [2, 3], "counts": "6P"}, "middle of a number"),
-        ({"size": [2, 3], "counts": "P" * 30 + "0"}, "too large"),
+        ([1, 2], TypeError, r"mapping with keys 'size' and 'counts', got \[1, 2\]"),
+        (None, TypeError, "got None"),
+        ("231", TypeError, "got '231'"),
+        ({"counts": "6"}, ValueError, "mapping"),
+        ({"size": [2], "counts": "6"}, ValueError, "sequence of 2 values, got 1"),
+        ({"size": 6, "counts": "6"}, TypeError, "sequence of 2 values, got 6"),
+        ({"size": [2.5, 3], "counts": "6"}, TypeError, r"rle\['size'\]\[0\] must be a non-negative integer, got 2.5"),
+        ({"size": ["2", 3], "counts": "6"}, TypeError, "non-negative integer, got '2'"),
+        ({"size": [True, 3], "counts": "6"}, TypeError, "non-negative integer, got True"),
+        ({"size": [-2, -3], "counts": "6"}, ValueError, "non-negative integer, got -2"),
+        ({"size": [2, 3], "counts": "5"}, ValueError, "cover"),
+        ({"size": [2, 3], "counts": ""}, ValueError, "cover"),
+        ({"size": [2, 3], "counts": []}, ValueError, "cover"),
+        ({"size": [2, 3], "counts": [3, 4]}, ValueError, "cover"),
+        ({"size": [2, 3], "counts": [2**62, 2**62, 2**62, 2**62, 6]}, ValueError, "cover"),
+        ({"size": [2, 3], "counts": [7, -1]}, ValueError, "negative length"),
+        ({"size": [2, 3], "counts": "7O"}, ValueError, "negative length"),
+        ({"size": [2, 3], "counts": [2.0, 4.0]}, TypeError, "list of integers"),
+        ({"size": [2, 3], "counts": [[2, 4]]}, ValueError, "list of integers"),
+        ({"size": [2, 3], "counts": [[2], [4, 1]]}, ValueError, "list of integers"),
+        ({"size": [2, 3], "counts": [2**70, 6]}, TypeError, "list of integers"),
+        ({"size": [2, 3], "counts": [True, False]}, TypeError, "list of integers"),
+        ({"size": [2, 3], "counts": None}, TypeError, "list of integers"),
+        ({"size": [2, 3], "counts": 6}, TypeError, "list of integers"),
+        ({"size": [2, 3], "counts": "6 "}, ValueError, "characters"),
+        ({"size": [2, 3], "counts": "6é"}, ValueError, "characters"),
+        ({"size": [2, 3], "counts": "6\ud800"}, ValueError, "characters"),
+        ({"size": [2, 3], "counts": b"6\xff"}, ValueError, "characters"),
+        ({"size": [2, 3], "counts": "6P"}, ValueError, "unfinished number"),
+        ({"size": [2, 3], "counts": "P" * 30 + "0"}, ValueError, "too large"),
     ],
 )
-def test_malformed_encodings_are_refused_in_one_sentence(rle, message):
-    with pytest.raises(ValueError, match=message) as caught:
+def test_malformed_encodings_are_refused_in_one_sentence(rle, error, message):
+    with pytest.raises(error, match=message) as caught:
         decode_rle(rle)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         rle_area(rle)
+
+
+def test_size_may_be_of_numpy_integers():
+    assert decode_rle({"size": np.array([2, 3]), "counts": "6"}).shape == (2, 3)
+    assert decode_rle({"size": (np.int64(2), 3), "counts": "6"}).shape == (2, 3)
 
 
 @settings(max_examples=300, deadline=None)
