@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, BinaryIO
 
+from ...validators import shown
 from .bounded_reader import BoundedReader
 from .pickles import PickledObject, PickledStr, SafeGlobal, check_key, globals_by_name, read_pickle
 from .stored_arrays import (
@@ -100,9 +101,8 @@ class NumpyArray(PickledObject):
         element = dtype.element
         num_bytes = num_elements(shape) * element.size
         if not span.may_hold(num_bytes):
-            raise CheckpointError(
-                f"has an array of {span.length} bytes, but the shape {shape} of {element.stored} needs {num_bytes}"
-            )
+            wanted = f"the shape {shown(shape)} of {element.stored} needs {num_bytes}"
+            raise CheckpointError(f"has an array of {span.length} bytes, but {wanted}")
         self._content = span, element, shape, column_major(shape) if fortran else None
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, BinaryIO
 
+from ...validators import shown
 from .stored_arrays import CheckpointError, DiskFile, ElementType, Span, StoredArray, num_elements, printable
 
 __all__ = ["SAFETENSORS_DTYPES", "read_safetensors"]
@@ -150,9 +151,8 @@ def _checked_entry(name: str, entry: object) -> tuple[ElementType, tuple[int, ..
         raise CheckpointError(f"has {array} whose data_offsets are not two integers")
     begin, end = offsets
     if begin < 0 or end - begin != num_bytes:
-        raise CheckpointError(
-            f"has {array} at the bytes {begin} to {end}, but the shape {sizes} of {dtype} needs {num_bytes} bytes"
-        )
+        wanted = f"the shape {shown(sizes)} of {dtype} needs {num_bytes} bytes"
+        raise CheckpointError(f"has {array} at the bytes {begin} to {end}, but {wanted}")
     return element, sizes, (begin, end)
 
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from ...validators import shown
+
 __all__ = [
     "ByteOrder",
     "CheckpointError",
@@ -205,7 +207,7 @@ def num_elements(shape: object, array: str = "an array") -> int:
     if any(not 0 <= size <= _MAX_ELEMENTS for size in shape):
         raise CheckpointError(f"has {array} with a negative or too large size in its shape")
     if math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
-        raise CheckpointError(f"has {array} of the shape {shape}, which is too large")
+        raise CheckpointError(f"has {array} of the shape {shown(shape)}, which is too large")
     return math.prod(shape)
 
 
