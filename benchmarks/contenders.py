@@ -1,9 +1,9 @@
-"""What is timed: each contender runs in a process of its own and answers one task per line, in JSON.
+"""What is timed: each contender runs in a separate process and answers one task per line, in JSON.
 
     python contenders.py ours|plain|lucid|torchvision|channels-last
 
-``run.py`` starts these; torch's interpreter needs nothing of this project but this file and the recipe of
-weights and pictures beside the tests.
+``run.py`` starts these. The interpreter with torch needs only this file of the project, and the recipe for weights and
+images in ``tests/data``.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def boxes(count: int, low: float, high: float, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     height, width = IMAGE
     half = rng.uniform(low, high, (count, 2)) / 2
-    centre = rng.uniform(0, 1, (count, 2)) * [width, height]
-    return np.concatenate([centre - half, centre + half], 1).clip(0, [width, height] * 2).astype(np.float32)
+    center = rng.uniform(0, 1, (count, 2)) * [width, height]
+    return np.concatenate([center - half, center + half], 1).clip(0, [width, height] * 2).astype(np.float32)
 
 
 def op_inputs() -> dict[str, np.ndarray]:
@@ -76,15 +76,15 @@ LOSSES = {  # this package's names and torchvision's
     "rpn_cls_loss": "loss_objectness",
     "rpn_reg_loss": "loss_rpn_box_reg",
 }
-DESCENT = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+SGD_SETTINGS = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
 
 
 def batches(size: tuple[int, int], steps: int) -> Iterator[tuple[list[np.ndarray], list[dict[str, np.ndarray]]]]:
-    """Yield two pictures and their targets for each step, from eight in turn."""
+    """Yield two images and their targets for each step, cycling through eight."""
     scenes = [scene(size, seed) for seed in range(1, 9)]
     for step in range(steps):
         pair = [scenes[(2 * step + i) % len(scenes)] for i in range(2)]
-        yield [picture for picture, _ in pair], [dict(target) for _, target in pair]
+        yield [image for image, _ in pair], [dict(target) for _, target in pair]
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -94,7 +94,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def training_step(loss: Callable[[], Any], optimizer: Any) -> dict:
-    """Compute the loss, its gradients and new weights, and say what each took."""
+    """Compute the loss, its gradients and new weights, and return the seconds of each."""
     stages = Stages()
     start = time.perf_counter()
     with stages.measure("forward"):
@@ -133,7 +133,7 @@ class Stages:
 
 
 class Ours:
-    """``lucid_maskrcnn``; ``plain`` without the transform domain."""
+    """``lucid_maskrcnn``; with ``plain``, without Winograd convolutions."""
 
     def __init__(self, plain: bool) -> None:
         from lucid_maskrcnn.ops import winograd
@@ -164,13 +164,13 @@ class Ours:
             (model.mask_head, "forward", "mask head"),
         ]:
             stages.watch(owner, attribute, name)
-        pictures = [scene(size, seed + 1)[0] for seed in range(batch)]
+        images = [scene(size, seed + 1)[0] for seed in range(batch)]
         options = {} if detections is None else {"score_thresh": 0.0, "nms_thresh": 1.0, "top_k": detections}
 
         def run() -> dict:
             stages.seconds.clear()
             start = time.perf_counter()
-            found = model.predict(pictures, **options)
+            found = model.predict(images, **options)
             with stages.measure("paste"):
                 count = sum(len(f["masks"].data) for f in found)
             total = time.perf_counter() - start
@@ -183,25 +183,25 @@ class Ours:
         from lucid_maskrcnn.training import SGD
 
         model = self.model(size).train()
-        pictures, targets = zip(*(scene(size, seed + 1) for seed in range(batch)), strict=True)
+        images, targets = zip(*(scene(size, seed + 1) for seed in range(batch)), strict=True)
         optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
-        return lambda: training_step(lambda: model.get_loss(list(pictures), list(targets))["total_loss"], optimizer)
+        return lambda: training_step(lambda: model.get_loss(list(images), list(targets))["total_loss"], optimizer)
 
     def curve(self, size: tuple[int, int], steps: int) -> Callable[[], list]:
-        """Train from the recipe's weights, the first boxes instead of random ones in every sample."""
+        """Train from the recipe's weights; samples are the first boxes instead of random ones."""
         from lucid_maskrcnn.models.matcher import BalancedSampler
         from lucid_maskrcnn.training import SGD
 
         model = self.model(size).train()
         model.rpn.sampler = BalancedSampler(256, 0.5, order=np.arange)
         model.roi_sampler.sampler = BalancedSampler(512, 0.25, order=np.arange)
-        optimizer = SGD([p for p in model.parameters() if p.requires_grad], **DESCENT)
+        optimizer = SGD([p for p in model.parameters() if p.requires_grad], **SGD_SETTINGS)
 
         def run() -> list:
             rows = []
-            for pictures, targets in batches(size, steps):
-                losses = model.get_loss(pictures, targets)
+            for images, targets in batches(size, steps):
+                losses = model.get_loss(images, targets)
                 rows.append([float(losses[name].item()) for name in LOSSES])
                 optimizer.zero_grad()
                 losses["total_loss"].backward()
@@ -244,7 +244,7 @@ class Ours:
         }
 
     def gflop(self, size: tuple[int, int]) -> float:
-        """Multiplications and additions of the network's products, counted as direct convolutions."""
+        """Return the multiplications and additions of the network's layers, counted as direct convolutions."""
         from lucid_maskrcnn.ops import conv, functional
 
         total = 0.0
@@ -320,13 +320,13 @@ class Torchvision:
             (model.transform, "postprocess", "paste"),
         ]:
             stages.watch(owner, attribute, name)
-        pictures = [self.pixels(scene(size, seed + 1)[0]) for seed in range(batch)]
+        images = [self.pixels(scene(size, seed + 1)[0]) for seed in range(batch)]
 
         def run() -> dict:
             stages.seconds.clear()
             start = time.perf_counter()
             with torch.inference_mode():
-                found = model(pictures)
+                found = model(images)
             with stages.measure("paste"):
                 count = sum(len(f["masks"] > 0.5) for f in found)
             total = time.perf_counter() - start
@@ -335,25 +335,25 @@ class Torchvision:
         return run
 
     @staticmethod
-    def pixels(picture: np.ndarray) -> Any:
+    def pixels(image: np.ndarray) -> Any:
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
 
     def trainer(self, size: tuple[int, int], batch: int) -> Callable[[], dict]:
         import torch
 
         model = self.model(size).train()
         scenes = [scene(size, seed + 1) for seed in range(batch)]
-        pictures = [self.pixels(picture) for picture, _ in scenes]
+        images = [self.pixels(image) for image, _ in scenes]
         targets = [{k: torch.from_numpy(v) for k, v in target.items()} for _, target in scenes]
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
-        return lambda: training_step(lambda: sum(model(pictures, [dict(t) for t in targets]).values()), optimizer)
+        return lambda: training_step(lambda: sum(model(images, [dict(t) for t in targets]).values()), optimizer)
 
-    def curve(self, size: tuple[int, int], steps: int, nudge: float = 0.0) -> Callable[[], list]:
-        """Do the same here; ``nudge`` is the relative size of random changes to the weights before."""
+    def curve(self, size: tuple[int, int], steps: int, noise: float = 0.0) -> Callable[[], list]:
+        """Train as ``Ours.curve`` does; ``noise`` is the relative size of random changes to the initial weights."""
         import torch
 
         torch.randperm = lambda count, **options: torch.arange(count, device=options.get("device"))
@@ -361,14 +361,14 @@ class Torchvision:
         draw = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter *= 1 + nudge * torch.randn(parameter.shape, generator=draw)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **DESCENT)
+                parameter *= 1 + noise * torch.randn(parameter.shape, generator=draw)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **SGD_SETTINGS)
 
         def run() -> list:
             rows = []
-            for pictures, targets in batches(size, steps):
+            for images, targets in batches(size, steps):
                 given = [{k: torch.from_numpy(v) for k, v in target.items()} for target in targets]
-                losses = model([self.pixels(picture) for picture in pictures], given)
+                losses = model([self.pixels(image) for image in images], given)
                 rows.append([losses[name].item() for name in LOSSES.values()])
                 optimizer.zero_grad()
                 sum(losses.values()).backward()
@@ -412,7 +412,7 @@ class Torchvision:
 
 
 def lucid_detector() -> dict:
-    """Predict once with Lucid's own detector on a small image, and say how that ends."""
+    """Predict once with Lucid's own detector on a small image, and return the result or the error."""
     import lucid
     import lucid.models as models
 
@@ -425,13 +425,13 @@ def lucid_detector() -> dict:
         with lucid.no_grad():
             model.predict(image)
         end = "a result"
-    except Exception as error:  # whatever it is, it is the answer
+    except Exception as error:  # any error is the result here
         end = type(error).__name__
     return {"model": type(model).__name__, "seconds": time.perf_counter() - start, "end": end}
 
 
 def gemm_rate() -> float:
-    """GFLOP/s of NumPy's best large product."""
+    """Return the GFLOP/s of NumPy's fastest large matrix product."""
     a, b = (np.random.default_rng(i).standard_normal((2048, 2048), np.float32) for i in range(2))
     out = np.empty_like(a)
     return max(2 * 2048**3 / seconds(lambda: np.matmul(a, b, out=out)) / 1e9 for _ in range(8))

@@ -1,8 +1,8 @@
-"""Measure every convolution of R-50-FPN at 800 × 1216 by plain products and in the transform domain.
+"""Measure every convolution of R-50-FPN at 800 × 1216 with im2col and with Winograd.
 
     uv run python benchmarks/convolutions.py
 
-Prints the table that the choice in ``lucid_maskrcnn/ops/winograd.py`` rests on: GFLOP/s, counted as direct
+Prints the table behind the choice in ``lucid_maskrcnn/ops/winograd.py``: GFLOP/s, counted as direct
 convolutions. Nothing else should be running.
 """
 
@@ -41,20 +41,20 @@ SHAPES = [
 
 
 def median(*runs: Callable[[], Any]) -> list[float]:
-    """Median seconds of each, in turns."""
+    """Return the median seconds of each; they alternate."""
     times: list[list[float]] = [[] for _ in runs]
-    for turn in range(RUNS + 1):
+    for repetition in range(RUNS + 1):
         for run, own in zip(runs, times, strict=True):
             start = time.perf_counter()
             run()
-            if turn:
+            if repetition:  # the first is a warm-up
                 own.append(time.perf_counter() - start)
     return [statistics.median(own) for own in times]
 
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    print("| images, map, channels | kernel, stride | plain products | transform domain | chosen |")
+    print("| images, map, channels | kernel, stride | im2col | Winograd | chosen |")
     print("| --- | --- | --- | --- | --- |")
     for n, height, width, channels, filters, k, stride in SHAPES:
         x = rng.standard_normal((n, height, width, channels), np.float32)
@@ -62,18 +62,18 @@ def main() -> None:
         bias, padding = np.zeros(filters, np.float32), k // 2
         matrix = conv._as_matrix(weight)
 
-        def plain(
+        def im2col(
             x: Any = x, matrix: Any = matrix, k: int = k, stride: int = stride, padding: int = padding, bias: Any = bias
         ) -> Any:
             return conv._correlate(x, matrix, (k, k), stride, padding, bias=bias, relu=True)
 
-        runs = [plain]
+        runs = [im2col]
         if (k, stride) == (3, 1):
             points = winograd.weight_points(weight, None, keep=False)
             runs.append(lambda x=x, points=points, bias=bias: winograd.correlate(x, points, 1, bias=bias, relu=True))
-        gflop = 2 * plain().size * channels * k * k / 1e9
+        gflop = 2 * im2col().size * channels * k * k / 1e9
         rates = [f"{gflop / seconds:.0f}" for seconds in median(*runs)]
-        chosen = "transform" if winograd.suits((k, k), stride, channels, filters) else "plain"
+        chosen = "Winograd" if winograd.suits((k, k), stride, channels, filters) else "im2col"
         print(
             f"| {n}, {height} × {width}, {channels} → {filters} | {k} × {k}, {stride} | {rates[0]} | "
             f"{rates[1] if len(rates) > 1 else '–'} | {chosen} |",

@@ -1,11 +1,11 @@
-"""Measure this package beside torchvision, beside Lucid's own detector, and beside itself with plain products.
+"""Compare this package with torchvision, with Lucid's own detector, and with itself without Winograd convolutions.
 
     uv run --group bench python benchmarks/run.py
     uv run --group bench python benchmarks/run.py --peer /path/to/python   # an interpreter with torch, torchvision
 
-Prints a table, and saves ``results.json`` and ``speed.png`` in the folder ``--out``. Every contender runs in a
-process of its own and they take turns, so that whatever else the machine does hits all of them; what counts is
-the ratio of the medians. Nothing else should be running. All parts take about half an hour on two cores.
+Prints a table, and saves ``results.json`` and ``speed.png`` in the folder ``--out``. Each contender runs in a separate
+process and they alternate, so that other load on the machine affects all of them; compare the ratios of the medians.
+Nothing else should be running. All parts take about half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CONTENDERS = Path(__file__).resolve().parent / "contenders.py"
 SIZE, TRAINING_SIZE, CURVE_SIZE, STEPS = (800, 1216), (512, 768), (256, 384), 20
 PARTS = ["predict", "train", "curve", "ops", "import", "lucid", "growth"]
 OURS, PLAIN, PEER, PEER_LAST = "ours", "plain", "torchvision", "channels-last"
-NUDGED = "torchvision, nudged"
+PERTURBED = "torchvision, perturbed"
 STAGES = ["transform", "body", "fpn", "rpn", "box pooling", "box head", "mask pooling", "mask head", "paste"]
 
 
 class Worker:
-    """A contender in a process of its own."""
+    """A contender in a separate process."""
 
     def __init__(self, name: str, python: str, preload: list[str]) -> None:
         self.process = subprocess.Popen(
@@ -54,7 +54,7 @@ class Worker:
 
 
 class Bench:
-    """Starts workers and lets them take turns."""
+    """Starts workers and alternates between them."""
 
     def __init__(self, peer: str | None, preload: list[str], runs: int) -> None:
         self.peer, self.preload, self.runs = peer, preload, runs
@@ -69,12 +69,12 @@ class Bench:
         }
 
     def alternate(self, workers: dict[str, Worker], *task: Any, runs: int | None = None) -> dict[str, Any]:
-        """Return each worker's median, least and greatest seconds, and its median stages."""
+        """Return each worker's median, minimum and maximum seconds, and the medians of its stages."""
         answers: dict[str, list[dict]] = {name: [] for name in workers}
-        for turn in range((runs or self.runs) + 1):
+        for repetition in range((runs or self.runs) + 1):
             for name, worker in workers.items():
                 answer = worker.ask(*task)
-                if turn:  # the first warms up
+                if repetition:  # the first is a warm-up
                     answers[name].append(answer)
         return {name: summary(of_name) for name, of_name in answers.items()}
 
@@ -114,22 +114,22 @@ def measure_train(bench: Bench) -> dict[str, Any]:
 
 
 def measure_curve(bench: Bench) -> dict[str, Any]:
-    """Train both from the same weights on the same pictures, with the same samples.
+    """Train both from the same weights on the same images, with the same samples.
 
-    Rounding grows: which boxes are sampled changes with the last digit. How fast, torchvision tells when it starts
-    from weights that differ by as much as rounding.
+    Rounding differences grow, because the last digit can change which boxes are sampled. A second run of torchvision
+    from slightly perturbed weights shows how fast.
     """
     workers = bench.start(OURS, PEER)
     found: dict[str, Any] = {name: worker.ask("curve", CURVE_SIZE, STEPS) for name, worker in workers.items()}
     if PEER in workers:
-        found[NUDGED] = workers[PEER].ask("curve", CURVE_SIZE, STEPS, 1e-6)
+        found[PERTURBED] = workers[PEER].ask("curve", CURVE_SIZE, STEPS, 1e-6)
     for worker in workers.values():
         worker.close()
     return found
 
 
-def apart(curve: list[list[float]], other: list[list[float]]) -> list[float]:
-    """Return how far two curves' totals are apart at each step, relative."""
+def relative_differences(curve: list[list[float]], other: list[list[float]]) -> list[float]:
+    """Return the relative difference of two curves' total losses at each step."""
     return [abs(sum(a) - sum(b)) / sum(b) for a, b in zip(curve, other, strict=True)]
 
 
@@ -180,7 +180,7 @@ def measure_growth(bench: Bench) -> dict[str, Any]:
     return found
 
 
-# ------------------------------------------------------------------ what is shown
+# ------------------------------------------------------------------ the report
 
 
 def report(results: dict[str, Any]) -> None:
@@ -188,12 +188,12 @@ def report(results: dict[str, Any]) -> None:
     print(f"\n{machine['processor']}, {machine['cores']} cores, Python {machine['python']}\n")
     if "predict" in results:
         found = results["predict"]
-        print(f"predict, {SIZE[0]} × {SIZE[1]}, with its masks")
-        contest(found, (OURS, PLAIN, PEER, PEER_LAST))
+        print(f"predict, {SIZE[0]} × {SIZE[1]}, with masks")
+        print_comparison(found, (OURS, PLAIN, PEER, PEER_LAST))
         floor = found["gflop"] / found["gemm"]
         print(
-            f"  {found['gflop']:.0f} GFLOP as direct convolutions at NumPy's {found['gemm']:.0f} GFLOP/s would be "
-            f"{floor:.2f} s: {floor / found[OURS]['median']:.2f} of that rate is reached\n"
+            f"  {found['gflop']:.0f} GFLOP as direct convolutions at NumPy's {found['gemm']:.0f} GFLOP/s take "
+            f"{floor:.2f} s; ours reaches {floor / found[OURS]['median']:.2f} of that rate\n"
         )
         names = [n for n in (OURS, PLAIN, PEER, PEER_LAST) if n in found]
         print("  seconds by stage" + "".join(f"{n:>15}" for n in names))
@@ -202,22 +202,24 @@ def report(results: dict[str, Any]) -> None:
         print()
     if "train" in results:
         print(f"training step, batch of 2, {TRAINING_SIZE[0]} × {TRAINING_SIZE[1]}")
-        contest(results["train"], (OURS, PLAIN, PEER))
+        print_comparison(results["train"], (OURS, PLAIN, PEER))
         print()
     if PEER in results.get("curve", {}):
         found = results["curve"]
-        names = (OURS, PEER, NUDGED)
+        names = (OURS, PEER, PERTURBED)
         print(f"{STEPS} steps of SGD from the same weights, total losses: {', '.join(names)}")
         for step in sorted({0, 1, 2, 4, 9, STEPS - 1}):
             print(f"  step {step + 1:3}" + "".join(f"{sum(found[name][step]):12.6f}" for name in names))
-        for name in (OURS, NUDGED):
-            of_steps = apart(found[name], found[PEER])
+        for name in (OURS, PERTURBED):
+            of_steps = relative_differences(found[name], found[PEER])
             mean = sum(of_steps) / len(of_steps)
-            print(f"  {name}: {of_steps[0]:.1e} apart at first, {mean:.1e} on average, {max(of_steps):.1e} at most")
+            print(
+                f"  {name}: differs by {of_steps[0]:.1e} at first, {mean:.1e} on average, {max(of_steps):.1e} at most"
+            )
         print()
     for name, found in results.get("ops", {}).items():
         print(name)
-        contest(found, (OURS, PEER), unit=1e3)
+        print_comparison(found, (OURS, PEER), unit=1e3)
     if "import" in results:
         print(f"import, beyond Lucid's own: {results['import']['median']:.3f} s")
     if "lucid" in results:
@@ -232,20 +234,20 @@ def report(results: dict[str, Any]) -> None:
             print(f"{value:>12}" + "".join(f"{f['median']:13.2f} s" for f in found.values()))
 
 
-def contest(found: dict[str, Any], names: tuple[str, ...], unit: float = 1) -> None:
+def print_comparison(found: dict[str, Any], names: tuple[str, ...], unit: float = 1) -> None:
     own = found[OURS]
     for name in names:
         if name not in found:
             continue
-        it = found[name]
-        line = f"  {name:14}{it['median'] * unit:9.2f}  ({it['min'] * unit:.2f} to {it['max'] * unit:.2f})"
+        theirs = found[name]
+        line = f"  {name:14}{theirs['median'] * unit:9.2f}  ({theirs['min'] * unit:.2f} to {theirs['max'] * unit:.2f})"
         line += " ms" if unit == 1e3 else " s"
-        if "memory" in it:
-            line += f"  {it['memory']:6.0f} MB"
+        if "memory" in theirs:
+            line += f"  {theirs['memory']:6.0f} MB"
         if name != OURS:
-            line += f"   ours takes {own['median'] / it['median']:.2f} of its time"
-            if "memory" in it:
-                line += f", {own['memory'] / it['memory']:.2f} of its memory"
+            line += f"   ours takes {own['median'] / theirs['median']:.2f} of its time"
+            if "memory" in theirs:
+                line += f", {own['memory'] / theirs['memory']:.2f} of its memory"
         print(line)
 
 
@@ -258,7 +260,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     labels = {
         OURS: "lucid_maskrcnn",
-        PLAIN: "plain products",
+        PLAIN: "without Winograd",
         PEER: "torchvision",
         PEER_LAST: "torchvision, channels-last",
     }
@@ -319,7 +321,7 @@ def main() -> None:
 
 
 def processor() -> str:
-    """Return the processor's name, as well as the system tells."""
+    """Return the processor's name, as far as the operating system knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
