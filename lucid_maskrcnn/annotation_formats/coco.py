@@ -207,7 +207,7 @@ def complete_annotation(annotation: Mapping[str, Any], size: tuple[int, int] | N
     ValueError
         If it has neither a segmentation nor a bbox, or the segmentation is malformed.
     """
-    whole = {"iscrowd": 0, **annotation}
+    whole = {"iscrowd": 0, **{key: value for key, value in annotation.items() if value is not None}}
     if "area" in whole and "bbox" in whole:
         return whole
     if whole.get("segmentation") and size is not None:

@@ -56,8 +56,8 @@ def check_pair(name: str, value: Any) -> tuple[Any, Any]:
     """Return a tuple or list of two, an image and its target."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         given = type(value).__name__
-        length = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-        raise TypeError(f"{name} must be a pair (image, target), got a {given}{length}.")
+        length = f" and length {len(value)}" if isinstance(value, (tuple, list)) else ""
+        raise TypeError(f"{name} must be a pair (image, target), got an object of type {given}{length}.")
     image, target = value
     return image, target
 

@@ -15,6 +15,7 @@ from lucid_maskrcnn.annotation_formats.coco import read_annotations
 from lucid_maskrcnn.annotation_formats.label_images import read_label_image
 from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.ops import as_tensor, box_iou, host
 from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.validators import flag, path, shown
 
@@ -291,7 +292,4 @@ def _agree(box: np.ndarray, other: np.ndarray) -> bool:
     """Whether two boxes are about the same; boxes of small objects may be a pixel or two off."""
     if np.abs(box - other).max() <= _NEAR:
         return True
-    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-    both = float(sides.clip(0).prod())
-    either = sum(float((b[2:] - b[:2]).prod()) for b in (box, other)) - both
-    return both >= _MIN_BOX_IOU * either
+    return float(host(box_iou(as_tensor(box[None]), as_tensor(other[None])))[0, 0]) >= _MIN_BOX_IOU

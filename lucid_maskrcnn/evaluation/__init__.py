@@ -1,7 +1,7 @@
-"""How good detections are: COCO's average precision, and TP / (TP + FP + FN), as it is used in microscopy.
+"""How good detections are: COCO's average precision, and instance accuracy, TP / (TP + FP + FN), as in microscopy.
 
-:func:`evaluate` runs a model over a data set, :func:`evaluate_results` takes detections that are there already;
-both give an :class:`Evaluation`.
+:func:`evaluate` runs a model on a data set, :func:`evaluate_results` takes existing detections; both return an
+:class:`Evaluation`.
 """
 
 from .accuracy import InstanceAccuracy

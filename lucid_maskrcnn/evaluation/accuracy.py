@@ -1,17 +1,19 @@
-"""AP_t = TP / (TP + FP + FN): the metric of the 2018 Data Science Bowl, StarDist and Cellpose.
+"""Instance accuracy AP_t = TP / (TP + FP + FN): the metric of the 2018 Data Science Bowl, StarDist and Cellpose.
 
-Detections of an image from a score on are matched with its objects one to one; a pair needs an IoU of their
-masks of t at least, and one category. TP is the number of pairs, FP that of the other detections, FN that of
-the other objects.
+The detections of an image whose score is at least ``object_score`` are matched one to one with its objects. A pair
+has the same category, and masks with an IoU of at least t. TP is the number of pairs, FP that of the remaining
+detections, FN that of the remaining objects.
 
-The matching is one with as many pairs as can be. If no two objects overlap and no two detections, none can have
-an IoU over 0.5 with two others, and there is only one matching from then on. Detections of Mask R-CNN may overlap:
-going through them by score or IoU might then give a pair less than there could be, and a metric that depends on
-their order and can rise with t. The largest number of pairs depends on nothing but the masks, is what StarDist and
-Cellpose count too (they solve an assignment), and never rises with t.
+The matching has as many pairs as possible. Where neither objects nor detections overlap among themselves, at most one
+detection can have an IoU above 0.5 with an object, and there is only one matching for t > 0.5. Detections of Mask
+R-CNN may overlap: a greedy matching by score or IoU may then miss a pair, and its metric depends on the order and can
+rise with t. The largest number of pairs depends on the masks alone and never rises with t; StarDist and Cellpose
+compute it too, as an assignment.
 
-Crowds are no objects. Detections without a partner of which a fraction of t or more lies within a crowd of their
-category are not counted, as in COCO's evaluation.
+Crowds are not objects. An unmatched detection is not counted if a fraction of at least t of it lies within a crowd of
+its category, as in COCO's evaluation.
+
+Shapes: D detections, G objects of an image.
 """
 
 from __future__ import annotations
@@ -30,23 +32,23 @@ from .instance_matching import mask_iou, match_objects
 __all__ = ["THRESHOLDS", "ImageMetrics", "InstanceAccuracy", "instance_accuracy", "match_images"]
 
 THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))
-MEAN = "AP_0.5:0.95"
+MEAN = "AP_0.5:0.95"  # name of the mean over the thresholds
 
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """What was found in one image, and what was not.
+    """Counts of matched and unmatched detections and objects of one image.
 
     Attributes
     ----------
     image_id : int
     file_name : str
     group : str or None
-        What the image has as ``"kind"``, or as the key asked for.
+        The image's value of ``group_by``, by default its ``"kind"``.
     num_objects, num_detections : int
-        Crowds are not counted, and detections from ``object_score`` on.
+        Without crowds, and without detections whose score is below ``object_score``.
     tp, fp, fn : tuple of int
-        Pairs, detections without an object and objects without a detection, at IoUs of 0.5, 0.55 … 0.95.
+        Pairs, unmatched detections and unmatched objects, at IoUs of 0.5, 0.55 … 0.95.
     """
 
     image_id: int
@@ -60,7 +62,7 @@ class ImageMetrics:
 
     @property
     def ap(self) -> tuple[float, ...]:
-        """TP / (TP + FP + FN) at each threshold; NaN where there is nothing and nothing was found."""
+        """TP / (TP + FP + FN) at each threshold; NaN where there are neither objects nor detections."""
         return tuple(map(_ratio, self.tp, self.fp, self.fn))
 
     @property
@@ -70,7 +72,7 @@ class ImageMetrics:
 
     @property
     def mean_ap(self) -> float:
-        """Mean over the thresholds."""
+        """Mean of ``ap`` over the thresholds."""
         return _mean(self.ap)
 
     def row(self) -> dict[str, Any]:
@@ -91,7 +93,7 @@ class ImageMetrics:
 
 @dataclass(frozen=True)
 class InstanceAccuracy:
-    """AP_t of some images.
+    """Instance accuracy AP_t of a set of images.
 
     Attributes
     ----------
@@ -101,7 +103,7 @@ class InstanceAccuracy:
     pooled : tuple of float
         TP / (TP + FP + FN) of the sums; NaN where all are 0.
     per_image : tuple of float
-        Mean of the images' own; those without objects in which nothing was found have none and are left out.
+        Mean of the AP_t of the images; images without objects and detections have none and are left out.
     """
 
     num_images: int
@@ -132,7 +134,7 @@ class InstanceAccuracy:
 
 
 def instance_accuracy(images: Sequence[ImageMetrics]) -> InstanceAccuracy:
-    """Sum over images."""
+    """Return the instance accuracy of some images together."""
     tp, fp, fn = (tuple(map(sum, zip(*(getattr(i, name) for i in images), strict=True))) for name in ("tp", "fp", "fn"))
     none = (0,) * len(THRESHOLDS)
     tp, fp, fn = tp or none, fp or none, fn or none
@@ -152,7 +154,7 @@ def instance_accuracy(images: Sequence[ImageMetrics]) -> InstanceAccuracy:
 def match_images(
     truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], object_score: float, group_by: str
 ) -> list[ImageMetrics]:
-    """Count pairs and mistakes of each image.
+    """Match detections and objects of each image, and count the pairs.
 
     Parameters
     ----------
@@ -161,7 +163,7 @@ def match_images(
     results : iterable of mapping
         COCO results with segmentations.
     object_score : float
-        From this score on a detection counts.
+        Detections with a lower score do not count.
     group_by : str
         Key of the images.
     """
@@ -181,17 +183,17 @@ def match_images(
 def _by_image(
     entries: Iterable[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
 ) -> dict[int, list[Mapping[str, Any]]]:
-    sorted_out: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
+    by_image: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
     for entry in entries:
-        sorted_out[entry["image_id"]].append(entry)
-    return sorted_out
+        by_image[entry["image_id"]].append(entry)
+    return by_image
 
 
 def _compare_image(overlap: Overlap, image: Mapping[str, Any], group: str | None) -> ImageMetrics:
     num_detections, num_objects = overlap.iou.shape
     pairs = [overlap.pairs(t) for t in THRESHOLDS]
     tp = [len(some) for some in pairs]
-    excused = [len(overlap.in_crowd(some, t)) for some, t in zip(pairs, THRESHOLDS, strict=True)]
+    in_crowd = [len(overlap.in_crowd(some, t)) for some, t in zip(pairs, THRESHOLDS, strict=True)]
     return ImageMetrics(
         image_id=image["id"],
         file_name=str(image.get("file_name", image["id"])),
@@ -199,19 +201,19 @@ def _compare_image(overlap: Overlap, image: Mapping[str, Any], group: str | None
         num_objects=num_objects,
         num_detections=num_detections,
         tp=tuple(tp),
-        fp=tuple(num_detections - hits - others for hits, others in zip(tp, excused, strict=True)),
+        fp=tuple(num_detections - hits - others for hits, others in zip(tp, in_crowd, strict=True)),
         fn=tuple(num_objects - hits for hits in tp),
     )
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """The detections and objects of an image: D and G masks, and how far they overlap.
+    """The overlap of detections and objects of an image.
 
     Attributes
     ----------
     detections, objects : CompressedMasks
-        Those that count.
+        Those that count, D and G masks.
     iou : ndarray of shape (D, G)
         0 where categories differ.
     crowd_fraction : ndarray of shape (D,)
@@ -224,11 +226,11 @@ class Overlap:
     crowd_fraction: np.ndarray
 
     def pairs(self, thresh: float) -> list[tuple[int, int]]:
-        """Return which detection is which object."""
+        """Return the pairs (detection, object) whose IoU is at least ``thresh``."""
         return match_objects(self.iou, thresh)
 
     def in_crowd(self, pairs: Sequence[tuple[int, int]], thresh: float) -> list[int]:
-        """Return the other detections that are not counted, since they lie in a crowd."""
+        """Return the unmatched detections that are not counted because they lie within a crowd."""
         taken = {d for d, _ in pairs}
         return [d for d in np.flatnonzero(self.crowd_fraction >= thresh).tolist() if d not in taken]
 
@@ -239,7 +241,7 @@ def overlaps(
     found: Sequence[Mapping[str, Any]],
     object_score: float,
 ) -> Overlap:
-    """Compare the results of an image from a score on with its annotations.
+    """Compute the overlap of an image's results with its annotations.
 
     Raises
     ------
@@ -248,12 +250,12 @@ def overlaps(
     """
     masks, detections = _masks(image, "annotations", objects), _masks(image, "results", found)
     crowd = np.array([bool(o["iscrowd"]) for o in objects], bool)
-    sure = np.array([d["score"] >= object_score for d in found], bool)
+    counts = np.array([d["score"] >= object_score for d in found], bool)
     iou = mask_iou(detections, masks, crowd)
     ids, of_found = (np.array([o["category_id"] for o in some], np.int64) for some in (objects, found))
     iou[of_found[:, None] != ids] = 0
-    iou = iou[sure]
-    return Overlap(detections[sure], masks[~crowd], iou[:, ~crowd], iou[:, crowd].max(axis=1, initial=0))
+    iou = iou[counts]
+    return Overlap(detections[counts], masks[~crowd], iou[:, ~crowd], iou[:, crowd].max(axis=1, initial=0))
 
 
 def _masks(image: Mapping[str, Any], what: str, entries: Sequence[Mapping[str, Any]]) -> CompressedMasks:

@@ -1,4 +1,4 @@
-"""COCO's average precision of detections, computed by pycocotools.
+"""COCO's average precision (AP) of detections, computed by pycocotools.
 
 Shapes of its arrays: T IoU thresholds, R recalls, K categories, A ranges of areas, M limits of detections.
 """
@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.annotation_formats.coco import read_results
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import choice, positive_int
 
-from .coco_results import KEYS, check_results, complete
+from .coco_results import KEYS, bbox_of, check_results, complete
 from .fast_coco import fast_evaluator
 
 __all__ = ["Precision", "average_precision", "coco_average_precision", "require_pycocotools"]
@@ -26,7 +28,7 @@ SIZES = {"s": "small, under 32² pixels", "m": "medium, from 32² to 96² pixels
 
 def coco_average_precision(
     annotations: str | Path | Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
+    results: str | Path | Sequence[Mapping[str, Any]],
     *,
     iou_type: str = "segm",
     max_detections: int = 100,
@@ -37,14 +39,15 @@ def coco_average_precision(
     ----------
     annotations : str, Path or mapping
         COCO annotations, or the JSON file of them. Every image in them counts, with results or not.
-    results : sequence of mapping
-        COCO results: ``image_id``, ``category_id``, ``score`` and ``segmentation`` (RLE) or ``bbox``
-        (x, y, width, height), as ``Detections.to_coco`` returns them. May be empty.
+    results : str, Path or sequence of mapping
+        COCO results, or the JSON file of them: ``image_id``, ``category_id``, ``score`` and ``segmentation`` (RLE) or
+        ``bbox`` (x, y, width, height), as ``Detections.to_coco`` returns them. May be empty. Without a ``bbox`` boxes
+        are those around the masks.
     iou_type : {"segm", "bbox"}
         Whether masks or boxes are compared.
     max_detections : int
-        The best so many of an image and category count. COCO's metric has 100; images with more
-        objects than that need more.
+        At most so many detections of an image and category count, those with the highest scores. COCO's own limit is
+        100; images with more objects need a higher one.
 
     Returns
     -------
@@ -57,28 +60,27 @@ def coco_average_precision(
     ------
     ImportError
         If pycocotools is not installed.
-    ValueError
-        If a result lacks a key, or names an image or category that the annotations do not have.
+    TypeError, ValueError
+        If an argument is not as above, an annotation or result lacks a key, or a result is of an image or category
+        that the annotations do not have.
 
     Notes
     -----
-    The size of a detected mask is that of the mask, as in detectron2, even if the results hold boxes
-    too; pycocotools' ``loadRes`` would take the box's. Annotations are numbered anew: pycocotools takes
-    one with id 0 for none.
+    The area of a detected mask is that of the mask, as in detectron2, even if the results have boxes
+    too; pycocotools' ``loadRes`` would use the box's. Annotations get new ids: pycocotools treats id 0 as a
+    missing annotation.
     """
-    if iou_type not in KEYS:
-        raise ValueError(f"iou_type must be 'segm' or 'bbox', got {iou_type!r}.")
-    if max_detections < 1:
-        raise ValueError(f"max_detections must be at least 1, got {max_detections}.")
+    iou_type = choice("iou_type", iou_type, tuple(KEYS))
+    max_detections = positive_int("max_detections", max_detections)
     require_pycocotools()
-    truth = complete(annotations, [iou_type])
-    check_results(truth, results, [iou_type])
-    found = average_precision(truth, results, iou_type, [max_detections]).metrics(0)
+    truth, detections = complete(annotations, [iou_type]), read_results(results)
+    check_results(truth, detections, [iou_type])
+    found = average_precision(truth, detections, iou_type, [max_detections]).metrics(0)
     return {name: -1.0 if np.isnan(value) else value for name, value in found.items() if name != "AR"}
 
 
 def require_pycocotools() -> None:
-    """Raise ``ImportError`` with what to install, if pycocotools is not there."""
+    """Raise ``ImportError`` with the command that installs pycocotools, if it is missing."""
     try:
         import pycocotools.coco
         import pycocotools.cocoeval  # noqa: F401
@@ -88,7 +90,7 @@ def require_pycocotools() -> None:
 
 @dataclass(frozen=True)
 class Precision:
-    """What pycocotools accumulates.
+    """Precision and recall, as pycocotools accumulates them.
 
     Attributes
     ----------
@@ -104,14 +106,14 @@ class Precision:
     category_ids: list[int]
 
     def metrics(self, limit: int, category_id: int | None = None) -> dict[str, float]:
-        """Return the metrics at a limit of detections, by its index; NaN where there is no object.
+        """Return AP and AR at one limit of detections; NaN where there is no object.
 
         Parameters
         ----------
         limit : int
             Index of the limit.
         category_id : int, optional
-            By default the mean over all that have objects.
+            By default the mean over all categories that have objects.
         """
         k = None if category_id is None else self.category_ids.index(category_id)
         some = slice(None) if k is None else slice(k, k + 1)
@@ -143,7 +145,7 @@ def average_precision(
         Checked.
     iou_type : {"segm", "bbox"}
     limits : sequence of int
-        Ascending: the best so many of an image and category count.
+        In ascending order: at most so many detections of an image and category count.
     """
     from pycocotools.coco import COCO
 
@@ -169,25 +171,26 @@ def average_precision(
 def _as_annotations(
     truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]], iou_type: str
 ) -> list[dict[str, Any]]:
-    """Give results what annotations have besides: an id, an area, and that they are no crowds."""
+    """Return results with the keys that only annotations have: id, area and iscrowd."""
     from pycocotools import mask as mask_utils
 
     images = {image["id"]: image for image in truth["images"]}
     objects = []
     for i, result in enumerate(results, start=1):
-        shape = result[KEYS[iou_type]]
+        shape: Any
         if iou_type == "segm":
-            shape = _compressed(shape, images[result["image_id"]])
+            shape = _compressed(result["segmentation"], images[result["image_id"]])
             area = float(mask_utils.area(shape))
         else:
-            area = float(shape[2] * shape[3])
+            shape = bbox_of(result, images[result["image_id"]])
+            area = shape[2] * shape[3]
         common = {name: result[name] for name in ("image_id", "category_id", "score")}
         objects.append({**common, KEYS[iou_type]: shape, "id": i, "area": area, "iscrowd": 0})
     return objects
 
 
 def _compressed(segmentation: Any, image: Mapping[str, Any]) -> Any:
-    """Return run lengths as pycocotools takes them for results: compressed."""
+    """Return a run-length encoding in the compressed form that pycocotools wants for results."""
     if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), (str, bytes)):
         return segmentation
     return CompressedMasks.from_coco([segmentation], (image["height"], image["width"])).to_rle()[0]

@@ -1,4 +1,4 @@
-"""Which category of the data each label of a model is."""
+"""The category of a data set that each label of a model stands for."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ __all__ = ["category_ids_of"]
 
 
 def category_ids_of(model: Any, categories: Mapping[int, str], category_ids: Mapping[int, int]) -> dict[int, int]:
-    """Return the category id of each of the model's labels that the data have.
+    """Return the category id of each of the model's labels that the data set has.
 
-    Labels are taken as they are if the model's table of names is the data's. Otherwise names decide: published
-    weights have COCO's ids as labels, or count on without gaps, whatever the data's labels are. A model without
-    names must have as many classes as the data have labels.
+    Labels are used unchanged if the model and the data set have the same categories. Otherwise they are matched by
+    name: the labels of published weights are COCO's ids, or consecutive numbers, whatever those of the data set are.
+    A model without categories must have as many classes as the data set.
 
     Parameters
     ----------
     model : MaskRCNN
         Its ``categories`` and ``num_classes`` are read.
     categories, category_ids : mapping
-        The data's label -> name and id.
+        The data set's label -> name and id.
 
     Raises
     ------
     ValueError
-        If the data have categories that the model does not tell apart.
+        If the data set has categories that the model does not have, or names are not unique.
     """
     own = getattr(model, "categories", None)
     if own is None:
         count = getattr(model, "num_classes", None)
         if count is not None and count != max(categories, default=0):
             raise ValueError(
-                f"The model has {count} classes without names, the data have {len(categories)} "
+                f"The model has {count} classes without names, the data set has {len(categories)} "
                 f"({brief(categories.values())}): give the model categories, or pass category_ids."
             )
         return dict(category_ids)
@@ -43,12 +43,14 @@ def category_ids_of(model: Any, categories: Mapping[int, str], category_ids: Map
     unknown = [name for name in ids if name not in labels]
     if unknown:
         raise ValueError(
-            f"The data have {brief(unknown)} among their categories, which the model does not know: it has "
-            f"{brief(own.values())}; rename them, leave them out with CocoInstances(categories=...), or pass "
+            f"The data set has the categories {brief(unknown)}, which the model does not have: it has "
+            f"{brief(own.values())}. Rename them, leave them out with CocoInstances(categories=...), or pass "
             "category_ids."
         )
     if len(ids) < len(categories) or len(labels) < len(own):
-        raise ValueError("Of two categories of one name it cannot be told which is which: pass category_ids.")
+        raise ValueError(
+            "Two categories have the same name, so that they cannot be matched by name: pass category_ids."
+        )
     return {labels[name]: number for name, number in ids.items()}
 
 

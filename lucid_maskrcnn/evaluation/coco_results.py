@@ -1,23 +1,27 @@
-"""Annotations and results in COCO's format: checked, and completed where a key may be missing."""
+"""COCO annotations and results, as an evaluation needs them: checked, and completed where keys are missing."""
 
 from __future__ import annotations
 
-import json
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lucid_maskrcnn.annotation_formats.coco import complete_annotation, read_annotations
+import numpy as np
 
-__all__ = ["KEYS", "check_results", "complete", "have_masks", "read_results"]
+from lucid_maskrcnn.annotation_formats.coco import bboxes_of, complete_annotation, read_annotations
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import shown
+
+__all__ = ["KEYS", "bbox_of", "check_results", "complete", "have_masks"]
 
 KEYS = {"segm": "segmentation", "bbox": "bbox"}
 type Content = Mapping[str, Any]
 
 
 def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dict[str, Any]:
-    """Return annotations with all that an evaluation reads; what is given is not changed.
+    """Return annotations with all that an evaluation reads; what is given is not modified.
 
     Parameters
     ----------
@@ -35,15 +39,18 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
     Raises
     ------
     ValueError
-        If it is no such file, an image has no size or an annotation no mask where masks are compared.
+        If the file is not in COCO's format, an entry lacks a key, an id is not unique, an image has no size or an
+        annotation no mask where masks are compared.
     """
     content = read_annotations(annotations)
-    images = {image["id"]: image for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
-    if "segm" in iou_types:
-        _require_sizes(images)
-    known = [a for a in content["annotations"] if a["image_id"] in images and a["category_id"] in categories]
-    completed = [complete_annotation(a, _size(images[a["image_id"]])) for a in known]
+    images = _by_id("images", content["images"])
+    categories = _by_id("categories", content["categories"])
+    sizes = {number: _size(number, image, required="segm" in iou_types) for number, image in images.items()}
+    completed = []
+    for k, annotation in enumerate(content["annotations"]):
+        _require_keys(f"annotations[{k}]", annotation, ("image_id", "category_id"))
+        if annotation["image_id"] in images and annotation["category_id"] in categories:
+            completed.append(_completed(annotation, f"annotations[{k}]", sizes[annotation["image_id"]]))
     for name in iou_types:
         missing = next((a for a in completed if KEYS[name] not in a), None)
         if missing is not None:
@@ -53,54 +60,114 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
     return {"images": list(content["images"]), "annotations": completed, "categories": list(content["categories"])}
 
 
-def _require_sizes(images: Mapping[int, Content]) -> None:
-    for number, image in images.items():
-        if "height" not in image or "width" not in image:
+def _by_id(kind: str, entries: Iterable[Any]) -> dict[Any, Content]:
+    found: dict[Any, Content] = {}
+    for k, entry in enumerate(entries):
+        _require_keys(f"{kind}[{k}]", entry, ("id",))
+        if entry["id"] in found:
+            raise ValueError(f"{kind}[{k}] has the id {entry['id']!r} of another one: ids must be unique.")
+        found[entry["id"]] = entry
+    return found
+
+
+def _require_keys(place: str, entry: Any, keys: Sequence[str]) -> None:
+    """Refuse an entry that is no mapping, or lacks an id."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{place} must be a mapping, got {shown(entry)}.")
+    for key in keys:
+        if key not in entry:
+            raise ValueError(f"{place} has no {key!r}: it has {list(entry)}.")
+        if not isinstance(entry[key], (int, str, np.integer)):
+            raise ValueError(f"{place}[{key!r}] must be an integer, got {shown(entry[key])}.")
+
+
+def _size(number: Any, image: Content, *, required: bool) -> tuple[int, int] | None:
+    if "height" not in image or "width" not in image:
+        if required:
             raise ValueError(f"image {number} must have a height and a width, for masks to be compared.")
+        return None
+    height, width = image["height"], image["width"]
+    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (height, width)):
+        raise ValueError(
+            f"image {number} must have a height and a width that are positive integers, got {shown(height)} and "
+            f"{shown(width)}."
+        )
+    return int(height), int(width)
 
 
-def _size(image: Content) -> tuple[int, int] | None:
-    return (image["height"], image["width"]) if "height" in image and "width" in image else None
+def _completed(annotation: Content, place: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    if annotation.get("bbox") is not None:
+        _check_bbox(place, annotation["bbox"])
+    try:
+        return complete_annotation(annotation, size)
+    except ValueError as error:
+        reason = str(error)
+        named = reason.startswith("annotation ")
+        raise ValueError(reason if named else f"The segmentation of {place} cannot be used: {reason}") from error
 
 
-def read_results(results: str | Path | Sequence[Content]) -> Sequence[Content]:
-    """Return the results that a file holds, or those given.
+def _check_bbox(place: str, bbox: Any) -> None:
+    is_list = isinstance(bbox, (list, tuple, np.ndarray)) and len(bbox) == 4
+    if not is_list or not all(map(_is_finite_number, bbox)):
+        raise ValueError(f"{place} must have four finite numbers (x, y, width, height) as its bbox, got {shown(bbox)}.")
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# ------------------------------------------------------------------ results
+
+
+def check_results(annotations: Content, results: Sequence[Content], iou_types: Iterable[str]) -> None:
+    """Check that results have the keys that an evaluation reads, and belong to the annotations.
+
+    Parameters
+    ----------
+    annotations : mapping
+        What :func:`complete` returns.
+    results : sequence of mapping
+    iou_types : iterable of {"segm", "bbox"}
+        What will be compared. For boxes a result needs a bbox, or a mask that it follows from.
 
     Raises
     ------
     ValueError
-        If it is no list of them.
+        If a key is missing or its value malformed, or a result is of an image or category that the annotations do not
+        have.
     """
-    if not isinstance(results, (str, Path)):
-        return results
-    try:
-        content = json.loads(Path(results).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{str(results)!r} is not JSON: {str(error).rstrip('.')}.") from error
-    if not isinstance(content, list) or not all(isinstance(entry, Mapping) for entry in content):
-        raise ValueError(f"{str(results)!r} must be a list of results, as COCO has them.")
-    return content
-
-
-def check_results(annotations: Content, results: Iterable[Content], iou_types: Iterable[str]) -> None:
-    """Raise ``ValueError`` for results that lack a key, or are of other images or categories."""
     known = {
         "image_id": {image["id"] for image in annotations["images"]},
         "category_id": {category["id"] for category in annotations["categories"]},
     }
-    needed = (*known, "score", *(KEYS[name] for name in iou_types))
+    sizes = {image["id"]: "height" in image and "width" in image for image in annotations["images"]}
     for i, result in enumerate(results):
-        missing = [name for name in needed if name not in result]
-        if missing:
-            raise ValueError(f"results[{i}] has no {missing[0]!r}: it has {list(result)}.")
+        place = f"results[{i}]"
+        _require_keys(place, result, tuple(known))
         for name, ids in known.items():
             if result[name] not in ids:
                 raise ValueError(
-                    f"results[{i}] has {name} {result[name]!r}, which the annotations do not have: they are "
-                    "of another data set, or labels were not turned back into category ids."
+                    f"{place} has {name} {result[name]!r}, which the annotations do not have: the results are of "
+                    "another data set, or have labels instead of category ids."
                 )
-        if not isinstance(result["score"], (int, float)) or not math.isfinite(result["score"]):
-            raise ValueError(f"results[{i}] must have a finite number as its score, got {result['score']!r}.")
+        if "score" not in result:
+            raise ValueError(f"{place} has no 'score': it has {list(result)}.")
+        if not _is_finite_number(result["score"]):
+            raise ValueError(f"{place} must have a finite number as its score, got {shown(result['score'])}.")
+        if "bbox" in result:
+            _check_bbox(place, result["bbox"])
+        for name in iou_types:
+            follows = name == "bbox" and "segmentation" in result and sizes[result["image_id"]]
+            if KEYS[name] not in result and not follows:
+                raise ValueError(f"{place} has no {KEYS[name]!r}: it has {list(result)}.")
+
+
+def bbox_of(result: Content, image: Content) -> list[float]:
+    """Return the bbox of a result, by default the one around its mask."""
+    if "bbox" in result:
+        return [float(v) for v in result["bbox"]]
+    masks = CompressedMasks.from_coco([result["segmentation"]], (image["height"], image["width"]))
+    return bboxes_of(masks.boxes)[0]
 
 
 def have_masks(truth: Content, results: Iterable[Content]) -> bool:

@@ -1,4 +1,4 @@
-"""Contact sheets: images side by side, with what is there and what was found."""
+"""Contact sheets: images side by side, with their objects and detections."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lucid_maskrcnn.data.dataset import check_dataset, load_pair
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import instance, positive_int, sequence
 
 from .accuracy import ImageMetrics, Overlap, overlaps
 from .result import Evaluation
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["contact_sheet"]
 
-_TRUTH, _FOUND = (0, 235, 120), (255, 60, 200)  # apart on dark, grey, white and stained grounds alike
+_TRUTH, _FOUND = (0, 235, 120), (255, 60, 200)  # both visible on dark, grey, white and stained images
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
 _TILE, _GAP, _LINE = 480, 12, 20  # pixels
-_FILL = 0.5  # how far mistakes are covered
+_FILL = 0.5  # opacity of mistakes
 
 
 def contact_sheet(
@@ -33,23 +35,34 @@ def contact_sheet(
     Parameters
     ----------
     dataset : sequence of (image, target)
-        What was evaluated.
+        The data set that was evaluated.
     evaluation : Evaluation
-        What :func:`~lucid_maskrcnn.evaluation.evaluate` returned.
+        What :func:`~lucid_maskrcnn.evaluation.evaluate` returned for it.
     images : sequence of ImageMetrics
-        Which images, such as ``evaluation.worst(9)``.
+        The images to draw, such as ``evaluation.worst(9)``.
     columns : int
-        So many are in a row.
+        Number of images in a row.
 
     Returns
     -------
     PIL.Image.Image
-        RGB. A detection counts as an object from an IoU of 0.5 on.
+        RGB. Detections and objects are matched at an IoU of 0.5.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or the data set does not have an image.
     """
+    check_dataset("dataset", dataset)
+    instance("evaluation", evaluation, Evaluation, "an Evaluation")
+    columns = positive_int("columns", columns)
+    chosen = sequence(
+        "images", images, lambda name, value: instance(name, value, ImageMetrics, "an ImageMetrics of evaluation")
+    )
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(15)
-    tiles = [_tile(dataset, evaluation, image, font) for image in images]
+    tiles = [_tile(dataset, evaluation, image, font) for image in chosen]
     columns = max(1, min(columns, len(tiles)))
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) + _GAP for row in rows]
@@ -80,7 +93,8 @@ def _tile(
 ) -> Image.Image:
     from PIL import Image, ImageDraw
 
-    drawn = _drawn(load_image(dataset[_index(dataset, image.image_id)][0]), _overlap(evaluation, image.image_id))
+    pixels, _ = load_pair(dataset, _index(dataset, image.image_id))
+    drawn = _drawn(load_image(pixels), _overlap(evaluation, image.image_id))
     tile = Image.new("RGB", (_TILE, drawn.height + 2 * _LINE), _PAPER)
     tile.paste(drawn, (0, 2 * _LINE))
     pen = ImageDraw.Draw(tile)
@@ -93,7 +107,7 @@ def _tile(
 
 
 def _shortened(text: str, pen: Any, font: Any) -> str:
-    """Take letters off the front of a text, until it fits: the ends of file names tell them apart."""
+    """Return a text that fits, without its beginning if need be: file names differ at the end."""
     if pen.textlength(text, font=font) <= _TILE:
         return text
     while pen.textlength("…" + text, font=font) > _TILE:
@@ -102,7 +116,10 @@ def _shortened(text: str, pen: Any, font: Any) -> str:
 
 
 def _index(dataset: Any, image_id: int) -> int:
-    return list(getattr(dataset, "image_ids", range(1, len(dataset) + 1))).index(image_id)
+    image_ids = list(getattr(dataset, "image_ids", range(1, len(dataset) + 1)))
+    if image_id not in image_ids:
+        raise ValueError(f"dataset must have the images that were evaluated, but has no image {image_id}.")
+    return image_ids.index(image_id)
 
 
 def _overlap(evaluation: Evaluation, image_id: int) -> Overlap:
@@ -113,7 +130,7 @@ def _overlap(evaluation: Evaluation, image_id: int) -> Overlap:
 
 
 def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
-    """Return an image with its outlines, as large as a tile at most."""
+    """Return an image with its outlines, at most as large as a tile."""
     from PIL import Image
 
     from lucid_maskrcnn.visualization import draw_masks

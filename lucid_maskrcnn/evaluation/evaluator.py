@@ -1,4 +1,4 @@
-"""From a model and a data set, or from results, to the metrics."""
+"""Evaluating a model on a data set, or results that exist already: from detections to metrics."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lucid_maskrcnn.validators import positive_int
+from lucid_maskrcnn.annotation_formats.coco import read_results
+from lucid_maskrcnn.data.dataset import Dataset, check_dataset, load_pair
+from lucid_maskrcnn.validators import choice, flag, fraction, positive_int, sequence, shown, text
 
-from .accuracy import instance_accuracy, match_images
+from .accuracy import ImageMetrics, InstanceAccuracy, instance_accuracy, match_images
 from .average_precision import Precision, average_precision, require_pycocotools
-from .coco_results import KEYS, check_results, complete, have_masks, read_results
+from .coco_results import KEYS, check_results, complete, have_masks
 from .ground_truth import GroundTruth
 from .result import CategoryMetrics, Evaluation, explain
 
 __all__ = ["evaluate", "evaluate_results"]
 
-_USUAL = 100  # detections an image, COCO's limit
+_COCO_LIMIT = 100  # detections per image and category
 
 
 def evaluate(
@@ -33,30 +35,31 @@ def evaluate(
     category_ids: Mapping[int, int] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Run a model over a data set, one image at a time, and measure what it finds.
+    """Run a model on a data set, one image at a time, and measure how good its detections are.
 
     Parameters
     ----------
     model : MaskRCNN
-        Or any object with such a ``predict``. Its mode makes no difference.
+        Or any object with such a ``predict``. Whether it is in training mode makes no difference.
     dataset : sequence of (image, target)
-        A :class:`~lucid_maskrcnn.data.CocoInstances`, ``LabelImages`` or ``Subset``, whose ``coco()`` has crowds
-        and what the file says besides; or any sequence of pairs as ``get_loss`` takes them, best with
-        ``categories``, ``category_ids``, ``image_ids`` and ``file_names``.
+        A :class:`~lucid_maskrcnn.data.CocoInstances`, ``LabelImages`` or ``Subset``, whose ``coco()`` includes crowds
+        and further keys of the file; or any sequence of pairs as ``get_loss`` takes them, preferably with the
+        attributes ``categories``, ``category_ids``, ``image_ids`` and ``file_names``.
     top_k : int, optional
-        At most so many detections of an image; by default the model's own setting. Where images have more objects,
-        no more of them can be found. COCO's metrics count all of them, and the best 100 besides if there are more.
+        At most so many detections of an image; by default the model's own setting. In images with more objects the
+        rest cannot be found. COCO's metrics count all detections, and also the best 100 alone if there may be more.
     score_thresh : float
-        Detections score more than this.
+        Detections have a higher score than this.
     iou_types : sequence of {"segm", "bbox"}
-        What COCO's average precision compares, masks or boxes. None of it, ``()``, needs no pycocotools.
+        What COCO's average precision compares, masks or boxes. An empty one, ``()``, does not need pycocotools.
     object_score : float
-        Detections count for AP_t from this score on.
+        Detections count for AP_t if their score is at least this.
     group_by : str
-        A key that images have in the annotations, such as ``"kind"``: AP_t is given for each of its values too.
+        A key of the images in the annotations, such as ``"kind"``: AP_t is also computed for each of its values.
     category_ids : mapping of int to int, optional
-        The model's label -> category id. By default labels are taken as they are if model and data have the same
-        table of names, else names decide; detections of other categories than the data's are left out.
+        The model's label -> category id. By default labels are used unchanged if model and data set have the same
+        categories, and are matched by name otherwise; detections of categories that the data set does not have are
+        left out.
     progress : bool
         Whether to show a progress bar on a terminal.
 
@@ -68,39 +71,32 @@ def evaluate(
     ------
     ImportError
         If ``iou_types`` needs pycocotools and it is not installed.
-    ValueError
-        If an argument is not as above, or the categories do not fit.
+    TypeError, ValueError
+        If an argument is not as above, or the categories of model and data set do not match.
 
     Notes
     -----
-    AP_t is TP / (TP + FP + FN) after a one-to-one matching of detections and objects of a category with an IoU of
-    their masks of t at least, by as many pairs as there can be: see :mod:`lucid_maskrcnn.evaluation.accuracy`.
+    AP_t is TP / (TP + FP + FN) after a one-to-one matching of detections and objects of the same category whose masks
+    have an IoU of at least t, with as many pairs as possible: see :mod:`lucid_maskrcnn.evaluation.accuracy`.
     """
-    top_k = _own_top_k(model) if top_k is None else top_k
-    _check("top_k", top_k, iou_types)
-    if not score_thresh <= object_score:
+    check_dataset("dataset", dataset)
+    if isinstance(model, type) or not callable(getattr(model, "predict", None)):
+        given = f"the class {model.__name__}" if isinstance(model, type) else shown(model)
+        raise TypeError(f"model must be a MaskRCNN or another object with a predict method, got {given}.")
+    top_k = _top_k_of(model) if top_k is None else positive_int("top_k", top_k)
+    score_thresh = fraction("score_thresh", score_thresh)
+    common = _check_options(top_k, iou_types, object_score, group_by)
+    if score_thresh > common["object_score"]:
         raise ValueError(
-            f"object_score must be score_thresh at least, got {object_score} and {score_thresh}: detections that "
-            "are not asked for cannot count."
+            f"object_score must be at least score_thresh, got {object_score} and {score_thresh}: detections that "
+            "the model does not return cannot count."
         )
+    progress = flag("progress", progress)
     ground_truth = GroundTruth(dataset, model)
-    ids = ground_truth.category_ids_of(model) if category_ids is None else ground_truth.checked(category_ids)
-    results: list[dict[str, Any]] = []
-    for i in _shown(range(len(dataset)), progress):
-        image, target = dataset[i]
-        (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
-        ground_truth.collect(i, target, found.image_size)
-        named = [(ids.get(result["category_id"]), result) for result in found.to_coco(ground_truth.image_ids[i])]
-        results += [{**result, "category_id": number} for number, result in named if number is not None]
-    options = {
-        "top_k": top_k,
-        "max_detections": top_k,
-        "score_thresh": score_thresh,
-        "iou_types": list(iou_types),
-        "object_score": object_score,
-        "group_by": group_by,
-    }
-    return _measure(ground_truth.truth(), results, options, ground_truth.notes(model, ids))
+    ids = ground_truth.label_ids(model, category_ids)
+    results = _detect(model, dataset, ground_truth, ids, score_thresh, top_k, progress)
+    options = {"top_k": top_k, "score_thresh": score_thresh, **common}
+    return _measure(ground_truth.coco(), results, options, ground_truth.notes(model, ids))
 
 
 def evaluate_results(
@@ -112,7 +108,7 @@ def evaluate_results(
     object_score: float = 0.5,
     group_by: str = "kind",
 ) -> Evaluation:
-    """Measure detections that are there already.
+    """Measure how good existing detections are.
 
     Parameters
     ----------
@@ -120,11 +116,13 @@ def evaluate_results(
         COCO annotations, or the JSON file of them. Every image in them counts, with results or not.
     results : str, Path or sequence of mapping
         COCO results, or the JSON file of them: ``image_id``, ``category_id``, ``score`` and ``segmentation`` or
-        ``bbox`` or both, as ``Detections.to_coco`` and ``lucid-maskrcnn evaluate --out`` give them.
+        ``bbox`` or both, as ``Detections.to_coco`` and ``lucid-maskrcnn evaluate --out`` give them. Without a
+        ``bbox`` boxes are those around the masks.
     max_detections : int
-        The best so many of an image and category count for COCO's metrics. AP_t counts all.
+        At most so many detections of an image and category count for COCO's metrics, those with the highest scores.
+        AP_t counts all.
     iou_types, object_score, group_by
-        As for :func:`evaluate`. AP_t is there if all annotations and results have masks.
+        As for :func:`evaluate`. AP_t needs masks in all annotations and results.
 
     Returns
     -------
@@ -134,43 +132,69 @@ def evaluate_results(
     ------
     ImportError
         If ``iou_types`` needs pycocotools and it is not installed.
-    ValueError
-        If an argument is not as above, a result lacks a key, or it is of an image or category that the annotations do
-        not have.
+    TypeError, ValueError
+        If an argument is not as above, an annotation or result lacks a key, or a result is of an image or category
+        that the annotations do not have.
     """
-    _check("max_detections", max_detections, iou_types)
-    found = list(read_results(results))
-    truth = complete(annotations, iou_types)
-    options = {
-        "max_detections": max_detections,
-        "iou_types": list(iou_types),
-        "object_score": object_score,
-        "group_by": group_by,
-    }
-    return _measure(truth, found, options, [])
+    options = _check_options(positive_int("max_detections", max_detections), iou_types, object_score, group_by)
+    detections = read_results(results)
+    return _measure(complete(annotations, options["iou_types"]), detections, options, [])
 
 
-def _own_top_k(model: Any) -> int:
-    return int(getattr(getattr(model, "head_settings", None), "top_k", _USUAL))
-
-
-def _check(name: str, limit: Any, iou_types: Sequence[str]) -> None:
-    positive_int(name, limit)
-    if isinstance(iou_types, str) or not set(iou_types) <= set(KEYS):
-        raise ValueError(f"iou_types must be some of 'segm' and 'bbox', got {iou_types!r}.")
-    if iou_types:
+def _check_options(max_detections: int, iou_types: Any, object_score: Any, group_by: Any) -> dict[str, Any]:
+    """Return the options that both evaluations have."""
+    kinds = sequence("iou_types", iou_types, lambda name, value: choice(name, value, tuple(KEYS)))
+    if kinds:
         require_pycocotools()
+    return {
+        "max_detections": max_detections,
+        "iou_types": list(kinds),
+        "object_score": fraction("object_score", object_score),
+        "group_by": text("group_by", group_by),
+    }
 
 
-def _shown(numbers: range, progress: bool) -> Iterable[int]:
+def _top_k_of(model: Any) -> int:
+    """Return the number of detections that a model gives by itself; COCO's if it has no such setting."""
+    heads = getattr(getattr(model, "config", None), "heads", None) or getattr(model, "head_settings", None)
+    return int(getattr(heads, "top_k", _COCO_LIMIT))
+
+
+# ------------------------------------------------------------------ detections
+
+
+def _detect(
+    model: Any,
+    dataset: Dataset,
+    ground_truth: GroundTruth,
+    ids: Mapping[int, int],
+    score_thresh: float,
+    top_k: int,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """Return the model's detections in a data set as COCO results, and collect its targets on the way."""
+    results: list[dict[str, Any]] = []
+    for i in _shown(range(len(dataset)), progress):
+        image, target = load_pair(dataset, i)
+        (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
+        ground_truth.collect(i, target, found.image_size)
+        for result in found.to_coco(ground_truth.image_ids[i]):
+            number = ids.get(result["category_id"])
+            if number is not None:
+                results.append({**result, "category_id": number})
+    return results
+
+
+def _shown(indices: range, progress: bool) -> Iterable[int]:
+    """Return the indices, behind a progress bar on a terminal."""
     if not progress or not sys.stderr.isatty():
-        return numbers
+        return indices
     from tqdm import tqdm
 
-    return tqdm(numbers, desc="evaluate", unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
+    return tqdm(indices, desc="evaluate", unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
 
 
-# ------------------------------------------------------------------ the metrics
+# ------------------------------------------------------------------ metrics
 
 
 def _measure(
@@ -181,24 +205,20 @@ def _measure(
 ) -> Evaluation:
     kinds = [name for name in KEYS if name in options["iou_types"]]
     check_results(truth, results, kinds)
-    images = None
+    images: list[ImageMetrics] = []
+    whole = None
     if have_masks(truth, results):
         images = match_images(truth, results, options["object_score"], options["group_by"])
-    limits = sorted({min(_USUAL, options["max_detections"]), options["max_detections"]})
-    precisions = {kind: average_precision(truth, results, kind, limits) for kind in kinds}
-    metrics = _precision_metrics(precisions, len(limits))
-    whole, groups = None, {}
-    if images is not None:
         whole = instance_accuracy(images)
-        metrics |= whole.metrics()
-        names = dict.fromkeys(image.group for image in images if image.group is not None)
-        groups = {name: instance_accuracy([i for i in images if i.group == name]) for name in names}
+    limits = sorted({min(_COCO_LIMIT, options["max_detections"]), options["max_detections"]})
+    precisions = {kind: average_precision(truth, results, kind, limits) for kind in kinds}
+    metrics = _precision_metrics(precisions, len(limits)) | ({} if whole is None else whole.metrics())
     return Evaluation(
         metrics=metrics,
         instance_accuracy=whole,
-        per_group=groups,
+        per_group=_per_group(images),
         per_category=_per_category(truth, results, precisions),
-        per_image=tuple(images or ()),
+        per_image=tuple(images),
         options=options,
         notes=(*notes, *explain(metrics, truth, results, options)),
         truth=truth,
@@ -210,11 +230,16 @@ def _precision_metrics(precisions: Mapping[str, Precision], num_limits: int) -> 
     metrics: dict[str, float] = {}
     for kind, precision in precisions.items():
         metrics |= {f"{kind}/{name}": value for name, value in precision.metrics(num_limits - 1).items()}
-    if num_limits > 1:  # those that others report, too
+    if num_limits > 1:  # also at COCO's limit, for comparison with what others report
         for kind, precision in precisions.items():
             usual = precision.metrics(0)
-            metrics |= {f"{kind}/{name}@{_USUAL}": usual[name] for name in ("AP", "AP50", "AP75")}
+            metrics |= {f"{kind}/{name}@{_COCO_LIMIT}": usual[name] for name in ("AP", "AP50", "AP75")}
     return metrics
+
+
+def _per_group(images: Sequence[ImageMetrics]) -> dict[str, InstanceAccuracy]:
+    names = dict.fromkeys(image.group for image in images if image.group is not None)
+    return {name: instance_accuracy([image for image in images if image.group == name]) for name in names}
 
 
 def _per_category(

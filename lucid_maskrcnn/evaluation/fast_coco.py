@@ -1,8 +1,8 @@
-"""pycocotools' evaluation with a quicker step in it: which detection of an image is which object.
+"""pycocotools' evaluation with a faster matching of the detections and objects of an image.
 
-Its own step looks at every pair of a detection and an object, for ten thresholds and four ranges of areas, in
-Python: half a minute for 66 images with 400 detections each, which took a minute to be made. Only pairs that
-overlap enough matter, and they are few.
+Its own matching compares every detection with every object, for ten thresholds and four ranges of areas, in
+Python: half a minute for 66 images with 400 detections each, of which the prediction takes a minute. Here only
+the few pairs are compared whose IoU reaches the lowest threshold.
 
 Shapes: T IoU thresholds, D detections, G objects of an image and category.
 """
@@ -16,28 +16,28 @@ import numpy as np
 
 __all__ = ["fast_evaluator"]
 
-_ALMOST_ONE = 1 - 1e-10  # pycocotools asks no more of an IoU, whatever the threshold
+_ALMOST_ONE = 1 - 1e-10  # pycocotools demands no more of an IoU, whatever the threshold
 
 
 def fast_evaluator(*sets: Any, iou_type: str) -> Any:
-    """Return pycocotools' ``COCOeval`` of truth and results, with the quicker step."""
+    """Return pycocotools' ``COCOeval`` of truth and results, with the faster matching."""
     from pycocotools.cocoeval import COCOeval
 
     class Evaluator(COCOeval):
         def evaluateImg(  # noqa: N802 - its name there
             self, image_id: int, category_id: int, areas: Sequence[float], limit: int
         ) -> dict[str, Any] | None:
-            """Return what ``accumulate`` reads, of an image and category."""
+            """Return what ``accumulate`` reads of an image and category."""
             objects, found = self._gts[image_id, category_id], self._dts[image_id, category_id]
             if not objects and not found:
                 return None
-            # As the rows and columns of the IoUs are: by score, and as given.
+            # The rows of the IoUs are sorted by score; the columns are in the order given.
             found = sorted(found, key=lambda one: -one["score"])[:limit]
             ious = np.zeros((len(found), len(objects)))
             if ious.size:
                 ious[...] = self.ious[image_id, category_id][: len(found)]
             ignored = np.array([bool(one["ignore"]) or not _within(one, areas) for one in objects], bool)
-            # Of the same overlap pycocotools takes the last object, and has those that are ignored at the end.
+            # Of equal IoUs pycocotools takes the last object, and it sorts ignored objects to the end.
             order = np.argsort(ignored, kind="stable")
             crowd = np.array([bool(one["iscrowd"]) for one in objects], bool)[order]
             matched, excused = _match(ious[:, order], ignored[order], crowd, self.params.iouThrs)
@@ -59,12 +59,12 @@ def _within(one: dict[str, Any], areas: Sequence[float]) -> bool:
 def _match(
     ious: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give each detection, best first, the object that it overlaps most of those left; ignored ones come second.
+    """Match each detection, best first, with the free object of the largest IoU; ignored objects come last.
 
     Returns
     -------
     matched, excused : ndarray of shape (T, D), bool
-        Which detections have an object, and which an ignored one.
+        Which detections have a partner, and which of them an ignored one.
     """
     matched = np.zeros((len(thresholds), len(ious)), bool)
     excused = np.zeros_like(matched)

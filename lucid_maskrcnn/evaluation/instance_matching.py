@@ -1,4 +1,4 @@
-"""Which detection is which object: overlaps of masks, and one-to-one matchings.
+"""Instance matching: IoU of masks, and a one-to-one matching of detections and objects.
 
 Shapes: D detections, G objects of an image.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import instance, number
 
 __all__ = ["mask_iou", "match_objects"]
 
@@ -17,14 +18,14 @@ __all__ = ["mask_iou", "match_objects"]
 def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any = None) -> np.ndarray:
     """Return the intersection over union of each detection and each object, as pycocotools does.
 
-    Nothing is decoded: intersections are counted on the runs, where the boxes around two masks overlap.
+    Masks are not decoded: intersections are counted on the runs, where the boxes around two masks overlap.
 
     Parameters
     ----------
     detections, objects : CompressedMasks
         D and G masks of one image.
     crowd : array of shape (G,), bool, optional
-        Whether an object stands for many: then it is the fraction of the detection that lies within it.
+        Whether an object is a crowd: then the value is the fraction of the detection that lies within it.
 
     Returns
     -------
@@ -33,19 +34,27 @@ def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any =
 
     Raises
     ------
-    ValueError
-        If the masks are of images of two sizes.
+    TypeError, ValueError
+        If the masks are not compressed or of images of different sizes, or ``crowd`` has another shape.
     """
+    for name, masks in (("detections", detections), ("objects", objects)):
+        instance(name, masks, CompressedMasks, "CompressedMasks")
     if detections.image_size != objects.image_size:
         raise ValueError(
-            f"detections and objects must be masks of one image, got sizes {detections.image_size} and "
+            f"detections and objects must be masks of the same image, got sizes {detections.image_size} and "
             f"{objects.image_size}."
         )
     shared = _intersections(detections, objects).astype(np.float64)  # (D, G)
     areas = detections.areas[:, None].astype(np.float64)  # (D, 1)
     union = areas + objects.areas - shared  # (D, G)
     if crowd is not None:
-        union = np.where(np.asarray(crowd, bool), areas, union)
+        is_crowd = np.asarray(crowd)
+        if is_crowd.shape != (len(objects),) or is_crowd.dtype.kind not in "biu":
+            raise ValueError(
+                f"crowd must be one bool for each of {len(objects)} objects, got {is_crowd.dtype} of shape "
+                f"{is_crowd.shape}."
+            )
+        union = np.where(is_crowd.astype(bool), areas, union)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
@@ -59,7 +68,7 @@ def _intersections(masks: CompressedMasks, others: CompressedMasks) -> np.ndarra
         runs = slice(others.offsets[g], others.offsets[g + 1])
         starts, stops = others.starts[runs], others.stops[runs]
         shared = _pixels_before(some.stops, starts, stops) - _pixels_before(some.starts, starts, stops)
-        counts[near, g] = np.add.reduceat(shared, some.offsets[:-1])  # none is empty: their boxes overlap
+        counts[near, g] = np.add.reduceat(shared, some.offsets[:-1])  # none is empty, as their boxes overlap
     return counts
 
 
@@ -74,25 +83,32 @@ def _pixels_before(places: np.ndarray, starts: np.ndarray, stops: np.ndarray) ->
     begun = np.searchsorted(starts, places, side="right")  # runs that start there or before
     total = np.concatenate([[0], np.cumsum(stops - starts, dtype=np.int64)])
     ends = np.concatenate([[0], stops])
-    return total[begun] - np.maximum(ends[begun] - places, 0)  # the last of them may go on
+    return total[begun] - np.maximum(ends[begun] - places, 0)  # the last of them may extend beyond the place
 
 
 def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
-    """Match detections and objects one to one, as many as can be.
+    """Match detections and objects one to one, with as many pairs as possible.
 
     Parameters
     ----------
     iou : ndarray of shape (D, G)
-        How far each pair overlaps.
+        IoU of each detection and object.
     thresh : float
-        Pairs need as much at least, and more than 0.
+        Pairs have at least this IoU, and more than 0.
 
     Returns
     -------
     list of (int, int)
-        Rows and columns of the pairs, by rows. Their number does not depend on any order: no matching has more.
-        Where several have as many, pairs of greater IoU go first.
+        Row and column of each pair, sorted by row. No matching has more pairs; pairs of larger IoU are preferred.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
+    iou, thresh = np.asarray(iou), number("thresh", thresh)
+    if iou.ndim != 2 or iou.dtype.kind not in "iuf":
+        raise ValueError(f"iou must be numbers of shape (D, G), got {iou.dtype} of shape {iou.shape}.")
     rows, columns = np.nonzero((iou >= thresh) & (iou > 0))
     order = np.argsort(-iou[rows, columns], kind="stable")
     partners: dict[int, list[int]] = {}
@@ -109,10 +125,10 @@ def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
 
 
 def _augment(start: int, partners: dict[int, list[int]], of_row: dict[int, int], of_column: dict[int, int]) -> None:
-    """Match one more row, if others can make room for it by taking other columns (an augmenting path)."""
+    """Match one more row if an augmenting path exists, along which other rows move to other columns."""
     came_from: dict[int, int] = {}  # column -> row
     waiting = [start]
-    for row in waiting:  # which grows meanwhile
+    for row in waiting:  # a queue that grows in the loop
         for column in partners[row]:
             if column in came_from:
                 continue

@@ -1,4 +1,4 @@
-"""What an evaluation gives: metrics, tables, and why a metric is missing."""
+"""The result of an evaluation: metrics, tables, and why a metric is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.text_tables import align_columns
+from lucid_maskrcnn.validators import non_negative_int
+from lucid_maskrcnn.validators import path as path_of
 
 from .accuracy import MEAN, THRESHOLDS, ImageMetrics, InstanceAccuracy
 from .average_precision import SIZES
@@ -19,19 +21,19 @@ __all__ = ["CategoryMetrics", "Evaluation", "explain"]
 
 _NONE = "–"
 _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
-_SHOWN_THRESHOLDS = (0, 2, 4, 6, 8)  # 0.5, 0.6 … 0.9: all ten make a line too wide
+_SHOWN_THRESHOLDS = (0, 2, 4, 6, 8)  # 0.5, 0.6 … 0.9: all ten would make lines too wide
 
 
 @dataclass(frozen=True)
 class CategoryMetrics:
-    """One category.
+    """Metrics of one category.
 
     Attributes
     ----------
     category_id : int
     name : str
     num_objects, num_detections : int
-        Crowds are not counted.
+        Without crowds.
     metrics : dict of str to float
         ``"segm/AP"``, ``"segm/AP50"``, ``"segm/AP75"`` and the same of ``"bbox"``; NaN without objects.
     """
@@ -50,33 +52,32 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict of str to float
-        All metrics of the whole, from 0 to 1.
+        All metrics of the whole data set, from 0 to 1.
 
         ``"segm/AP"``, ``"bbox/AP"``
             COCO's average precision of masks and boxes, the mean over IoU 0.50 to 0.95; also ``AP50``, ``AP75``,
-            ``APs``, ``APm``, ``APl`` (by size of the objects) and ``AR`` (average recall), all of the best
-            ``top_k`` or ``max_detections``. With more than 100 of them also ``"segm/AP@100"`` and so on, COCO's usual
-            limit.
+            ``APs``, ``APm``, ``APl`` (by size of the objects) and ``AR`` (average recall), of at most ``top_k`` or
+            ``max_detections`` detections. If that is more than 100, COCO's limit, also ``"segm/AP@100"`` and so on.
         ``"AP_0.5"`` … ``"AP_0.95"``, ``"AP_0.5:0.95"``
             TP / (TP + FP + FN) of all images together, and its mean over the thresholds.
         ``"images/AP_0.5"`` …
-            The mean of the images' own.
+            The mean of the AP_t of the images.
 
-        NaN where there is nothing to measure (pycocotools says -1 there): ``notes`` has the reason.
+        NaN where there is nothing to measure, as -1 in pycocotools: ``notes`` has the reason.
     instance_accuracy : InstanceAccuracy or None
-        What AP_t is made of; None if masks are missing.
+        AP_t with its counts; None if masks are missing.
     per_group : dict of str to InstanceAccuracy
-        By what images have as ``group_by``; empty if they have no such key.
+        One for each value of ``group_by``; empty if images have no such key.
     per_category : tuple of CategoryMetrics
         In the order of their ids.
     per_image : tuple of ImageMetrics
-        In the order of the data; empty if masks are missing.
+        In the order of the data set; empty if masks are missing.
     options : dict
-        What the metrics depend on: limits and thresholds.
+        The limits and thresholds of the evaluation.
     notes : tuple of str
-        In sentences, why metrics are missing or low.
+        Sentences that say why metrics are missing or low.
     truth : mapping
-        The annotations that were compared with.
+        The annotations, in COCO's format.
     results : tuple of mapping
         The detections, as COCO results.
 
@@ -104,19 +105,20 @@ class Evaluation:
         return "\n".join(self.table())
 
     def worst(self, k: int) -> list[ImageMetrics]:
-        """Return the ``k`` images with the lowest AP_0.5; of equal ones first those with more objects."""
-        return self._ranked(1)[:k]
+        """Return the ``k`` images with the lowest AP_0.5; ties go to those with more objects."""
+        return self._ranked(1)[: non_negative_int("k", k)]
 
     def best(self, k: int) -> list[ImageMetrics]:
-        """Return the ``k`` images with the highest AP_0.5; of equal ones first those with more objects."""
-        return self._ranked(-1)[:k]
+        """Return the ``k`` images with the highest AP_0.5; ties go to those with more objects."""
+        return self._ranked(-1)[: non_negative_int("k", k)]
 
     def _ranked(self, sign: int) -> list[ImageMetrics]:
         scored = [image for image in self.per_image if not math.isnan(image.score)]
         return sorted(scored, key=lambda i: (sign * i.score, sign * i.mean_ap, -i.num_objects))
 
     def to_json(self, path: str | Path) -> None:
-        """Write all but annotations and detections to a file, whole or not at all; a missing metric is ``null``."""
+        """Write all but annotations and detections to a JSON file, atomically; a missing metric is ``null``."""
+        file = path_of("path", path)
         content = {
             "metrics": self.metrics,
             "instance_accuracy": None if self.instance_accuracy is None else _accuracy_row(self.instance_accuracy),
@@ -126,7 +128,7 @@ class Evaluation:
             "options": self.options,
             "notes": self.notes,
         }
-        write_json(path, _without_nan(content))
+        write_json(file, _without_nan(content))
 
     def table(self) -> list[str]:
         """Return the metrics as lines of text."""
@@ -151,7 +153,7 @@ class Evaluation:
     def _accuracy_table(self) -> list[str]:
         if self.instance_accuracy is None:
             return []
-        score = f"TP / (TP + FP + FN), score from {self.options['object_score']:g} on"
+        score = f"TP / (TP + FP + FN), score at least {self.options['object_score']:g}"
         thresholds = [f"AP_{THRESHOLDS[i]:g}" for i in _SHOWN_THRESHOLDS]
         rows: list[tuple[str, ...]] = [(score, "images", "objects", "TP_0.5", "FP_0.5", "FN_0.5", *thresholds, MEAN)]
         rows.append(_accuracy_line("all together", self.instance_accuracy, self.instance_accuracy.pooled))
@@ -173,17 +175,17 @@ class Evaluation:
 def explain(
     metrics: Mapping[str, float], truth: Mapping[str, Any], results: Sequence[Any], options: Mapping[str, Any]
 ) -> Iterable[str]:
-    """Say why metrics are missing or low."""
+    """Yield sentences that say why metrics are missing or low."""
     counts = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
     if "AP_0.5" not in metrics:
         yield "AP_t is missing: not all annotations and detections have masks."
     if not counts:
-        yield "The annotations have no objects: there is nothing to be found, and no average precision."
+        yield "The annotations have no objects: there is nothing to find, and no average precision."
         return
     for size, words in SIZES.items():
         missing = [n for n in (f"segm/AP{size}", f"bbox/AP{size}") if math.isnan(metrics.get(n, 0))]
         if missing:
-            yield f"{' and '.join(missing)} cannot be told (pycocotools: -1): no object is {words}."
+            yield f"{' and '.join(missing)} cannot be computed (pycocotools: -1): no object is {words}."
     limit = options["max_detections"]
     full = [n for n in counts.values() if n > limit]
     if full:
@@ -193,11 +195,11 @@ def explain(
         )
     empty = [image for image in truth["images"] if image["id"] not in counts]
     if empty and "AP_0.5" in metrics:
-        yield f"{_images(empty)} no objects: where nothing is found in them either, they have no AP_t of their own."
+        yield f"{_images(empty)} no objects: without detections too, they have no AP_t of their own."
     if not results:
         yield "Nothing was found in any image."
     elif metrics.get("segm/AP50", metrics.get("bbox/AP50", metrics.get("AP_0.5", 1))) == 0:
-        yield "No detection is where an object is: do the annotations belong to these images and categories?"
+        yield "No detection overlaps an object: do the annotations belong to these images and categories?"
 
 
 def _images(some: Sequence[Any]) -> str:
@@ -235,7 +237,7 @@ def _accuracy_row(group: InstanceAccuracy) -> dict[str, Any]:
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace what JSON cannot say."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, Mapping):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

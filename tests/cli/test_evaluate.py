@@ -63,7 +63,7 @@ def test_limit_and_thresholds_reach_the_model(
     options = ["--top-k", 3, "--score-thresh", 0.75, "--limit", 1, "--without-coco"]
     assert run(folder, folder / "truth.json", *options) == 0
     assert model.asked == [{"score_thresh": 0.75, "top_k": 3}]
-    assert "score from 0.75 on" in capsys.readouterr().out
+    assert "score at least 0.75" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_limit_and_thresholds_reach_the_model(
         (lambda f: (f / "b.png").write_text("no image"), "b.png"),
         (lambda f: Image.new("RGB", (9, 9)).save(f / "b.png"), "has 9 × 9 pixels"),
         (lambda f: (f / "out").write_text("precious"), "is a file, not a directory"),
-        (lambda f: None, "which the model does not know"),
+        (lambda f: None, "which the model does not have"),
     ],
     ids=["no JSON", "no file", "no images", "no image", "broken", "another size", "out", "categories"],
 )

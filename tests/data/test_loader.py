@@ -294,7 +294,10 @@ def test_a_step_is_a_non_negative_integer(step, error):
         Loader(numbers(), 1).batch(step)
 
 
-@pytest.mark.parametrize(("item", "given"), [(np.zeros((2, 3)), "a ndarray"), ((1, 2, 3), "a tuple of 3")])
+@pytest.mark.parametrize(
+    ("item", "given"),
+    [(np.zeros((2, 3)), "an object of type ndarray"), ((1, 2, 3), "an object of type tuple and length 3")],
+)
 def test_items_must_be_pairs(item, given):
     with pytest.raises(LoadingError, match=rf"dataset\[0\] must be a pair \(image, target\), got {given}\."):
         Loader([item], 1).batch(0)

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def test_file_is_read_and_nothing_given_is_changed(tmp_path: Path) -> None:
         ([*FOUND, result(0, 0, 5, image_id=9)], {}, r"results\[3\] has image_id 9"),
         ([{"image_id": 1, "category_id": 5, "segmentation": {}}], {}, r"results\[0\] has no 'score'"),
         ([{"image_id": 1, "category_id": 5, "score": 1.0}], {"iou_type": "bbox"}, "has no 'bbox'"),
-        ([], {"iou_type": "mask"}, "iou_type must be 'segm' or 'bbox', got 'mask'"),
-        ([], {"max_detections": 0}, "max_detections must be at least 1, got 0"),
+        ([], {"iou_type": "mask"}, "iou_type must be one of 'segm', 'bbox', got 'mask'"),
+        ([], {"max_detections": 0}, "max_detections must be a positive integer, got 0"),
     ],
 )
 def test_mistake_gets_a_sentence(results: Any, options: Any, message: str) -> None:
@@ -246,7 +247,7 @@ def test_more_than_a_hundred_objects_need_a_higher_limit() -> None:
 def test_missing_sizes_are_explained() -> None:
     found = evaluate_results(truth(SQUARES[:1]), FOUND[:1])
     assert math.isnan(found.metrics["segm/APl"])
-    sentence = "segm/APl and bbox/APl cannot be told (pycocotools: -1): no object is large, from 96² pixels on."
+    sentence = "segm/APl and bbox/APl cannot be computed (pycocotools: -1): no object is large, from 96² pixels on."
     assert sentence in found.notes
     assert len(found.notes) == 3  # medium ones are missing too, and an image has no objects
 
@@ -301,3 +302,101 @@ def test_size_of_images_is_asked_for() -> None:
     del annotations["images"][1]["width"]
     with pytest.raises(ValueError, match="image 2 must have a height and a width"):
         evaluate_results(annotations, FOUND)
+
+
+# ------------------------------------------------------------------ annotations and results that lack something
+
+
+def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in keys}
+
+
+@pytest.mark.parametrize("measure", [coco_average_precision, evaluate_results])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": lambda a: without(a, "image_id")}, "annotations[0] has no 'image_id': it has ['id', "),
+        ({"annotations": lambda a: without(a, "category_id")}, "annotations[0] has no 'category_id': it has ['id', "),
+        ({"annotations": lambda a: 3}, "annotations[0] must be a mapping, got 3."),
+        ({"annotations": lambda a: a | {"image_id": [1]}}, "annotations[0]['image_id'] must be an integer, got [1]."),
+        ({"annotations": lambda a: a | {"bbox": [1, 2, 3]}}, "annotations[0] must have four finite numbers (x, y, wid"),
+        ({"images": lambda i: without(i, "id")}, "images[0] has no 'id': it has ["),
+        ({"images": lambda i: i | {"id": 2}}, "images[1] has the id 2 of another one: ids must be unique."),
+        (
+            {"images": lambda i: i | {"height": 0}},
+            "image 1 must have a height and a width that are positive integers, g",
+        ),
+        (
+            {"images": lambda i: without(i, "height")},
+            "image 1 must have a height and a width, for masks to be compared.",
+        ),
+        ({"categories": lambda c: without(c, "id")}, "categories[0] has no 'id': it has ["),
+    ],
+)
+def test_annotations_are_checked(measure: Any, change: dict[str, Any], message: str) -> None:
+    annotations = truth(SQUARES)
+    annotations["images"] = [dict(image) for image in annotations["images"]]
+    for kind, changed in change.items():
+        annotations[kind] = [changed(annotations[kind][0]), *annotations[kind][1:]]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        measure(annotations, FOUND)
+
+
+@pytest.mark.parametrize("measure", [coco_average_precision, evaluate_results])
+@pytest.mark.parametrize(
+    ("results", "error", "message"),
+    [
+        ([without(FOUND[0], "image_id")], ValueError, "results[0] has no 'image_id': it has ["),
+        ([without(FOUND[0], "category_id")], ValueError, "results[0] has no 'category_id': it has ["),
+        ([without(FOUND[0], "score")], ValueError, "results[0] has no 'score': it has ["),
+        ([without(FOUND[0], "segmentation")], ValueError, "results[0] has no 'segmentation': it has ["),
+        (
+            [FOUND[0] | {"bbox": [1, 2, 3]}],
+            ValueError,
+            "results[0] must have four finite numbers (x, y, width, height)",
+        ),
+        ([FOUND[0] | {"bbox": [1, 2, 3, math.nan]}], ValueError, "as its bbox, got [1, 2, 3, nan]."),
+        ([FOUND[0] | {"bbox": None}], ValueError, "as its bbox, got None."),
+        ([FOUND[0] | {"score": "high"}], ValueError, "results[0] must have a finite number as its score, got 'high'."),
+        ([FOUND[0] | {"score": True}], ValueError, "results[0] must have a finite number as its score, got True."),
+        ([FOUND[0] | {"image_id": [1]}], ValueError, "results[0]['image_id'] must be an integer, got [1]."),
+        (
+            [3],
+            TypeError,
+            "results must be a list of results, each a mapping with 'image_id', 'category_id' and 'score'",
+        ),
+        ({"annotations": []}, TypeError, "results must be a list of results"),
+        (None, TypeError, "results must be a list of results"),
+    ],
+)
+def test_results_are_checked(measure: Any, results: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        measure(truth(SQUARES), results)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"iou_type": None}, TypeError, "iou_type must be one of 'segm', 'bbox', got None."),
+        ({"max_detections": 1.5}, TypeError, "max_detections must be a positive integer, got 1.5."),
+        ({"annotations": 3}, TypeError, "annotations must be a path as str or Path, got 3."),
+        ({"annotations": []}, ValueError, "annotations is a list, as results are"),
+    ],
+)
+def test_arguments_are_checked(options: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        coco_average_precision(**({"annotations": truth(SQUARES), "results": FOUND} | options))
+
+
+def test_boxes_follow_from_masks() -> None:
+    masks = [without(entry, "bbox") for entry in FOUND]
+    expected = coco_average_precision(truth(SQUARES), FOUND, iou_type="bbox")
+    assert coco_average_precision(truth(SQUARES), masks, iou_type="bbox") == expected
+    assert evaluate_results(truth(SQUARES), masks).metrics == evaluate_results(truth(SQUARES), FOUND).metrics
+
+
+def test_numpy_scores_and_ids_are_numbers() -> None:
+    changed = [
+        entry | {"score": np.float32(entry["score"]), "image_id": np.int64(entry["image_id"])} for entry in FOUND
+    ]
+    assert coco_average_precision(truth(SQUARES), changed) == coco_average_precision(truth(SQUARES), FOUND)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 from three_boxes import BOXES, IOU_TYPES, NAMES, SIZE, Model, write
 
-from lucid_maskrcnn.data import CocoInstances, LabelImages, Subset
+from lucid_maskrcnn.data import CocoInstances, LabelImages, Loader, Subset
 from lucid_maskrcnn.evaluation import contact_sheet, evaluate, evaluate_results
 from lucid_maskrcnn.weights.categories import COCO, COCO_CONTIGUOUS
 
@@ -67,10 +69,10 @@ def test_other_categories_are_left_out_and_named(dataset: CocoInstances) -> None
         (
             {1: "nucleus"},
             1,
-            "have 'cat', 'dog', 'zebra' among their categories, which the model does not know: it has 'nuc",
+            "has the categories 'cat', 'dog', 'zebra', which the model does not have: it has 'nuc",
         ),
-        ({1: "cat", 2: "dog", 3: "zebra", 4: "cat"}, 4, "Of two categories of one name"),
-        (None, 90, "model has 90 classes without names, the data have 3 .'cat', 'dog', 'zebra'."),
+        ({1: "cat", 2: "dog", 3: "zebra", 4: "cat"}, 4, "Two categories have the same name"),
+        (None, 90, "model has 90 classes without names, the data set has 3 .'cat', 'dog', 'zebra'."),
     ],
 )
 def test_categories_that_do_not_fit_are_refused_before_any_work(
@@ -91,8 +93,6 @@ def test_labels_may_be_told(dataset: CocoInstances) -> None:
     model = Model([4, 5, 6], {4: "hound", 5: "puss", 6: "horse"})
     found = evaluate(model, dataset, category_ids={4: 18, 5: 17, 6: 24}, iou_types=())
     assert found.per_image[0].score == 1
-    with pytest.raises(ValueError, match=r"category_ids must be ids of the data, .*, got 3"):
-        evaluate(model, dataset, category_ids={4: 3}, iou_types=())
 
 
 # ------------------------------------------------------------------ what is asked, what is given
@@ -148,7 +148,7 @@ def test_any_sequence_of_images_and_targets_will_do() -> None:
 
 def test_mistakes_are_found_before_any_work(dataset: CocoInstances) -> None:
     model = Model([2, 1, 3], None, 3)
-    with pytest.raises(ValueError, match=r"object_score must be score_thresh at least, got 0.5 and 0.7"):
+    with pytest.raises(ValueError, match=r"object_score must be at least score_thresh, got 0.5 and 0.7"):
         evaluate(model, dataset, score_thresh=0.7, iou_types=())
     with pytest.raises(TypeError, match="top_k must be a positive integer"):
         evaluate(model, dataset, top_k=2.5, iou_types=())  # type: ignore[arg-type]
@@ -187,3 +187,136 @@ def test_contact_sheet_outlines_what_is_there_and_fills_mistakes(dataset: CocoIn
     assert image[4 * 30, 4 * 50, 1] > 130  # a missed zebra, filled
     assert image[4 * 18, 4 * 25, 0] > 120  # something false, filled over a missed cat
     assert np.asarray(contact_sheet(dataset, found, [])).shape[2] == 3
+
+
+# ------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("category_ids", "error", "message"),
+    [
+        ({"a": 1}, TypeError, "A label of category_ids must be a positive integer, got 'a'."),
+        ({0: 18}, ValueError, "A label of category_ids must be a positive integer, got 0."),
+        ({True: 18}, TypeError, "A label of category_ids must be a positive integer, got True."),
+        ({7: 18}, ValueError, "category_ids has the label 7, which the model does not have: it has [4, 5, 6]."),
+        ({4: 3}, ValueError, "category_ids[4] must be a category id of the data set, [17, 18, 24], got 3."),
+        ({4: "18"}, TypeError, "category_ids[4] must be an integer, got '18'."),
+        ({}, ValueError, "category_ids must have at least one label."),
+        ([17, 18], TypeError, "category_ids must be a mapping of the model's labels to category ids, got [17, 18]."),
+    ],
+)
+def test_category_ids_are_checked(dataset: CocoInstances, category_ids: Any, error: Any, message: str) -> None:
+    model = Model([4, 5, 6], {4: "hound", 5: "puss", 6: "horse"})
+    with pytest.raises(error, match=re.escape(message)):
+        evaluate(model, dataset, category_ids=category_ids, iou_types=())
+    assert model.asked == []
+
+
+def test_category_ids_of_a_model_without_names(dataset: CocoInstances) -> None:
+    with pytest.raises(ValueError, match=re.escape("which the model does not have: it has [1].")):
+        evaluate(Model([1], None, 1), dataset, category_ids={2: 18}, iou_types=())
+    found = evaluate(Model([1], None, 1), dataset, category_ids={np.int64(1): np.int64(18)}, iou_types=())
+    assert {result["category_id"] for result in found.results} == {18}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"top_k": 0}, ValueError, "top_k must be a positive integer, got 0."),
+        ({"top_k": -5}, ValueError, "top_k must be a positive integer, got -5."),
+        ({"top_k": "5"}, TypeError, "top_k must be a positive integer, got '5'."),
+        ({"score_thresh": 1.5}, ValueError, "score_thresh must be a number between 0 and 1, got 1.5."),
+        ({"score_thresh": None}, TypeError, "score_thresh must be a number between 0 and 1, got None."),
+        ({"object_score": math.nan}, ValueError, "object_score must be a number between 0 and 1, got nan."),
+        ({"iou_types": "segm"}, TypeError, "iou_types must be a sequence, got 'segm'."),
+        ({"iou_types": ["mask"]}, ValueError, "iou_types[0] must be one of 'segm', 'bbox', got 'mask'."),
+        ({"iou_types": None}, TypeError, "iou_types must be a sequence, got None."),
+        ({"group_by": 3}, TypeError, "group_by must be a string, got 3."),
+        ({"progress": "no"}, TypeError, "progress must be True or False, got 'no'."),
+        ({"model": "NUCLEI"}, TypeError, "model must be a MaskRCNN or another object with a predict method, got 'NUC"),
+        ({"model": Model}, TypeError, "got the class Model."),
+        ({"dataset": "images"}, TypeError, "dataset must be a data set, a sequence of (image, target) pairs such as"),
+        ({"dataset": Loader([0], 1)}, TypeError, "pass its dataset, the attribute dataset.dataset."),
+        ({"dataset": [1]}, TypeError, "dataset[0] must be a pair (image, target), got an object of type int."),
+    ],
+)
+def test_arguments_of_evaluate_are_checked(
+    dataset: CocoInstances, options: dict[str, Any], error: Any, message: str
+) -> None:
+    model = Model([2, 1, 3], None, 3)
+    arguments: dict[str, Any] = {"model": model, "dataset": dataset, "iou_types": ()} | options
+    with pytest.raises(error, match=re.escape(message)):
+        evaluate(**arguments)
+    assert model.asked == []
+
+
+def test_top_k_is_by_default_the_models_own(dataset: CocoInstances) -> None:
+    model: Any = Model([2, 1, 3], None, 3)
+    evaluate(model, dataset, iou_types=())
+    assert model.asked[-1]["top_k"] == 100  # as COCO's
+    model.config = SimpleNamespace(heads=SimpleNamespace(top_k=400))
+    found = evaluate(model, dataset, iou_types=())
+    assert model.asked[-1]["top_k"] == found.options["top_k"] == found.options["max_detections"] == 400
+
+
+def test_note_on_images_with_more_objects_than_top_k(dataset: CocoInstances) -> None:
+    found = evaluate(Model([2], None, 3), dataset, top_k=1, iou_types=())
+    assert (
+        "1 image has more objects than the 1 detections that count, up to 3: with a higher top_k more of them could be "
+        "found."
+    ) in found.notes
+
+
+class Listed(list[Any]):
+    """A list of pairs, with attributes."""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"image_ids": [1, 2]}, "dataset.image_ids must have one entry for each of 1 images, got 2."),
+        ({"file_names": []}, "dataset.file_names must have one entry for each of 1 images, got 0."),
+        ({"categories": {1: "a"}, "category_ids": {2: 1}}, "must have all labels of dataset.categories, not 1."),
+        ({"categories": {5: "a"}}, "dataset[0] has the label 2, which dataset.categories does not have."),
+    ],
+)
+def test_attributes_of_a_data_set_are_compared(attributes: dict[str, Any], message: str) -> None:
+    mask = np.zeros((1, *SIZE), bool)
+    mask[0, 3:9, 4:9] = True
+    target = {"boxes": [[4, 3, 9, 9]], "labels": [2], "masks": mask}
+    dataset = Listed([(np.zeros((*SIZE, 3), np.uint8), target)])
+    vars(dataset).update(attributes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        evaluate(Model([5], {5: "a"}, 5), dataset, iou_types=())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"columns": 0}, ValueError, "columns must be a positive integer, got 0."),
+        ({"images": [8]}, TypeError, "images[0] must be an ImageMetrics of evaluation, got 8."),
+        ({"images": None}, TypeError, "images must be a sequence, got None."),
+        ({"evaluation": None}, TypeError, "evaluation must be an Evaluation, got None."),
+        ({"dataset": "images"}, TypeError, "dataset must be a data set"),
+        ({"dataset": [(None, None)]}, ValueError, "must have the images that were evaluated, but has no image 8."),
+    ],
+)
+def test_arguments_of_a_contact_sheet_are_checked(
+    dataset: CocoInstances, arguments: dict[str, Any], error: Any, message: str
+) -> None:
+    found = evaluate(Model([2], None, 3), dataset, iou_types=())
+    with pytest.raises(error, match=re.escape(message)):
+        contact_sheet(**({"dataset": dataset, "evaluation": found, "images": found.worst(1)} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda found: found.worst(-1), ValueError, "k must be a non-negative integer, got -1."),
+        (lambda found: found.best(1.5), TypeError, "k must be a non-negative integer, got 1.5."),
+        (lambda found: found.to_json(3), TypeError, "path must be a path as str or Path, got 3."),
+    ],
+)
+def test_arguments_of_an_evaluation_are_checked(dataset: CocoInstances, call: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        call(evaluate(Model([2], None, 3), dataset, iou_types=()))
