@@ -1,10 +1,10 @@
-"""Names of the categories that published weights tell apart."""
+"""Category names of the published weights, by label."""
 
 from __future__ import annotations
 
 __all__ = ["CATEGORIES", "COCO", "COCO_CONTIGUOUS", "COCO_IDS", "NUCLEI"]
 
-# By COCO's own ids: 1..90, of which ten are not used.
+# By COCO's category ids: 1 to 90, ten of which are unused.
 COCO: dict[int, str] = {
     1: "person",
     2: "bicycle",
@@ -88,11 +88,11 @@ COCO: dict[int, str] = {
     90: "toothbrush",
 }
 
-# COCO's id of each contiguous label: label 1 is COCO_IDS[0]. detectron2's classes count from 0, labels from 1.
+# COCO's id of each contiguous label: label 1 is COCO_IDS[0]. detectron2 counts classes from 0, labels here start at 1.
 COCO_IDS: tuple[int, ...] = tuple(sorted(COCO))
 COCO_CONTIGUOUS: dict[int, str] = {label: COCO[coco_id] for label, coco_id in enumerate(COCO_IDS, start=1)}
 
 NUCLEI: dict[int, str] = {1: "nucleus"}
 
-# What PublishedWeights.categories names.
+# By the key in PublishedWeights.categories.
 CATEGORIES: dict[str, dict[int, str]] = {"COCO": COCO, "COCO_CONTIGUOUS": COCO_CONTIGUOUS, "NUCLEI": NUCLEI}

@@ -1,8 +1,8 @@
-"""What others call the weights: tables of prefixes, read in both directions.
+"""Names of weights in other libraries: tables of prefixes that are replaced, in both directions.
 
-A pair is (this package's prefix, theirs), or two whole names if they do not end in a dot. ``{1}`` stands for a
-number, ``{1+1}`` on the other side for the next one. The first pair that fits counts, so a pair below can name
-what older files have.
+A pair is (this package's prefix, theirs), or two complete names if they do not end in a dot. ``{1}`` stands for a
+number, ``{1+1}`` on the other side for that number plus one. The first pair that matches counts, so that later pairs
+can have the names of older files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIELD = re.compile(r"\{(\d)([+-]\d)?\}")
 
 
 class Naming:
-    """The names of one library.
+    """Translates between the names of this package and of another library.
 
     Parameters
     ----------
@@ -39,30 +39,30 @@ class Naming:
         self.pairs = list(pairs)
 
     def theirs(self, ours: str) -> str:
-        """Return their name for an entry of this package's ``state_dict``, or the same if they have none."""
-        return _first(self._forth, ours)
+        """Return the other library's name for an entry of this package's ``state_dict``; unknown names stay."""
+        return _rename(self._rules_to_theirs, ours)
 
     def ours(self, theirs: str) -> str:
-        """Return this package's name for theirs, or the same if it has none."""
-        return _first(self._back, theirs)
+        """Return this package's name for the other library's; unknown names stay."""
+        return _rename(self._rules_to_ours, theirs)
 
     @cached_property
-    def _forth(self) -> list[_Rule]:
+    def _rules_to_theirs(self) -> list[_Rule]:
         return [_Rule(ours, theirs) for ours, theirs in self.pairs]
 
     @cached_property
-    def _back(self) -> list[_Rule]:
+    def _rules_to_ours(self) -> list[_Rule]:
         return [_Rule(theirs, ours) for ours, theirs in self.pairs]
 
 
 class _Rule:
-    """One prefix to be replaced by another."""
+    """Replaces one prefix by another."""
 
     def __init__(self, before: str, after: str) -> None:
         self.offsets = {number: int(offset or 0) for number, offset in _FIELD.findall(before)}
-        pieces = _FIELD.split(before)[::3]  # the text between the fields
+        literals = _FIELD.split(before)[::3]  # the text between the fields
         groups = [f"(?P<n{number}>[0-9]+)" for number, _ in _FIELD.findall(before)]
-        pattern = "".join(re.escape(text) + group for text, group in zip(pieces, [*groups, ""], strict=True))
+        pattern = "".join(re.escape(text) + group for text, group in zip(literals, [*groups, ""], strict=True))
         self.pattern = re.compile(pattern if before.endswith(".") else pattern + "$")
         self.after = after
 
@@ -77,7 +77,7 @@ class _Rule:
         return _FIELD.sub(number, self.after) + name[match.end() :]
 
 
-def _first(rules: list[_Rule], name: str) -> str:
+def _rename(rules: list[_Rule], name: str) -> str:
     return next((renamed for rule in rules if (renamed := rule(name)) is not None), name)
 
 
@@ -100,11 +100,11 @@ TORCHVISION = Naming(
         ("mask_head.bn{1}.", "roi_heads.mask_head.{1-1}.1."),
         ("mask_head.deconv.", "roi_heads.mask_predictor.conv5_mask."),
         ("mask_head.mask_predictor.", "roi_heads.mask_predictor.mask_fcn_logits."),
-        # The box head of maskrcnn_resnet50_fpn_v2; its linear layer has a name of its own, see TORCHVISION_V2.
+        # The box head of maskrcnn_resnet50_fpn_v2, whose linear layer has another name: see TORCHVISION_V2.
         ("box_convs.conv{1}.", "roi_heads.box_head.{1-1}.0."),
         ("box_convs.bn{1}.", "roi_heads.box_head.{1-1}.1."),
         ("fc1.", "roi_heads.box_head.5."),
-        # What files of 2019 have, the published maskrcnn_resnet50_fpn_coco among them.
+        # Names in files of 2019, such as the published maskrcnn_resnet50_fpn_coco.
         ("mask_head.conv{1}.", "roi_heads.mask_head.mask_fcn{1}."),
     ]
 )
@@ -137,17 +137,17 @@ DETECTRON2 = Naming(
     ]
 )
 
-# ------------------------------------------------------------------ Caffe2: Detectron 1, and its ImageNet bodies
+# ------------------------------------------------------------------ Caffe2: Detectron, and its ImageNet backbones
 
-type _Kinds = dict[str, tuple[str, ...]]  # what a parameter may be called at the end of a blob's name
+type _Suffixes = dict[str, tuple[str, ...]]  # of each parameter, the possible endings of its blob's name
 
-_CAFFE2_NORM: _Kinds = {
+_CAFFE2_NORM: _Suffixes = {
     "weight": ("gamma", "s"),
     "bias": ("beta", "b"),
     "running_mean": ("running_mean", "rm"),
     "running_var": ("running_var", "riv"),
 }
-_CAFFE2_BLOBS: _Kinds = {"weight": ("w",), "bias": ("b",)}
+_CAFFE2_BLOBS: _Suffixes = {"weight": ("w",), "bias": ("b",)}
 _CAFFE2_LAYERS = [
     ("conv1", "conv1", _CAFFE2_BLOBS),
     ("bn1", "res_conv1_bn", _CAFFE2_NORM),
@@ -158,21 +158,21 @@ _CAFFE2_LAYERS = [
 ]
 
 
-def _blobs(layers: Iterable[tuple[str, str, _Kinds]]) -> list[tuple[str, str]]:
+def _blob_pairs(layers: Iterable[tuple[str, str, _Suffixes]]) -> list[tuple[str, str]]:
     return [
-        (f"{ours}.{kind}", f"{theirs}_{end}")
-        for ours, theirs, kinds in layers
-        for kind, ends in kinds.items()
-        for end in ends
+        (f"{ours}.{parameter}", f"{theirs}_{ending}")
+        for ours, theirs, suffixes in layers
+        for parameter, endings in suffixes.items()
+        for ending in endings
     ]
 
 
-_CAFFE2_BODY = _blobs(_CAFFE2_LAYERS)
+_CAFFE2_BODY = _blob_pairs(_CAFFE2_LAYERS)
 _LAST_BLOCKS = [(0, 2), (1, 3), (2, 5), (2, 22), (3, 2)]  # of ResNet-50 and -101
 CAFFE2 = Naming(
     [
         *((f"backbone.body.{ours}", theirs) for ours, theirs in _CAFFE2_BODY),
-        *_blobs(
+        *_blob_pairs(
             [
                 *(
                     (f"backbone.fpn.inner_blocks.{i}", f"fpn_inner_res{i + 2}_{n}_sum{end}", _CAFFE2_BLOBS)
@@ -198,7 +198,7 @@ CAFFE2 = Naming(
     ]
 )
 
-# ------------------------------------------------------------------ bodies alone: classifiers of ImageNet
+# ------------------------------------------------------------------ ResNet bodies alone: ImageNet classifiers
 
 TORCHVISION_BODY = Naming([])  # this package's body has torchvision's names
 DETECTRON2_BODY = Naming(_DETECTRON2_BODY)
@@ -207,7 +207,7 @@ LUCID_BODY = Naming(
     [
         ("conv1.", "stem.0."),
         ("bn1.", "stem.1."),
-        # Bottlenecks; basic blocks have this package's names.
+        # Bottleneck blocks; basic blocks have this package's names.
         ("layer{1}.{2}.conv3.", "layer{1}.{2}.conv3.0."),
         ("layer{1}.{2}.bn3.", "layer{1}.{2}.conv3.1."),
         ("layer{1}.{2}.conv{3}.", "layer{1}.{2}.conv{3}.conv."),

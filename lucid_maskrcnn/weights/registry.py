@@ -1,59 +1,71 @@
-"""The published weights that this package knows: where they are, what they score, how to read them.
+"""The published weights that this package knows: where they are, their metrics and conventions.
 
-All figures are the publishers' own; ``source`` names the page. Nothing here is fetched:
-:func:`lucid_maskrcnn.weights.download.fetch` does that.
+All metrics are the publishers' own; ``source`` is the page that states them. Nothing is downloaded here, but by
+:func:`lucid_maskrcnn.weights.download.fetch`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["PublishedWeights", "file_hash", "find_published", "identify", "identify_by_hash", "list_weights"]
+from .. import validators
+
+__all__ = [
+    "PublishedWeights",
+    "file_hash",
+    "find_by_name",
+    "find_published",
+    "identify",
+    "identify_by_hash",
+    "list_weights",
+    "locate",
+]
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A file of weights that somebody published.
+    """A published file of weights.
 
     Attributes
     ----------
     name : str
-        What ``weights=`` takes; unique for one architecture.
+        As ``weights=`` takes it; unique among those of one architecture.
     architecture : str
-        The factory's name, such as ``"mask_rcnn_resnet_50_fpn"``; of a classifier that serves as backbone,
-        ``"resnet18"``, ``"resnet50"`` or ``"resnet101"``.
+        The factory's name, such as ``"mask_rcnn_resnet_50_fpn"``; ``"resnet18"``, ``"resnet50"`` or ``"resnet101"``
+        for backbones.
     url : str or None
-        Where it is published; None for a file that comes with the package.
+        Of the file; None for a file that comes with the package.
     file : str
-        Its name in the cache folder, or in the package.
+        Its name in the download folder, or in the package.
     size : int or None
-        Bytes, about: torchvision publishes megabytes, detectron2 nothing. For words, never for checks.
+        Approximate, in bytes: torchvision publishes megabytes, detectron2 nothing. For display, not for checks.
     hash_kind : {"sha256", "md5"} or None
-        None where the publisher gives none: then only the connection vouches for the file.
+        None if the publisher states none; the file is then not checked.
     hash_prefix : str or None
-        The first digits of the file's hash, in lower case, as the publisher's file name has them.
+        The first digits of the file's hash, in lower case, from the publisher's file name.
     num_parameters : int or None
-        Of the published network, background rows included; constant batch norm is not counted. None: not known.
+        Of the published network, with background rows, without frozen batch norm; None if unknown.
     metrics : dict of str to float
-        In per cent; average precisions on COCO val2017, accuracies of one crop on ImageNet's validation set.
+        In per cent: average precision on COCO val2017, single-crop accuracy on ImageNet's validation set.
     dataset : str
-        What the weights were trained on.
+        The training data.
     licence : str
-        Of the weights, as far as the publisher says.
+        Of the weights, as far as the publisher states it.
     source : str
-        The page that says so.
+        The publisher's page.
     categories : str or None
-        Key into :data:`lucid_maskrcnn.weights.categories.CATEGORIES`; None for a backbone.
+        Key of :data:`lucid_maskrcnn.weights.categories.CATEGORIES`; None for a backbone.
     conventions : {"torchvision", "detectron2"}
-        Whose names, input, anchors, RoIAlign and rounding the weights were trained with.
+        The library whose names, input, anchors, RoIAlign and rounding the weights were trained with.
     norm_eps : float
-        What is added to the variance in batch norm: 1e-5, but 0 for torchvision's first Mask R-CNN, which was trained
-        before its constant batch norm added anything.
+        Added to the variance in batch norm: 1e-5, but 0 for torchvision's ``COCO_V1``, which was trained before
+        torchvision's frozen batch norm had an epsilon.
     """
 
     name: str
@@ -89,7 +101,7 @@ def _torchvision(
     *,
     norm_eps: float = 1e-5,
 ) -> PublishedWeights:
-    """Eight digits of the SHA-256 end the names of torchvision's files."""
+    """Return torchvision's weights, whose file name ends in eight digits of the SHA-256."""
     detector = "box AP" in metrics
     return PublishedWeights(
         name=name,
@@ -117,7 +129,7 @@ _DETECTRON2_ZOO = "https://github.com/facebookresearch/detectron2/blob/main/MODE
 def _detectron2(
     name: str, architecture: str, path: str, size: int | None, num_parameters: int, metrics: dict[str, float]
 ) -> PublishedWeights:
-    """Six digits of the MD5 end the names of detectron2's files."""
+    """Return detectron2's weights, whose file name ends in six digits of the MD5."""
     file = path.rpartition("/")[2]
     return PublishedWeights(
         name=name,
@@ -138,9 +150,9 @@ def _detectron2(
 
 
 def _msra(architecture: str, file: str, metrics: dict[str, float]) -> PublishedWeights:
-    """No hash is published, and other backbones have the same file name: it is kept under a longer one.
+    """Return MSRA's backbone: no hash is published, and other backbones have the same file name, so it gets a prefix.
 
-    The figures are those of the original, https://github.com/KaimingHe/deep-residual-networks.
+    The metrics are those of the original, https://github.com/KaimingHe/deep-residual-networks.
     """
     return PublishedWeights(
         name="MSRA",
@@ -169,7 +181,7 @@ _WEIGHTS = (
         hash_kind="sha256",
         hash_prefix="4599ba0d",
         num_parameters=4_051_589,
-        # on 66 held-out pictures; COCO allows 100 detections a picture, crowded ones need more
+        # on 66 held-out images; COCO counts 100 detections an image, crowded images need more
         metrics={
             "mask AP": 59.1,
             "mask AP50": 81.0,
@@ -179,7 +191,7 @@ _WEIGHTS = (
             "AP_0.7": 65.0,
         },
         dataset="BBBC038v1",
-        licence="MIT; trained on pictures in the public domain (CC0-1.0)",
+        licence="MIT; trained on images in the public domain (CC0-1.0)",
         source="https://bbbc.broadinstitute.org/bbbc038",
         categories="NUCLEI",
     ),
@@ -209,7 +221,7 @@ _WEIGHTS = (
         44_343_216,
         {"box AP": 41.0, "mask AP": 37.2},
     ),
-    # torchvision has this as MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
+    # in torchvision: MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
     _torchvision(
         "COCO_V2",
         "mask_rcnn_resnet_50_fpn_v2",
@@ -277,8 +289,18 @@ _WEIGHTS = (
 )
 
 
+# ------------------------------------------------------------------ from a name to an entry
+
+
 def list_weights(architecture: str | None = None) -> list[PublishedWeights]:
-    """Return the published weights of ``architecture``, or of all; an empty list if it has none."""
+    """Return the published weights, of one architecture or of all.
+
+    Parameters
+    ----------
+    architecture : str, optional
+        ``"mask_rcnn_resnet_50_fpn"``, ``"resnet50"``, …; for one without published weights the list is empty.
+    """
+    validators.optional(validators.text)("architecture", architecture)
     return [entry for entry in _WEIGHTS if architecture in (None, entry.architecture)]
 
 
@@ -288,9 +310,10 @@ def find_published(name: str, architecture: str) -> PublishedWeights:
     Raises
     ------
     ValueError
-        If there are none: the message lists what this architecture has, and who else has the name.
+        If there are none; the message lists those of this architecture, and the architectures that have the name.
     """
-    known = {entry.name: entry for entry in list_weights(architecture)}
+    validators.text("name", name)
+    known = {entry.name: entry for entry in list_weights(validators.text("architecture", architecture))}
     if name in known:
         return known[name]
     if known:
@@ -301,22 +324,91 @@ def find_published(name: str, architecture: str) -> PublishedWeights:
     raise ValueError(f"{wanted}; {name!r} exists for {others}." if known and others else f"{wanted}.")
 
 
+def find_by_name(weights: str | Path) -> list[PublishedWeights]:
+    """Return all published weights of a name; none if ``weights`` is a path.
+
+    A name that several architectures have can follow one of them: ``mask_rcnn_resnet_50_fpn/COCO_D2_3X``.
+    """
+    validators.path("weights", weights)
+    architecture, _, name = os.fspath(weights).rpartition("/")
+    return [entry for entry in list_weights(architecture or None) if entry.name == name]
+
+
+def _resolve_name(weights: str | Path, architecture: str | None) -> PublishedWeights | None:
+    """Return the published weights of a name, None if ``weights`` must be a path."""
+    entries = find_by_name(weights)
+    fitting = [entry for entry in entries if architecture in (None, entry.architecture)]
+    if len(fitting) > 1:
+        choices = " or ".join(repr(f"{entry.architecture}/{entry.name}") for entry in fitting)
+        raise ValueError(f"weights {str(weights)!r} exist for several architectures: pass {choices}.")
+    if fitting:
+        return fitting[0]
+    if entries and architecture is not None and "/" not in str(weights):
+        return find_published(str(weights), architecture)  # raises and names the architectures that have it
+    return None
+
+
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, dict.fromkeys(names)))
 
 
-def identify(path: str | Path) -> PublishedWeights | None:
-    """Return what a file is by its name alone, or None.
+# ------------------------------------------------------------------ from a name or a path to a file
 
-    Only the publisher's own name counts, since it holds the digits of the hash, and what browsers make of it
-    at a second download: ``resnet50-0676ba61 (1).pth``. Fine-tuned weights often lie under a similar name.
+
+def locate(weights: str | Path, architecture: str | None = None) -> Path:
+    """Return the file of ``weights``, downloading it if necessary.
+
+    Parameters
+    ----------
+    weights : str or Path
+        A name that :func:`list_weights` has, or a path.
+    architecture : str, optional
+        The architecture to which a name belongs: ``"mask_rcnn_resnet_50_fpn"``, ``"resnet50"``, …
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is neither, or the file must be downloaded and ``LUCID_WEIGHTS_OFFLINE=1`` forbids it.
+    ValueError
+        If the name is of another architecture, or of several; if the path is a directory.
+    OSError
+        If a download fails.
     """
-    name = re.sub(r" ?\(\d+\)(?=\.\w+$)", "", Path(path).name)
+    path = validators.path("weights", weights)
+    validators.optional(validators.text)("architecture", architecture)
+    entry = _resolve_name(weights, architecture)
+    if entry is not None:
+        from .download import fetch  # here, as most models are built without a file
+
+        return fetch(entry)
+    if path.is_dir():
+        raise ValueError(f"weights must be a name or the path of a file: {str(path)!r} is a directory.")
+    if not path.exists():
+        entries = [e for e in list_weights(architecture) if architecture or e.categories]  # detectors, unless asked
+        names = list(dict.fromkeys(entry.name for entry in entries))
+        near = validators.nearest(str(weights), names)
+        raise FileNotFoundError(
+            f"weights must be one of {_quoted(names) or 'none, as no names are known here,'} or the path of a file; "
+            f"there is no file {str(path)!r}." + (f" Did you mean {near!r}?" if near else "")
+        )
+    return path
+
+
+# ------------------------------------------------------------------ from a file to an entry
+
+
+def identify(path: str | Path) -> PublishedWeights | None:
+    """Return the published weights whose file name this is, or None.
+
+    Only the publisher's name counts, since it holds digits of the hash, and the form that browsers give it at a second
+    download: ``resnet50-0676ba61 (1).pth``. Fine-tuned weights often have a similar name.
+    """
+    name = re.sub(r" ?\(\d+\)(?=\.\w+$)", "", validators.path("path", path).name)
     return next((entry for entry in _WEIGHTS if entry.file == name), None)
 
 
 def identify_by_hash(path: str | Path) -> PublishedWeights | None:
-    """Return what a file is by its content, or None; it is read once for each kind of hash."""
+    """Return the published weights whose hash a file has, or None; the file is read once for each kind of hash."""
     kinds = {entry.hash_kind for entry in _WEIGHTS} - {None}
     hashes = {kind: file_hash(path, str(kind)) for kind in kinds}
     known = (entry for entry in _WEIGHTS if entry.hash_prefix is not None)
@@ -324,7 +416,8 @@ def identify_by_hash(path: str | Path) -> PublishedWeights | None:
 
 
 def file_hash(path: str | Path, kind: str) -> str:
-    """Return the hash of a file, hexadecimal; ``kind`` is ``"sha256"`` or ``"md5"``."""
-    with open(path, "rb") as file:
-        # not for security: MD5 is what detectron2 publishes, and some systems forbid it otherwise
+    """Return the hash of a file, in hexadecimal; ``kind`` is ``"sha256"`` or ``"md5"``."""
+    validators.choice("kind", kind, ("sha256", "md5"))
+    with open(validators.path("path", path), "rb") as file:
+        # not for security: detectron2 publishes MD5, which some systems forbid for security
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()

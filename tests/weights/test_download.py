@@ -1,11 +1,10 @@
-"""The registry of published weights, the cache folder, and downloads from a server that misbehaves."""
+"""The cache folder, and downloads from servers with and without errors."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import signal
@@ -21,28 +20,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+import requests
 
-from lucid_maskrcnn.weights import download as cache
-from lucid_maskrcnn.weights.categories import CATEGORIES, COCO, COCO_CONTIGUOUS, COCO_IDS
+from lucid_maskrcnn.weights import download
 from lucid_maskrcnn.weights.download import cache_folder, cached, fetch
-from lucid_maskrcnn.weights.registry import PublishedWeights, find_published, identify, identify_by_hash, list_weights
+from lucid_maskrcnn.weights.registry import PublishedWeights, find_published, list_weights
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 HALF = len(CONTENT) // 2
 
 
-# ------------------------------------------------------------------ a server with faults
+# ------------------------------------------------------------------ a server with errors
 
 
 @dataclass
 class Server:
-    """Serves ``content`` under every path; ``faults`` answer the first requests, one each."""
+    """Serves ``content`` under every path; ``errors`` answer the first requests, one each."""
 
     content: bytes = CONTENT
     ranges: bool = True
     etag: str | None = '"one"'
-    faults: list[Callable[[Handler], None]] = field(default_factory=list)
+    errors: list[Callable[[Handler], None]] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)  # bytes of each answer's body, in the order of their beginnings
     url: str = ""
@@ -65,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         mine = self.server.mine
         mine.requests.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
         self.close_connection = True
-        if mine.faults:
-            mine.faults.pop(0)(self)
+        if mine.errors:
+            mine.errors.pop(0)(self)
         else:
             self.regular()
 
@@ -126,7 +124,7 @@ class HTTPServer(ThreadingHTTPServer):
         """Clients that are killed leave broken connections."""
 
 
-def cut(handler: Handler) -> None:
+def drop(handler: Handler) -> None:
     handler.regular(stop=HALF)
 
 
@@ -178,19 +176,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith("LUCID_") or name.lower().endswith("_proxy") or name.endswith(("CA_BUNDLE", "CERT_FILE")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LUCID_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cache, "_PAUSES", (0.0,) * 4)
+    monkeypatch.setattr(download, "_RETRY_DELAYS", (0.0,) * 4)
     return tmp_path / "home" / "weights"
 
 
-def left(folder: Path) -> set[str]:
-    """Return what lies in the cache, locks and notes aside."""
+def kept_files(folder: Path) -> set[str]:
+    """Return the names of the files in the cache, without locks and records of hashes."""
     return {path.name for path in folder.iterdir() if path.suffix not in {".lock", ".checked"}}
 
 
 # ------------------------------------------------------------------ downloads that succeed
 
 
-def test_a_download_is_kept(serve: Callable[..., Server], folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_download_is_kept(serve: Callable[..., Server], folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     server = serve()
     entry = server.entry()
     assert cached(entry) is None
@@ -198,14 +196,14 @@ def test_a_download_is_kept(serve: Callable[..., Server], folder: Path, capfd: p
     path = fetch(entry)
     assert path == folder / entry.file == cached(entry)
     assert path.read_bytes() == CONTENT
-    assert left(folder) == {entry.file}
+    assert kept_files(folder) == {entry.file}
     assert fetch(entry) == path
     assert [r["path"] for r in server.requests] == [f"/models/{entry.file}"]
     assert "range" not in server.requests[0]
     assert capfd.readouterr() == ("", "")  # no terminal, no bar
 
 
-def test_the_bar_is_drawn_on_a_terminal(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_on_a_terminal(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -222,29 +220,29 @@ def test_the_bar_is_drawn_on_a_terminal(serve: Callable[..., Server], monkeypatc
     assert drawn[1:] == ["", ""]
 
 
-def test_a_cut_download_goes_on_where_it_ended(serve: Callable[..., Server]) -> None:
-    server = serve(faults=[cut])
+def test_dropped_download_is_resumed(serve: Callable[..., Server]) -> None:
+    server = serve(errors=[drop])
     assert fetch(server.entry()).read_bytes() == CONTENT
     first, second = server.sent
     assert first == HALF
-    assert second <= len(CONTENT) - HALF + 64 * 1024  # a piece that was under way is lost
+    assert second <= len(CONTENT) - HALF + 64 * 1024  # at most one chunk is lost
     assert server.requests[1]["if-range"] == '"one"'
 
 
-def test_a_connection_that_is_cut_each_time_fails_and_the_next_call_goes_on(serve: Callable[..., Server]) -> None:
+def test_next_call_resumes_after_too_many_drops(serve: Callable[..., Server]) -> None:
     def nibble(handler: Handler) -> None:
         handler.regular(stop=100_000)
 
-    server = serve(faults=[nibble] * 5)
+    server = serve(errors=[nibble] * 5)
     entry = server.entry()
-    with pytest.raises(ConnectionError, match=r"cut after 327680 of 700000 bytes.* goes on where this ended"):
+    with pytest.raises(ConnectionError, match=r"dropped after 327680 of 700000 bytes.* which resumes the download"):
         fetch(entry)
     assert len(server.requests) == 5
     assert fetch(entry).read_bytes() == CONTENT
     assert server.requests[5]["range"] == "bytes=327680-"
 
 
-def test_another_version_is_not_appended(serve: Callable[..., Server], folder: Path) -> None:
+def test_other_version_is_not_appended(serve: Callable[..., Server], folder: Path) -> None:
     server = serve(etag='"new"')
     entry = server.entry()
     folder.mkdir(parents=True)
@@ -252,14 +250,14 @@ def test_another_version_is_not_appended(serve: Callable[..., Server], folder: P
     (folder / f"{entry.file}.part.etag").write_text('"old"')
     assert fetch(entry).read_bytes() == CONTENT
     assert [r["if-range"] for r in server.requests] == ['"old"']
-    assert left(folder) == {entry.file}
+    assert kept_files(folder) == {entry.file}
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_a_spoilt_beginning_without_a_tag_is_found_by_the_hash(
+def test_damaged_part_without_strong_etag_is_found_by_the_hash(
     serve: Callable[..., Server], folder: Path, etag: str | None
 ) -> None:
-    server = serve(etag=etag, faults=[cut])
+    server = serve(etag=etag, errors=[drop])
     entry = server.entry()
     folder.mkdir(parents=True)
     (folder / f"{entry.file}.part").write_bytes(b"old" * 1000)
@@ -268,24 +266,24 @@ def test_a_spoilt_beginning_without_a_tag_is_found_by_the_hash(
     assert all("if-range" not in r for r in server.requests)
 
 
-def test_a_server_without_ranges(serve: Callable[..., Server]) -> None:
-    server = serve(ranges=False, faults=[cut])
+def test_server_without_ranges(serve: Callable[..., Server]) -> None:
+    server = serve(ranges=False, errors=[drop])
     assert fetch(server.entry()).read_bytes() == CONTENT
     assert server.sent == [HALF, len(CONTENT)]
 
 
-def test_a_server_that_sends_another_range(serve: Callable[..., Server]) -> None:
+def test_server_sends_another_range(serve: Callable[..., Server]) -> None:
     def other_range(handler: Handler) -> None:
         handler.head(206, 10, {"Content-Range": f"bytes 0-9/{len(CONTENT)}"})
         handler.body(CONTENT[:10])
 
-    server = serve(faults=[cut, other_range])
+    server = serve(errors=[drop, other_range])
     assert fetch(server.entry()).read_bytes() == CONTENT
     assert [r.get("range", "")[:6] for r in server.requests] == ["", "bytes=", ""]
 
 
 @pytest.mark.parametrize("size", [len(CONTENT) + 1, len(CONTENT)])
-def test_a_partial_file_behind_which_there_is_nothing(serve: Callable[..., Server], folder: Path, size: int) -> None:
+def test_partial_file_as_long_as_the_file_or_longer(serve: Callable[..., Server], folder: Path, size: int) -> None:
     """Complete but killed before it was renamed: nothing is sent again. Too long: all of it is."""
     server = serve()
     entry = server.entry()
@@ -295,48 +293,48 @@ def test_a_partial_file_behind_which_there_is_nothing(serve: Callable[..., Serve
     assert server.sent == ([] if size == len(CONTENT) else [len(CONTENT)])
 
 
-def test_a_server_that_recovers(serve: Callable[..., Server]) -> None:
-    server = serve(faults=[status(500), status(429), hang_up])
+def test_server_errors_are_retried(serve: Callable[..., Server]) -> None:
+    server = serve(errors=[status(500), status(429), hang_up])
     assert fetch(server.entry()).read_bytes() == CONTENT
     assert len(server.requests) == 4
 
 
-def test_a_slow_server(serve: Callable[..., Server]) -> None:
-    server = serve(faults=[lambda handler: handler.regular(lambda sent: time.sleep(0.03))])
+def test_slow_server(serve: Callable[..., Server]) -> None:
+    server = serve(errors=[lambda handler: handler.regular(lambda sent: time.sleep(0.03))])
     assert fetch(server.entry()).read_bytes() == CONTENT
     assert len(server.requests) == 1
 
 
 def test_redirects_are_followed(serve: Callable[..., Server]) -> None:
     target = serve()
-    server = serve(faults=[lambda handler: handler.head(302, 0, {"Location": f"{target.url}/elsewhere"})])
+    server = serve(errors=[lambda handler: handler.head(302, 0, {"Location": f"{target.url}/elsewhere"})])
     assert fetch(server.entry()).read_bytes() == CONTENT
     assert [r["path"] for r in target.requests] == ["/elsewhere"]
 
 
-def test_no_length_is_said(serve: Callable[..., Server]) -> None:
+def test_response_without_length(serve: Callable[..., Server]) -> None:
     def until_the_end(handler: Handler) -> None:
         handler.send_response(200)
         handler.end_headers()
         handler.body(CONTENT)
 
-    assert fetch(serve(faults=[until_the_end]).entry()).read_bytes() == CONTENT
+    assert fetch(serve(errors=[until_the_end]).entry()).read_bytes() == CONTENT
 
 
-def test_weights_without_a_published_hash(serve: Callable[..., Server]) -> None:
-    entry = serve(faults=[cut]).entry(hash_kind=None, hash_prefix=None)
+def test_weights_without_published_hash(serve: Callable[..., Server]) -> None:
+    entry = serve(errors=[drop]).entry(hash_kind=None, hash_prefix=None)
     assert fetch(entry).read_bytes() == CONTENT
     assert cached(entry) is not None
 
 
-def test_md5_is_checked_too(serve: Callable[..., Server]) -> None:
+def test_md5(serve: Callable[..., Server]) -> None:
     entry = serve().entry(hash_kind="md5", hash_prefix=hashlib.md5(CONTENT).hexdigest()[:6])
     assert fetch(entry).read_bytes() == CONTENT
     with pytest.raises(ValueError, match="its md5 should begin with 000000"):
         fetch(replace(entry, hash_prefix="000000"))
 
 
-def test_a_proxy_is_used(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = serve()
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     entry = proxy.entry(url="http://weights.invalid/models/x.pth")  # a host that does not exist
@@ -344,13 +342,11 @@ def test_a_proxy_is_used(serve: Callable[..., Server], monkeypatch: pytest.Monke
     assert [r["path"] for r in proxy.requests] == ["http://weights.invalid/models/x.pth"]
 
 
-# ------------------------------------------------------------------ copies elsewhere
+# ------------------------------------------------------------------ mirrors
 
 
-def test_the_base_comes_first_and_the_mirrors_last(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, publisher, mirror = serve(faults=[status(404)]), serve(faults=[status(404)]), serve()
+def test_base_comes_first_and_mirrors_last(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    base, publisher, mirror = serve(errors=[status(404)]), serve(errors=[status(404)]), serve()
     monkeypatch.setenv("LUCID_WEIGHTS_BASE", f"{base.url}/copies/")
     monkeypatch.setenv("LUCID_WEIGHTS_MIRRORS", f" {mirror.url}/, {serve().url}")
     entry = publisher.entry()
@@ -359,8 +355,8 @@ def test_the_base_comes_first_and_the_mirrors_last(
     assert paths == [[f"/copies/models/{entry.file}"], [f"/models/{entry.file}"], [f"/models/{entry.file}"]]
 
 
-def test_each_source_that_failed_is_named(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    base, publisher = serve(faults=[status(403)]), serve(faults=[status(404)])
+def test_every_failed_url_is_named(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    base, publisher = serve(errors=[status(403)]), serve(errors=[status(404)])
     monkeypatch.setenv("LUCID_WEIGHTS_BASE", base.url)
     with pytest.raises(ConnectionError) as caught:
         fetch(publisher.entry())
@@ -370,18 +366,18 @@ def test_each_source_that_failed_is_named(serve: Callable[..., Server], monkeypa
 # ------------------------------------------------------------------ downloads that fail
 
 
-def test_something_else_than_what_was_published(serve: Callable[..., Server], folder: Path) -> None:
+def test_wrong_content_is_not_kept(serve: Callable[..., Server], folder: Path) -> None:
     page = b"<html>Please log in.</html>"
     server = serve(content=page)
     entry = server.entry()
     wanted, got = entry.hash_prefix, hashlib.sha256(page).hexdigest()[:8]
     with pytest.raises(ValueError, match=rf"sha256 should begin with {wanted} and begins with {got} \(27 bytes\)"):
         fetch(entry)
-    assert left(folder) == set()
+    assert kept_files(folder) == set()
     assert len(server.requests) == 1
 
 
-def test_the_length_is_a_lie(serve: Callable[..., Server], folder: Path) -> None:
+def test_wrong_content_length(serve: Callable[..., Server], folder: Path) -> None:
     def too_long(handler: Handler) -> None:
         handler.head(200, len(CONTENT) + 5, {})
         handler.body(CONTENT)
@@ -390,17 +386,17 @@ def test_the_length_is_a_lie(serve: Callable[..., Server], folder: Path) -> None
         handler.head(200, HALF, {})
         handler.body(CONTENT)
 
-    server = serve(faults=[too_long])
+    server = serve(errors=[too_long])
     assert fetch(server.entry()).read_bytes() == CONTENT  # more was asked for, and there was none
-    short = serve(faults=[too_short]).entry(file="short.pth")
+    short = serve(errors=[too_short]).entry(file="short.pth")
     with pytest.raises(ValueError, match=r"\(350000 bytes\)"):
         fetch(short)
     assert cached(short) is None
-    assert "short.pth.part" not in left(folder)
+    assert "short.pth.part" not in kept_files(folder)
 
 
-def test_a_file_that_is_not_there_is_asked_for_once(serve: Callable[..., Server], folder: Path) -> None:
-    server = serve(faults=[status(404)])
+def test_404_is_not_retried(serve: Callable[..., Server], folder: Path) -> None:
+    server = serve(errors=[status(404)])
     entry = server.entry()
     with pytest.raises(ConnectionError) as caught:
         fetch(entry)
@@ -411,11 +407,11 @@ def test_a_file_that_is_not_there_is_asked_for_once(serve: Callable[..., Server]
     assert caught.value.__suppress_context__  # the user sees one sentence
 
 
-def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_connection_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     entry = replace(list_weights("resnet18")[0], url=f"http://127.0.0.1:{port}/x.pth")
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("without a network nobody wants to wait"))
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("must not wait without a network"))
     try:
         raise KeyError("what the caller is busy with")
     except KeyError:
@@ -423,13 +419,13 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
             fetch(entry)
 
 
-def test_no_such_address() -> None:
+def test_unknown_url_scheme() -> None:
     entry = replace(list_weights("resnet18")[0], url="gopher://x/y.pth")
     with pytest.raises(ConnectionError, match="No connection adapters"):
         fetch(entry)
 
 
-def test_a_proxy_that_refuses(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_proxy(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
     server = serve()
@@ -438,40 +434,38 @@ def test_a_proxy_that_refuses(serve: Callable[..., Server], monkeypatch: pytest.
     assert server.requests == []
 
 
-def test_the_folder_is_a_file(serve: Callable[..., Server], folder: Path) -> None:
+def test_cache_folder_is_a_file(serve: Callable[..., Server], folder: Path) -> None:
     folder.parent.write_text("not a folder")
     server = serve()
-    with pytest.raises(OSError, match=r"cannot be kept in .*home/weights': .*set LUCID_HOME to a folder"):
+    with pytest.raises(OSError, match=r"cannot be saved in .*home/weights': .*set LUCID_HOME to a writable folder"):
         fetch(server.entry())
     assert server.requests == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_the_folder_may_only_be_read(serve: Callable[..., Server], folder: Path) -> None:
+def test_cache_folder_is_read_only(serve: Callable[..., Server], folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(0o500)
     try:
-        with pytest.raises(PermissionError, match=r"cannot be kept in .*: Permission denied"):
+        with pytest.raises(PermissionError, match=r"cannot be saved in .*: Permission denied"):
             fetch(serve().entry())
     finally:
         folder.chmod(0o700)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_the_disk_is_full(serve: Callable[..., Server], folder: Path) -> None:
+def test_disk_full(serve: Callable[..., Server], folder: Path) -> None:
     entry = serve().entry()
     folder.mkdir(parents=True)
     (folder / f"{entry.file}.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"cannot be kept in .*: No space left on device\. Make room there"):
+    with pytest.raises(OSError, match=r"cannot be saved in .*: No space left on device\. Free disk space"):
         fetch(entry)
 
 
-# ------------------------------------------------------------------ offline, and files put there by hand
+# ------------------------------------------------------------------ offline, and the hash
 
 
-def test_offline_no_network_is_touched(
-    serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_uses_no_network(serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve()
     entry = server.entry()
     monkeypatch.setenv("LUCID_WEIGHTS_OFFLINE", "1")
@@ -486,7 +480,7 @@ def test_offline_no_network_is_touched(
     assert fetch(entry) == folder / entry.file
 
 
-def test_a_spoilt_file_is_named_offline_and_replaced_online(
+def test_damaged_file_is_reported_offline_and_replaced_online(
     serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = serve().entry()
@@ -500,24 +494,24 @@ def test_a_spoilt_file_is_named_offline_and_replaced_online(
     assert fetch(entry).read_bytes() == CONTENT
 
 
-def test_the_hash_is_computed_once(serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hash_is_computed_once(serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = serve().entry()
     computed = []
-    original = cache._fault
-    monkeypatch.setattr(cache, "_fault", lambda *args: computed.append(args) or original(*args))
+    original = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: computed.append(args) or original(*args))
     path = fetch(entry)
     assert len(computed) == 1
     assert fetch(entry) == cached(entry) == path
     assert len(computed) == 1
-    os.utime(path, (1, 1))  # touched by somebody
+    os.utime(path, (1, 1))  # modification time changed
     assert fetch(entry) == cached(entry) == path
     assert len(computed) == 2
-    (folder / f"{entry.file}.checked").write_text("no JSON")
+    (folder / f"{entry.file}.checked").write_text("not JSON")
     assert cached(entry) == path
     assert len(computed) == 3
 
 
-def test_the_folder_is_lucids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_is_lucids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUCID_HOME", "elsewhere")
     assert cache_folder() == Path("elsewhere/weights")
     monkeypatch.delenv("LUCID_HOME")
@@ -540,13 +534,22 @@ def test_the_folder_is_lucids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"LUCID_SSL_CA_BUNDLE": "ours.pem", "LUCID_SSL_NO_VERIFY": "1"}, False),
     ],
 )
-def test_certificates(variables: dict[str, str], expected: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificate_variables(variables: dict[str, str], expected: object, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache._verify() == expected
+    given = []
+
+    def get(*args: object, verify: object, **settings: object) -> None:
+        given.append(verify)
+        raise requests.exceptions.SSLError("certificate verify failed")
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    with pytest.raises(ConnectionError, match="certificate verify failed"):
+        fetch(list_weights("resnet18")[0])
+    assert given == [expected]
 
 
-def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_certificate_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUCID_SSL_CA_BUNDLE", "/nowhere.pem")
     entry = replace(list_weights("resnet18")[0], url="https://127.0.0.1:1/x.pth")
     with pytest.raises(ConnectionError, match=r"/nowhere\.pem"):
@@ -578,7 +581,7 @@ def start(entry: PublishedWeights) -> subprocess.Popen[str]:
 
 
 def test_two_processes_download_once(serve: Callable[..., Server], folder: Path) -> None:
-    server = serve(faults=[wait_halfway])
+    server = serve(errors=[wait_halfway])
     entry = server.entry()
     with start(entry) as one, start(entry) as two:
         assert server.halfway.wait(60)
@@ -587,12 +590,12 @@ def test_two_processes_download_once(serve: Callable[..., Server], folder: Path)
         answers = [process.communicate() for process in (one, two)]
     assert [out for out, _ in answers] == [f"{folder / entry.file}\n"] * 2, answers
     assert server.sent == [len(CONTENT)]
-    assert left(folder) == {entry.file}
+    assert kept_files(folder) == {entry.file}
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_a_killed_download_goes_on(serve: Callable[..., Server], folder: Path, name: str) -> None:
-    server = serve(faults=[wait_halfway])
+def test_killed_download_is_resumed(serve: Callable[..., Server], folder: Path, name: str) -> None:
+    server = serve(errors=[wait_halfway])
     entry = server.entry()
     part = folder / f"{entry.file}.part"
     with start(entry) as process:
@@ -606,17 +609,17 @@ def test_a_killed_download_goes_on(serve: Callable[..., Server], folder: Path, n
     assert cached(entry) is None
     arrived = part.stat().st_size
     assert arrived > 0
-    assert fetch(entry).read_bytes() == CONTENT  # the lock of the dead is no hindrance
+    assert fetch(entry).read_bytes() == CONTENT  # the dead process's lock does not block
     assert server.requests[1]["range"] == f"bytes={arrived}-"
     assert server.sent[1] == len(CONTENT) - arrived
-    assert left(folder) == {entry.file}
+    assert kept_files(folder) == {entry.file}
 
 
-def test_waiting_for_another_process_is_said(
+def test_message_while_waiting_for_another_process(
     serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cache, "_PATIENCE", 0.01)
-    server = serve(faults=[wait_halfway])
+    monkeypatch.setattr(download, "_QUIET_WAIT", 0.01)
+    server = serve(errors=[wait_halfway])
     entry = server.entry()
     other = threading.Thread(target=fetch, args=(entry,))
     other.start()
@@ -630,136 +633,15 @@ def test_waiting_for_another_process_is_said(
     assert server.sent == [len(CONTENT)]
 
 
-# ------------------------------------------------------------------ the registry
-
-BASE = "mask_rcnn_resnet_50_fpn"
-TORCHVISION = "https://download.pytorch.org/models/"
-DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
-
-
 @pytest.mark.parametrize(
-    ("name", "architecture", "url", "kind", "prefix", "eps"),
+    ("call", "message"),
     [
-        ("COCO_V1", BASE, f"{TORCHVISION}maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "sha256", "bf2d0c1e", 0.0),
-        (
-            "COCO_V2",
-            f"{BASE}_v2",
-            f"{TORCHVISION}maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
-            "sha256",
-            "73cbd019",
-            1e-5,
-        ),
-        (
-            "COCO_D2_3X",
-            BASE,
-            f"{DETECTRON2}COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl",
-            "md5",
-            "f10217",
-            1e-5,
-        ),
-        (
-            "COCO_D2_3X",
-            "mask_rcnn_resnet_101_fpn",
-            f"{DETECTRON2}COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x/138205316/model_final_a3ec72.pkl",
-            "md5",
-            "a3ec72",
-            1e-5,
-        ),
-        ("IMAGENET1K_V2", "resnet50", f"{TORCHVISION}resnet50-11ad3fa6.pth", "sha256", "11ad3fa6", 1e-5),
-        ("MSRA", "resnet101", f"{DETECTRON2}ImageNetPretrained/MSRA/R-101.pkl", None, None, 1e-5),
+        (lambda: fetch(None), "entry must be an entry of list_weights\\(\\), got None"),
+        (lambda: fetch("COCO_V1"), "entry must be an entry of list_weights\\(\\), got 'COCO_V1'"),
+        (lambda: cached(Path("x")), "entry must be an entry of list_weights"),
+        (lambda: fetch(list_weights()[0], progress="no"), "progress must be True or False, got 'no'"),
     ],
 )
-def test_published_weights(
-    name: str, architecture: str, url: str, kind: str | None, prefix: str | None, eps: float
-) -> None:
-    entry = find_published(name, architecture)
-    assert (entry.url, entry.hash_kind, entry.hash_prefix, entry.norm_eps) == (url, kind, prefix, eps)
-    assert entry in list_weights(architecture)
-
-
-def test_entries_are_whole() -> None:
-    entries = list_weights()
-    assert len({(entry.name, entry.architecture) for entry in entries}) == len(entries)
-    assert len({entry.file for entry in entries}) == len(entries)
-    assert len(set(entries)) == len(entries)  # they can be keys
-    for entry in entries:
-        assert entry.url is None or entry.url.startswith("https://")
-        assert entry.metrics
-        assert all(0 < value < 100 for value in entry.metrics.values())
-        assert entry.licence
-        assert entry.source.startswith("https://")
-        assert entry.size is None or entry.size > 1_000_000
-        assert entry.categories is None or CATEGORIES[entry.categories]
-        assert (entry.categories is None) == entry.architecture.startswith("resnet")
-        assert (entry.conventions == "detectron2") == (entry.name.startswith("COCO_D2") or entry.name == "MSRA")
-        assert entry.hash_prefix is None or entry.url is None or entry.hash_prefix in entry.file
-        if entry.num_parameters and entry.size:  # four bytes each, and constant statistics
-            assert 1 < entry.size / 4 / entry.num_parameters < 1.02 or entry.name == "NUCLEI"
-    assert list_weights("mask_rcnn_vgg") == []
-
-
-def test_shipped_weights_are_published_too(folder: Path) -> None:
-    entry = find_published("NUCLEI", "mask_rcnn_resnet_18_fpn")
-    path = fetch(entry)
-    assert path == cached(entry)
-    assert path.parts[-3:] == ("lucid_maskrcnn", "assets", entry.file)
-    assert not folder.exists()
-    assert path.stat().st_size == entry.size
-    assert identify(path) is identify_by_hash(path) is entry
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-        sizes = {name: int(np.prod(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
-    assert json.loads(metadata["categories"]) == {str(k): name for k, name in CATEGORIES["NUCLEI"].items()}
-    trained = [n for name, n in sizes.items() if not name.endswith(("running_mean", "running_var"))]
-    assert sum(trained) == entry.num_parameters
-    figures = json.loads(metadata["figures"])
-    names = ("segm/AP@100", "segm/AP50@100", "segm/AP", "segm/AP50", "AP_0.5", "AP_0.7")
-    recorded = [figures[name] for name in names]
-    assert list(entry.metrics.values()) == [round(100 * figure, 1) for figure in recorded]
-
-
-def test_categories_of_coco() -> None:
-    gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-    assert list(COCO) == [i for i in range(1, 91) if i not in gaps]
-    assert list(COCO_CONTIGUOUS) == list(range(1, 81))
-    # detectron2's classes 0, 10, 11, 20, 40, 60, 79
-    assert [COCO_IDS[c] for c in (0, 10, 11, 20, 40, 60, 79)] == [1, 11, 13, 22, 46, 67, 90]
-    assert [COCO_CONTIGUOUS[c + 1] for c in (0, 11, 60, 79)] == ["person", "stop sign", "dining table", "toothbrush"]
-
-
-def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(
-        ValueError, match=r"weights of mask_rcnn_resnet_50_fpn must be one of 'COCO_V1', .*, got 'coco'\.$"
-    ):
-        find_published("coco", BASE)
-    with pytest.raises(
-        ValueError, match=r"one of 'COCO_V2', got 'COCO_V1'; 'COCO_V1' exists for 'mask_rcnn_resnet_50_fpn'\.$"
-    ):
-        find_published("COCO_V1", f"{BASE}_v2")
-    with pytest.raises(
-        ValueError, match=r"published for 'mask_rcnn_vgg', only for 'mask_rcnn_resnet_18_fpn', .*'resnet101'\.$"
-    ):
-        find_published("COCO_V1", "mask_rcnn_vgg")
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "COCO_V1"),
-        (Path("/somewhere/maskrcnn_resnet50_fpn_v2_coco-73cbd019 (1).pth"), "COCO_V2"),
-        ("zoo/model_final_a54504(2).pkl", "COCO_D2_1X"),
-        ("MSRA-R-50.pkl", "MSRA"),
-        ("R-50.pkl", None),  # torchvision's, converted for detectron2, is called so too
-        ("finetuned-maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", None),
-        ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.safetensors", None),
-        ("model.pth", None),
-    ],
-)
-def test_published_files_are_known_by_their_names(path: str | Path, expected: str | None) -> None:
-    entry = identify(path)
-    assert (None if entry is None else entry.name) == expected
-
-
-def test_published_files_are_known_by_their_content(tmp_path: Path) -> None:
-    (tmp_path / "any").write_bytes(CONTENT)
-    assert identify_by_hash(tmp_path / "any") is None
+def test_wrong_arguments(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
