@@ -345,7 +345,7 @@ def test_detectron2s_conventions_travel_but_not_to_torchvision(tmp_path: Path, c
         (["nowhere.pth", "out.safetensors"], "there is no file 'nowhere.pth'"),
         (["NUCLEI", "out.pth"], "OUT must end in .safetensors, got 'out.pth'"),
         (["NUCLEI", "no/such/folder/out.safetensors"], "is a directory, or is in none"),
-        (["COCO_D2_3X", "out.safetensors"], "say 'mask_rcnn_resnet_50_fpn/COCO_D2_3X' or 'mask_rcnn_resnet_101_fpn/"),
+        (["COCO_D2_3X", "out.safetensors"], "pass 'mask_rcnn_resnet_50_fpn/COCO_D2_3X' or 'mask_rcnn_resnet_101_fpn/"),
     ],
 )
 def test_conversions_that_cannot_be(capsys: object, arguments: list[str], message: str) -> None:
