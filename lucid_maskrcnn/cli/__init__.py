@@ -7,17 +7,18 @@ are written whole or not at all.
 from __future__ import annotations
 
 import argparse
+import dis
 import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
 from . import check_data, convert, evaluate, predict, train
-from .common import say
-from .predict import predict_files
+from .common import Parser, say, warn
 
-__all__ = ["main", "predict_files"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,40 +32,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 1 if ``check-data`` has found faults, 2 for a mistake in the arguments or files, 130 when
+        Exit code: 0, or 1 if ``check-data`` has found issues, 2 for a mistake in the arguments or files, 130 when
         interrupted.
     """
-    args = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser, commands = _parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    commands.get(command, parser).check_options(arguments)
+    args = parser.parse_args(arguments)
     try:
-        code = args.run(args)
+        return args.run(args) or 0
     except KeyboardInterrupt:
-        print("lucid-maskrcnn: interrupted.", file=sys.stderr)
+        warn("lucid-maskrcnn: interrupted.")
         return 130
     except OSError as error:
-        about = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
-        return _complain(about)
-    except ValueError as error:
-        return _complain(str(error))
-    return code or 0
-
-
-def _complain(sentence: str) -> int:
-    print("lucid-maskrcnn:", " ".join(sentence.split()), file=sys.stderr)
+        sentence = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
+    except (TypeError, ValueError, ImportError) as error:
+        if not _is_answer(error):
+            raise
+        sentence = str(error)
+    warn(f"lucid-maskrcnn: {sentence}")
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lucid-maskrcnn", description="Find and outline objects in pictures with Mask R-CNN."
-    )
-    parser.add_argument("--version", action=_PrintVersions, nargs=0, help="print what a bug report needs")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _is_answer(error: Exception) -> bool:
+    """Whether a ``raise`` statement of this package raised it: the answer to a user's mistake.
+
+    Any other is a defect, ours or a dependency's: its traceback must be seen.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None or not place.tb_frame.f_globals["__name__"].startswith("lucid_maskrcnn"):
+        return False
+    return dis.opname[place.tb_frame.f_code.co_code[place.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser, and those of the commands by name."""
+    parser = Parser(prog="lucid-maskrcnn", description="Find and outline objects in images with Mask R-CNN.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print what a bug report needs")
+    commands: Any = parser.add_subparsers(required=True, metavar="COMMAND")
     for part in (predict, evaluate, check_data, train, convert):
         part.add_commands(commands)
-    return parser
+    return parser, commands.choices
 
 
-class _PrintVersions(argparse.Action):
+class _Version(argparse.Action):
     """Print the versions of this package and of what its results depend on, unwrapped, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:

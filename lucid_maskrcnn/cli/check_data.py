@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import positive, say
+from .common import file_path, positive_int, say
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.data import ValidatedImage
@@ -22,11 +22,13 @@ def add_commands(commands: Any) -> None:
         description="Open every image, count what is annotated, and print every issue on a line of its own. The exit "
         "code is 0 if there are none, and 1 if there are some.",
     )
-    check.add_argument("images", type=Path, metavar="IMAGES", help="folder of the images")
-    check.add_argument("annotations", type=Path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file")
-    check.add_argument("--labels", type=Path, metavar="DIR", help="folder of label images, instead of ANNOTATIONS")
-    check.add_argument("--draw", type=Path, metavar="DIR", help="save drawings of annotated images to this folder")
-    check.add_argument("--limit", type=positive, default=8, metavar="N", help="at most N drawings (default: 8)")
+    check.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
+    check.add_argument(
+        "annotations", type=file_path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file"
+    )
+    check.add_argument("--labels", type=file_path, metavar="DIR", help="folder of label images, instead of ANNOTATIONS")
+    check.add_argument("--draw", type=file_path, metavar="DIR", help="save drawings of annotated images to this folder")
+    check.add_argument("--limit", type=positive_int, default=8, metavar="N", help="at most N drawings (default: 8)")
     check.set_defaults(run=_check)
 
 

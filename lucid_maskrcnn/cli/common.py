@@ -1,38 +1,133 @@
-"""What the commands share: argument types and output."""
+"""What the commands share: the parser and its one-sentence errors, types of arguments, output."""
 
 from __future__ import annotations
 
 import argparse
-import math
+import itertools
 import os
+import re
 import sys
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
-__all__ = ["positive", "probability", "say"]
+from lucid_maskrcnn import validators
+
+__all__ = [
+    "Parser",
+    "argument_type",
+    "file_path",
+    "fraction",
+    "non_negative_int",
+    "positive_int",
+    "positive_number",
+    "say",
+    "warn",
+]
+
+# ------------------------------------------------------------------ output
 
 
 def say(line: str = "") -> None:
-    """Print a line; a reader that has gone away (``| head``) does not stop the work."""
-    encoding = sys.stdout.encoding or "utf-8"
+    """Print a line to stdout; a reader that has gone away (``| head``) does not stop the work."""
+    _write(f"{_printable(line)}\n", sys.stdout)
+
+
+def warn(sentence: str) -> None:
+    """Print a sentence to stderr, on one line."""
+    _write(f"{_printable(' '.join(sentence.split()))}\n", sys.stderr)
+
+
+def _printable(line: str) -> str:
+    """Escape control characters: the name of a file must not be able to clear a terminal."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _CONTROL else c for c in line)
+
+
+_CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, text direction, undecodable bytes of file names, line separators
+
+
+def _write(text: str, stream: TextIO | None) -> None:
+    if stream is None:  # closed by the shell: >&-
+        return
+    encoding = stream.encoding or "utf-8"
     try:
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def probability(text: str) -> float:
-    """Read a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return value
+# ------------------------------------------------------------------ parser
 
 
-def positive(text: str) -> int:
-    """Read a whole number from 1 on."""
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return value
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence on stderr, and exit code 2.
+
+    The sentence names the option and, where an option, a command or a choice is misspelt, the nearest one there is.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)  # an abbreviation would change its meaning with a new option
+
+    def check_options(self, arguments: Sequence[str]) -> None:
+        """Exit if one of the arguments is an option that this parser does not have."""
+        for argument in itertools.takewhile(lambda a: a != "--", arguments):
+            name = argument.partition("=")[0]
+            if re.match("--?[a-zA-Z]", name) and name not in self._option_string_actions:
+                near = validators.nearest(name, (o for o in self._option_string_actions if o.startswith("--")))
+                hint = f"did you mean {near!r}?" if near else f"'{self.prog} --help' lists them."
+                self.error(f"there is no option {name!r}; {hint}")
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit."""
+        message = re.sub("^argument (.+?): (?=must )", r"\1 ", message).removeprefix("argument ")
+        message = re.sub(
+            "^the following arguments are required: (.*)", rf"missing: \1; see '{self.prog} --help'", message
+        )
+        warn(f"{self.prog}: {message}" + ("" if message.endswith((".", "?")) else "."))
+        sys.exit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None:
+            try:
+                validators.choice("", value, list(action.choices))
+            except (TypeError, ValueError) as error:
+                raise argparse.ArgumentError(action, str(error).strip()) from error
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        _write(message, file or sys.stdout)
+
+
+# ------------------------------------------------------------------ types of arguments
+
+
+def argument_type[T](parse: Callable[[str], Any], check: validators.Check[T]) -> Callable[[str], T]:
+    """Return a type of arguments for argparse: the text is parsed, and the value checked as in Python.
+
+    Parameters
+    ----------
+    parse : callable
+        ``int``, ``float`` and the like: takes the text, and raises ``ValueError`` if it cannot be one.
+    check : callable
+        One of :mod:`lucid_maskrcnn.validators`, or of its kind.
+    """
+
+    def convert(text: str) -> T:
+        try:
+            value = parse(text)
+        except ValueError:
+            value = text  # of the wrong type, which the check says
+        try:
+            return check("", value)
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from error
+
+    return convert
+
+
+positive_int = argument_type(int, validators.positive_int)
+non_negative_int = argument_type(int, validators.non_negative_int)
+positive_number = argument_type(float, validators.positive_number)
+fraction = argument_type(float, validators.fraction)
+file_path: Callable[[str], Path] = argument_type(str, validators.path)

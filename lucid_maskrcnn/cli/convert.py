@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import say
+from .common import file_path, say
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.weights import PublishedWeights, WeightsFile
@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
         "them as .safetensors with all that builds the model in the header.",
     )
     convert.add_argument("source", metavar="IN", help="a file, or a name that info lists")
-    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("target", type=file_path, metavar="OUT.safetensors")
     convert.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of filters and matrices")
     convert.add_argument(
         "--to",

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .common import positive, probability, say
+from .common import file_path, fraction, positive_int, say
 
 __all__ = ["add_commands"]
 
@@ -23,8 +23,8 @@ def add_commands(commands: Any) -> None:
         description="Print COCO's average precision, and TP / (TP + FP + FN), over all images and by their "
         "'kind' if the annotations have one.",
     )
-    evaluate.add_argument("images", type=Path, metavar="IMAGES", help="folder of the images")
-    evaluate.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
+    evaluate.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
+    evaluate.add_argument("annotations", type=file_path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
     evaluate.add_argument(
         "--weights",
         default="NUCLEI",
@@ -32,18 +32,18 @@ def add_commands(commands: Any) -> None:
         help="NUCLEI, the default, another name that info lists, or a file",
     )
     evaluate.add_argument(
-        "--top-k", type=positive, metavar="N", help="detections per image (default: the model's own setting)"
+        "--top-k", type=positive_int, metavar="N", help="detections per image (default: the model's own setting)"
     )
     evaluate.add_argument(
-        "--score-thresh", type=probability, default=0.05, metavar="S", help="detections score more (default: 0.05)"
+        "--score-thresh", type=fraction, default=0.05, metavar="S", help="detections score more (default: 0.05)"
     )
     evaluate.add_argument(
         "--out",
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="write detections.json (COCO results), evaluation.json, worst.png and best.png",
     )
-    evaluate.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
+    evaluate.add_argument("--limit", type=positive_int, metavar="N", help="only the first N images")
     evaluate.add_argument(
         "--without-coco", action="store_true", help="TP / (TP + FP + FN) only, which needs no pycocotools"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import positive, probability, say
+from .common import file_path, fraction, positive_int, say
 
 __all__ = ["add_commands", "predict_files"]
 
@@ -23,8 +23,8 @@ def add_commands(commands: Any) -> None:
     """Add them to the subparsers of the command line."""
     demo = commands.add_parser("demo", help="find the nuclei in a picture that comes with the package")
     demo.add_argument("--image", choices=sorted(_DEMO_IMAGES), default="fluorescence", help="which picture")
-    demo.add_argument("--out", type=Path, default=Path("lucid_maskrcnn_demo.png"), metavar="FILE")
-    demo.add_argument("--score-thresh", type=probability, default=0.5, metavar="S")
+    demo.add_argument("--out", type=file_path, default=Path("lucid_maskrcnn_demo.png"), metavar="FILE")
+    demo.add_argument("--score-thresh", type=fraction, default=0.5, metavar="S")
     demo.set_defaults(run=_demo)
 
     predict = commands.add_parser(
@@ -33,16 +33,16 @@ def add_commands(commands: Any) -> None:
         description="Write a drawing of each picture, small ones enlarged, and for all of them "
         "detections.json (COCO results) and images.json (image ids, file names, categories).",
     )
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("images", type=file_path, nargs="+", metavar="IMAGE")
     predict.add_argument(
         "--weights",
         default="NUCLEI",
         metavar="NAME|FILE",
         help="NUCLEI, the default, another name that info lists, or a file",
     )
-    predict.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="created if need be")
-    predict.add_argument("--score-thresh", type=probability, default=0.5, metavar="S")
-    predict.add_argument("--max-detections", type=positive, metavar="N", help="per picture")
+    predict.add_argument("--out", type=file_path, default=Path("out"), metavar="DIR", help="created if need be")
+    predict.add_argument("--score-thresh", type=fraction, default=0.5, metavar="S")
+    predict.add_argument("--max-detections", type=positive_int, metavar="N", help="per picture")
     predict.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     predict.set_defaults(run=_predict)
 

@@ -9,13 +9,17 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .common import positive, say
+from lucid_maskrcnn import validators
+
+from .common import argument_type, file_path, positive_int, positive_number, say
 
 __all__ = ["add_commands"]
 
+_SEED = argument_type(int, partial(validators.integer, minimum=0, maximum=2**31 - 1))
 _ARCHITECTURES = (
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
@@ -48,15 +52,17 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
-    train.add_argument("images", type=Path, metavar="IMAGES", help="folder of the pictures")
+    train.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the pictures")
     train.add_argument(
-        "annotations", type=Path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file; or --labels"
+        "annotations", type=file_path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file; or --labels"
     )
-    group.add_argument("--labels", type=Path, metavar="DIR", help="folder of label images, in place of ANNOTATIONS")
-    group.add_argument("--val-images", type=Path, metavar="DIR", help="pictures to evaluate on (default: IMAGES)")
-    group.add_argument("--val-annotations", type=Path, metavar="FILE", help="their annotations")
-    group.add_argument("--val-labels", type=Path, metavar="DIR", help="or their label images")
-    group.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures a batch (default: 2)")
+    group.add_argument(
+        "--labels", type=file_path, metavar="DIR", help="folder of label images, in place of ANNOTATIONS"
+    )
+    group.add_argument("--val-images", type=file_path, metavar="DIR", help="pictures to evaluate on (default: IMAGES)")
+    group.add_argument("--val-annotations", type=file_path, metavar="FILE", help="their annotations")
+    group.add_argument("--val-labels", type=file_path, metavar="DIR", help="or their label images")
+    group.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="pictures a batch (default: 2)")
     group.add_argument(
         "--augment",
         choices=("photographs", "microscopy", "none"),
@@ -65,7 +71,7 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--crop",
-        type=positive,
+        type=positive_int,
         metavar="PIXELS",
         help="train on windows of this size, cut out at random at about the scale of a prediction",
     )
@@ -81,25 +87,25 @@ def _add_model(group: Any) -> None:
         "--trainable-layers", type=int, choices=range(6), metavar="N", help="of the body's five, from the top"
     )
     group.add_argument("--norm", choices=("frozen", "batch"), help="constant or live batch norm")
-    group.add_argument("--min-size", type=positive, metavar="PIXELS", help="short side of the network's input")
-    group.add_argument("--max-size", type=positive, metavar="PIXELS", help="its long side, at most")
+    group.add_argument("--min-size", type=positive_int, metavar="PIXELS", help="short side of the network's input")
+    group.add_argument("--max-size", type=positive_int, metavar="PIXELS", help="its long side, at most")
     group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
 
 
 def _add_length(group: Any) -> None:
     length = group.add_mutually_exclusive_group(required=True)
-    length.add_argument("--epochs", type=_above_0, metavar="N", help="so many times through the pictures")
-    length.add_argument("--steps", type=positive, metavar="N", help="so many steps of the optimiser")
-    length.add_argument("--minutes", type=_above_0, metavar="N", help="so long; not to be repeated bit for bit")
-    group.add_argument("--accumulate", type=positive, default=1, metavar="K", help="batches a step (default: 1)")
+    length.add_argument("--epochs", type=positive_number, metavar="N", help="so many times through the pictures")
+    length.add_argument("--steps", type=positive_int, metavar="N", help="so many steps of the optimiser")
+    length.add_argument("--minutes", type=positive_number, metavar="N", help="so long; not to be repeated bit for bit")
+    group.add_argument("--accumulate", type=positive_int, default=1, metavar="K", help="batches a step (default: 1)")
     group.add_argument(
         "--processes",
-        type=positive,
+        type=positive_int,
         default=1,
         metavar="N",
         help="which share out the batches of a step; quicker for small models (default: 1)",
     )
-    group.add_argument("--lr", type=_above_0, help="highest learning rate (default: 0.00125 × pictures a step)")
+    group.add_argument("--lr", type=positive_number, help="highest learning rate (default: 0.00125 × pictures a step)")
     group.add_argument("--momentum", type=float, default=0.9)
     group.add_argument("--weight-decay", type=float, default=1e-4)
     group.add_argument(
@@ -127,22 +133,26 @@ def _add_length(group: Any) -> None:
         help="of the run, after which live batch norm uses its running statistics, and the schedule starts again at "
         "0.3 of the rate (default: 0.8; 0: never)",
     )
-    group.add_argument("--seed", type=_seed, default=0, metavar="N")
+    group.add_argument("--seed", type=_SEED, default=0, metavar="N")
 
 
 def _add_keeping(group: Any) -> None:
-    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run; created if need be")
-    group.add_argument("--save-every", type=positive, default=200, metavar="STEPS", help="checkpoints (default: 200)")
-    group.add_argument("--keep-last", type=positive, default=1, metavar="K", help="of them (default: 1)")
+    group.add_argument("--out", type=file_path, required=True, metavar="DIR", help="of the run; created if need be")
     group.add_argument(
-        "--eval-every", type=positive, metavar="STEPS", help="(default: an epoch, but at least 200 steps)"
+        "--save-every", type=positive_int, default=200, metavar="STEPS", help="checkpoints (default: 200)"
+    )
+    group.add_argument("--keep-last", type=positive_int, default=1, metavar="K", help="of them (default: 1)")
+    group.add_argument(
+        "--eval-every", type=positive_int, metavar="STEPS", help="(default: an epoch, but at least 200 steps)"
     )
     group.add_argument(
         "--keep-best",
         metavar="FIGURE",
         help="best.safetensors has the highest (default: segm/AP, or AP_0.5:0.95 without pycocotools)",
     )
-    group.add_argument("--patience", type=positive, metavar="N", help="stop after N evaluations without a higher one")
+    group.add_argument(
+        "--patience", type=positive_int, metavar="N", help="stop after N evaluations without a higher one"
+    )
     resume = group.add_mutually_exclusive_group()
     resume.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     resume.add_argument("--auto-resume", action="store_true", help="go on if there is a checkpoint, else begin")
@@ -348,22 +358,6 @@ def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> Any:
 
 
 # ------------------------------------------------------------------ types of arguments
-
-
-def _above_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**31 - 1}, got {text!r}")
-    return int(text)
 
 
 def _fractions(text: str) -> tuple[float, ...]:

@@ -1,19 +1,31 @@
-"""The command line as a whole."""
+"""The command line as a whole: its parser, its answers to mistakes, its exit codes."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lucid_maskrcnn import __version__
 from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.cli.common import say
+
+
+def exit_code(argv: list[str]) -> int:
+    try:
+        return main(argv)
+    except SystemExit as error:
+        return int(error.code or 0)
 
 
 def test_version_of_the_package_and_of_what_it_depends_on(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["--version"])
-    assert exit_.value.code == 0
+    assert exit_code(["--version"]) == 0
     line = capsys.readouterr().out
     assert line.startswith(f"lucid-maskrcnn {__version__}, lucid-dl {version('lucid-dl')}, mlx ")
     assert "Python 3." in line
@@ -21,3 +33,81 @@ def test_version_of_the_package_and_of_what_it_depends_on(capsys: pytest.Capture
 
 def test_versions_of_package_and_distribution_are_one() -> None:
     assert version("lucid-maskrcnn") == __version__
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"]])
+def test_list_of_commands(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert exit_code(argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert all(name in out for name in ("demo", "predict", "evaluate", "check-data", "train", "convert", "info"))
+
+
+@pytest.mark.parametrize("command", ["demo", "predict", "evaluate", "check-data", "train", "convert", "info"])
+def test_help_of_each_command(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert exit_code([command, "--help"]) == 0
+    assert f"usage: lucid-maskrcnn {command}" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------ mistakes
+
+MISTAKES = {
+    "predit a.png": "lucid-maskrcnn: COMMAND must be one of 'demo', 'predict', .* Did you mean 'predict'?",
+    "--vresion": "lucid-maskrcnn: there is no option '--vresion'; did you mean '--version'?",
+    "--score-thresh 0.5": "lucid-maskrcnn: there is no option '--score-thresh'; 'lucid-maskrcnn --help' lists them.",
+    "predict": "lucid-maskrcnn predict: missing: IMAGE; see 'lucid-maskrcnn predict --help'.",
+    "predict a.png --score-tresh 0.5": "lucid-maskrcnn predict: there is no option '--score-tresh'; "
+    "did you mean '--score-thresh'?",
+    "predict --score-tresh=0.5": "lucid-maskrcnn predict: there is no option '--score-tresh'; "
+    "did you mean '--score-thresh'?",
+    "predict a.png --score 0.5": "lucid-maskrcnn predict: there is no option '--score'; did you mean '--score-thresh'?",
+    "predict a.png -w NUCLEI": "lucid-maskrcnn predict: there is no option '-w'; "
+    "'lucid-maskrcnn predict --help' lists them.",
+    "predict a.png --score-thresh": "lucid-maskrcnn predict: --score-thresh: expected one argument.",
+    "predict a.png --score-thresh 1.5": "lucid-maskrcnn predict: --score-thresh must be a number between 0 and 1, "
+    "got 1.5.",
+    "predict a.png --device cuda": "lucid-maskrcnn predict: --device must be one of 'cpu', 'gpu', got 'cuda'.",
+    "predict a.png --out=": "lucid-maskrcnn predict: --out must not be an empty string.",
+    "evaluate a b --limit 0": "lucid-maskrcnn evaluate: --limit must be a positive integer, got 0.",
+    "train a b --out c --epochs 1 --seed -1": "lucid-maskrcnn train: --seed must be an integer from 0 to 2147483647, "
+    "got -1.",
+    "train a b --out c --epochs x": "lucid-maskrcnn train: --epochs must be a number above 0, got 'x'.",
+    "info a b": "lucid-maskrcnn: unrecognized arguments: b.",
+}
+
+
+@pytest.mark.parametrize(("line", "sentence"), MISTAKES.items(), ids=list(MISTAKES))
+def test_mistake_in_the_arguments_is_one_sentence(capsys: pytest.CaptureFixture[str], line: str, sentence: str) -> None:
+    assert exit_code(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    start, _, end = sentence.partition(".*")
+    assert err.startswith(start)
+    assert err.endswith(f"{end}\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("defect", [lambda _: int("x"), lambda x: x + None, lambda _: np.zeros(2) + np.zeros(3)])
+def test_defects_keep_their_tracebacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: Callable[[object], object]
+) -> None:
+    """Only what the package raises by a statement of its own is the answer to a mistake."""
+    monkeypatch.setattr("lucid_maskrcnn.images.load_image", defect)
+    with pytest.raises((TypeError, ValueError)):
+        main(["demo", "--out", str(tmp_path / "demo.png")])
+
+
+def test_control_characters_of_names_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(tmp_path / "a\x1b[2J\n\u202e.png")]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+    say("a\x1b[2J\udcff\u202e é 日本")
+    assert capsys.readouterr().out == "a\\x1b[2J\\udcff\\u202e é 日本\n"
+
+
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&-", "| true"])
+def test_closed_streams_do_not_change_the_exit_code(redirect: str) -> None:
+    line = f"set -o pipefail; {sys.executable} -m lucid_maskrcnn.cli --help {redirect}"
+    run = subprocess.run(["bash", "-c", line], stderr=subprocess.PIPE, check=False, env=os.environ)
+    assert (run.returncode, run.stderr) == (0, b"")

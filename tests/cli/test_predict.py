@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucid_maskrcnn.cli import main, predict_files
+from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.cli.predict import predict_files
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.masks.rle import decode_rle
 
@@ -171,11 +172,11 @@ def test_demo_refuses_places_it_cannot_write_to(tmp_path, capsys, out):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--score-thresh", "1.5"], "number from 0 to 1, got '1.5'"),
-        (["--score-thresh", "nan"], "number from 0 to 1, got 'nan'"),
-        (["--score-thresh", "high"], "number from 0 to 1, got 'high'"),
-        (["--max-detections", "0"], "whole number from 1 on, got '0'"),
-        (["--max-detections", "-3"], "whole number from 1 on, got '-3'"),
+        (["--score-thresh", "1.5"], "--score-thresh must be a number between 0 and 1, got 1.5"),
+        (["--score-thresh", "nan"], "--score-thresh must be a number between 0 and 1, got nan"),
+        (["--score-thresh", "high"], "--score-thresh must be a number between 0 and 1, got 'high'"),
+        (["--max-detections", "0"], "--max-detections must be a positive integer, got 0"),
+        (["--max-detections", "-3"], "--max-detections must be a positive integer, got -3"),
         (["--device", "tpu"], "tpu"),
     ],
 )
