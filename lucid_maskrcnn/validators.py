@@ -24,6 +24,7 @@ __all__ = [
     "flag",
     "fraction",
     "fraction_below_one",
+    "function",
     "instance",
     "integer",
     "nearest",
@@ -166,6 +167,15 @@ def instance[T](name: str, value: Any, kind: type[T] | tuple[type, ...], wanted:
         given = f"the class {value.__name__}" if isinstance(value, type) else f"{shown(value)}"
         raise TypeError(f"{name} must be {wanted}, got {given}.")
     return value  # type: ignore[return-value]
+
+
+def function(name: str, value: Any, wanted: str) -> Callable[..., Any]:
+    """Return something that can be called and is no class; ``wanted`` shows the call."""
+    if isinstance(value, type) or not callable(value):
+        given = f"the class {value.__name__}" if isinstance(value, type) else f"{shown(value)}"
+        raise TypeError(f"{name} must be called as {wanted}, got {given}.")
+    called: Callable[..., Any] = value
+    return called
 
 
 def optional[T](check: Check[T]) -> Check[T | None]:

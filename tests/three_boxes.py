@@ -24,7 +24,7 @@ else:
 
 
 class Model:
-    """Finds the boxes, with the labels it is told, in every image."""
+    """Finds the boxes in every image, with the given labels."""
 
     def __init__(self, labels: list[int], categories: dict[int, str] | None = None, num_classes: int = 90) -> None:
         self.labels, self.categories, self.num_classes = labels, categories, num_classes

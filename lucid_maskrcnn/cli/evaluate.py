@@ -1,4 +1,4 @@
-"""``evaluate``: images and annotations in, metrics out."""
+"""``evaluate``: COCO's average precision and instance accuracy of a model on annotated images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def add_commands(commands: Any) -> None:
     """Add it to the subparsers of the command line."""
     evaluate = commands.add_parser(
         "evaluate",
-        help="measure how good a model is on annotated images",
-        description="Print COCO's average precision, and TP / (TP + FP + FN), over all images and by their "
-        "'kind' if the annotations have one.",
+        help="measure the accuracy of a model on annotated images",
+        description="Print COCO's average precision, and instance accuracy, TP / (TP + FP + FN), of all images and "
+        "of each 'kind' of image if the annotations have that key.",
     )
     evaluate.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
     evaluate.add_argument("annotations", type=file_path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
@@ -29,23 +29,23 @@ def add_commands(commands: Any) -> None:
         "--weights",
         default="NUCLEI",
         metavar="NAME|FILE",
-        help="NUCLEI, the default, another name that info lists, or a file",
+        help="a name that info lists, or a file (default: NUCLEI)",
     )
     evaluate.add_argument(
-        "--top-k", type=positive_int, metavar="N", help="detections per image (default: the model's own setting)"
+        "--top-k", type=positive_int, metavar="N", help="at most N detections per image (default: the model's own)"
     )
     evaluate.add_argument(
-        "--score-thresh", type=fraction, default=0.05, metavar="S", help="detections score more (default: 0.05)"
+        "--score-thresh", type=fraction, default=0.05, metavar="S", help="lowest score of a detection (default: 0.05)"
     )
     evaluate.add_argument(
         "--out",
         type=file_path,
         metavar="DIR",
-        help="write detections.json (COCO results), evaluation.json, worst.png and best.png",
+        help="folder for detections.json (COCO results), evaluation.json, worst.png and best.png",
     )
-    evaluate.add_argument("--limit", type=positive_int, metavar="N", help="only the first N images")
+    evaluate.add_argument("--limit", type=positive_int, metavar="N", help="evaluate only the first N images")
     evaluate.add_argument(
-        "--without-coco", action="store_true", help="TP / (TP + FP + FN) only, which needs no pycocotools"
+        "--without-coco", action="store_true", help="instance accuracy only, which does not need pycocotools"
     )
     evaluate.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     evaluate.set_defaults(run=_evaluate)
@@ -82,7 +82,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Find mistakes before anything is read."""
+    """Check the arguments before anything is read."""
     from lucid_maskrcnn.evaluation.average_precision import require_pycocotools
 
     if not args.images.is_dir():
@@ -94,7 +94,7 @@ def _check(args: argparse.Namespace) -> None:
     try:
         require_pycocotools()
     except ImportError as error:
-        raise ValueError(f"{error} --without-coco does without.") from error
+        raise ValueError(f"{error} Or use --without-coco.") from error
 
 
 def _dataset(args: argparse.Namespace) -> Any:
@@ -106,7 +106,7 @@ def _dataset(args: argparse.Namespace) -> Any:
     if args.limit is not None:
         dataset = Subset(dataset, range(min(args.limit, len(dataset))))
     for i in range(len(dataset)):
-        dataset[i]  # an image that cannot be read should not stop the run half way
+        dataset[i]  # so that an image that cannot be read stops the run before it begins
     return dataset
 
 
@@ -120,4 +120,4 @@ def _write(out: Path, dataset: Any, found: Any) -> None:
         with replacing(out / f"{name}.png") as file:
             contact_sheet(dataset, found, images).save(file, "PNG")
     say()
-    say(f"in {out}: detections.json, evaluation.json, worst.png, best.png")
+    say(f"Written to {out}: detections.json, evaluation.json, worst.png, best.png")

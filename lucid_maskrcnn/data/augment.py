@@ -26,6 +26,7 @@ from lucid_maskrcnn.validators import (
     check_keywords,
     flag,
     fraction,
+    function,
     instance,
     integer,
     non_negative_int,
@@ -222,9 +223,7 @@ def compose(*augmentations: Callable[[np.ndarray, Target, np.random.Generator], 
         If one cannot be called so.
     """
     for i, augment in enumerate(augmentations):
-        if isinstance(augment, type) or not callable(augment):
-            given = f"the class {augment.__name__}" if isinstance(augment, type) else shown(augment)
-            raise TypeError(f"augmentations[{i}] must be called as augment(image, target, rng), got {given}.")
+        function(f"augmentations[{i}]", augment, "augment(image, target, rng)")
     return _Composed(augmentations)
 
 

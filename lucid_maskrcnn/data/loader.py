@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lucid_maskrcnn.validators import flag, non_negative_int, positive_int, shown
+from lucid_maskrcnn.validators import flag, function, non_negative_int, positive_int, shown
 
 from .dataset import check_dataset, check_pair, load_pair
 
@@ -106,7 +106,9 @@ class Loader:
     ) -> None:
         if len(check_dataset("dataset", dataset)) == 0:
             raise ValueError("dataset must have at least one image, got none.")
-        self.dataset, self.augment, self.sample_weights = dataset, _check_augment(augment), sample_weights
+        if augment is not None:
+            function("augment", augment, "augment(image, target, rng), for example Augmentation.photographs()")
+        self.dataset, self.augment, self.sample_weights = dataset, augment, sample_weights
         self.batch_size, self.seed = positive_int("batch_size", batch_size), non_negative_int("seed", seed)
         self.shuffle, self.group_by_shape = flag("shuffle", shuffle), flag("group_by_shape", group_by_shape)
         self.workers, self.prefetch = positive_int("workers", workers), non_negative_int("prefetch", prefetch)
@@ -248,16 +250,6 @@ class Loader:
 
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-def _check_augment(augment: Any) -> Any:
-    if augment is not None and (isinstance(augment, type) or not callable(augment)):
-        given = f"the class {augment.__name__}" if isinstance(augment, type) else shown(augment)
-        raise TypeError(
-            "augment must be called as augment(image, target, rng), for example Augmentation(horizontal_flip=0.5) or "
-            f"Augmentation.photographs(), got {given}."
-        )
-    return augment
 
 
 def _probabilities(weights: Any, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.ops import as_tensor, box_iou, host
 from lucid_maskrcnn.targets import Target
-from lucid_maskrcnn.validators import flag, path, shown
+from lucid_maskrcnn.validators import flag, function, path
 
 from .coco_dataset import CocoInstances
 from .coco_reader import AnnotatedImage, CocoReader
@@ -137,8 +137,8 @@ def validate(
         If a folder comes without annotations and labels or with both, or the annotations are no COCO file.
     """
     progress = flag("progress", progress)
-    if on_image is not None and not callable(on_image):
-        raise TypeError(f"on_image must be called as on_image(image), got {shown(on_image)}.")
+    if on_image is not None:
+        function("on_image", on_image, "on_image(image)")
     is_folder = isinstance(source, (str, Path))
     if (annotations is not None) + (labels is not None) != is_folder:
         wanted = "annotations or labels, one of them" if is_folder else "no annotations and no labels: it has its own"

@@ -30,7 +30,7 @@ def test_command_on_sound_data(files, tmp_path, capsys):
     assert main(arguments) == 0
 
 
-def test_command_on_faulty_data(files, tmp_path, capsys):
+def test_command_on_data_with_issues(files, tmp_path, capsys):
     content = data_sets.coco()
     content["annotations"][0]["segmentation"] = []
     files[1].write_text(json.dumps(content))

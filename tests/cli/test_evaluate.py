@@ -101,4 +101,4 @@ def test_missing_folder_and_missing_pycocotools(
     assert run(folder / "nowhere", folder / "truth.json") == 2
     assert "There is no folder of images" in capsys.readouterr().err
     assert run(folder, folder / "truth.json") == 2
-    assert "pip install 'lucid-maskrcnn[coco]'. --without-coco does without" in capsys.readouterr().err
+    assert "pip install 'lucid-maskrcnn[coco]'. Or use --without-coco" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Variations of images: boxes and masks go where the pixels go."""
+"""Augmentations: boxes and masks move with the pixels."""
 
 import math
 import re
@@ -72,12 +72,12 @@ def assert_same(a, b):
         np.testing.assert_array_equal(value, other)
 
 
-# ------------------------------------------------------------------ places
+# ------------------------------------------------------------------ geometry
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.booleans(), st.booleans(), st.integers(-4, 7), st.integers(0, 50))
-def test_flips_and_turns_move_all_alike(horizontal, vertical, turns, seed):
+def test_flips_and_rotations_move_pixels_boxes_and_masks(horizontal, vertical, turns, seed):
     image, target = sample(seed=seed)
     turned, moved = rotate(*flip(image, target, horizontal=horizontal, vertical=vertical), turns)
     expected = image[:: -1 if vertical else 1, :: -1 if horizontal else 1]
@@ -86,7 +86,7 @@ def test_flips_and_turns_move_all_alike(horizontal, vertical, turns, seed):
     assert_in_place(turned, moved, target)
 
 
-def test_boxes_that_are_not_whole_pixels_move_exactly():
+def test_boxes_of_fractional_pixels_move_exactly():
     image, target = sample((60, 90))
     target["boxes"] = np.float32([[1.5, 2.25, 10.75, 20]] * len(target["labels"]))
     assert flip(image, target, horizontal=True)[1]["boxes"][0].tolist() == [79.25, 2.25, 88.5, 20]
@@ -111,7 +111,7 @@ def test_crops_cut_pixels_and_masks_alike(top, left, height, width, seed):
     assert moved["image_id"] == 7
 
 
-def test_what_the_window_does_not_cut_keeps_its_own_box():
+def test_boxes_that_a_crop_does_not_cut_are_only_moved():
     image, target = sample((60, 90))
     mask = np.zeros((2, 60, 90), bool)
     mask[0, 10:20, 10:20] = mask[1, 30:45, 5:25] = True
@@ -164,7 +164,7 @@ def test_pixels_and_masks_stay_together(augment, seed):
 
 
 @pytest.mark.parametrize("preset", [Augmentation.photographs, Augmentation.microscopy])
-def test_the_same_generator_gives_the_same(preset):
+def test_the_same_seed_gives_the_same_sample(preset):
     augment = preset(blur=1, noise=5)
     first, second, other = (augment(*sample(), np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert_same(first, second)
@@ -173,12 +173,12 @@ def test_the_same_generator_gives_the_same(preset):
     assert augment == preset(blur=1, noise=5)
 
 
-@pytest.mark.parametrize("window", [64, (48, 80)])
+@pytest.mark.parametrize("crop_size", [64, (48, 80)])
 @pytest.mark.parametrize("size", [(60, 90), (200, 160), (33, 20)])
-def test_a_fixed_window_has_the_scale_of_a_prediction(window, size):
+def test_crop_of_fixed_size_has_the_scale_of_a_prediction(crop_size, size):
     settings_ = ImageConfig(min_size=120, max_size=200)
-    augment = Augmentation.microscopy(crop=window, zoom=(1, 1), image=settings_)
-    height, width = (window, window) if isinstance(window, int) else window
+    augment = Augmentation.microscopy(crop=crop_size, zoom=(1, 1), image=settings_)
+    height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
     image, target = sample(size)
     scale = min(120 / min(size), 200 / max(size))
     for seed in range(6):
@@ -203,7 +203,7 @@ def test_zoom_enlarges_by_the_factor():
         assert varied.shape == (side, side, 3)
 
 
-def test_masks_of_any_form_are_taken():
+def test_masks_may_have_any_form():
     image, target = sample()
     augment = Augmentation.microscopy()
     expected = augment(image, target, np.random.default_rng(3))
@@ -222,7 +222,7 @@ def test_image_without_objects():
         assert moved["masks"].to_dense().shape == (0, *varied.shape[:2])
 
 
-def test_several_one_after_the_other():
+def test_compose_applies_augmentations_in_a_row():
     image, target = sample()
     left = Augmentation(horizontal_flip=1)
     both = compose(left, left)(image, target, np.random.default_rng(0))
@@ -252,7 +252,7 @@ def test_objects_of_a_real_image_stay_on_their_pixels(name):
 # ------------------------------------------------------------------ colors
 
 
-def test_colors_vary_as_told():
+def test_tint_adjust_blur_and_noise():
     image = np.tile(np.uint8([50, 100, 200]), (4, 5, 1))
     assert tint(image, np.ones(3), 1.0).tolist() == image.tolist()
     assert tint(image, np.array([2, 1, 2]), 1.0)[0, 0].tolist() == [100, 100, 255]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucid_maskrcnn.data import CocoInstances, split
+from lucid_maskrcnn.data import CocoInstances
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
 
@@ -31,7 +31,7 @@ def changed(change, kind="annotations", index=0):
     return content
 
 
-def test_the_tables(files):
+def test_attributes(files):
     dataset = CocoInstances(*files)
     assert len(dataset) == 4
     assert dataset.categories == {1: "cat", 2: "dog", 3: "kite"}  # in the order of the ids
@@ -97,7 +97,7 @@ def test_image_without_objects(files):
     assert [image["id"] for image in without.coco()["images"]] == [10, 20, 40]
 
 
-def test_images_with_specks_only_go_with_the_empty_ones(files):
+def test_images_with_slivers_only_go_with_the_empty_ones(files):
     content = changed({"bbox": [0, 0, 64, 1]}, index=4)
     assert CocoInstances(files[0], content).image_ids == [10, 20, 30, 40]
     assert CocoInstances(files[0], content, keep_empty=False).image_ids == [10, 20]
@@ -110,7 +110,7 @@ def test_boxes_without_area_are_left_out(files):
         assert dataset[0][1]["labels"].tolist() == [1]
 
 
-def test_what_is_missing_is_filled_in_for_evaluation(files):
+def test_missing_keys_are_computed_for_evaluation(files):
     content = changed({"bbox": ..., "area": ..., "iscrowd": ...})
     dataset = CocoInstances(files[0], content)
     assert dataset[0][1]["boxes"][0].tolist() == [10, 5, 30, 15]  # around the mask
@@ -140,7 +140,7 @@ def test_sizes_come_from_the_image_where_the_file_has_none(files):
         ({5: "dog", 2: "cat"}, {2: "cat", 5: "dog"}, {2: 3, 5: 7}, [2, 0, 0, 1]),
     ],
 )
-def test_some_categories(files, categories, names, ids, counts):
+def test_categories_are_selected_and_labelled(files, categories, names, ids, counts):
     dataset = CocoInstances(*files, categories=categories)
     assert dataset.categories == names
     assert dataset.category_ids == ids
@@ -265,7 +265,7 @@ def test_image_that_cannot_be_opened_is_refused(files):
         CocoInstances(*files)
 
 
-def test_the_number_of_faults_is_told(files):
+def test_number_of_further_fatal_issues_is_given(files):
     content = changed({"segmentation": []})
     content["annotations"][1]["segmentation"] = [[1, 2, 3]]
     files[1].write_text(json.dumps(content))
@@ -273,13 +273,13 @@ def test_the_number_of_faults_is_told(files):
         CocoInstances(*files)
 
 
-def test_annotations_of_a_missing_image_are_not_to_blame(files):
+def test_annotations_of_a_missing_image_are_no_issues(files):
     with pytest.raises(ValueError, match=r"image 10 \(x.png\) is not in .*\.$") as caught:
         CocoInstances(files[0], changed({"file_name": "x.png"}, "images"))
     assert "more: lucid" not in str(caught.value)
 
 
-def test_image_turned_by_its_exif_orientation_says_so(files):
+def test_exif_orientation_is_named(files):
     image = Image.open(files[0] / "a.png")
     exif = image.getexif()
     exif[0x0112] = 6
@@ -299,18 +299,18 @@ def test_image_turned_by_its_exif_orientation_says_so(files):
         ("\udcff", "is not JSON"),
     ],
 )
-def test_other_files_are_refused(files, text, message):
+def test_files_of_another_format_are_refused(files, text, message):
     files[1].write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=message):
         CocoInstances(*files)
 
 
-def test_no_file_is_an_os_error(files):
+def test_missing_file_is_a_file_not_found_error(files):
     with pytest.raises(FileNotFoundError):
         CocoInstances(files[0], files[0] / "no.json")
 
 
-def test_nothing_given_is_modified(files):
+def test_arguments_are_not_modified(files):
     content = data_sets.coco()
     before = copy.deepcopy(content)
     dataset = CocoInstances(files[0], content)
@@ -331,25 +331,3 @@ def _corners():
     mask = np.zeros((40, 60), bool)
     mask[:10, 0] = mask[-10:, -1] = True
     return mask
-
-
-# ------------------------------------------------------------------ parts
-
-
-def test_split_divides_without_rest(files):
-    dataset = CocoInstances(*files)
-    train, val = split(dataset, 0.5, seed=1)
-    assert len(train) == len(val) == 2
-    assert sorted(train.image_ids + val.image_ids) == dataset.image_ids
-    assert split(dataset, 0.5, seed=1)[0].image_ids == train.image_ids
-    assert train.categories == dataset.categories
-    for part in (train, val):
-        assert [part[i][1]["image_id"] for i in range(2)] == part.image_ids
-        assert [part[i][0].shape[:2] for i in range(2)] == part.sizes
-        assert [len(part[i][1]["boxes"]) for i in range(2)] == part.object_counts
-        assert [image["id"] for image in part.coco()["images"]] == part.image_ids
-    assert [len(part) for part in split(dataset, 0.01)] == [3, 1]
-    with pytest.raises(ValueError, match="a number above 0 and below 1"):
-        split(dataset, 1)
-    with pytest.raises(AttributeError, match="nonsense"):
-        train.nonsense  # noqa: B018

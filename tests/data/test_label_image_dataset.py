@@ -68,7 +68,7 @@ def test_integers_of_any_width(folders, image, suffix):
     assert validate(dataset).issues == []
 
 
-def test_the_tables(folders):
+def test_attributes(folders):
     add(folders, "b", labels())
     add(folders, "a", np.zeros(SIZE, np.uint8), ".tif", ".JPG")
     for path in (folders[0] / "notes.txt", folders[1] / ".hidden.png", folders[1] / "Thumbs.db"):
@@ -127,7 +127,7 @@ def test_label_images_of_several_frames_are_refused(folders):
         LabelImages(*folders)[0]
 
 
-def test_label_image_that_is_none_is_refused(folders):
+def test_file_that_is_no_label_image_is_refused(folders):
     add(folders, "a", labels())
     (folders[1] / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"image 'a.png' cannot be used: Cannot read the label image '.*a.png': .*\.$"):
@@ -153,7 +153,7 @@ def test_label_image_of_another_size_is_refused(folders, suffix):
         dataset[0]
 
 
-def test_every_image_needs_its_partner(folders):
+def test_every_image_needs_a_label_image(folders):
     add(folders, "a", labels())
     add(folders, "b", labels())
     (folders[1] / "a.png").unlink()
@@ -169,14 +169,14 @@ def test_every_image_needs_its_partner(folders):
         LabelImages(*folders)
 
 
-def test_two_images_of_one_name_are_refused(folders):
+def test_two_images_of_the_same_name_are_refused(folders):
     add(folders, "a", labels())
     add(folders, "a", labels(), image_suffix=".jpg")
     with pytest.raises(ValueError, match=r"cannot be paired: 'a.jpg', 'a.png' have the same name"):
         LabelImages(*folders)
 
 
-def test_folders_that_are_not_there(folders):
+def test_missing_folders(folders):
     with pytest.raises(ValueError, match="no' does not exist"):
         LabelImages(folders[0], folders[1] / "no")
     with pytest.raises(ValueError, match="has no images"):

@@ -1,4 +1,4 @@
-"""Batches: what is in them, that they repeat, and that threads come and go."""
+"""Batches: their content, that they are reproducible, and that threads end."""
 
 import itertools
 import re
@@ -60,7 +60,7 @@ def loader_threads():
 
 
 @pytest.mark.parametrize(("count", "size", "steps"), [(7, 3, 3), (6, 3, 2), (2, 2, 1), (1, 1, 1)])
-def test_an_epoch_is_every_image_once(count, size, steps):
+def test_an_epoch_has_every_image_once(count, size, steps):
     loader = Loader(numbers(count), size)
     assert loader.steps_per_epoch == steps
     orders = []
@@ -73,7 +73,7 @@ def test_an_epoch_is_every_image_once(count, size, steps):
         assert len(set(map(tuple, orders))) > 1
 
 
-def test_a_batch_has_what_belongs_together():
+def test_images_targets_and_ids_of_a_batch_correspond():
     batch = Loader(numbers(), 3, seed=5).batch(1)
     assert isinstance(batch, Batch)
     assert [int(image[0, 0, 0]) for image in batch.images] == batch.indices
@@ -116,8 +116,8 @@ def test_weights_hold_with_grouping():
     sizes = [(8, 8), (8, 16), (8, 9), (16, 8)]
     loader = Loader(Numbers(sizes), 2, sample_weights=[4, 2, 1, 1])
     batches = [loader.batch(i).indices for i in range(600)]
-    shares = np.bincount(np.concatenate(batches), minlength=4) / 1200
-    np.testing.assert_allclose(shares, [0.5, 0.25, 0.125, 0.125], atol=0.05)
+    fractions = np.bincount(np.concatenate(batches), minlength=4) / 1200
+    np.testing.assert_allclose(fractions, [0.5, 0.25, 0.125, 0.125], atol=0.05)
     assert all((1 in batch) == (batch == [1, 1]) for batch in batches)
 
 
@@ -125,7 +125,7 @@ def test_weights_hold_with_grouping():
 
 
 def padded_pixels(loader, settings=None):
-    """Return the share of padding in the network's batches of an epoch."""
+    """Return the fraction of padding in the network's batches of an epoch."""
     settings = settings or ImageConfig()
     total = used = 0
     for step in range(loader.steps_per_epoch):
@@ -159,7 +159,7 @@ def test_grouped_batches_still_differ_between_epochs():
     assert len({sizes[i] for i in first}) > 2  # the batches too come in any order
 
 
-def test_a_fixed_window_needs_no_grouping():
+def test_crops_of_fixed_size_are_not_grouped():
     loader = Loader(Numbers([(30, 60), (60, 30)] * 10), 4, augment=Augmentation.photographs(crop=24))
     batches = [loader.batch(i) for i in range(loader.steps_per_epoch)]
     assert {image.shape for batch in batches for image in batch.images} == {(24, 24, 3)}

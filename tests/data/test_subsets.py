@@ -104,3 +104,19 @@ def test_arguments_of_split_are_checked(dataset, arguments, error, message):
 def test_one_image_cannot_be_split(dataset):
     with pytest.raises(ValueError, match=r"dataset must have at least two images to be split, got 1\."):
         split(Subset(dataset, [0]), 0.5)
+
+
+def test_split_divides_all_images(dataset):
+    train, val = split(dataset, 0.5, seed=1)
+    assert len(train) == len(val) == 2
+    assert sorted(train.image_ids + val.image_ids) == dataset.image_ids
+    assert split(dataset, 0.5, seed=1)[0].image_ids == train.image_ids
+    assert train.categories == dataset.categories
+    for part in (train, val):
+        assert [part[i][1]["image_id"] for i in range(2)] == part.image_ids
+        assert [part[i][0].shape[:2] for i in range(2)] == part.sizes
+        assert [len(part[i][1]["boxes"]) for i in range(2)] == part.object_counts
+        assert [image["id"] for image in part.coco()["images"]] == part.image_ids
+    assert [len(part) for part in split(dataset, 0.01)] == [3, 1]
+    with pytest.raises(AttributeError, match="nonsense"):
+        train.nonsense  # noqa: B018

@@ -42,7 +42,7 @@ def test_no_images():
     assert validate("nowhere", nothing).lines() == ["no images; no objects"]
 
 
-def test_data_sets_of_ones_own():
+def test_any_sequence_of_pairs_is_validated():
     mask = data_sets.box_mask((20, 30), 2, 3, 5, 6)
     good = {"boxes": [[2, 3, 7, 9]], "labels": [1], "masks": [encode_rle(mask)]}
     items = [
@@ -63,7 +63,7 @@ def test_data_sets_of_ones_own():
 # ------------------------------------------------------------------ what is wrong
 
 
-def test_all_faults_are_listed_not_the_first(files):
+def test_all_issues_are_listed_not_only_the_first(files):
     content = data_sets.coco()
     one, two, three, _, five = content["annotations"]
     one["segmentation"] = []
@@ -105,7 +105,7 @@ def test_images_are_opened(files):
     )
 
 
-def test_corners_in_place_of_sides_are_noticed(files):
+def test_bbox_of_corners_is_an_issue(files):
     content = data_sets.coco()
     content["annotations"][0]["bbox"] = [10, 5, 30, 15]
     (issue,) = validate(files[0], content).issues
@@ -117,7 +117,7 @@ def test_corners_in_place_of_sides_are_noticed(files):
     CocoInstances(files[0], content)  # which can be trained on
 
 
-def test_objects_without_pixels_and_objects_twice(files):
+def test_objects_without_pixels_and_duplicates_are_issues(files):
     content = data_sets.coco()
     content["annotations"][0]["segmentation"] = [[10, 5, 10.2, 5, 10.2, 5.2]]
     content["annotations"].append({**content["annotations"][4], "id": 6})
@@ -129,13 +129,13 @@ def test_objects_without_pixels_and_objects_twice(files):
     ]
 
 
-def test_boxes_a_little_off_are_no_faults(files):
+def test_boxes_a_little_off_are_no_issues(files):
     content = data_sets.coco()
     content["annotations"][2]["bbox"] = [3.5, 5, 23, 12.5]
     assert validate(files[0], content).issues == []
 
 
-def test_a_fault_is_a_sentence():
+def test_an_issue_is_a_sentence():
     assert str(Issue("annotation 7", "has no area")) == "annotation 7 has no area."
 
 

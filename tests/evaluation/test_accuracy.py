@@ -1,4 +1,4 @@
-"""AP_t = TP / (TP + FP + FN): overlaps of masks, one-to-one matchings, and what is counted. No pycocotools needed."""
+"""Instance accuracy AP_t = TP / (TP + FP + FN): what is counted, tables and files. No pycocotools needed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lucid_maskrcnn.evaluation import Evaluation, evaluate_results, mask_iou, match_objects
+from lucid_maskrcnn.evaluation import Evaluation, evaluate_results
 from lucid_maskrcnn.evaluation.accuracy import THRESHOLDS
-from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
 
 SIZE = 40
@@ -50,85 +49,6 @@ def measure(annotations: Any, results: Any, **options: Any) -> Evaluation:
     return evaluate_results(annotations, results, iou_types=(), **options)
 
 
-# ------------------------------------------------------------------ overlaps
-
-
-masks_of = st.integers(0, 4).flatmap(lambda n: hnp.arrays(bool, (n, 6, 5)))
-
-
-@settings(deadline=None, max_examples=60)
-@given(masks_of, masks_of, st.randoms(use_true_random=False))
-def test_iou_is_that_of_the_pixels(found: np.ndarray, objects: np.ndarray, random: Any) -> None:
-    crowd = np.array([random.random() < 0.3 for _ in objects], bool)
-    shared = (found[:, None] & objects).sum((2, 3))
-    union = np.where(crowd, found.sum((1, 2))[:, None], (found[:, None] | objects).sum((2, 3)))
-    expected = np.where(shared > 0, shared / np.maximum(union, 1), 0)
-    iou = mask_iou(CompressedMasks.from_dense(found), CompressedMasks.from_dense(objects), crowd)
-    np.testing.assert_array_equal(iou, expected.reshape(iou.shape))
-
-
-def test_iou_is_pycocotools_to_the_last_bit() -> None:
-    mask_utils = pytest.importorskip("pycocotools.mask")
-    rng = np.random.default_rng(0)
-    boxes = rng.integers(0, 30, (30, 2)), rng.integers(2, 12, 30)
-    shapes = [square(int(x), int(y), int(side)) for (x, y), side in zip(*boxes, strict=True)]
-    crowd = rng.random(12) < 0.3
-    found, objects = (CompressedMasks.from_coco(some, (SIZE, SIZE)) for some in (shapes[12:], shapes[:12]))
-    theirs = mask_utils.iou(shapes[12:], shapes[:12], crowd.astype(int).tolist())
-    np.testing.assert_array_equal(mask_iou(found, objects, crowd), theirs)
-
-
-def test_masks_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"masks of the same image, got sizes \(4, 5\) and \(5, 4\)"):
-        mask_iou(CompressedMasks.from_dense(np.zeros((1, 4, 5))), CompressedMasks.from_dense(np.zeros((1, 5, 4))))
-
-
-# ------------------------------------------------------------------ matchings
-
-
-def most_pairs(iou: np.ndarray, thresh: float) -> int:
-    """Try all ways to give each detection an object or none."""
-    found, objects = iou.shape
-    slots = [*range(objects), *[None] * found]
-    return max(
-        sum(g is not None and iou[d, g] >= thresh and iou[d, g] > 0 for d, g in enumerate(some))
-        for some in itertools.permutations(slots, found)
-    )
-
-
-@settings(deadline=None, max_examples=80)
-@given(
-    hnp.arrays(float, st.tuples(st.integers(0, 4), st.integers(0, 4)), elements=st.sampled_from([0, 0.4, 0.5, 0.7, 1]))
-)
-def test_matching_has_as_many_pairs_as_can_be(iou: np.ndarray) -> None:
-    for thresh in (0.5, 0.7):
-        pairs = match_objects(iou, thresh)
-        assert len({d for d, _ in pairs}) == len({g for _, g in pairs}) == len(pairs) == most_pairs(iou, thresh)
-        assert all(iou[d, g] >= thresh for d, g in pairs)
-
-
-def test_greedy_would_find_one_pair_and_there_are_two() -> None:
-    iou = np.array([[0.9, 0.6], [0.7, 0.0]])
-    assert match_objects(iou, 0.5) == [(0, 1), (1, 0)]
-    assert match_objects(iou, 0.65) == [(0, 0)]
-
-
-def test_long_chain_is_made_room_in() -> None:
-    """Each detection prefers what the next one needs; the last has one choice only."""
-    n = 3000
-    iou = np.zeros((n, n))
-    i = np.arange(n - 1)
-    iou[i, i + 1], iou[i, i] = 0.6, 0.9
-    iou[n - 1, 0] = 0.5
-    assert len(match_objects(iou, 0.5)) == n
-
-
-def test_better_pair_goes_first() -> None:
-    assert match_objects(np.array([[0.6], [0.8]]), 0.5) == [(1, 0)]
-    assert match_objects(np.zeros((2, 3)), 0.0) == []
-    assert match_objects(np.zeros((0, 3)), 0.5) == match_objects(np.zeros((3, 0)), 0.5) == []
-
-
 # ------------------------------------------------------------------ what is counted
 
 
@@ -142,20 +62,20 @@ def test_overlap_of_0_64_counts_at_three_of_ten_thresholds() -> None:
 
 
 @pytest.mark.parametrize(("height", "thresh"), [(10, 0.5), (11, 0.55), (12, 0.6), (13, 0.65), (14, 0.7), (19, 0.95)])
-def test_iou_of_just_the_threshold_is_enough(height: int, thresh: float) -> None:
+def test_iou_equal_to_the_threshold_is_a_pair(height: int, thresh: float) -> None:
     metrics = measure(truth([square(0, 0, 20)]), [result(square(0, 0, 20, height))]).metrics
     assert metrics[f"AP_{thresh:g}"] == 1
     assert metrics.get(f"AP_{thresh + 0.05:g}", 0) == 0
 
 
-def test_pooled_and_mean_weigh_images_differently() -> None:
+def test_pooled_accuracy_and_mean_of_images() -> None:
     annotations = truth([square(0, 0, 8)], [square(10 * i, 0, 8) for i in range(3)])
     metrics = measure(annotations, [result(square(0, 0, 8)), result(square(0, 20, 8), image_id=2)]).metrics
     assert metrics["AP_0.5"] == pytest.approx(1 / (1 + 1 + 3))
     assert metrics["images/AP_0.5"] == pytest.approx((1 + 0) / 2)
 
 
-def test_score_decides_what_counts() -> None:
+def test_object_score_decides_which_detections_count() -> None:
     results = [result(square(0, 0, 8), score=0.5), result(square(20, 20, 8), score=0.49)]
     annotations = truth([square(0, 0, 8)])
     assert measure(annotations, results).metrics["AP_0.5"] == 1
@@ -163,12 +83,12 @@ def test_score_decides_what_counts() -> None:
     assert measure(annotations, results, object_score=0.6).metrics["AP_0.5"] == 0
 
 
-def test_second_detection_of_an_object_is_false() -> None:
+def test_second_detection_of_an_object_is_a_false_positive() -> None:
     found = measure(truth([square(0, 0, 10)]), [result(square(0, 0, 10)), result(square(0, 0, 9), score=0.99)])
     assert (found.per_image[0].tp[0], found.per_image[0].fp[0], found.per_image[0].fn[0]) == (1, 1, 0)
 
 
-def test_categories_are_told_apart() -> None:
+def test_pairs_have_the_same_category() -> None:
     found = measure(truth([square(0, 0, 10)]), [result(square(0, 0, 10), category_id=7)])
     assert found.metrics["AP_0.5"] == 0
     assert [(c.name, c.num_objects, c.num_detections) for c in found.per_category] == [
@@ -177,7 +97,7 @@ def test_categories_are_told_apart() -> None:
     ]
 
 
-def test_crowd_is_no_object_and_excuses_what_lies_in_it() -> None:
+def test_detections_within_a_crowd_are_not_counted() -> None:
     crowd = {"segmentation": square(0, 0, 20), "iscrowd": 1}
     annotations = truth([crowd, square(30, 30, 8)])
     inside, half, outside = (result(square(x, 0, 8)) for x in (2, 16, 28))
@@ -190,12 +110,12 @@ def test_crowd_is_no_object_and_excuses_what_lies_in_it() -> None:
     assert found.per_image[0].num_objects == found.per_category[0].num_objects == 1
 
 
-def test_ignore_is_ignored_as_by_pycocotools() -> None:
+def test_ignore_flag_has_no_effect_as_in_pycocotools() -> None:
     found = measure(truth([{"segmentation": square(0, 0, 8), "ignore": 1}]), [])
     assert found.per_image[0].fn[0] == 1
 
 
-def test_image_with_nothing_in_which_nothing_is_found_has_no_score() -> None:
+def test_image_without_objects_and_detections_has_no_score() -> None:
     found = measure(truth([], [], [square(0, 0, 8)]), [result(square(0, 0, 8), 2), result(square(0, 0, 8), 3)])
     assert [image.score for image in found.per_image[1:]] == [0, 1]
     assert math.isnan(found.per_image[0].score)
@@ -206,7 +126,7 @@ def test_image_with_nothing_in_which_nothing_is_found_has_no_score() -> None:
     assert any("2 images have no objects" in note for note in found.notes)
 
 
-def test_nothing_at_all() -> None:
+def test_no_objects_and_no_detections() -> None:
     for none in (truth(), truth([]), {"images": [], "annotations": [], "categories": []}):
         found = measure(none, [])
         assert math.isnan(found.metrics["AP_0.5"])
@@ -216,13 +136,13 @@ def test_nothing_at_all() -> None:
         assert all(isinstance(line, str) for line in found.table())
 
 
-def test_images_without_objects_are_no_fault_of_the_others() -> None:
+def test_images_without_objects_do_not_change_the_others() -> None:
     found = measure(truth([square(0, 0, 8)], []), [])
     assert found.metrics["AP_0.5"] == found.metrics["images/AP_0.5"] == 0
     assert "Nothing was found in any image." in found.notes
 
 
-def test_kinds_have_metrics_of_their_own() -> None:
+def test_metrics_per_group() -> None:
     annotations = truth([square(0, 0, 8)], [square(0, 0, 8)], [], kinds=["bright", "dark"])
     found = measure(annotations, [result(square(0, 0, 8))])
     assert {name: group.pooled[0] for name, group in found.per_group.items() if name != "none"} == {
@@ -236,7 +156,7 @@ def test_kinds_have_metrics_of_their_own() -> None:
     assert "dark" in lines
 
 
-def test_polygons_and_uncompressed_lengths_are_masks_too() -> None:
+def test_polygons_and_uncompressed_rle() -> None:
     corners = [[0, 0, 10, 0, 10, 10, 0, 10]]
     counts = {"size": [SIZE, SIZE], "counts": [0, *[10, 30] * 9, 10, 30 + 30 * SIZE]}
     annotations = truth([{"segmentation": corners}])
@@ -247,7 +167,9 @@ def test_polygons_and_uncompressed_lengths_are_masks_too() -> None:
 # ------------------------------------------------------------------ brute force
 
 
-def counted_slowly(objects: np.ndarray, crowd: np.ndarray, found: np.ndarray, thresh: float) -> tuple[int, int, int]:
+def counted_by_brute_force(
+    objects: np.ndarray, crowd: np.ndarray, found: np.ndarray, thresh: float
+) -> tuple[int, int, int]:
     shared = (found[:, None] & objects).sum((2, 3))
     union = (found[:, None] | objects).sum((2, 3))
     iou = (shared / np.maximum(union, 1)).reshape(len(found), len(objects))
@@ -262,13 +184,13 @@ def counted_slowly(objects: np.ndarray, crowd: np.ndarray, found: np.ndarray, th
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 3).flatmap(lambda n: hnp.arrays(bool, (n, 3, 4))), st.data())
-def test_counts_are_those_of_the_slow_way(objects: np.ndarray, data: st.DataObject) -> None:
+def test_counts_are_those_of_brute_force(objects: np.ndarray, data: st.DataObject) -> None:
     found = data.draw(st.integers(0, 3).flatmap(lambda n: hnp.arrays(bool, (n, 3, 4))))
     annotations = truth([encode_rle(mask) for mask in objects])
     annotations["images"][0] |= {"height": 3, "width": 4}
     image = measure(annotations, [result(encode_rle(mask)) for mask in found]).per_image[0]
     for k, thresh in enumerate(THRESHOLDS):
-        expected = counted_slowly(objects, np.zeros(len(objects), bool), found, thresh)
+        expected = counted_by_brute_force(objects, np.zeros(len(objects), bool), found, thresh)
         assert (image.tp[k], image.fp[k], image.fn[k]) == expected
     assert list(image.tp) == sorted(image.tp, reverse=True)
 
@@ -337,7 +259,7 @@ def test_note_when_no_detection_overlaps_an_object() -> None:
         ([], {"max_detections": 0}, "max_detections must be a positive integer, got 0"),
     ],
 )
-def test_mistake_gets_a_sentence(results: Any, options: Any, message: str) -> None:
+def test_results_and_options_are_checked(results: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_results(truth([square(0, 0, 8)]), results, **{"iou_types": (), **options})
 
@@ -345,13 +267,13 @@ def test_mistake_gets_a_sentence(results: Any, options: Any, message: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"), [("{}", "must be a list of results"), ("[1]", "must be a list"), ("[", "is not JSON")]
 )
-def test_file_of_results_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+def test_file_that_has_no_results(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         measure(truth([]), tmp_path / "results.json")
 
 
-def test_boxes_alone_have_no_ap_t() -> None:
+def test_boxes_without_masks_have_no_instance_accuracy() -> None:
     annotations = truth([square(0, 0, 8)])
     del annotations["annotations"][0]["segmentation"]
     annotations["annotations"][0] |= {"bbox": [0, 0, 8, 8]}

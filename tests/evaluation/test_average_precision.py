@@ -49,13 +49,13 @@ FOUND = [result(*s) for s in SQUARES]
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
-def test_right_answer_scores_one(iou_type: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_perfect_detections_have_ap_1(iou_type: str, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = coco_average_precision(truth(SQUARES), FOUND, iou_type=iou_type)
     assert metrics == pytest.approx({"AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": 1})
     assert capsys.readouterr().out == ""
 
 
-def test_nothing_found_scores_nothing() -> None:
+def test_no_detections_have_ap_0() -> None:
     metrics = coco_average_precision(truth(SQUARES[:2]), [])
     assert metrics == {"AP": 0, "AP50": 0, "AP75": 0, "APs": 0, "APm": 0, "APl": -1}
 
@@ -68,12 +68,12 @@ def test_overlap_of_0_64_counts_at_three_of_ten_thresholds() -> None:
     assert metrics["AP75"] == 0
 
 
-def test_false_alarm_above_the_hit_halves_the_precision() -> None:
+def test_false_positive_with_a_higher_score_halves_the_precision() -> None:
     results = [result(100, 100, 20, score=0.95), result(0, 0, 20)]
     assert coco_average_precision(truth([(0, 0, 20)]), results)["AP"] == pytest.approx(0.5)
 
 
-def test_limit_of_detections_cuts_the_weakest_off() -> None:
+def test_max_detections_keeps_the_highest_scores() -> None:
     annotations = truth([(12 * i, 0, 10) for i in range(4)])
     results = [result(12 * i, 0, 10, score=0.9 - i / 10) for i in range(4)]
     assert coco_average_precision(annotations, results, max_detections=4)["AP"] == pytest.approx(1)
@@ -81,14 +81,14 @@ def test_limit_of_detections_cuts_the_weakest_off() -> None:
     assert coco_average_precision(annotations, results, max_detections=2)["AP"] == pytest.approx(51 / 101)
 
 
-def test_size_of_a_found_mask_is_the_masks() -> None:
+def test_area_of_a_detection_is_that_of_its_mask() -> None:
     """A false alarm with a small mask and a big box must not count among the medium ones."""
     annotations = truth([(50, 50, 40)])
     stray = result(150, 150, 5, score=0.99, bbox=[0, 0, 60, 60])
     assert coco_average_precision(annotations, [stray, result(50, 50, 40)])["APm"] == pytest.approx(1)
 
 
-def test_file_is_read_and_nothing_given_is_changed(tmp_path: Path) -> None:
+def test_annotation_file_and_arguments_are_not_modified(tmp_path: Path) -> None:
     annotations, results = truth(SQUARES), copy.deepcopy(FOUND)
     before = copy.deepcopy((annotations, results))
     metrics = coco_average_precision(annotations, results)
@@ -113,7 +113,7 @@ def test_file_is_read_and_nothing_given_is_changed(tmp_path: Path) -> None:
         ([], {"max_detections": 0}, "max_detections must be a positive integer, got 0"),
     ],
 )
-def test_mistake_gets_a_sentence(results: Any, options: Any, message: str) -> None:
+def test_results_and_options_are_checked(results: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         coco_average_precision(truth(SQUARES), results, **options)
 
@@ -244,7 +244,7 @@ def test_more_than_a_hundred_objects_need_a_higher_limit() -> None:
     assert "masks, 100 an image" in str(whole)
 
 
-def test_missing_sizes_are_explained() -> None:
+def test_note_on_missing_object_sizes() -> None:
     found = evaluate_results(truth(SQUARES[:1]), FOUND[:1])
     assert math.isnan(found.metrics["segm/APl"])
     sentence = "segm/APl and bbox/APl cannot be computed (pycocotools: -1): no object is large, from 96² pixels on."
@@ -252,7 +252,7 @@ def test_missing_sizes_are_explained() -> None:
     assert len(found.notes) == 3  # medium ones are missing too, and an image has no objects
 
 
-def test_categories_have_a_table_where_there_are_several() -> None:
+def test_table_of_several_categories() -> None:
     annotations = truth(SQUARES)
     assert "category" not in str(evaluate_results(annotations, FOUND))
     annotations["categories"] = [{"id": 9, "name": "circle"}, *annotations["categories"]]
@@ -266,7 +266,7 @@ def test_categories_have_a_table_where_there_are_several() -> None:
     assert any(line.split()[:3] == ["circle", "0", "0"] for line in found.table())
 
 
-def test_area_box_and_crowd_flag_are_filled_in() -> None:
+def test_missing_area_bbox_and_iscrowd_are_computed() -> None:
     annotations = truth(SQUARES)
     whole = evaluate_results(annotations, FOUND)
     for annotation in annotations["annotations"]:
@@ -276,7 +276,7 @@ def test_area_box_and_crowd_flag_are_filled_in() -> None:
     assert annotations == before
 
 
-def test_object_with_id_0_is_one() -> None:
+def test_annotation_with_id_0_counts() -> None:
     """pycocotools itself would take its detection for a false alarm."""
     annotations = truth(SQUARES)
     for i, annotation in enumerate(annotations["annotations"]):
@@ -284,7 +284,7 @@ def test_object_with_id_0_is_one() -> None:
     assert coco_average_precision(annotations, FOUND)["AP"] == pytest.approx(1)
 
 
-def test_boxes_alone() -> None:
+def test_boxes_without_masks() -> None:
     annotations = truth(SQUARES)
     for entry in (*annotations["annotations"], *(boxes := copy.deepcopy(FOUND))):
         del entry["segmentation"]
@@ -297,7 +297,7 @@ def test_boxes_alone() -> None:
         evaluate_results(truth(SQUARES), boxes)
 
 
-def test_size_of_images_is_asked_for() -> None:
+def test_images_need_a_size_for_masks() -> None:
     annotations = truth(SQUARES)
     del annotations["images"][1]["width"]
     with pytest.raises(ValueError, match="image 2 must have a height and a width"):

@@ -1,4 +1,4 @@
-"""A model run over a data set, whose labels may be others than the model's."""
+"""Evaluating a model on a data set, whose labels may differ from the model's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from three_boxes import BOXES, IOU_TYPES, NAMES, SIZE, Model, write
 
 from lucid_maskrcnn.data import CocoInstances, LabelImages, Loader, Subset
-from lucid_maskrcnn.evaluation import contact_sheet, evaluate, evaluate_results
+from lucid_maskrcnn.evaluation import evaluate, evaluate_results
 from lucid_maskrcnn.weights.categories import COCO, COCO_CONTIGUOUS
 
 needs_coco = pytest.mark.skipif(not IOU_TYPES, reason="needs pycocotools")
@@ -36,7 +36,7 @@ def label_of(names: dict[int, str]) -> list[int]:
     return [{name: label for label, name in names.items()}[name] for name in NAMES]
 
 
-# ------------------------------------------------------------------ whose labels
+# ------------------------------------------------------------------ categories
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_other_categories_are_left_out_and_named(dataset: CocoInstances) -> None
         (None, 90, "model has 90 classes without names, the data set has 3 .'cat', 'dog', 'zebra'."),
     ],
 )
-def test_categories_that_do_not_fit_are_refused_before_any_work(
+def test_categories_that_do_not_match_are_refused_before_predicting(
     dataset: CocoInstances, categories: Any, num_classes: int, message: str
 ) -> None:
     model = Model([1, 2, 3], categories, num_classes)
@@ -84,18 +84,18 @@ def test_categories_that_do_not_fit_are_refused_before_any_work(
     assert model.asked == []
 
 
-def test_labels_without_names_are_the_datas(dataset: CocoInstances) -> None:
+def test_labels_without_names_are_those_of_the_data_set(dataset: CocoInstances) -> None:
     found = evaluate(Model([2, 1, 3], None, 3), dataset, iou_types=())
     assert found.per_image[0].score == 1
 
 
-def test_labels_may_be_told(dataset: CocoInstances) -> None:
+def test_category_ids_map_labels(dataset: CocoInstances) -> None:
     model = Model([4, 5, 6], {4: "hound", 5: "puss", 6: "horse"})
     found = evaluate(model, dataset, category_ids={4: 18, 5: 17, 6: 24}, iou_types=())
     assert found.per_image[0].score == 1
 
 
-# ------------------------------------------------------------------ what is asked, what is given
+# ------------------------------------------------------------------ detections and metrics
 
 
 @needs_coco
@@ -129,7 +129,7 @@ def test_subset_and_label_images(dataset: CocoInstances, folder: Path, tmp_path:
     assert found.metrics.get("bbox/AP", 1) == pytest.approx(1)
 
 
-def test_any_sequence_of_images_and_targets_will_do() -> None:
+def test_any_sequence_of_images_and_targets_is_a_data_set() -> None:
     image = np.zeros((*SIZE, 3), np.uint8)
     masks = np.zeros((3, *SIZE), bool)
     for mask, (x1, y1, x2, y2) in zip(masks, BOXES, strict=True):
@@ -146,7 +146,7 @@ def test_any_sequence_of_images_and_targets_will_do() -> None:
     assert math.isnan(found.metrics.get("segm/APl", math.nan))
 
 
-def test_mistakes_are_found_before_any_work(dataset: CocoInstances) -> None:
+def test_mistakes_are_found_before_predicting(dataset: CocoInstances) -> None:
     model = Model([2, 1, 3], None, 3)
     with pytest.raises(ValueError, match=r"object_score must be at least score_thresh, got 0.5 and 0.7"):
         evaluate(model, dataset, score_thresh=0.7, iou_types=())
@@ -168,25 +168,9 @@ def test_missing_pycocotools_is_needed_for_coco_only(dataset: CocoInstances, mon
     assert evaluate(model, dataset, iou_types=()).per_image[0].score == 1
 
 
-def test_package_does_without_the_evaluation() -> None:
+def test_importing_the_package_does_not_import_the_evaluation() -> None:
     script = "import sys, lucid_maskrcnn; print([m for m in sys.modules if 'evaluation' in m and 'lucid_m' in m])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-# ------------------------------------------------------------------ contact sheets
-
-
-def test_contact_sheet_outlines_what_is_there_and_fills_mistakes(dataset: CocoInstances) -> None:
-    found = evaluate(Model([2, 3], None, 3), dataset, iou_types=())  # the dog is one, the cat is taken for a zebra
-    sheet = np.asarray(contact_sheet(dataset, found, found.per_image))
-    one = np.asarray(contact_sheet(dataset, found, [found.per_image[0]]))
-    assert sheet.shape[1] > 1.8 * one.shape[1]
-    image = one[-(160 + 12) : -12, 12 : 12 + 240].astype(int)  # four times as large as the file
-    assert image[5, 5].tolist() == [90, 90, 90]
-    assert image[4 * 8, 4 * 7].tolist() == [90, 90, 90]  # inside a dog that was found
-    assert image[4 * 30, 4 * 50, 1] > 130  # a missed zebra, filled
-    assert image[4 * 18, 4 * 25, 0] > 120  # something false, filled over a missed cat
-    assert np.asarray(contact_sheet(dataset, found, [])).shape[2] == 3
 
 
 # ------------------------------------------------------------------ arguments
@@ -288,25 +272,6 @@ def test_attributes_of_a_data_set_are_compared(attributes: dict[str, Any], messa
     vars(dataset).update(attributes)
     with pytest.raises(ValueError, match=re.escape(message)):
         evaluate(Model([5], {5: "a"}, 5), dataset, iou_types=())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"columns": 0}, ValueError, "columns must be a positive integer, got 0."),
-        ({"images": [8]}, TypeError, "images[0] must be an ImageMetrics of evaluation, got 8."),
-        ({"images": None}, TypeError, "images must be a sequence, got None."),
-        ({"evaluation": None}, TypeError, "evaluation must be an Evaluation, got None."),
-        ({"dataset": "images"}, TypeError, "dataset must be a data set"),
-        ({"dataset": [(None, None)]}, ValueError, "must have the images that were evaluated, but has no image 8."),
-    ],
-)
-def test_arguments_of_a_contact_sheet_are_checked(
-    dataset: CocoInstances, arguments: dict[str, Any], error: Any, message: str
-) -> None:
-    found = evaluate(Model([2], None, 3), dataset, iou_types=())
-    with pytest.raises(error, match=re.escape(message)):
-        contact_sheet(**({"dataset": dataset, "evaluation": found, "images": found.worst(1)} | arguments))
 
 
 @pytest.mark.parametrize(
