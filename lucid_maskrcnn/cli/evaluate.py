@@ -35,7 +35,11 @@ def add_commands(commands: Any) -> None:
         "--top-k", type=positive_int, metavar="N", help="at most N detections per image (default: the model's own)"
     )
     evaluate.add_argument(
-        "--score-thresh", type=fraction, default=0.05, metavar="S", help="lowest score of a detection (default: 0.05)"
+        "--score-thresh",
+        type=fraction,
+        default=0.05,
+        metavar="S",
+        help="detections have a higher score (default: 0.05)",
     )
     evaluate.add_argument(
         "--out",
