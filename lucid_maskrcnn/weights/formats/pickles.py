@@ -115,6 +115,8 @@ def read_pickle(
 
 
 class _Unpickler:
+    """The stack machine: a method for every opcode that arrays need, and the table ``_OPCODES`` below."""
+
     def __init__(
         self,
         reader: BoundedReader,
@@ -123,7 +125,7 @@ class _Unpickler:
     ) -> None:
         self.reader, self.safe_globals, self.persistent_load = reader, safe_globals, persistent_load
         self.stack: list[Any] = []
-        self.marks: list[int] = []  # lengths of the stack at each open mark
+        self.marks: list[int] = []  # length of the stack at each open mark
         self.memo: dict[int, Any] = {}  # not a list: a file may begin with the entry 2**32 - 1
 
     def run(self) -> Any:
@@ -233,10 +235,10 @@ class _Unpickler:
 
     def string_line(self) -> None:
         span = self.reader.skip_line()
-        quotes = self.reader.read_span(Span(span.offset, 1)) + self.reader.read_span(
-            Span(span.offset + span.length - 1, 1)
-        )
-        if span.length < 2 or quotes not in (b"''", b'""'):
+        if span.length < 2:
+            raise _damaged()
+        first, last = (self.reader.read_span(Span(span.offset + i, 1)) for i in (0, span.length - 1))
+        if first != last or first not in (b"'", b'"'):
             raise _damaged()
         self.push_line(Span(span.offset + 1, span.length - 2), "unicode-escape")
 
