@@ -46,7 +46,11 @@ type Sample = tuple[np.ndarray, Target]
 _FILL = (124, 116, 104)  # 255 times ImageNet's mean: about 0 once it is normalised
 _MIN_SIDE = 3  # pixels; objects of which a crop leaves less than this in width or height are dropped
 _FRACTIONS = ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation")
-_AMOUNTS = ("exposure", "gamma", "channels", "blur", "noise")
+_LOGARITHMS = ("exposure", "gamma", "channels")
+_MAX_LOGARITHM = 10  # exp(10) is a factor of 22,000; what overflows float64 is far away
+_MAX_ZOOM = 100
+_MAX_SIGMA = 1000  # pixels or values
+_MAX_SIDE = 2**15  # pixels; masks are of at most 2³¹
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,16 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {name: fraction(name, getattr(self, name)) for name in _FRACTIONS}
-        checked |= {name: non_negative_number(name, getattr(self, name)) for name in _AMOUNTS}
+        checked |= {name: _amount(name, getattr(self, name), _MAX_LOGARITHM) for name in _LOGARITHMS}
+        checked |= {name: _amount(name, getattr(self, name), _MAX_SIGMA) for name in ("blur", "noise")}
         checked["quarter_turns"] = flag("quarter_turns", self.quarter_turns)
         checked["zoom"] = pair("zoom", self.zoom, positive_number)
         if checked["zoom"][0] > checked["zoom"][1]:
             raise ValueError(f"zoom must be a range (smallest, largest), got {shown(self.zoom)}.")
+        if checked["zoom"][0] < 1 / _MAX_ZOOM or checked["zoom"][1] > _MAX_ZOOM:
+            raise ValueError(f"zoom must be between {1 / _MAX_ZOOM:g} and {_MAX_ZOOM}, got {shown(self.zoom)}.")
         if self.crop is not None:
-            checked["crop"] = pair("crop", self.crop, positive_int)
+            checked["crop"] = pair("crop", self.crop, _side)
         instance("image", self.image, ImageConfig, "an ImageConfig")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -245,6 +252,21 @@ class _Composed:
 # ------------------------------------------------------------------ arguments
 
 
+def _amount(name: str, value: Any, maximum: float) -> float:
+    amount = non_negative_number(name, value)
+    if amount > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {shown(value)}.")
+    return amount
+
+
+def _side(name: str, value: Any) -> int:
+    return positive_int(name, value, _MAX_SIDE)
+
+
+def _offset(name: str, value: Any) -> int:
+    return integer(name, value, -_MAX_SIDE, _MAX_SIDE)
+
+
 def _check_image(image: Any) -> np.ndarray:
     wanted = "a uint8 array of shape (H, W, 3)"
     array = instance("image", image, np.ndarray, wanted)
@@ -260,20 +282,31 @@ def _check_sample(image: Any, target: Any) -> Sample:
     missing = [key for key in ("boxes", "labels", "masks") if key not in target]
     if missing:
         raise ValueError(f"target has no {' and no '.join(map(repr, missing))}: it has {list(target)}.")
-    boxes, labels = (
-        host(target[key]) if isinstance(target[key], Tensor) else np.asarray(target[key]) for key in ("boxes", "labels")
-    )
+    boxes, labels = (_target_array(key, target[key]) for key in ("boxes", "labels"))
     masks = CompressedMasks.of(target["masks"], (image.shape[0], image.shape[1]))
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ValueError(f"target['boxes'] must be numbers of shape (G, 4), got {boxes.dtype} of shape {boxes.shape}.")
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"target['boxes'] must be finite, got {shown(boxes[~np.isfinite(boxes).all(axis=1)][0])}.")
+    if labels.size and labels.dtype.kind not in "iu":
+        raise TypeError(f"target['labels'] must be integers, got {labels.dtype}.")
     if labels.ndim != 1 or not len(boxes) == len(labels) == len(masks):
         raise ValueError(
             f"target must have one label and one mask for each box, got {len(boxes)} boxes, labels of shape "
             f"{labels.shape} and {len(masks)} masks."
         )
     return image, {**target, "boxes": boxes.astype(np.float32, copy=False), "labels": labels, "masks": masks}
+
+
+def _target_array(key: str, values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        return host(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"target[{key!r}] must be an array, got rows of different lengths.") from error
 
 
 # ------------------------------------------------------------------ geometry
@@ -342,8 +375,8 @@ def crop(
         Boxes that the crop cuts become those around what is left of the mask; others are only moved. Arrays of the
         target with one row for each object lose those of dropped objects.
     """
-    top, left = integer("top", top), integer("left", left)
-    height, width = positive_int("height", height), positive_int("width", width)
+    top, left = _offset("top", top), _offset("left", left)
+    height, width = _side("height", height), _side("width", width)
     min_visible, min_side = fraction("min_visible", min_visible), non_negative_number("min_side", min_side)
     min_pixels = non_negative_int("min_pixels", min_pixels)
     image, sample = _check_sample(image, target)
@@ -355,7 +388,7 @@ def crop(
     visible = masks.areas
     keep = visible >= np.maximum(min_visible * old.areas, min_pixels)
     sides = boxes[:, 2:] - boxes[:, :2]
-    keep &= ((sides > 0) & (sides >= min_side)).all(axis=1)
+    keep &= ((sides > 0) & (sides >= np.float64(min_side))).all(axis=1)
     pixels = _crop_pixels(image, top, left, height, width)
     return pixels, _selected(sample | {"boxes": boxes, "masks": masks}, keep)
 
@@ -375,7 +408,7 @@ def resize(image: np.ndarray, target: Mapping[str, Any], size: Size) -> Sample:
     """Resize an image and its objects: pixels bilinear, masks to the nearest pixel."""
     from PIL import Image
 
-    size = pair("size", size, positive_int)
+    size = pair("size", size, _side)
     image, sample = _check_sample(image, target)
     old = (image.shape[0], image.shape[1])
     if old == size:
@@ -432,13 +465,13 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Return an image (H, W, 3), uint8, blurred with a Gaussian of ``sigma`` pixels."""
     from PIL import Image, ImageFilter
 
-    radius = non_negative_number("sigma", sigma)
+    radius = _amount("sigma", sigma, _MAX_SIGMA)
     return np.asarray(Image.fromarray(_check_image(image)).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Return an image (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, independent for each color."""
     instance("rng", rng, np.random.Generator, "a NumPy generator such as np.random.default_rng(0)")
-    sigma = non_negative_number("sigma", sigma)
+    sigma = _amount("sigma", sigma, _MAX_SIGMA)
     noisy = _check_image(image) + np.float32(sigma) * rng.standard_normal(image.shape, np.float32)
     return np.clip(noisy, 0, 255, out=noisy).round().astype(np.uint8)

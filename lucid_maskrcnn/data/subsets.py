@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class Subset:
                 "of a list of pairs take a list."
             )
         self.dataset = dataset
-        if isinstance(indices, str) or not isinstance(indices, Iterable):
+        if isinstance(indices, (str, Mapping)) or not isinstance(indices, Iterable):
             raise TypeError(f"indices must be integers, got {shown(indices)}.")
         chosen = sequence("indices", list(indices), lambda name, value: integer(name, value, -length, length - 1))
         self.indices = [index % length for index in chosen]

@@ -48,7 +48,7 @@ def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any =
     areas = detections.areas[:, None].astype(np.float64)  # (D, 1)
     union = areas + objects.areas - shared  # (D, G)
     if crowd is not None:
-        is_crowd = np.asarray(crowd)
+        is_crowd = _array(crowd)
         if is_crowd.shape != (len(objects),) or is_crowd.dtype.kind not in "biu":
             raise ValueError(
                 f"crowd must be one bool for each of {len(objects)} objects, got {is_crowd.dtype} of shape "
@@ -56,6 +56,14 @@ def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any =
             )
         union = np.where(is_crowd.astype(bool), areas, union)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _array(values: Any) -> np.ndarray:
+    """Return an array; of rows of different lengths one of objects, which no check accepts."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.asarray(values, object)
 
 
 def _intersections(masks: CompressedMasks, others: CompressedMasks) -> np.ndarray:
@@ -106,7 +114,7 @@ def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
     TypeError, ValueError
         If an argument is not as above.
     """
-    iou, thresh = np.asarray(iou), number("thresh", thresh)
+    iou, thresh = _array(iou), number("thresh", thresh)
     if iou.ndim != 2 or iou.dtype.kind not in "iuf":
         raise ValueError(f"iou must be numbers of shape (D, G), got {iou.dtype} of shape {iou.shape}.")
     rows, columns = np.nonzero((iou >= thresh) & (iou > 0))

@@ -38,6 +38,7 @@ def test_subset_of_a_subset(dataset):
         ([0, 4], ValueError, "indices[1] must be an integer from -4 to 3, got 4."),
         (["a"], TypeError, "indices[0] must be an integer from -4 to 3, got 'a'."),
         ("01", TypeError, "indices must be integers, got '01'."),
+        ({0: 1}, TypeError, "indices must be integers, got {0: 1}."),
         (2, TypeError, "indices must be integers, got 2."),
         (None, TypeError, "indices must be integers, got None."),
     ],
