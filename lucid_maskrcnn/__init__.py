@@ -3,6 +3,7 @@
 from . import ops
 from .config import HeadConfig, ImageConfig, RPNConfig
 from .detections import Detections
+from .inference import predict_files
 from .masks import CompressedMasks
 from .models import (
     MaskRCNN,
@@ -35,4 +36,5 @@ __all__ = [
     "mask_rcnn_resnet_50_fpn_v2",
     "mask_rcnn_resnet_101_fpn",
     "ops",
+    "predict_files",
 ]

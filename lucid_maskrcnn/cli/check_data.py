@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import file_path, positive_int, say
+from .common import check_output_folder, file_path, positive_int, say
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.data import ValidatedImage
@@ -56,8 +56,7 @@ class _Drawer:
     """Draws some of the images, evenly spread over the data set."""
 
     def __init__(self, folder: Path, limit: int, images: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--draw {str(folder)!r} is a file, not a directory.")
+        check_output_folder("--draw", folder)
         if folder.resolve() == images.resolve():
             raise ValueError("--draw must be another folder than that of the images.")
         self.folder, self.limit, self.count = folder, limit, 0

@@ -17,6 +17,8 @@ from lucid_maskrcnn import validators
 __all__ = [
     "Parser",
     "argument_type",
+    "check_output_file",
+    "check_output_folder",
     "file_path",
     "fraction",
     "non_negative_int",
@@ -131,3 +133,26 @@ non_negative_int = argument_type(int, validators.non_negative_int)
 positive_number = argument_type(float, validators.positive_number)
 fraction = argument_type(float, validators.fraction)
 file_path: Callable[[str], Path] = argument_type(str, validators.path)
+
+
+# ------------------------------------------------------------------ where results go
+
+
+def check_output_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that can neither be written to nor created, before any work is done."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ValueError(f"{option} {str(folder)!r} cannot be a folder: {str(existing)!r} is a file.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {str(folder)!r} cannot be written to: no permission for {str(existing)!r}.")
+
+
+def check_output_file(option: str, file: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done."""
+    if file.is_dir():
+        raise ValueError(f"{option} must be a file, got the folder {str(file)!r}.")
+    if not file.absolute().parent.exists():
+        raise ValueError(f"{option} {str(file)!r} cannot be written: there is no folder {str(file.parent)!r}.")
+    check_output_folder(option, file.absolute().parent)

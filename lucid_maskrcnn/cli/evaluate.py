@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .common import file_path, fraction, positive_int, say
+from .common import check_output_folder, file_path, fraction, positive_int, say
 
 __all__ = ["add_commands"]
 
@@ -91,8 +91,8 @@ def _check(args: argparse.Namespace) -> None:
 
     if not args.images.is_dir():
         raise ValueError(f"There is no folder of images {str(args.images)!r}.")
-    if args.out is not None and args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {str(args.out)!r} is a file, not a directory.")
+    if args.out is not None:
+        check_output_folder("--out", args.out)
     if args.without_coco:
         return
     try:

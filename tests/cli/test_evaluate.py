@@ -75,7 +75,7 @@ def test_limit_and_thresholds_reach_the_model(
         (lambda f: (f / "b.png").unlink(), "b.png"),
         (lambda f: (f / "b.png").write_text("no image"), "b.png"),
         (lambda f: Image.new("RGB", (9, 9)).save(f / "b.png"), "has 9 × 9 pixels"),
-        (lambda f: (f / "out").write_text("precious"), "is a file, not a directory"),
+        (lambda f: (f / "out").write_text("precious"), "is a file."),
         (lambda f: None, "which the model does not have"),
     ],
     ids=["no JSON", "no file", "no images", "no image", "broken", "another size", "out", "categories"],
