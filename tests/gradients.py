@@ -99,3 +99,23 @@ def cpu_gpu_agree(fn: Callable[..., Tensor], *arrays, wrt=None, tol=1e-5, seed=0
 
 def _cotangent(output, seed):
     return np.random.default_rng(seed).standard_normal(output.shape).astype(output.dtype)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Return normally distributed numbers, the same for a seed and a shape."""
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+def float32(*shape: int, device: str = "cpu", seed: int = 0) -> Tensor:
+    """Return :func:`normal` as a float32 tensor."""
+    return tensor(normal(*shape, seed=seed).astype(np.float32), device)
+
+
+def check_empty(fn, arrays: list[np.ndarray], shape: tuple[int, ...], device: str) -> None:
+    """Check value and gradients where there is nothing to compute: empty, or 0 for what was not empty."""
+    arrays = [a.astype(np.float32) for a in arrays]
+    value, grads = gradients(fn, *arrays, wrt=range(len(arrays)), device=device)
+    assert value.shape == shape
+    assert value.dtype == np.float32
+    assert [g.shape for g in grads] == [a.shape for a in arrays]
+    assert not any(g.any() for g in grads)

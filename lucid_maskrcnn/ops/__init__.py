@@ -17,22 +17,12 @@ from ._operation import (
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .conv import conv2d, conv_transpose2d, one_channel
-from .functional import (
-    add_scalars,
-    batch_norm,
-    concat_anchors,
-    dropout,
-    flatten,
-    fold_batch_norm,
-    linear,
-    max_pool2d,
-    subsample,
-    upsample_add,
-)
+from .functional import add_scalars, concat_anchors, dropout, flatten, linear
 from .layout import nearest as nearest_cells
 from .loss_functions import binary_cross_entropy, cross_entropy, smooth_l1
 from .mask_resampling import mask_targets, paste_masks
 from .nms import batched_nms, nms
+from .normalization import batch_norm, fold_batch_norm
 from .roi_align import multiscale_roi_align, roi_align, roi_levels
 from .selection import (
     arange,
@@ -53,6 +43,7 @@ from .selection import (
     top_k_per_level,
 )
 from .sgd_step import sgd_update
+from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
     "add_scalars",

@@ -46,6 +46,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import choice, flag, instance, non_negative_int, shown
+
 from ._parallel import add
 
 __all__ = [
@@ -93,16 +95,21 @@ class Op(_LucidOperation):
         for t in tensors:
             if not isinstance(t, Tensor):
                 raise TypeError(f"{self._name()} takes Lucid tensors, got {type(t).__name__}: use lucid.Tensor(...).")
-        devices = {t.device for t in tensors if not t.is_free}
-        if len(devices) > 1:
-            raise ValueError(f"{self._name()} got tensors on cpu and on gpu: move them together with .to(...).")
-        for t in tensors if devices else []:
-            t.to(*devices)  # the free ones among them; Lucid would rather move the others
+        _bring_together(self._name(), tensors)
         self.needs = tuple(t is not None and t.requires_grad and lucid.grad_enabled() for t in inputs)
         return super().__call__(*tensors)
 
     def _name(self) -> str:
         return type(self).__name__.lstrip("_")
+
+
+def _bring_together(name: str, tensors: Sequence[Tensor]) -> None:
+    """Move Lucid's "free" tensors, made from lists, to the device of the others; raise if those are on two."""
+    devices = {t.device for t in tensors if not t.is_free}
+    if len(devices) > 1:
+        raise ValueError(f"{name} got tensors on cpu and on gpu: move them together with .to(...).")
+    for t in tensors if devices else []:
+        t.to(*devices)  # Lucid would rather move the others
 
 
 def _bridge(method: Callable[..., Any], device: str, differentiable: bool) -> Callable[..., Any]:
@@ -170,7 +177,10 @@ def array_module(array: Array) -> Any:
 
 def host(tensor: Tensor) -> np.ndarray:
     """Return the tensor's values as a NumPy array; on gpu this waits for the computation."""
-    return np.asarray(tensor.data)
+    return np.asarray(instance("tensor", tensor, Tensor, "a Lucid tensor").data)
+
+
+_DEVICES = ("cpu", "gpu")
 
 
 def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Tensor:
@@ -184,20 +194,47 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
         The device to be on, or a tensor that is on it.
     dtype : NumPy dtype, optional
         Element type, by default that of ``values``.
+
+    Raises
+    ------
+    TypeError
+        If ``values`` are not numbers, or of a type that Lucid does not have, such as uint8.
+    ValueError
+        If nested lists have rows of different lengths, or there is no such device.
     """
-    device = like.device if isinstance(like, Tensor) else like
+    device = like.device if isinstance(like, Tensor) else choice("like", like, _DEVICES)
+    wanted = None if dtype is None else _dtype(dtype)
     if isinstance(values, Tensor):
-        same_dtype = dtype is None or str(values.data.dtype).split(".")[-1] == np.dtype(dtype).name
+        same_dtype = wanted is None or str(values.data.dtype).split(".")[-1] == wanted.name
         if values.device == device and same_dtype:
             return values
         values = values.data
-    array = np.asarray(values, dtype=dtype)
+    array = _numbers(values, wanted)
     return Tensor(mx.array(array) if device == "gpu" else array)
+
+
+def _dtype(dtype: Any) -> np.dtype:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f'dtype must be a NumPy dtype such as "float32", got {shown(dtype)}.') from None
+
+
+def _numbers(values: Any, dtype: np.dtype | None) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"values cannot be made an array of numbers: {error} Got {shown(values)}.") from None
+    if array.dtype.kind == "u":
+        raise TypeError(f'values are {array.dtype}, which Lucid does not have: give a dtype such as "int32".')
+    if array.dtype.kind not in "bifc":
+        raise TypeError(f"values must be numbers, got {shown(values)}.")
+    return array
 
 
 def device_array(array: np.ndarray, device: str) -> Array:
     """Return a NumPy array on ``device``: itself on "cpu", a copy in MLX on "gpu"."""
-    return mx.array(array) if device == "gpu" else array
+    return mx.array(array) if choice("device", device, _DEVICES) == "gpu" else array
 
 
 def is_device_array(array: Any) -> bool:
@@ -212,14 +249,16 @@ def evaluate(arrays: Iterable[Array]) -> None:
 
 def zeros(*shape: int) -> Tensor:
     """Return float32 zeros on cpu, without touching their memory: ``lucid.zeros`` makes float64 and converts it."""
-    return Tensor(np.zeros(shape, np.float32))
+    return Tensor(np.zeros([non_negative_int("shape", n) for n in shape], np.float32))
 
 
 def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of arrays, NumPy or MLX, a function of tensors without a gradient."""
+    name = function.__name__.lstrip("_")
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        _bring_together(name, [a for a in args if isinstance(a, Tensor)])
         return _wrap_all(function(*(a.data if isinstance(a, Tensor) else a for a in args), **options))
 
     return call
@@ -230,10 +269,13 @@ def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
 
     For results whose size depends on the data: MLX has no such shapes. On gpu it waits for the inputs.
     """
+    name = function.__name__.lstrip("_")
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        gpu = any(isinstance(a, Tensor) and a.is_gpu() for a in args)
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        _bring_together(name, tensors)
+        gpu = any(t.is_gpu() for t in tensors)
         out = function(*(host(a) if isinstance(a, Tensor) else a for a in args), **options)
         return _wrap_all(out, mx.array if gpu else np.asarray)
 
@@ -433,7 +475,7 @@ def repair_engine(enable: bool = True) -> bool:
     bool
         Whether the repaired functions are in place now.
     """
-    if not enable:
+    if not flag("enable", enable):
         lucid._set_tensor_grad = _originals["_set_tensor_grad"]
         lucid._match_grad_shape = _originals["_match_grad_shape"]
         Tensor.backward = _originals["backward"]

@@ -1,8 +1,14 @@
 """Box arithmetic: area, IoU, clipping and the coding of boxes as deltas, with their gradients.
 
-Shapes: A, B boxes of two sets, R boxes of one set, K classes. A box is ``(x1, y1, x2, y2)`` in pixels,
-``x2`` and ``y2`` are edges: the width is ``x2 - x1``. Where a function has a kink, the gradient is
-torch's: ties of a minimum or maximum share it evenly, a clamp passes it on at its bounds.
+Shapes: A, B boxes of two sets, R boxes of one set, K classes.
+
+Names: a box is ``(x1, y1, x2, y2)`` in pixels, ``x2`` and ``y2`` are edges: its ``side`` is ``(x2 - x1, y2 - y1)``,
+its ``centre`` ``(x, y)``. Deltas are ``(dx, dy, dw, dh)``. ``overlap`` is the width and height of an intersection,
+``inter`` its area, ``union`` that of the union. In a backward, ``to_x`` is the gradient with respect to x.
+
+float16 boxes are computed and returned as float32: an area of 256 × 256 pixels is beyond float16. Where a function
+has a kink, the gradient is torch's: ties of a minimum or maximum share it evenly, a clamp passes it on at its
+bounds.
 """
 
 from __future__ import annotations
@@ -15,6 +21,9 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import non_negative_number, pair, positive_number, sequence
+
+from ._checks import box_tensor
 from ._operation import Array, Backward, Op, array_module
 from ._parallel import parallel_for
 
@@ -22,6 +31,7 @@ __all__ = ["box_area", "box_iou", "clip_boxes", "decode_boxes", "encode_boxes"]
 
 # A predicted side grows at most 62.5-fold (1000 / 16), so that exp() of a wild delta stays finite.
 _LOG_GROWTH_CAP = math.log(1000.0 / 16)
+_ANY_BOXES = (..., 4)
 
 
 # ------------------------------------------------------------------ area and IoU
@@ -54,8 +64,7 @@ def box_area(boxes: Tensor) -> Tensor:
     Tensor of shape (...)
         Square pixels; negative where exactly one pair of corners is swapped.
     """
-    check_boxes("boxes", boxes)
-    return _BoxArea()(boxes)
+    return _BoxArea()(box_tensor("boxes", boxes, _ANY_BOXES))
 
 
 class _BoxIoU(Op):
@@ -64,7 +73,8 @@ class _BoxIoU(Op):
         b_corners = np.ascontiguousarray(b.T)  # four rows: all boxes at once along contiguous memory
         b_area = (b_corners[2] - b_corners[0]) * (b_corners[3] - b_corners[1])
 
-        def of_row(i: int) -> None:  # nothing of the matrix's size but the result
+        # The arithmetic of overlap_and_union, a row at a time: nothing is of the matrix's size but the result.
+        def of_row(i: int) -> None:
             box = a[i]
             wide = np.minimum(b_corners[2], box[2])
             wide -= np.maximum(b_corners[0], box[0])
@@ -99,8 +109,8 @@ class _BoxIoU(Op):
             by_side = by_inter[..., None] * shared[..., ::-1] * (overlap >= 0)  # (A, B, 2)
 
             def corners(own: Array, other: Array, side: Array, axis: int) -> Array:
-                low = (by_side * _share(xp, own[..., :2] - other[..., :2])).sum(axis=axis)
-                high = (by_side * _share(xp, other[..., 2:] - own[..., 2:])).sum(axis=axis)
+                low = (by_side * _tie_fraction(xp, own[..., :2] - other[..., :2])).sum(axis=axis)
+                high = (by_side * _tie_fraction(xp, other[..., 2:] - own[..., 2:])).sum(axis=axis)
                 by_own_side = by_area.sum(axis=axis)[:, None] * side[:, ::-1]  # d area / d side = other side
                 return xp.concatenate([-low - by_own_side, high + by_own_side], axis=-1)
 
@@ -121,8 +131,8 @@ def overlap_and_union(xp: Any, a: Array, b: Array) -> tuple[Array, Array, Array]
     return overlap, inter, (a_side[:, 0] * a_side[:, 1])[:, None] + b_side[:, 0] * b_side[:, 1] - inter
 
 
-def _share(xp: Any, lead: Array) -> Array:
-    """Return which part of the gradient of a maximum goes to the one that leads by ``lead``."""
+def _tie_fraction(xp: Any, lead: Array) -> Array:
+    """Return the fraction of a maximum's gradient that goes to an operand greater by ``lead``: 1, 0; 0.5 if equal."""
     return (xp.sign(lead) + 1) * 0.5
 
 
@@ -140,9 +150,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     Tensor of shape (A, B)
         0 … 1; NaN, as in torchvision, where both boxes have no area (0/0).
     """
-    check_boxes("a", a, ndim=2)
-    check_boxes("b", b, ndim=2)
-    return _BoxIoU()(a, b)
+    return _BoxIoU()(box_tensor("a", a, ("A", 4)), box_tensor("b", b, ("B", 4)))
 
 
 # ------------------------------------------------------------------ clipping
@@ -166,25 +174,24 @@ class _ClipBoxes(Op):
     gpu = cpu
 
 
-def clip_boxes(boxes: Tensor, size: tuple[float, float]) -> Tensor:
+def clip_boxes(boxes: Tensor, size: float | tuple[float, float]) -> Tensor:
     """Return the boxes with every corner moved into the image.
 
     Parameters
     ----------
     boxes : Tensor of shape (..., 4), float
         ``(x1, y1, x2, y2)`` in pixels. A box outside the image becomes one without area on its edge.
-    size : (height, width)
-        Of the image, in pixels.
+    size : (height, width) or number
+        Of the image, in pixels; one number is both.
 
     Returns
     -------
     Tensor of shape (..., 4)
         ``0 <= x <= width`` and ``0 <= y <= height``.
     """
-    check_boxes("boxes", boxes)
-    if len(size) != 2 or min(size) < 0:
-        raise ValueError(f"size is (height, width) of the image in pixels, got {size}.")
-    return _ClipBoxes((float(size[0]), float(size[1])))(boxes)
+    boxes = box_tensor("boxes", boxes, _ANY_BOXES)
+    height, width = pair("size", size, non_negative_number)
+    return _ClipBoxes((float(height), float(width)))(boxes)
 
 
 # ------------------------------------------------------------------ boxes as deltas
@@ -199,6 +206,10 @@ class _BoxCoder(Op):
         """Return the weights of the centre (dx, dy) and of the sides (dw, dh)."""
         weights = array_module(like).array(self.weights, dtype=like.dtype)
         return weights[:2], weights[2:]
+
+
+def _coder_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(w) for w in sequence("weights", weights, positive_number, length=4))
 
 
 class _EncodeBoxes(_BoxCoder):
@@ -255,10 +266,8 @@ def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1
     ----------
     Girshick et al., Rich feature hierarchies for accurate object detection, 2014, appendix C.
     """
-    check_boxes("reference", reference, ndim=2)
-    check_boxes("boxes", boxes, ndim=2)
-    if reference.shape != boxes.shape:
-        raise ValueError(f"reference and boxes go together row by row, got shapes {reference.shape} and {boxes.shape}.")
+    reference = box_tensor("reference", reference)
+    boxes = box_tensor("boxes", boxes, (reference.shape[0], 4))
     return _EncodeBoxes(_coder_weights(weights))(reference, boxes)
 
 
@@ -310,40 +319,10 @@ def decode_boxes(deltas: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0,
     Tensor of the shape of ``deltas``
         ``(x1, y1, x2, y2)``, not clipped.
     """
-    check_boxes("deltas", deltas)
-    check_boxes("boxes", boxes, ndim=2)
+    boxes = box_tensor("boxes", boxes)
+    deltas = box_tensor("deltas", deltas, _ANY_BOXES)
     if deltas.ndim not in (2, 3) or deltas.shape[0] != boxes.shape[0]:
         raise ValueError(
-            f"deltas has shape {deltas.shape}, but (R, 4) or (R, K, 4) with R = {boxes.shape[0]} boxes is wanted."
+            f"deltas must have shape (R, 4) or (R, K, 4) with R = {boxes.shape[0]} boxes, got {tuple(deltas.shape)}."
         )
     return _DecodeBoxes(_coder_weights(weights))(deltas, boxes)
-
-
-# ------------------------------------------------------------------ checks
-
-
-def _coder_weights(weights: Sequence[float]) -> tuple[float, ...]:
-    if len(weights) != 4 or not min(weights) > 0:
-        raise ValueError(f"weights are four positive numbers, for dx, dy, dw and dh, got {weights}.")
-    return tuple(float(w) for w in weights)
-
-
-def check_boxes(name: str, boxes: Tensor, ndim: int | None = None) -> None:
-    """Raise unless ``boxes`` is a float tensor with four numbers in a row (and ``ndim`` axes)."""
-    wanted = "(R, 4)" if ndim == 2 else "(..., 4)"
-    if not isinstance(boxes, Tensor):
-        raise TypeError(f"{name} is a Lucid tensor of shape {wanted}, got {type(boxes).__name__}.")
-    if boxes.ndim < 1 or boxes.shape[-1] != 4 or ndim not in (None, boxes.ndim):
-        raise ValueError(f"{name} has shape {tuple(boxes.shape)}, but {wanted} is wanted.")
-    if "float" not in str(boxes.data.dtype):
-        raise TypeError(f"{name} is {boxes.data.dtype}, but boxes are float32: integers have no gradient.")
-
-
-def check_index(name: str, index: Tensor, rows: int) -> None:
-    """Raise unless ``index`` is an integer tensor of shape ``(rows,)``."""
-    if not isinstance(index, Tensor):
-        raise TypeError(f"{name} is a Lucid tensor of shape ({rows},), got {type(index).__name__}.")
-    if tuple(index.shape) != (rows,):
-        raise ValueError(f"{name} has shape {tuple(index.shape)}, but ({rows},) is wanted, one for each box.")
-    if "int" not in str(index.data.dtype):
-        raise TypeError(f"{name} is {index.data.dtype}, but an integer for each box is wanted.")

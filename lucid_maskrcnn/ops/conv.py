@@ -1,7 +1,11 @@
 """Convolutions on channels-last memory, with bias, residual and ReLU fused.
 
-Shapes: N images, C input channels, O output channels, H × W input pixels, P × Q output pixels,
-k = kh · kw · C values under a kernel.
+Shapes: N images, C input channels, O output channels (filters), H × W input pixels, P × Q output pixels, kh × kw pixels
+of a kernel, k = kh · kw · C values under it.
+
+Names: ``weight`` holds the filters, as a ``matrix`` (k, O); ``columns`` are the values under the kernel at each
+output pixel (im2col), a ``task`` is an image and a block of its output rows, a ``tap`` a place in the kernel.
+``passed`` is the gradient before the ReLU.
 """
 
 from __future__ import annotations
@@ -12,7 +16,10 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import flag, non_negative_int, positive_int
+
 from . import winograd
+from ._checks import check_range_on_cpu, check_tensor, index_tensor
 from ._memory import empty, zeros
 from ._operation import Op
 from ._parallel import chunks, copy, matmul, num_threads, parallel_for, relu_backward, scratch, split_evenly, sum_rows
@@ -21,8 +28,9 @@ from .layout import nchw, nhwc, with_vjp
 __all__ = ["conv2d", "conv_transpose2d", "one_channel"]
 
 _BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
+_IMAGES = ("N", "C", "H", "W")
 _PARTIAL_SUMS = 4  # of a weight gradient
-_SHARES = 4  # that each thread takes of a convolution
+_BLOCKS_PER_THREAD = 4  # of a convolution
 
 
 class _Conv2d(Op):
@@ -118,7 +126,7 @@ def _correlate(
         # Where pixels do not meet, rows and images do not matter: one column of pixels cuts most evenly.
         x, out = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, out))
         residual = None if residual is None else residual.reshape(out.shape)
-    columns = _Columns(x, kernel, stride, padding, _SHARES * num_threads(), filters)
+    columns = _Columns(x, kernel, stride, padding, _BLOCKS_PER_THREAD * num_threads(), filters)
     zero = np.zeros(filters, out.dtype)
 
     def run(task: tuple[int, slice]) -> None:
@@ -152,8 +160,8 @@ class _Columns:
         self.x, self.kernel, self.stride, self.padding = x, kernel, stride, padding
         self.size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
         per_row = self.size[1] * (kernel[0] * kernel[1] * x.shape[3] + filters)
-        share = -(-x.shape[0] * self.size[0] // num_blocks)  # of the output rows
-        self.rows = max(1, min(self.size[0], share, _BLOCK_VALUES // max(per_row, 1)))
+        of_block = -(-x.shape[0] * self.size[0] // num_blocks)  # output rows
+        self.rows = max(1, min(self.size[0], of_block, _BLOCK_VALUES // max(per_row, 1)))
         self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in chunks(self.size[0], self.rows)]
 
     def gather(self, image: int, rows: slice) -> np.ndarray:
@@ -167,7 +175,7 @@ class _Columns:
         low = min(max(first, 0), self.x.shape[1])  # a block may lie in the padding altogether
         high = min(max(first + height, low), self.x.shape[1])
         above = min(max(low - first, 0), height)
-        # Rows of the input between zeros, and all windows on them as a view.
+        # Rows of the input between zeros, and what lies under the kernel at each place as a view.
         staged = scratch("staged", height * across * channels, self.x.dtype).reshape(height, across, channels)
         staged[:above] = 0
         staged[above + high - low :] = 0
@@ -178,10 +186,10 @@ class _Columns:
         values = scratch("values", count * width * kh * kw * channels, self.x.dtype)
         values = values.reshape(count, width, kh, kw * channels)
         of_row, of_pixel, of_value = staged.strides
-        windows = np.lib.stride_tricks.as_strided(
+        under_kernel = np.lib.stride_tricks.as_strided(
             staged, values.shape, (of_row * s, of_pixel * s, of_row, of_value), writeable=False
         )
-        np.copyto(values, windows)
+        np.copyto(values, under_kernel)
         return values.reshape(count * width, -1)
 
     def _pixels(self, image: int, rows: slice) -> np.ndarray:
@@ -386,17 +394,13 @@ def one_channel(x: Tensor, weight: Tensor, bias: Tensor, channels: Tensor) -> Te
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit or, on cpu, a channel is not one of the O.
     """
-    if x.ndim != 4 or tuple(weight.shape[1:]) != (x.shape[1], 1, 1):
-        raise ValueError(
-            f"one_channel takes x (N, C, H, W) and weight (O, C, 1, 1), got {tuple(x.shape)} and {tuple(weight.shape)}."
-        )
-    if tuple(bias.shape) != (weight.shape[0],) or tuple(channels.shape) != (x.shape[0],):
-        raise ValueError(
-            f"one_channel takes a bias for each of {weight.shape[0]} outputs and a channel for each of {x.shape[0]} "
-            f"images, got {tuple(bias.shape)} and {tuple(channels.shape)}."
-        )
+    check_tensor("x", x, _IMAGES)
+    check_tensor("weight", weight, ("O", x.shape[1], 1, 1))
+    check_tensor("bias", bias, (weight.shape[0],))
+    index_tensor("channels", channels, x.shape[0])
+    check_range_on_cpu("channels", channels, weight.shape[0], "outputs")
     return _OneChannel()(x, weight, bias, channels)
 
 
@@ -438,26 +442,35 @@ def conv2d(
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit or a setting is out of range.
     """
-    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"conv2d takes x (N, C, H, W) and weight (O, C, kh, kw) with the same C, got {tuple(x.shape)} and "
-            f"{tuple(weight.shape)}."
-        )
-    size = _out_size((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), stride, padding)
+    check_tensor("x", x, _IMAGES)
+    kernel = _check_weight(weight, ("O", x.shape[1], "kh", "kw"))
+    stride, padding = positive_int("stride", stride), non_negative_int("padding", padding)
+    height, width = size = _out_size((x.shape[2], x.shape[3]), kernel, stride, padding)
     if min(size) < 1:
         raise ValueError(
-            f"x of {x.shape[2]} × {x.shape[3]} pixels is smaller than the {weight.shape[2]} × {weight.shape[3]} "
-            f"kernel of conv2d with padding {padding}."
+            f"x must be at least as large as the {kernel[0]} × {kernel[1]} kernel of weight, got {x.shape[2]} × "
+            f"{x.shape[3]} pixels with padding {padding}."
         )
-    for name, vector in (("bias", bias), ("scale", scale)):
-        if vector is not None and tuple(vector.shape) != (weight.shape[0],):
-            raise ValueError(f"{name} must have shape ({weight.shape[0]},), got {tuple(vector.shape)}.")
-    wanted = (x.shape[0], weight.shape[0], *size)
-    if residual is not None and tuple(residual.shape) != wanted:
-        raise ValueError(f"residual must have the output's shape {wanted}, got {tuple(residual.shape)}.")
-    return _Conv2d(stride, padding, relu)(x, weight, bias, scale, residual)
+    filters = weight.shape[0]
+    for name, tensor, shape in (
+        ("bias", bias, (filters,)),
+        ("scale", scale, (filters,)),
+        ("residual", residual, (x.shape[0], filters, height, width)),
+    ):
+        if tensor is not None:
+            check_tensor(name, tensor, shape)
+    return _Conv2d(stride, padding, flag("relu", relu))(x, weight, bias, scale, residual)
+
+
+def _check_weight(weight: Tensor, shape: tuple[int | str, ...]) -> tuple[int, int]:
+    """Return the size of the kernel."""
+    check_tensor("weight", weight, shape)
+    height, width = weight.shape[2:]
+    if 0 in (height, width):
+        raise ValueError(f"weight must have a kernel of at least 1 × 1, got shape {tuple(weight.shape)}.")
+    return height, width
 
 
 def conv_transpose2d(
@@ -486,13 +499,12 @@ def conv_transpose2d(
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit or a setting is out of range.
     """
-    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[0]:
-        raise ValueError(
-            f"conv_transpose2d takes x (N, C, H, W) and weight (C, O, kh, kw) with the same C, got {tuple(x.shape)} "
-            f"and {tuple(weight.shape)}."
-        )
-    if bias is not None and tuple(bias.shape) != (weight.shape[1],):
-        raise ValueError(f"bias must have shape ({weight.shape[1]},), got {tuple(bias.shape)}.")
-    return _ConvTranspose2d(stride, relu)(x, weight, bias)
+    check_tensor("x", x, _IMAGES)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x must have a pixel to enlarge, got shape {tuple(x.shape)}.")
+    _check_weight(weight, (x.shape[1], "O", "kh", "kw"))
+    if bias is not None:
+        check_tensor("bias", bias, (weight.shape[1],))
+    return _ConvTranspose2d(positive_int("stride", stride), flag("relu", relu))(x, weight, bias)

@@ -2,6 +2,8 @@
 
 Every operator on the hot path reads pixels as contiguous rows of channels, while users see the
 usual ``(N, C, H, W)``: a 4-D tensor is an NHWC array seen through a transpose.
+
+Shapes: N images, C channels, H × W pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def over_rows(vector: np.ndarray, width: int) -> np.ndarray:
 
 
 def nearest(n_in: int, n_out: int) -> np.ndarray:
-    """Return which of ``n_in`` cells each of ``n_out`` copies: (n_out,), int32.
+    """Return, for nearest-neighbour resizing, which of ``n_in`` cells each of ``n_out`` copies: (n_out,), int32.
 
     In torchvision's arithmetic: the product is rounded to float32 before the floor.
     """

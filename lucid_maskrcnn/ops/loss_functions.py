@@ -1,7 +1,17 @@
 """The three loss functions of Mask R-CNN, each with its closed-form gradient.
 
-They pick the entries that count themselves, so that only those are computed. Empty selections
-give a loss of 0 with gradients of 0.
+They pick the entries that count themselves, so that only those are computed. Empty selections give a loss of 0 with
+gradients of 0.
+
+Shapes: R rows, K classes without background, N images (or RoIs), M entries of each (anchors or classes), S entries that
+the loss picks.
+
+Names: ``x`` are predictions, ``i`` and ``j`` say which of them count: ``x[i, j]`` is compared with ``targets``.
+``slope`` is the derivative of a loss with respect to its prediction, ``divisor`` what the sum of the losses is
+divided by.
+
+Labels, indices and targets are checked on cpu. On gpu they may not be computed yet: there a label that is no column
+makes the loss NaN.
 """
 
 from __future__ import annotations
@@ -13,10 +23,15 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import non_negative_number, positive_number
+
+from ._checks import check_range_on_cpu, check_tensor, index_tensor
 from ._operation import Op
 from .layout import with_vjp
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "smooth_l1"]
+
+_ROUNDING = 1e-4  # by which targets, which are weighted sums of 0 and 1, may leave 0 … 1
 
 
 class _CrossEntropy(Op):
@@ -37,7 +52,10 @@ class _CrossEntropy(Op):
 
     def gpu(self, logits: Any, labels: Any) -> Any:
         def run(logits: mx.array) -> mx.array:
-            picked = mx.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+            # MLX checks no index: it would read beyond the memory.
+            inside = (labels >= 0) & (labels < logits.shape[1])
+            picked = mx.take_along_axis(logits, mx.where(inside, labels, 0)[:, None], axis=1)[:, 0]
+            picked = mx.where(inside, picked, mx.nan)
             return (mx.logsumexp(logits, axis=1) - picked).sum() / logits.shape[0]
 
         if not len(logits):
@@ -47,19 +65,27 @@ class _CrossEntropy(Op):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of softmax.
+    """Return the mean cross-entropy of softmax.
 
     Parameters
     ----------
-    logits : Tensor of shape (R, K + 1)
+    logits : Tensor of shape (R, K + 1), float
         ``R = 0`` gives 0.
     labels : Tensor of shape (R,), int32
-        The right column of each row.
+        The right column of each row, from 0 to K.
 
     Returns
     -------
     Tensor of shape ()
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a label on cpu is no column of ``logits``.
     """
+    check_tensor("logits", logits, ("R", "K + 1"))
+    index_tensor("labels", labels, logits.shape[0])
+    check_range_on_cpu("labels", labels, logits.shape[1], "columns of logits")
     return _CrossEntropy()(logits, labels)
 
 
@@ -132,12 +158,27 @@ class _BinaryCrossEntropy(_PickedLoss):
         return (x + size) / 2 - x * targets + mx.log1p(mx.exp(-size))
 
 
+def _check_picked(x: Tensor, i: Tensor, j: Tensor, targets: Tensor) -> None:
+    check_tensor("x", x, ("N", "M", ...))
+    index_tensor("i", i, "S")
+    index_tensor("j", j, i.shape[0])
+    check_tensor("targets", targets, (i.shape[0], ...))
+    of_row, of_target = int(np.prod(x.shape[1:])), int(np.prod(targets.shape[1:]))
+    if of_target == 0 or of_row % of_target:
+        raise ValueError(
+            f"targets[0] must be as large as an entry of x, got targets of shape {tuple(targets.shape)} and x of "
+            f"{tuple(x.shape)}."
+        )
+    check_range_on_cpu("i", i, x.shape[0], "rows of x")
+    check_range_on_cpu("j", j, _entries(x, targets), "entries of a row of x")
+
+
 def smooth_l1(x: Tensor, i: Tensor, j: Tensor, targets: Tensor, *, beta: float, divisor: float) -> Tensor:
-    """Smooth L1 loss of ``x[i, j]`` (Girshick 2015, equation 3), summed and divided by ``divisor``.
+    """Return the smooth L1 loss of ``x[i, j]`` (Girshick 2015, equation 3), summed and divided by ``divisor``.
 
     Parameters
     ----------
-    x : Tensor of shape (N, M, …) or (N, M · …)
+    x : Tensor of shape (N, M, …) or (N, M · …), float
         Predictions, of which the loss picks S.
     i, j : Tensor of shape (S,), int32
         Where. ``S = 0`` gives 0.
@@ -151,24 +192,41 @@ def smooth_l1(x: Tensor, i: Tensor, j: Tensor, targets: Tensor, *, beta: float, 
     Returns
     -------
     Tensor of shape ()
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or an index on cpu is out of range.
     """
+    _check_picked(x, i, j, targets)
+    beta, divisor = positive_number("beta", beta), non_negative_number("divisor", divisor)
     return _SmoothL1(beta, divisor)(x, i, j, targets)
 
 
 def binary_cross_entropy(x: Tensor, i: Tensor, j: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy of ``sigmoid(x[i, j])``.
+    """Return the mean binary cross-entropy of ``sigmoid(x[i, j])``.
 
     Parameters
     ----------
-    x : Tensor of shape (N, M, …) or (N, M · …)
+    x : Tensor of shape (N, M, …) or (N, M · …), float
         Logits, of which the loss picks S.
     i, j : Tensor of shape (S,), int32
         Where. ``S = 0`` gives 0.
     targets : Tensor of shape (S, …)
-        Probabilities in [0, 1].
+        Probabilities, 0 … 1.
 
     Returns
     -------
     Tensor of shape ()
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or on cpu an index is out of range or a target not between 0 and 1.
     """
+    _check_picked(x, i, j, targets)
+    if isinstance(targets.data, np.ndarray) and targets.data.size:
+        low, high = targets.data.min(), targets.data.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN is neither
+            raise ValueError(f"targets must be probabilities between 0 and 1, got values from {low} to {high}.")
     return _BinaryCrossEntropy(float(np.prod(targets.shape)))(x, i, j, targets)

@@ -2,7 +2,10 @@
 
 Both are bilinear and separable, so each mask is two small matrix products.
 
-Shapes: n masks of M × M cells, G ground-truth masks of H × W pixels, R RoIs.
+Shapes: n masks of M × M cells, G ground-truth masks of H × W pixels, R RoIs, h × w pixels of a patch.
+
+Names: ``mask_probs`` are probabilities on the grid of each box, ``boxes`` and ``rois`` are ``(x1, y1, x2, y2)`` in
+pixels, ``gt_idx`` is the ground-truth mask of each RoI. A ``patch`` is the part of the image that a mask covers.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import flag, fraction, non_negative_int, optional, pair, positive_int
+
+from ._checks import box_tensor, check_range, check_tensor, index_tensor
 from ._memory import empty
 from ._operation import Op, as_tensor, host
 from ._parallel import chunks, parallel_for
-from .boxes import check_boxes, check_index
-from .roi_align import Grid, check_range, gathers, plan, pool_gpu, windows
+from .roi_align import Grid, gathers, plan, pool_gpu, regions
 
 __all__ = ["mask_targets", "paste_masks"]
 
@@ -145,7 +150,7 @@ def _resize_weights(first: int, last: int, side: int, limit: int) -> tuple[slice
 def paste_masks(
     mask_probs: Tensor,
     boxes: Tensor,
-    image_size: tuple[int, int],
+    image_size: int | tuple[int, int],
     threshold: float | None = 0.5,
     *,
     snap: bool = True,
@@ -158,7 +163,8 @@ def paste_masks(
         Probabilities on the grid of each box.
     boxes : Tensor of shape (n, 4), float
         ``(x1, y1, x2, y2)`` in pixels of the image; parts outside the image are cut off.
-    image_size : (height, width)
+    image_size : (height, width) or int
+        In pixels; one number is both.
     threshold : float or None
         Pixels with a probability above it are set; None leaves the probabilities.
     snap : bool
@@ -173,7 +179,7 @@ def paste_masks(
     Raises
     ------
     ValueError
-        If shapes do not fit or the threshold is no probability.
+        If shapes do not fit or the threshold is not between 0 and 1.
 
     References
     ----------
@@ -181,18 +187,13 @@ def paste_masks(
     much, its corners truncated to whole pixels, both of which belong to it. detectron2, function of the
     same name: bilinear, zeros around the mask.
     """
-    check_boxes("boxes", boxes, ndim=2)
-    if not isinstance(mask_probs, Tensor):
-        raise TypeError(f"mask_probs is a Lucid tensor of shape (n, M, M), got {type(mask_probs).__name__}.")
-    shape, num = tuple(mask_probs.shape), boxes.shape[0]
-    if len(shape) != 3 or shape[0] != num or shape[1] != shape[2] or shape[1] == 0:
-        raise ValueError(f"mask_probs has shape {shape}, but (n, M, M) with n = {num} boxes is wanted.")
-    if len(image_size) != 2 or min(image_size) < 0:
-        raise ValueError(f"image_size is (height, width) in pixels, got {image_size}.")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a probability or None, got {threshold}.")
-    height, width = image_size
-    return _PasteMasks((int(height), int(width)), threshold, snap)(mask_probs, boxes)
+    boxes = box_tensor("boxes", boxes, ("n", 4))
+    check_tensor("mask_probs", mask_probs, (boxes.shape[0], "M", "M"))
+    if mask_probs.shape[1] != mask_probs.shape[2] or mask_probs.shape[1] == 0:
+        raise ValueError(f"mask_probs must have shape (n, M, M) with M of at least 1, got {tuple(mask_probs.shape)}.")
+    size = pair("image_size", image_size, non_negative_int)
+    optional(fraction)("threshold", threshold)
+    return _PasteMasks(size, threshold, flag("snap", snap))(mask_probs, boxes)
 
 
 # ------------------------------------------------------------------ targets
@@ -223,7 +224,7 @@ class _MaskTargets(Op):
         def read(index: int, rows: slice, columns: slice) -> np.ndarray:
             return gt_masks[index, rows, columns]
 
-        return _cut_out(read, gt_masks.shape[1:], rois, gt_idx, self.grid)
+        return _resample(read, gt_masks.shape[1:], rois, gt_idx, self.grid)
 
     def gpu(self, gt_masks: mx.array, rois: mx.array, gt_idx: mx.array) -> mx.array:
         num, (height, width) = rois.shape[0], gt_masks.shape[1:]
@@ -234,7 +235,7 @@ class _MaskTargets(Op):
         )[..., 0]
 
 
-def _cut_out(
+def _resample(
     read: Callable[[int, slice, slice], np.ndarray],
     image_size: tuple[int, ...],
     rois: np.ndarray,
@@ -244,12 +245,12 @@ def _cut_out(
     num = len(rois)
     planned = plan(rois, np.tile(image_size, (num, 1)), np.ones((num, 2)), grid)
     targets = np.zeros((num, *grid.output_size), np.float32)  # an aligned RoI without area reads nothing
-    found = windows(planned)
+    read_by_rois = regions(planned)
 
     def cut(some: slice) -> None:
-        for window in found[some]:  # no gaps: a sample for each pixel
-            pixels = read(gt_idx[window.roi], *window.slices()).astype(np.float32)
-            np.matmul(window.weights_y @ pixels, window.weights_x.T, out=targets[window.roi])
+        for region in read_by_rois[some]:  # no gaps: a sample for each pixel
+            pixels = read(gt_idx[region.roi], *region.slices()).astype(np.float32)
+            np.matmul(region.weights_y @ pixels, region.weights_x.T, out=targets[region.roi])
 
     parallel_for(chunks(num, _TASK), cut)
     return targets
@@ -258,13 +259,13 @@ def _cut_out(
 def mask_targets(
     gt_masks: Tensor | MaskReader, rois: Tensor, gt_idx: Tensor, size: int, *, aligned: bool = False
 ) -> Tensor:
-    """Return what the mask head should predict for each RoI: its cut-out of a ground-truth mask.
+    """Return what the mask head should predict for each RoI: its part of a ground-truth mask, resampled.
 
     Parameters
     ----------
-    gt_masks : Tensor of shape (G, H, W), bool or uint8; or CompressedMasks
-        0 or 1 for each pixel of the network's input. Of compressed ones no more is decoded than the windows that
-        the RoIs need, on the host; the numbers are the same.
+    gt_masks : Tensor of shape (G, H, W), bool, int or float; or CompressedMasks
+        0 or 1 for each pixel of the network's input. Of compressed ones only the regions that the RoIs read are
+        decoded, on the host; the numbers are the same.
     rois : Tensor of shape (R, 4), float
         ``(x1, y1, x2, y2)`` in pixels of the same.
     gt_idx : Tensor of shape (R,), int
@@ -277,7 +278,7 @@ def mask_targets(
     Returns
     -------
     Tensor of shape (R, size, size), float32
-        Covered share of each cell, 0 … 1, not rounded. ``R = 0`` gives ``(0, size, size)``. No gradient.
+        Covered fraction of each cell, 0 … 1, not rounded. ``R = 0`` gives ``(0, size, size)``. No gradient.
 
     Raises
     ------
@@ -289,19 +290,27 @@ def mask_targets(
     torchvision 0.28, ``project_masks_on_boxes``: RoIAlign with one sample for each pixel. Aligned: detectron2,
     ``BitMasks.crop_and_resize``, which also rounds.
     """
-    check_boxes("rois", rois, ndim=2)
-    if not isinstance(gt_masks, Tensor) and not hasattr(gt_masks, "decode_region"):
-        raise TypeError(
-            f"gt_masks is a Lucid tensor of shape (G, H, W) or CompressedMasks, got {type(gt_masks).__name__}."
-        )
-    shape = tuple(gt_masks.shape) if isinstance(gt_masks, Tensor) else (len(gt_masks), *gt_masks.image_size)
-    if len(shape) != 3 or 0 in shape[1:]:
-        raise ValueError(f"gt_masks has shape {shape}, but (G, H, W) is wanted, H and W positive.")
-    check_index("gt_idx", gt_idx, rois.shape[0])
-    check_range("gt_idx", gt_idx, shape[0], "masks")
-    if size < 1:
-        raise ValueError(f"size is the number of cells along a side of a target, got {size}.")
-    grid = Grid((int(size), int(size)), 0, aligned)
+    rois = box_tensor("rois", rois)
+    shape = _masks_shape(gt_masks)
+    index_tensor("gt_idx", gt_idx, rois.shape[0])
+    check_range("gt_idx", np.asarray(gt_idx.data), shape[0], "masks")
+    size = positive_int("size", size)
+    grid = Grid((size, size), 0, flag("aligned", aligned))
     if isinstance(gt_masks, Tensor):
         return _MaskTargets(grid)(gt_masks, rois, gt_idx)
-    return as_tensor(_cut_out(gt_masks.decode_region, gt_masks.image_size, host(rois), host(gt_idx), grid), rois)
+    return as_tensor(_resample(gt_masks.decode_region, gt_masks.image_size, host(rois), host(gt_idx), grid), rois)
+
+
+def _masks_shape(gt_masks: Tensor | MaskReader) -> tuple[int, int, int]:
+    if isinstance(gt_masks, Tensor):
+        check_tensor("gt_masks", gt_masks, ("G", "H", "W"), "bif")
+        num, height, width = gt_masks.shape
+    elif hasattr(gt_masks, "decode_region"):
+        num, (height, width) = len(gt_masks), gt_masks.image_size
+    else:
+        raise TypeError(
+            f"gt_masks must be a Lucid tensor of shape (G, H, W) or CompressedMasks, got {type(gt_masks).__name__}."
+        )
+    if 0 in (height, width):
+        raise ValueError(f"gt_masks must have H and W of at least 1, got shape {(num, height, width)}.")
+    return num, height, width

@@ -1,6 +1,15 @@
 """Non-maximum suppression: greedy and exact, in torchvision's arithmetic.
 
 Shapes: R boxes, K of them kept.
+
+Names: ``boxes`` are ``(x1, y1, x2, y2)`` in pixels; ``order`` holds their indices by descending score, ``kept`` or
+``keep`` which stay; ``columns`` are x1, y1, x2, y2 and area of the boxes, (5, R). Boxes of one ``idxs`` (class or
+level) suppress each other.
+
+Nothing that torchvision takes is refused. As there, a box with a NaN coordinate has no IoU above any threshold: it
+stays and suppresses nothing (in :func:`batched_nms` of up to 1000 boxes it makes all others NaN, so that all stay). A
+box with swapped corners overlaps nothing, so it stays too. To drop such boxes, see
+:func:`~lucid_maskrcnn.ops.finite_rows` and :func:`~lucid_maskrcnn.ops.remove_small_boxes`.
 """
 
 from __future__ import annotations
@@ -12,8 +21,11 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import fraction
+
+from ._checks import box_tensor, check_tensor, index_tensor
 from ._operation import Array, Op, array_module
-from .boxes import check_boxes, check_index, overlap_and_union
+from .boxes import overlap_and_union
 
 __all__ = ["batched_nms", "nms"]
 
@@ -71,8 +83,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
     Tensor of shape (K,), int32
         Indices of the kept boxes by descending score.
     """
-    _check(boxes, scores, iou_thresh)
-    return _NMS(float(iou_thresh))(boxes, scores)
+    boxes = box_tensor("boxes", boxes)
+    check_tensor("scores", scores, (boxes.shape[0],))
+    return _NMS(float(fraction("iou_thresh", iou_thresh)))(boxes, scores)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresh: float) -> Tensor:
@@ -96,21 +109,10 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresh: float) 
     Tensor of shape (K,), int32
         Indices of the kept boxes of all classes by descending score.
     """
-    _check(boxes, scores, iou_thresh)
-    check_index("idxs", idxs, boxes.shape[0])
-    return _BatchedNMS(float(iou_thresh))(boxes, scores, idxs)
-
-
-def _check(boxes: Tensor, scores: Tensor, iou_thresh: float) -> None:
-    check_boxes("boxes", boxes, ndim=2)
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"scores is a Lucid tensor, got {type(scores).__name__}.")
-    if tuple(scores.shape) != (boxes.shape[0],):
-        raise ValueError(
-            f"scores has shape {tuple(scores.shape)}, but one for each of {boxes.shape[0]} boxes is wanted."
-        )
-    if not 0 <= iou_thresh <= 1:
-        raise ValueError(f"iou_thresh is an IoU between 0 and 1, got {iou_thresh}.")
+    boxes = box_tensor("boxes", boxes)
+    check_tensor("scores", scores, (boxes.shape[0],))
+    index_tensor("idxs", idxs, boxes.shape[0])
+    return _BatchedNMS(float(fraction("iou_thresh", iou_thresh)))(boxes, scores, idxs)
 
 
 # ------------------------------------------------------------------ one suppression
@@ -119,7 +121,7 @@ def _check(boxes: Tensor, scores: Tensor, iou_thresh: float) -> None:
 def _greedy_cpu(boxes: np.ndarray, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
     """Decide a block of the best candidates at a time, and drop what it suppresses from the rest."""
     order = descending(scores)
-    thresh = _below(iou_thresh, boxes.dtype)
+    thresh = _round_down(iou_thresh, boxes.dtype)
     columns = np.ascontiguousarray(boxes[order].T)  # x1, y1, x2, y2
     area = (columns[2] - columns[0]) * (columns[3] - columns[1])
     columns = np.concatenate([columns, area[None]])
@@ -128,8 +130,8 @@ def _greedy_cpu(boxes: np.ndarray, scores: np.ndarray, iou_thresh: float) -> np.
         block, rest = columns[:, :_BLOCK], columns[:, _BLOCK:]
         chosen = _resolve(_overlaps(block, block, thresh))
         kept.append(order[chosen])
-        living = ~_suppressed(block[:, chosen], rest, thresh)
-        columns, order = rest[:, living], order[_BLOCK:][living]
+        remaining = ~_suppressed(block[:, chosen], rest, thresh)
+        columns, order = rest[:, remaining], order[_BLOCK:][remaining]
     return np.concatenate(kept)
 
 
@@ -143,7 +145,10 @@ def _suppressed(kept: np.ndarray, rest: np.ndarray, thresh: np.floating) -> np.n
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray, thresh: np.floating) -> np.ndarray:
-    """Return whether the IoU of column i of ``a`` with column j of ``b`` is greater than ``thresh``."""
+    """Return whether the IoU of column i of ``a`` with column j of ``b`` is greater than ``thresh``.
+
+    The arithmetic of :func:`overlap_and_union`, without what cannot change the answer.
+    """
     rows = a[:, :, None]
     inter = np.minimum(rows[2], b[2])
     inter -= np.maximum(rows[0], b[0])
@@ -176,7 +181,7 @@ def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.nd
     """Compute all overlaps on the device; the greedy pass, a chain of decisions, runs on the host."""
     order = descending(scores)
     num = len(order)
-    thresh = mx.array(float(_below(iou_thresh, np.float32)))
+    thresh = mx.array(float(_round_down(iou_thresh, np.float32)))
     suppressed = np.zeros(num, bool)
     kept = []
     ranked = boxes[mx.array(order)] if num else boxes
@@ -196,7 +201,7 @@ def descending(scores: np.ndarray) -> np.ndarray:
     return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1]
 
 
-def _below(thresh: float, dtype: Any) -> np.floating:
+def _round_down(thresh: float, dtype: Any) -> np.floating:
     """Return the largest number of ``dtype`` that is not above ``thresh``.
 
     torchvision compares the float32 IoU with the threshold as a double; rounded to nearest, 0.7
@@ -211,18 +216,18 @@ def _below(thresh: float, dtype: Any) -> np.floating:
 
 def _batched(greedy: Greedy, boxes: Array, scores: np.ndarray, idxs: np.ndarray, iou_thresh: float) -> np.ndarray:
     if len(scores) <= _OFFSET_LIMIT:
-        return greedy(_apart(boxes, idxs), scores, iou_thresh).astype(np.int32)
+        return greedy(_offset_by_class(boxes, idxs), scores, iou_thresh).astype(np.int32)
     keep = np.zeros(len(scores), bool)
-    for one in np.unique(idxs):
-        (members,) = np.nonzero(idxs == one)
+    for idx in np.unique(idxs):
+        (members,) = np.nonzero(idxs == idx)
         own = boxes[array_module(boxes).array(members)]
         keep[members[greedy(own, scores[members], iou_thresh)]] = True
     (kept,) = np.nonzero(keep)
     return kept[descending(scores[kept])].astype(np.int32)
 
 
-def _apart(boxes: Array, idxs: np.ndarray) -> Array:
-    """Shift the boxes of each class to where no other class is, rounding as torchvision does."""
+def _offset_by_class(boxes: Array, idxs: np.ndarray) -> Array:
+    """Add to the boxes of each class an offset that sets them apart from other classes, rounded as in torchvision."""
     on_host = np.asarray(boxes)
     offset = idxs.astype(on_host.dtype) * (on_host.max(initial=-np.inf) + 1)
     shifted = on_host + offset[:, None]

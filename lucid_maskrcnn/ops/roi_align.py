@@ -4,7 +4,12 @@ Bilinear sampling and the mean over a bin's samples are linear and separable: al
 weighted sum of a few rows of the map, so that pooling an RoI is ``weights_y @ pixels @ weights_xᵀ`` for
 every channel, and its gradient the same with the weights transposed.
 
-Shapes: N images, C channels, R RoIs, L levels, P bins along an axis, S samples of a bin, K rows of the map.
+Shapes: N images, C channels, H × W cells of a map, R RoIs, L levels, P bins along an axis, S samples of a bin along an
+axis, K rows (or columns) of the map that an RoI reads.
+
+Names: ``features`` or ``maps`` are the feature maps, ``rois`` are ``(x1, y1, x2, y2)`` in pixels of the image,
+``roi_idx`` is the image of each and ``levels`` its map. A ``bin`` is a cell of the result, a ``tap`` one of the four
+cells of the map that a sample is interpolated from. A ``Region`` is what one RoI reads of its map.
 """
 
 from __future__ import annotations
@@ -16,10 +21,20 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import (
+    flag,
+    integer,
+    non_negative_number,
+    pair,
+    positive_int,
+    positive_number,
+    sequence,
+)
+
+from ._checks import box_tensor, check_range, check_tensor, index_tensor, tensors
 from ._memory import empty, zeros
 from ._operation import Backward, Op, as_tensor
 from ._parallel import chunks, parallel_for
-from .boxes import check_boxes, check_index
 from .layout import nchw, nhwc
 
 __all__ = ["multiscale_roi_align", "roi_align", "roi_levels"]
@@ -125,11 +140,11 @@ def _read(start: np.ndarray, step: np.ndarray, num: np.ndarray, size: np.ndarray
         outside = (position < -1) | (position > size) | (sample >= num[:, None, None])
         position = np.maximum(position, 0)
         cell = np.floor(position)
-        fraction = np.where(position >= size - 1, 0, position - cell)
+        offset = np.where(position >= size - 1, 0, position - cell)  # 0 … 1 from that cell to the next
     low = np.fmin(np.fmax(cell, 0), size - 1).astype(np.int64)
-    share = np.where(outside, 0, 1 / n).astype(start.dtype)
+    of_mean = np.where(outside, 0, 1 / n).astype(start.dtype)  # weight of a sample in its bin's mean
     index = np.stack([low, np.minimum(low + 1, size - 1)], axis=-1)  # (R, P, S, 2)
-    weight = np.stack([(1 - fraction) * share, fraction * share], axis=-1)
+    weight = np.stack([(1 - offset) * of_mean, offset * of_mean], axis=-1)
     return _compact(index.reshape(len(num), bins, -1), weight.reshape(len(num), bins, -1))
 
 
@@ -155,8 +170,8 @@ def _compact(index: np.ndarray, weight: np.ndarray) -> Axis:
     return Axis(rows, num, solid, weights.reshape(count, bins, width).astype(weight.dtype), index, weight)
 
 
-class Window(NamedTuple):
-    """What one RoI reads."""
+class Region(NamedTuple):
+    """What one RoI reads of its map."""
 
     roi: int
     solid: bool  # or else rows or columns have gaps
@@ -167,21 +182,21 @@ class Window(NamedTuple):
     taps: tuple[np.ndarray, ...]  # rows and columns again, (P, 2 · S) each, and the weights of both
 
     def slices(self) -> tuple[slice, slice]:
-        """Return rows and columns of a solid window as slices, for views instead of copies."""
+        """Return rows and columns of a solid region as slices, for views instead of copies."""
         y, x = int(self.rows[0]), int(self.columns[0])
         return slice(y, y + len(self.rows)), slice(x, x + len(self.columns))
 
 
-def windows(planned: list[Chunk]) -> list[Window]:
+def regions(planned: list[Chunk]) -> list[Region]:
     """Return what each RoI reads of its map, one by one."""
-    found = []
+    read = []
     for members, y, x in planned:
         solid = (y.solid & x.solid).tolist()
         for i, (roi, ky, kx) in enumerate(zip(members.tolist(), y.num.tolist(), x.num.tolist(), strict=True)):
             taps = (y.taps[i], x.taps[i], y.tap_weights[i], x.tap_weights[i])
             rows, columns = y.rows[i, :ky], x.rows[i, :kx]
-            found.append(Window(roi, solid[i], rows, columns, y.weights[i, :, :ky], x.weights[i, :, :kx], taps))
-    return found
+            read.append(Region(roi, solid[i], rows, columns, y.weights[i, :, :ky], x.weights[i, :, :kx], taps))
+    return read
 
 
 # ------------------------------------------------------------------ the operator
@@ -204,23 +219,23 @@ class _RoIAlign(Op):
         dtype, channels = maps[0].dtype, maps[0].shape[-1]
         planned = [_as_dtype(chunk, dtype) for chunk in self._plan(rois, levels, [m.shape for m in maps])]
         places = list(zip(levels.tolist(), roi_idx.tolist(), strict=True))
-        found = windows(planned)
+        read = regions(planned)
         pooled = empty((len(rois), *self.grid.output_size, channels), dtype)
 
         def pool(some: slice) -> None:
-            for window in found[some]:
-                level, image = places[window.roi]
-                _pool_window(maps[level][image], window, pooled[window.roi])
+            for region in read[some]:
+                level, image = places[region.roi]
+                _pool_region(maps[level][image], region, pooled[region.roi])
 
-        parallel_for(chunks(len(found), _TASK), pool)
+        parallel_for(chunks(len(read), _TASK), pool)
 
         def backward(grad: np.ndarray) -> list[np.ndarray | None]:
             needs = self.needs[3:]
             grads = [zeros(m.shape, dtype) if need else None for m, need in zip(maps, needs, strict=True)]
             cotangent = nhwc(grad)
-            of_place: dict[tuple[int, int], list[Window]] = {}
-            for window in found:
-                of_place.setdefault(places[window.roi], []).append(window)
+            of_place: dict[tuple[int, int], list[Region]] = {}
+            for region in read:
+                of_place.setdefault(places[region.roi], []).append(region)
             # No two tasks write to the same rows, and the RoIs come in one order: the sum is always the same.
             tasks = [
                 (own, total[image], band)
@@ -229,10 +244,10 @@ class _RoIAlign(Op):
                 for band in chunks(maps[level].shape[1], _BAND)
             ]
 
-            def spread(task: tuple[list[Window], np.ndarray, slice]) -> None:
+            def spread(task: tuple[list[Region], np.ndarray, slice]) -> None:
                 own, target, band = task
-                for window in own:
-                    _spread_window(target, window, cotangent[window.roi], band)
+                for region in own:
+                    _add_region_gradient(target, region, cotangent[region.roi], band)
 
             parallel_for(tasks, spread)
             return [None, None, None, *(None if g is None else nchw(g) for g in grads)]
@@ -269,17 +284,17 @@ class _RoIAlign(Op):
         return nchw(pooled), backward
 
 
-def _pool_window(source: np.ndarray, window: Window, pooled: np.ndarray) -> None:
+def _pool_region(source: np.ndarray, region: Region, pooled: np.ndarray) -> None:
     """Pool one RoI of the map ``source`` (H, W, C) into ``pooled`` (Py, Px, C)."""
     bins_y, bins_x, channels = pooled.shape
-    ky, kx = window.weights_y.shape[1], window.weights_x.shape[1]
-    taps_y, taps_x, weights_y, weights_x = window.taps
-    # The products touch every cell of the window for every bin. In a large window most of them weigh
+    ky, kx = region.weights_y.shape[1], region.weights_x.shape[1]
+    taps_y, taps_x, weights_y, weights_x = region.taps
+    # The products touch every cell of the region for every bin. In a large region most of them weigh
     # nothing: from about half as many cells as taps, 19 × 19 for 7 × 7 bins, it is quicker to gather the taps.
-    if window.solid and 2 * ky * kx <= taps_y.size * taps_x.size:
-        pixels = source[window.slices()].reshape(ky, kx * channels)  # a view
-        rows = np.matmul(window.weights_y, pixels).reshape(bins_y, kx, channels)
-        np.matmul(window.weights_x, rows, out=pooled)
+    if region.solid and 2 * ky * kx <= taps_y.size * taps_x.size:
+        pixels = source[region.slices()].reshape(ky, kx * channels)  # a view
+        rows = np.matmul(region.weights_y, pixels).reshape(bins_y, kx, channels)
+        np.matmul(region.weights_x, rows, out=pooled)
         return
     cells = (taps_y * source.shape[1])[:, None, :, None] + taps_x[:, None, :]  # (Py, Px, 2 · S, 2 · S)
     weights = weights_y[:, None, :, None] * weights_x[:, None, :]
@@ -289,21 +304,21 @@ def _pool_window(source: np.ndarray, window: Window, pooled: np.ndarray) -> None
         np.matmul(weights[i].reshape(bins_x, 1, -1), pixels, out=pooled[i, :, None])
 
 
-def _spread_window(target: np.ndarray, window: Window, grad: np.ndarray, band: slice) -> None:
+def _add_region_gradient(target: np.ndarray, region: Region, grad: np.ndarray, band: slice) -> None:
     """Add the gradient ``grad`` (Py, Px, C) of one RoI to those rows of ``target`` (H, W, C) that are in ``band``."""
-    some = slice(*np.searchsorted(window.rows, (band.start, band.stop)).tolist())
-    ky, kx = some.stop - some.start, len(window.columns)
+    some = slice(*np.searchsorted(region.rows, (band.start, band.stop)).tolist())
+    ky, kx = some.stop - some.start, len(region.columns)
     if ky == 0:
         return
     bins_y, _, channels = grad.shape
-    across = np.matmul(window.weights_x.T, grad).reshape(bins_y, kx * channels)
-    pixels = np.matmul(window.weights_y[:, some].T, across).reshape(ky, kx, channels)
-    if window.solid:
-        rows, columns = window.slices()
+    across = np.matmul(region.weights_x.T, grad).reshape(bins_y, kx * channels)
+    pixels = np.matmul(region.weights_y[:, some].T, across).reshape(ky, kx, channels)
+    if region.solid:
+        rows, columns = region.slices()
         target[rows, columns][some] += pixels
     else:  # no cell is there twice, so that += misses none
         flat = target.reshape(target.shape[0] * target.shape[1], channels)
-        cells = (window.rows[some, None] * target.shape[1] + window.columns).reshape(-1)
+        cells = (region.rows[some, None] * target.shape[1] + region.columns).reshape(-1)
         flat[cells] = flat.take(cells, axis=0) + pixels.reshape(len(cells), channels)
 
 
@@ -394,7 +409,8 @@ def roi_align(
     spatial_scale : float or (scale_y, scale_x)
         Cells of the map for each pixel of the image: 1 / stride.
     sampling_ratio : int
-        Samples of a bin along each axis; 0 or less takes one for each cell that a bin spans, rounded up.
+        Samples of a bin along each axis; 0, or -1 as in torchvision, takes one for each cell that a bin spans, rounded
+        up.
     aligned : bool
         Whether positions are shifted by half a cell, as in detectron2. Without, as in torchvision's
         models, an RoI counts as one cell wide at least.
@@ -413,12 +429,11 @@ def roi_align(
     ----------
     He et al., Mask R-CNN, 2017, section 3; torchvision 0.28 ``roi_align``.
     """
-    if not isinstance(features, Tensor):
-        raise TypeError(f"features is a Lucid tensor of shape (N, C, H, W), got {type(features).__name__}.")
-    check_boxes("rois", rois, ndim=2)
+    _check_map("features", features, ("N", "C", "H", "W"))
+    rois = box_tensor("rois", rois)
     levels = as_tensor(np.zeros(rois.shape[0], np.int32), rois)
     grid = _grid(output_size, sampling_ratio, aligned)
-    return _pool([features], rois, roi_idx, levels, [_scale(spatial_scale)], grid)
+    return _pool([features], rois, roi_idx, levels, [_scale("spatial_scale", spatial_scale)], grid)
 
 
 def multiscale_roi_align(
@@ -459,55 +474,44 @@ def multiscale_roi_align(
     ValueError
         If shapes do not fit, or ``roi_idx`` or ``levels`` name an image or a map that is not there.
     """
-    if not features or not all(isinstance(f, Tensor) for f in features):
-        kinds = [type(f).__name__ for f in features]
-        raise TypeError(f"features is a sequence of at least one Lucid tensor, one for each level, got {kinds}.")
-    if len(spatial_scales) != len(features):
-        raise ValueError(
-            f"spatial_scales has {len(spatial_scales)} entries, but one for each of {len(features)} levels is wanted."
-        )
-    check_boxes("rois", rois, ndim=2)
-    check_index("levels", levels, rois.shape[0])
-    grid = _grid(output_size, sampling_ratio, aligned)
-    return _pool(features, rois, roi_idx, levels, [_scale(s) for s in spatial_scales], grid)
+    features = tensors("features", features)
+    for i, one in enumerate(features):
+        _check_map(f"features[{i}]", one, (*features[0].shape[:2], "H", "W") if i else ("N", "C", "H", "W"))
+    rois = box_tensor("rois", rois)
+    index_tensor("levels", levels, rois.shape[0])
+    scales = sequence("spatial_scales", spatial_scales, _scale, length=len(features))
+    return _pool(features, rois, roi_idx, levels, scales, _grid(output_size, sampling_ratio, aligned))
+
+
+def _check_map(name: str, features: Tensor, shape: tuple[int | str, ...]) -> None:
+    check_tensor(name, features, shape)
+    if 0 in features.shape[1:]:
+        raise ValueError(f"{name} must have C, H and W of at least 1, got shape {tuple(features.shape)}.")
 
 
 def _pool(
-    features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, levels: Tensor, scales: list, grid: Grid
+    features: Sequence[Tensor],
+    rois: Tensor,
+    roi_idx: Tensor,
+    levels: Tensor,
+    scales: Sequence[tuple[float, float]],
+    grid: Grid,
 ) -> Tensor:
-    shapes = [tuple(f.shape) for f in features]
-    for i, shape in enumerate(shapes):
-        if len(shape) != 4 or shape[:2] != shapes[0][:2] or 0 in shape[1:]:
-            alike = "" if i == 0 else f" with the N and C of features[0], {shapes[0]}"
-            raise ValueError(
-                f"features[{i}] has shape {shape}, but (N, C, H, W){alike} is wanted, C, H and W positive."
-            )
-    check_index("roi_idx", roi_idx, rois.shape[0])
-    check_range("roi_idx", roi_idx, shapes[0][0], "images")
-    check_range("levels", levels, len(features), "levels")
+    index_tensor("roi_idx", roi_idx, rois.shape[0])
+    # On gpu as well: which cells are read is decided on the host, so that indices are waited for in any case.
+    check_range("roi_idx", np.asarray(roi_idx.data), features[0].shape[0], "images")
+    check_range("levels", np.asarray(levels.data), len(features), "levels")
     return _RoIAlign(scales, grid)(rois, roi_idx, levels, *features)
 
 
-def check_range(name: str, index: Tensor, stop: int, what: str) -> None:
-    """Raise unless all of ``index`` lies in ``[0, stop)``: MLX would read beyond its memory."""
-    values = np.asarray(index.data)
-    wrong = np.flatnonzero((values < 0) | (values >= stop))
-    if len(wrong):
-        raise ValueError(f"{name}[{wrong[0]}] is {values[wrong[0]]}, but there are {stop} {what}.")
-
-
 def _grid(output_size: int | tuple[int, int], sampling_ratio: int, aligned: bool) -> Grid:
-    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"output_size is a number of bins or (height, width), got {output_size}.")
-    return Grid((int(size[0]), int(size[1])), int(sampling_ratio), bool(aligned))
+    size = pair("output_size", output_size, positive_int)
+    return Grid(size, integer("sampling_ratio", sampling_ratio, -1, _MAX_CELLS), flag("aligned", aligned))
 
 
-def _scale(spatial_scale: float | tuple[float, float]) -> tuple[float, float]:
-    pair = (spatial_scale, spatial_scale) if isinstance(spatial_scale, (int, float)) else tuple(spatial_scale)
-    if len(pair) != 2 or not min(pair) > 0:
-        raise ValueError(f"spatial_scale is a positive number or a pair (scale_y, scale_x), got {spatial_scale}.")
-    return float(pair[0]), float(pair[1])
+def _scale(name: str, value: float | tuple[float, float]) -> tuple[float, float]:
+    y, x = pair(name, value, positive_number)
+    return float(y), float(x)
 
 
 class _RoILevels(Op):
@@ -567,7 +571,11 @@ def roi_levels(
     ----------
     Lin et al., Feature Pyramid Networks for Object Detection, 2017, equation 1; torchvision 0.28.
     """
-    check_boxes("rois", rois, ndim=2)
-    if num_levels < 1:
-        raise ValueError(f"num_levels is at least 1, got {num_levels}.")
-    return _RoILevels(num_levels, (canonical_size, canonical_level, finest_level, margin))(rois)
+    rois = box_tensor("rois", rois)
+    canonical = (
+        positive_number("canonical_size", canonical_size),
+        integer("canonical_level", canonical_level),
+        integer("finest_level", finest_level),
+        pair("margin", margin, non_negative_number),
+    )
+    return _RoILevels(positive_int("num_levels", num_levels), canonical)(rois)

@@ -1,18 +1,40 @@
-"""Choosing rows: top-k, matching, sampling. None of these has a gradient.
+"""Selection of rows: top-k, filters, matching and sampling. None of these has a gradient.
 
-Shapes: A boxes (anchors, proposals or RoIs), G ground-truth objects, R RoIs, K classes, L levels.
-Results whose size depends on the data are computed on the host; everything else stays on the device.
+Shapes: A boxes (anchors, proposals or RoIs), G ground-truth objects, R RoIs, K classes, n rows selected.
+
+Names: ``rows``, ``i`` and ``j`` are indices, int32. ``matches`` holds the object of each box, or a negative number:
+detectron2's labels 0 (background, below the thresholds) and -1 (ignored, between them) are -1 and -2 here, as in
+torchvision's matcher.
+
+Results whose size depends on the data are computed on the host; everything else stays on the device. Indices are
+checked on cpu only: on gpu they may not be computed yet, and MLX does not check them either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lucid
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import (
+    flag,
+    fraction,
+    integer,
+    non_negative_int,
+    non_negative_number,
+    number,
+    pair,
+    positive_int,
+    positive_number,
+    sequence,
+    shown,
+)
+
+from ._checks import box_tensor, check_range_on_cpu, check_tensor, index_tensor, tensors
 from ._operation import array_module, as_tensor, on_arrays, on_host
 from .nms import descending
 
@@ -41,36 +63,86 @@ BELOW_THRESHOLD, BETWEEN_THRESHOLDS = -1, -2  # what `match` says of a box that 
 # ------------------------------------------------------------------ plain arithmetic without a graph
 
 
+def take(x: Tensor, rows: Tensor | int) -> Tensor:
+    """Return ``x[rows]`` without a gradient.
+
+    Parameters
+    ----------
+    x : Tensor of shape (A, …)
+    rows : Tensor of shape (n,), int32, or int
+        Each from 0 to A - 1.
+
+    Returns
+    -------
+    Tensor of shape (n, …), or (…) for an int
+    """
+    check_tensor("x", x, ("A", ...), "fib")
+    if isinstance(rows, Tensor):
+        check_tensor("rows", rows, (...,), "i")
+        check_range_on_cpu("rows", rows, x.shape[0], "rows")
+    else:
+        rows = non_negative_int("rows", rows, x.shape[0] - 1)
+    return _take(x, rows)
+
+
 @on_arrays
-def take(x: Any, rows: Any) -> Any:
-    """Return ``x[rows]`` for int ``rows``, without a gradient."""
+def _take(x: Any, rows: Any) -> Any:
     return x[rows]
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """Return the logistic function of ``x``, float of any shape, without a gradient."""
+    check_tensor("x", x, (...,))
+    return _sigmoid(x)
+
+
 @on_arrays
-def sigmoid(x: Any) -> Any:
-    """Return the logistic function of ``x``, without a gradient."""
+def _sigmoid(x: Any) -> Any:
     xp = array_module(x)
     decay = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1, decay) / (1 + decay)
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Return the probabilities of each row of ``logits`` (R, K), K positive, without a gradient."""
+    check_tensor("logits", logits, ("R", "K"))
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits must have at least one column, got shape {tuple(logits.shape)}.")
+    return _softmax(logits)
+
+
 @on_arrays
-def softmax(logits: Any) -> Any:
-    """Return the probabilities of each row of ``logits`` (R, K), without a gradient."""
+def _softmax(logits: Any) -> Any:
     xp = array_module(logits)
     exponents = xp.exp(logits - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
+def pick(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Return ``x[i, j]`` of ``x`` (R, K, …) for int32 ``i`` and ``j``, both (n,), without a gradient."""
+    check_tensor("x", x, ("R", "K", ...), "fib")
+    index_tensor("i", i, "n")
+    index_tensor("j", j, i.shape[0])
+    check_range_on_cpu("i", i, x.shape[0], "rows")
+    check_range_on_cpu("j", j, x.shape[1], "columns")
+    return _pick(x, i, j)
+
+
 @on_arrays
-def pick(x: Any, i: Any, j: Any) -> Any:
-    """Return ``x[i, j]`` for int ``i`` and ``j`` of the same length, without a gradient."""
+def _pick(x: Any, i: Any, j: Any) -> Any:
     return x[i, j]
 
 
 def concat(parts: Sequence[Tensor]) -> Tensor:
-    """Return the parts joined along their first axis, without a gradient."""
+    """Return the parts, one or more of equal shapes but for their first axes, joined along it, without a gradient."""
+    parts = tensors("parts", parts)
+    first = tuple(parts[0].shape)
+    for i, part in enumerate(parts):
+        if part.ndim < 1 or tuple(part.shape[1:]) != first[1:]:
+            raise ValueError(
+                f"parts must have the same shape but for their first axis, got parts[0] of {first} and parts[{i}] of "
+                f"{tuple(part.shape)}."
+            )
     return _concat(*parts)
 
 
@@ -81,12 +153,13 @@ def _concat(*parts: Any) -> Any:
 
 def arange(count: int, like: Tensor) -> Tensor:
     """Return the numbers below ``count`` as int32, on the device of ``like``."""
-    return as_tensor(np.arange(count, dtype=np.int32), like)
+    return as_tensor(np.arange(non_negative_int("count", count), dtype=np.int32), like)
 
 
 def full(count: int, value: int, like: Tensor) -> Tensor:
     """Return ``count`` times ``value`` as int32, on the device of ``like``."""
-    return as_tensor(np.full(count, value, np.int32), like)
+    value = integer("value", value, -(2**31), 2**31 - 1)
+    return as_tensor(np.full(non_negative_int("count", count), value, np.int32), like)
 
 
 # ------------------------------------------------------------------ anchors
@@ -95,10 +168,24 @@ def full(count: int, value: int, like: Tensor) -> Tensor:
 def cell_anchors(
     sizes: Sequence[float], aspect_ratios: Sequence[float], *, whole_pixels: bool = True
 ) -> list[tuple[float, float, float, float]]:
-    """Return the anchors around the origin, ratio by ratio, each size.
+    """Return the anchors of one position, around the origin: for each ratio every size.
 
-    Corners are rounded to whole pixels as torchvision's, or left as they are.
+    Parameters
+    ----------
+    sizes : sequence of float
+        Square roots of the areas, in pixels.
+    aspect_ratios : sequence of float
+        Height divided by width.
+    whole_pixels : bool
+        Whether corners are rounded to whole pixels, as in torchvision.
+
+    Returns
+    -------
+    list of (x1, y1, x2, y2)
     """
+    sizes = sequence("sizes", sizes, positive_number)
+    aspect_ratios = sequence("aspect_ratios", aspect_ratios, positive_number)
+    flag("whole_pixels", whole_pixels)
     root = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
     scale = np.asarray(sizes, np.float32)[None]
     half_w, half_h = (scale / root).ravel() / 2, (scale * root).ravel() / 2
@@ -113,14 +200,31 @@ def grid_anchors(
     stride: tuple[float, float],
     like: Tensor,
 ) -> Tensor:
-    """Return the anchors ``cells`` around each position of a ``grid`` (rows, columns): (positions · cells, 4).
+    """Return the anchors ``cells`` moved to each position of a feature map.
 
-    ``stride`` is the step in pixels along y and x; the order is row, column, cell.
+    Parameters
+    ----------
+    cells : sequence of (x1, y1, x2, y2)
+        See :func:`cell_anchors`.
+    grid : (rows, columns)
+        Size of the map.
+    stride : (y, x)
+        Distance of two positions, in pixels.
+    like : Tensor
+        A tensor on the device wanted.
+
+    Returns
+    -------
+    Tensor of shape (rows · columns · cells, 4), float32
+        In the order row, column, cell.
     """
+    grid = pair("grid", grid, non_negative_int)
+    stride = pair("stride", stride, positive_number)
+    corners = sequence("cells", cells, partial(sequence, check=number, length=4))
     y = np.arange(grid[0], dtype=np.float32) * np.float32(stride[0])
     x = np.arange(grid[1], dtype=np.float32) * np.float32(stride[1])
     shifts = np.stack([*np.meshgrid(x, y)] * 2, axis=-1)  # (rows, columns, 4)
-    anchors = shifts[:, :, None] + np.asarray(cells, np.float32)
+    anchors = shifts[:, :, None] + np.asarray(corners, np.float32).reshape(-1, 4)
     return as_tensor(anchors.reshape(-1, 4), like)
 
 
@@ -132,18 +236,22 @@ def top_k_per_level(scores: Tensor, level_sizes: Sequence[int], k: int) -> tuple
 
     Parameters
     ----------
-    scores : Tensor of shape (A,)
+    scores : Tensor of shape (A,), float
         The levels one after the other.
     level_sizes : sequence of int
         Their sizes, which add up to A.
     k : int
-        At most so many of each; equal scores keep their order, NaN comes first as in torch.
+        At most so many of each, at least 1; equal scores keep their order, NaN comes first as in torch.
 
     Returns
     -------
     rows, levels : Tensor of shape (n,), int32
     """
-    return _top_k_per_level(scores, level_sizes=tuple(level_sizes), k=k)
+    check_tensor("scores", scores, ("A",))
+    sizes = sequence("level_sizes", level_sizes, non_negative_int)
+    if sum(sizes) != scores.shape[0]:
+        raise ValueError(f"level_sizes must add up to the {scores.shape[0]} scores, got {sizes}.")
+    return _top_k_per_level(scores, level_sizes=sizes, k=positive_int("k", k))
 
 
 @on_host
@@ -167,23 +275,38 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
     return candidates[descending(scores[candidates])][:k]
 
 
-@on_host
-def remove_small_boxes(boxes: np.ndarray, min_size: float) -> np.ndarray:
+def remove_small_boxes(boxes: Tensor, min_size: float) -> Tensor:
     """Return the rows of ``boxes`` (A, 4) whose width and height are both at least ``min_size``: (n,), int32."""
+    return _remove_small_boxes(box_tensor("boxes", boxes), min_size=non_negative_number("min_size", min_size))
+
+
+@on_host
+def _remove_small_boxes(boxes: np.ndarray, *, min_size: float) -> np.ndarray:
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.flatnonzero((sides >= boxes.dtype.type(min_size)).all(axis=1)).astype(np.int32)
 
 
+def finite_rows(boxes: Tensor, scores: Tensor) -> Tensor:
+    """Return the rows in which all of ``boxes`` (A, …) and of ``scores`` (A, …) is finite: (n,), int32."""
+    check_tensor("boxes", boxes, ("A", ...))
+    check_tensor("scores", scores, (boxes.shape[0], ...))
+    return _finite_rows(boxes, scores)
+
+
 @on_host
-def finite_rows(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the rows in which all of ``boxes`` (A, ...) and of ``scores`` (A, ...) is finite: (n,), int32."""
+def _finite_rows(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     good = [np.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in (boxes, scores)]
     return np.flatnonzero(good[0] & good[1]).astype(np.int32)
 
 
+def nonzero_above(scores: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the rows and columns of the ``scores`` (R, K) above ``threshold``, row by row: (n,), (n,), int32."""
+    check_tensor("scores", scores, ("R", "K"))
+    return _nonzero_above(scores, threshold=number("threshold", threshold))
+
+
 @on_host
-def nonzero_above(scores: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows and columns of the ``scores`` (R, K) over ``threshold``, row by row: (n,), (n,), int32."""
+def _nonzero_above(scores: np.ndarray, *, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.nonzero(scores > scores.dtype.type(threshold))
     return rows.astype(np.int32), columns.astype(np.int32)
 
@@ -196,20 +319,26 @@ def match(iou: Tensor, foreground: float, background: float, *, allow_low_qualit
 
     Parameters
     ----------
-    iou : Tensor of shape (G, A)
-        Overlaps. With ``G = 0`` every box is background.
+    iou : Tensor of shape (G, A), float
+        IoU of each object with each box. With ``G = 0`` every box is background.
     foreground, background : float
-        A box belongs to the object of its largest IoU if that is at least ``foreground``, to the
-        background if it is under ``background``, and to neither between.
+        A box is matched with the object of its largest IoU if that is at least ``foreground``, and is background if
+        it is below ``background``, which is not greater; between the two it is ignored.
     allow_low_quality_matches : bool
-        Whether the best boxes of an object, ties included, are matched whatever their IoU. Such a box
-        gets the object of *its own* largest IoU, as in torchvision.
+        Whether the best boxes of an object, ties included, are matched whatever their IoU. Such a box is matched with
+        the object of *its own* largest IoU, as in torchvision.
 
     Returns
     -------
     Tensor of shape (A,), int32
         Index of the object, -1 for background, -2 for boxes to ignore.
     """
+    check_tensor("iou", iou, ("G", "A"))
+    fraction("foreground", foreground)
+    fraction("background", background)
+    if background > foreground:
+        raise ValueError(f"background must not be greater than foreground, got {background} and {foreground}.")
+    flag("allow_low_quality_matches", allow_low_quality_matches)
     return _match(
         iou, foreground=foreground, background=background, allow_low_quality_matches=allow_low_quality_matches
     )
@@ -225,29 +354,29 @@ def _match(iou: np.ndarray, *, foreground: float, background: float, allow_low_q
     matches[best < np.float32(foreground)] = BETWEEN_THRESHOLDS
     matches[best < np.float32(background)] = BELOW_THRESHOLD
     if allow_low_quality_matches:
-        saved = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
-        matches[saved] = own[saved]
+        low_quality = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
+        matches[low_quality] = own[low_quality]
     return matches
 
 
 def permutation(count: int) -> Any:
     """Return the numbers below ``count`` in random order, drawn from Lucid's generator."""
-    return np.asarray(lucid.random.permutation(count).data)
+    return np.asarray(lucid.random.permutation(non_negative_int("count", count)).data)
 
 
 def sample_balanced(
     matches: Tensor, batch_size: int, positive_fraction: float, order: Any = permutation
 ) -> tuple[Tensor, Tensor]:
-    """Draw boxes for the loss, at most a given share of them positive.
+    """Draw boxes for the loss, at most a given fraction of them positive.
 
     Parameters
     ----------
-    matches : Tensor of shape (A,)
-        What :func:`match` gave.
+    matches : Tensor of shape (A,), int32
+        What :func:`match` returned.
     batch_size : int
         Boxes to draw; fewer if there are not as many.
     positive_fraction : float
-        Largest share of positive ones. Background fills up.
+        Largest fraction of positive ones. Background makes up the rest.
     order : callable
         Takes a count and returns a permutation; the first ones are taken.
 
@@ -256,6 +385,11 @@ def sample_balanced(
     positive, negative : Tensor of shape (n,), int32
         Rows, ascending.
     """
+    index_tensor("matches", matches, "A")
+    non_negative_int("batch_size", batch_size)
+    fraction("positive_fraction", positive_fraction)
+    if not callable(order):
+        raise TypeError(f"order must be a function that returns a permutation, got {shown(order)}.")
     return _sample_balanced(matches, batch_size=batch_size, positive_fraction=positive_fraction, order=order)
 
 

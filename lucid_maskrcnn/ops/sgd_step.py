@@ -1,4 +1,10 @@
-"""The arithmetic of a step of gradient descent, in one pass over the memory."""
+"""The arithmetic of a step of gradient descent, in one pass over the memory.
+
+Shapes: arrays of any shape, all of a call the same; on cpu they are worked on as flat blocks.
+
+Names: as in PyTorch's ``SGD``: ``p`` is a parameter, ``velocity`` its momentum buffer, ``update`` what the learning
+rate multiplies.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,9 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import flag, non_negative_number
+
+from ._checks import check_tensor
 from ._memory import empty, zeros
 from ._parallel import chunks, parallel_for
 
@@ -19,7 +28,7 @@ _BLOCK_VALUES = 1 << 16
 def sgd_update(
     p: Tensor, velocity: Any | None, *, lr: float, momentum: float, weight_decay: float, nesterov: bool
 ) -> Any | None:
-    """Give ``p`` the array that one step of stochastic gradient descent leads to; its old one stays as it was.
+    """Move ``p`` by one step of stochastic gradient descent: it gets a new array, its old one is not modified.
 
     Parameters
     ----------
@@ -34,8 +43,20 @@ def sgd_update(
     -------
     NumPy or MLX array, optional
         The new velocity (on cpu the same array), None without momentum.
+
+    Raises
+    ------
+    ValueError
+        If ``p`` has no gradient, or ``velocity`` is of another shape.
     """
+    check_tensor("p", p, (...,))
     weight, grad = p.data, p.grad
+    if grad is None:
+        raise ValueError("p must have a gradient: call backward() first.")
+    if velocity is not None and tuple(velocity.shape) != tuple(weight.shape):
+        raise ValueError(f"velocity must have p's shape {tuple(weight.shape)}, got {tuple(velocity.shape)}.")
+    lr, momentum = non_negative_number("lr", lr), non_negative_number("momentum", momentum)
+    weight_decay, nesterov = non_negative_number("weight_decay", weight_decay), flag("nesterov", nesterov)
     if isinstance(weight, mx.array):
         update = grad + weight * weight_decay
         if momentum:

@@ -14,8 +14,11 @@ infinity. They are also each other's inverses, so the transform of a kernel turn
 transform U of the kernel itself, reordered and scaled. The gradient with respect to the input thus
 needs no transform of its own: the order and the scales are put into A and B instead.
 
-Shapes: N images, C input channels, O output channels, H × W input pixels, P × Q output pixels,
-T tiles.
+Shapes: N images, C input channels, O output channels (filters), H × W input pixels, P × Q output pixels, T tiles.
+
+Names: ``points`` is U, ``v`` and ``m`` are V and M; ``a``, ``b``, ``g`` the Kronecker products of A, B and G. A
+``chunk`` of tiles goes through all three steps at once, a ``block`` of it through one of them; ``cols`` is the
+number of tiles in a row of them. ``turned`` is a kernel rotated by 180 degrees.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 _FEWEST_CHANNELS = 64  # on either side: with fewer, the transforms cost more than they save
 _CHUNK_VALUES = 8 << 20  # of V and M of the tiles that are taken through all the steps at once
 _BLOCK_VALUES = 2 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
-_SHARES = 6  # at least, that a step is cut into for threads that work on the same tiles
+_FEWEST_PARTS = 6  # that a step is cut into for threads that work on the same tiles
 
 
 class Transforms(NamedTuple):
@@ -93,7 +96,7 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -
     """Return U, (36, C, O), of ``weight`` (O, C, 3, 3) times ``scale`` (O,).
 
     With ``keep`` it is kept as long as the array lives and holds the same numbers: training gives a
-    parameter new arrays, and who writes into one is found out.
+    parameter new arrays, and a change of the numbers is noticed.
     """
     kept = _kept.get(id(weight))
     if keep or kept is not None:  # a weight in training has nothing to be compared with
@@ -101,7 +104,7 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -
         if kept is not None and kept.weight() is weight and kept.contents == contents:
             return kept.points
     filters, channels = weight.shape[:2]
-    # What is kept for long would cut the reserve into pieces.
+    # What is kept for long would fragment the arena.
     points = (np.empty if keep else empty)((_POINTS, channels, filters), weight.dtype)
     g = _transforms(weight.dtype, turned=False).g
     flat = weight.reshape(filters, channels, 9)
@@ -275,51 +278,82 @@ def correlate(
     """
     if turned:
         points = points.transpose(0, 2, 1)
-    n, height, width, channels = x.shape
-    height, width, filters = height + 2 * padding - 2, width + 2 * padding - 2, points.shape[2]
-    out = empty((n, height, width, filters), x.dtype)
-    a, b, _ = _transforms(x.dtype, turned)
-    if bias is not None:  # one point more, whose value reaches every output as it is
-        a = np.concatenate([a, np.ones((len(a), 1), a.dtype)], axis=1)
-    whole, cols = _tiles(n, height, width)
-    most_at_once = _BLOCK_VALUES // (_POINTS * max(channels, filters))
-    parts = max(_SHARES, 2 * num_threads())
+    n, height, width, _ = x.shape
+    out = empty((n, height + 2 * padding - 2, width + 2 * padding - 2, points.shape[2]), x.dtype)
+    convolution = _Convolution(x, points, padding, out, turned=turned, bias=bias, residual=residual, relu=relu)
+    parallel_for(convolution.chunks(), convolution.run)
+    return out
 
-    def run(chunk: _Block) -> None:
-        v = scratch("v", _POINTS * chunk.size * channels, x.dtype).reshape(_POINTS, chunk.size, channels)
-        m = scratch("m", a.shape[1] * chunk.size * filters, x.dtype).reshape(-1, chunk.size, filters)
-        if bias is not None:
-            m[_POINTS] = bias
-        shared = chunk.size == whole.size
-        blocks = _cut(chunk, cols, min(most_at_once, -(-chunk.size // parts) if shared else chunk.size))
-        zero = np.zeros(max(block.size for block in blocks) * filters if relu else 0, x.dtype)
+
+class _Convolution:
+    """A convolution of ``x`` into ``out``: chunks of tiles, each of which goes through three steps."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        points: np.ndarray,
+        padding: int,
+        out: np.ndarray,
+        *,
+        turned: bool,
+        bias: np.ndarray | None,
+        residual: np.ndarray | None,
+        relu: bool,
+    ) -> None:
+        self.x, self.points, self.padding, self.out = x, points, padding, out
+        self.bias, self.residual, self.relu = bias, residual, relu
+        self.channels, self.filters = x.shape[3], out.shape[3]
+        self.a, self.b, _ = _transforms(x.dtype, turned)
+        if bias is not None:  # one point more, whose value reaches every output as it is
+            self.a = np.concatenate([self.a, np.ones((len(self.a), 1), self.a.dtype)], axis=1)
+        self.tiles, self.cols = _tiles(*out.shape[:3])
+        self.parts = max(_FEWEST_PARTS, 2 * num_threads())
+
+    def chunks(self) -> list[_Block]:
+        """Cut the tiles for :meth:`run`.
+
+        Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
+        """
+        most = _CHUNK_VALUES // (_POINTS * (self.channels + self.filters))
+        if self.tiles.size > most:
+            rounds = -(-self.tiles.size // (most * num_threads()))  # equally many for each thread
+            most = -(-self.tiles.size // (rounds * num_threads()))
+        return _cut(self.tiles, self.cols, most)
+
+    def run(self, chunk: _Block) -> None:
+        """Take a chunk of tiles from the pixels of ``x`` to those of ``out``."""
+        v = scratch("v", _POINTS * chunk.size * self.channels, self.x.dtype)
+        v = v.reshape(_POINTS, chunk.size, self.channels)
+        m = scratch("m", self.a.shape[1] * chunk.size * self.filters, self.x.dtype)
+        m = m.reshape(-1, chunk.size, self.filters)
+        if self.bias is not None:
+            m[_POINTS] = self.bias
+        blocks = self._blocks(chunk)
+        zero = np.zeros(max(block.size for block in blocks) * self.filters if self.relu else 0, self.x.dtype)
 
         def to_points(block: _Block) -> None:
-            np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
+            np.matmul(self.b, _gather(self.x, block, _IN, self.padding, self.cols), out=block.of(v))
 
         def multiply(some: slice) -> None:
-            np.matmul(v[some], points[some], out=m[some])
-
-        def to_pixels(block: _Block) -> None:
-            values = scratch("values", len(a) * block.size * filters, x.dtype).reshape(len(a), -1)
-            np.matmul(a, block.of(m), out=values)
-            if residual is not None:
-                values += _gather(residual, block, _OUT, 0, cols)
-            if relu:  # of two arrays: three times as fast as with a number
-                np.maximum(values, zero[: values.shape[1]], out=values)
-            _put(values, block, cols, out)
+            np.matmul(v[some], self.points[some], out=m[some])
 
         parallel_for(blocks, to_points)
-        parallel_for(split_evenly(_POINTS, parts), multiply)
-        parallel_for(blocks, to_pixels)
+        parallel_for(split_evenly(_POINTS, self.parts), multiply)
+        parallel_for(blocks, lambda block: self._to_pixels(m, block, zero))
 
-    # Many tiles: each thread takes a chunk of them through all the steps. Few: the threads share every step.
-    most = _CHUNK_VALUES // (_POINTS * (channels + filters))
-    if whole.size > most:
-        rounds = -(-whole.size // (most * num_threads()))  # equally many for each thread
-        most = -(-whole.size // (rounds * num_threads()))
-    parallel_for(_cut(whole, cols, most), run)
-    return out
+    def _blocks(self, chunk: _Block) -> list[_Block]:
+        most = _BLOCK_VALUES // (_POINTS * max(self.channels, self.filters))
+        shared = chunk.size == self.tiles.size
+        return _cut(chunk, self.cols, min(most, -(-chunk.size // self.parts) if shared else chunk.size))
+
+    def _to_pixels(self, m: np.ndarray, block: _Block, zero: np.ndarray) -> None:
+        values = scratch("values", len(self.a) * block.size * self.filters, self.x.dtype).reshape(len(self.a), -1)
+        np.matmul(self.a, block.of(m), out=values)
+        if self.residual is not None:
+            values += _gather(self.residual, block, _OUT, 0, self.cols)
+        if self.relu:  # of two arrays: three times as fast as with a number
+            np.maximum(values, zero[: values.shape[1]], out=values)
+        _put(values, block, self.cols, self.out)
 
 
 def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:

@@ -172,7 +172,7 @@ def test_equal_corners_share_the_gradient(device):
     np.testing.assert_allclose(b, np.zeros((1, 4)), atol=1e-7)
 
 
-# ------------------------------------------------------------------ mistakes
+# ------------------------------------------------------------------ wrong arguments
 
 
 BOXES = random_boxes(3)
@@ -181,20 +181,24 @@ BOXES = random_boxes(3)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: box_area(tensor(BOXES[:, :3])), ValueError, r"boxes has shape \(3, 3\), but \(\.\.\., 4\)"),
-        (lambda: box_area(BOXES), TypeError, "boxes is a Lucid tensor .* got ndarray"),
-        (lambda: box_iou(tensor(BOXES), tensor(BOXES[0])), ValueError, r"b has shape \(4,\), but \(R, 4\)"),
-        (lambda: box_area(tensor(BOXES.astype(np.int32))), TypeError, "boxes is int32"),
-        (lambda: clip_boxes(tensor(BOXES), (3, 4, 5)), ValueError, r"size is \(height, width\)"),
-        (lambda: encode_boxes(tensor(BOXES), tensor(BOXES[:2])), ValueError, "row by row"),
-        (lambda: decode_boxes(tensor(BOXES), tensor(BOXES[:2])), ValueError, "with R = 2 boxes"),
+        (lambda: box_area(tensor(BOXES[:, :3])), ValueError, r"boxes must have shape \(\.\.\., 4\), got \(3, 3\)"),
+        (
+            lambda: box_area(BOXES),
+            TypeError,
+            r"boxes must be a Lucid tensor .* NumPy array of shape \(3, 4\): convert it",
+        ),
+        (lambda: box_iou(tensor(BOXES), tensor(BOXES[0])), ValueError, r"b must have shape \(B, 4\), got \(4,\)"),
+        (lambda: box_area(tensor(BOXES.astype(np.int32))), TypeError, "boxes must be a tensor of float .* got int32"),
+        (lambda: clip_boxes(tensor(BOXES), (3, 4, 5)), ValueError, "size must be a sequence of 2 values, got 3"),
+        (lambda: encode_boxes(tensor(BOXES), tensor(BOXES[:2])), ValueError, r"boxes must have shape \(3, 4\)"),
+        (lambda: decode_boxes(tensor(BOXES), tensor(BOXES[:2])), ValueError, r"with R = 2 boxes, got \(3, 4\)"),
         (
             lambda: decode_boxes(tensor(BOXES), tensor(BOXES), (1, 1, 0, 1)),
             ValueError,
-            "four positive numbers",
+            r"weights\[2\] must be a number above 0, got 0",
         ),
     ],
 )
-def test_mistakes_are_named(call, error, message):
+def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()

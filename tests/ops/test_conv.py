@@ -343,7 +343,7 @@ def test_threads_change_nothing(monkeypatch, shape: tuple[int, ...], kernel: int
         np.testing.assert_array_equal(several_grads[2], one_grads[2])
 
 
-# ------------------------------------------------------------------ mistakes
+# ------------------------------------------------------------------ wrong arguments
 
 
 def of(*shape: int, device: str = "cpu") -> Tensor:
@@ -356,33 +356,31 @@ def of(*shape: int, device: str = "cpu") -> Tensor:
         (
             lambda: conv2d(of(1, 3, 8, 8), of(4, 2, 3, 3)),
             ValueError,
-            r"the same C, got \(1, 3, 8, 8\) and \(4, 2, 3, 3\)",
+            r"weight must have shape \(O, 3, kh, kw\), got \(4, 2, 3, 3\)",
         ),
-        (lambda: conv2d(of(3, 8, 8), of(4, 3, 3, 3)), ValueError, r"takes x \(N, C, H, W\) .* got \(3, 8, 8\)"),
-        (
-            lambda: conv2d(of(1, 3, 2, 8), of(4, 3, 3, 3)),
-            ValueError,
-            "x of 2 × 8 pixels is smaller than the 3 × 3 kernel",
-        ),
-        (lambda: conv2d(of(1, 3, 8, 4), of(4, 3, 7, 7), padding=1), ValueError, "8 × 4 .* 7 × 7 .* padding 1"),
+        (lambda: conv2d(of(3, 8, 8), of(4, 3, 3, 3)), ValueError, r"x must have shape \(N, C, H, W\), got \(3, 8, 8\)"),
+        (lambda: conv2d(of(1, 3, 2, 8), of(4, 3, 3, 3)), ValueError, "x must be at least as large as the 3 × 3 kernel"),
+        (lambda: conv2d(of(1, 3, 8, 4), of(4, 3, 7, 7), padding=1), ValueError, "7 × 7 .* 8 × 4 .* padding 1"),
+        (lambda: conv2d(of(1, 3, 8, 8), of(4, 3, 0, 3)), ValueError, "kernel of at least 1 × 1"),
         (lambda: conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3), of(3)), ValueError, r"bias must have shape \(4,\), got \(3,\)"),
         (lambda: conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3), scale=of(1)), ValueError, r"scale must have shape \(4,\)"),
         (
             lambda: conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3), residual=of(1, 4, 8, 8)),
             ValueError,
-            r"residual must have the output's shape \(1, 4, 6, 6\), got \(1, 4, 8, 8\)",
+            r"residual must have shape \(1, 4, 6, 6\), got \(1, 4, 8, 8\)",
         ),
-        (lambda: conv2d(np.ones((1, 3, 8, 8)), of(4, 3, 3, 3)), TypeError, "takes Lucid tensors, got ndarray"),
+        (lambda: conv2d(np.ones((1, 3, 8, 8)), of(4, 3, 3, 3)), TypeError, "x must be a Lucid tensor"),
         (lambda: conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3, device="gpu")), ValueError, "tensors on cpu and on gpu"),
         (
             lambda: conv_transpose2d(of(1, 3, 8, 8), of(4, 3, 2, 2)),
             ValueError,
-            r"weight \(C, O, kh, kw\) with the same C",
+            r"weight must have shape \(3, O, kh, kw\), got \(4, 3, 2, 2\)",
         ),
         (lambda: conv_transpose2d(of(3, 8, 8), of(3, 4, 2, 2)), ValueError, r"got \(3, 8, 8\)"),
+        (lambda: conv_transpose2d(of(1, 3, 0, 8), of(3, 4, 2, 2)), ValueError, "x must have a pixel to enlarge"),
         (lambda: conv_transpose2d(of(1, 3, 8, 8), of(3, 4, 2, 2), of(3)), ValueError, r"bias must have shape \(4,\)"),
     ],
 )
-def test_mistakes_are_named(call, error: type[Exception], message: str) -> None:
+def test_wrong_arguments_are_named(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()

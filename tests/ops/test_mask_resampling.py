@@ -189,7 +189,7 @@ def test_pasting_takes_the_memory_of_its_result():
     assert peak < 1.2 * 60 * 400 * 500
 
 
-# ------------------------------------------------------------------ mistakes
+# ------------------------------------------------------------------ wrong arguments
 
 
 P, B = (tensor(a) for a in predictions(3))
@@ -199,16 +199,18 @@ M, R, I = (tensor(a) for a in ground_truth(3))  # noqa: E741
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: paste_masks(P[:2], B, (9, 9)), ValueError, r"mask_probs has shape \(2, 7, 7\).* n = 3 boxes"),
-        (lambda: paste_masks(P[:, :5], B, (9, 9)), ValueError, r"mask_probs has shape \(3, 5, 7\)"),
-        (lambda: paste_masks(values(P), B, (9, 9)), TypeError, "mask_probs is a Lucid tensor"),
-        (lambda: paste_masks(P, B, (9, 9, 3)), ValueError, r"image_size is \(height, width\)"),
-        (lambda: paste_masks(P, B, (9, 9), 128), ValueError, "threshold is a probability or None, got 128"),
-        (lambda: mask_targets(M[0], R, I, 28), ValueError, r"gt_masks has shape \(30, 40\)"),
-        (lambda: mask_targets(M, R, tensor(np.int32([0, 3, 0])), 28), ValueError, r"gt_idx\[1\] is 3, .* 3 masks"),
-        (lambda: mask_targets(M, R, I, 0), ValueError, "size is the number of cells"),
+        (lambda: paste_masks(P[:2], B, (9, 9)), ValueError, r"mask_probs must have shape \(3, M, M\), got \(2, 7, 7\)"),
+        (lambda: paste_masks(P[:, :5], B, (9, 9)), ValueError, r"mask_probs .* got \(3, 5, 7\)"),
+        (lambda: paste_masks(values(P), B, (9, 9)), TypeError, "mask_probs must be a Lucid tensor"),
+        (lambda: paste_masks(P, B, (9, 9, 3)), ValueError, "image_size must be a sequence of 2 values"),
+        (lambda: paste_masks(P, B, (9, 9), 128), ValueError, "threshold must be a number between 0 and 1, got 128"),
+        (lambda: mask_targets(M[0], R, I, 28), ValueError, r"gt_masks must have shape \(G, H, W\), got \(30, 40\)"),
+        (lambda: mask_targets(M, R, tensor(np.int32([0, 3, 0])), 28), ValueError, r"gt_idx\[1\] .* 3 masks, got 3"),
+        (lambda: mask_targets(M, R, I, 0), ValueError, "size must be a positive integer, got 0"),
+        (lambda: mask_targets(values(M), R, I, 28), TypeError, "gt_masks must be a Lucid tensor .* or CompressedMasks"),
+        (lambda: mask_targets(M[:, :0], R, I, 28), ValueError, "gt_masks must have H and W of at least 1"),
     ],
 )
-def test_mistakes_are_named(call, error, message):
+def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()

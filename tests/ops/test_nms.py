@@ -158,7 +158,7 @@ def test_devices_agree():
     cpu_gpu_agree(lambda b, s, c: batched_nms(b, s, c, 0.5), boxes, scores, classes, wrt=())
 
 
-# ------------------------------------------------------------------ mistakes
+# ------------------------------------------------------------------ wrong arguments
 
 
 BOXES, SCORES = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
@@ -167,13 +167,13 @@ BOXES, SCORES = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nms(tensor(BOXES[:, :2]), tensor(SCORES), 0.5), ValueError, r"boxes has shape \(3, 2\)"),
-        (lambda: nms(tensor(BOXES), tensor(SCORES[:2]), 0.5), ValueError, r"scores has shape \(2,\).* 3 boxes"),
-        (lambda: nms(tensor(BOXES), SCORES, 0.5), TypeError, "scores is a Lucid tensor, got ndarray"),
+        (lambda: nms(tensor(BOXES[:, :2]), tensor(SCORES), 0.5), ValueError, r"boxes must have shape \(R, 4\)"),
+        (lambda: nms(tensor(BOXES), tensor(SCORES[:2]), 0.5), ValueError, r"scores must have shape \(3,\), got \(2,\)"),
+        (lambda: nms(tensor(BOXES), SCORES, 0.5), TypeError, "scores must be a Lucid tensor"),
         (lambda: nms(tensor(BOXES), tensor(SCORES), 50), ValueError, "iou_thresh .* got 50"),
-        (lambda: batched_nms(tensor(BOXES), tensor(SCORES), tensor(SCORES), 0.5), TypeError, "idxs is float32"),
+        (lambda: batched_nms(tensor(BOXES), tensor(SCORES), tensor(SCORES), 0.5), TypeError, "idxs .* got float32"),
     ],
 )
-def test_mistakes_are_named(call, error, message):
+def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -307,7 +307,7 @@ def test_gradient_is_the_same_every_time():
     np.testing.assert_array_equal(first, second)
 
 
-# ------------------------------------------------------------------ mistakes
+# ------------------------------------------------------------------ wrong arguments
 
 
 F, R, I = (tensor(a) for a in scene(12))  # noqa: E741
@@ -319,37 +319,39 @@ F, R, I = (tensor(a) for a in scene(12))  # noqa: E741
         (
             lambda: roi_align(tensor(np.zeros((2, 3, 4))), R, I, 7, 1),
             ValueError,
-            r"features\[0\] has shape \(2, 3, 4\)",
+            r"features must have shape \(N, C, H, W\), got \(2, 3, 4\)",
         ),
-        (lambda: roi_align(tensor(np.zeros((2, 3, 0, 4))), R, I, 7, 1), ValueError, "C, H and W positive"),
-        (lambda: roi_align(np.zeros((2, 3, 4, 4)), R, I, 7, 1), TypeError, "features is a Lucid tensor"),
-        (lambda: roi_align(F, tensor(np.zeros((9, 5))), I, 7, 1), ValueError, r"rois has shape \(9, 5\)"),
-        (lambda: roi_align(F, R, tensor(np.int32([0])), 7, 1), ValueError, r"roi_idx has shape \(1,\), but \(9,\)"),
-        (lambda: roi_align(F, R, tensor(np.zeros(9)), 7, 1), TypeError, "roi_idx is float64"),
+        (lambda: roi_align(tensor(np.zeros((2, 3, 0, 4))), R, I, 7, 1), ValueError, "C, H and W of at least 1"),
+        (lambda: roi_align(np.zeros((2, 3, 4, 4)), R, I, 7, 1), TypeError, "features must be a Lucid tensor"),
+        (lambda: roi_align(F, tensor(np.zeros((9, 5))), I, 7, 1), ValueError, r"rois must have shape \(R, 4\)"),
         (
-            lambda: roi_align(F, R, tensor(np.full(9, 2)), 7, 1),
+            lambda: roi_align(F, R, tensor(np.int32([0])), 7, 1),
             ValueError,
-            r"roi_idx\[0\] is 2, but there are 2 images",
+            r"roi_idx must have shape \(9,\), got \(1,\)",
         ),
-        (lambda: roi_align(F, R, tensor(np.full(9, -1)), 7, 1), ValueError, r"roi_idx\[0\] is -1"),
-        (lambda: roi_align(F, R, I, (7, 0), 1), ValueError, r"output_size .* got \(7, 0\)"),
-        (lambda: roi_align(F, R, I, 7, 0), ValueError, "spatial_scale is a positive number"),
+        (lambda: roi_align(F, R, tensor(np.zeros(9)), 7, 1), TypeError, "roi_idx .* got float64"),
+        (lambda: roi_align(F, R, tensor(np.full(9, 2)), 7, 1), ValueError, r"roi_idx\[0\] .* 2 images, got 2"),
+        (lambda: roi_align(F, R, tensor(np.full(9, -1)), 7, 1), ValueError, r"roi_idx\[0\] .* got -1"),
+        (lambda: roi_align(F, R, I, (7, 0), 1), ValueError, r"output_size\[1\] must be a positive integer, got 0"),
+        (lambda: roi_align(F, R, I, 7, 0), ValueError, "spatial_scale must be a number above 0"),
+        (lambda: roi_align(F, R, I, 7, 1, 1.5), TypeError, "sampling_ratio must be an integer .* got 1.5"),
+        (lambda: roi_align(F, R, I, 7, 1, -3), ValueError, "sampling_ratio must be an integer .* got -3"),
         (lambda: roi_align(F, R, I, 7, 1e9, 0), ValueError, "clip the boxes to the image first"),
-        (lambda: multiscale_roi_align([], R, I, I, 7, []), TypeError, "at least one Lucid tensor"),
-        (lambda: multiscale_roi_align([F], R, I, I, 7, [1, 2]), ValueError, "spatial_scales has 2 entries.* 1 levels"),
+        (lambda: multiscale_roi_align([], R, I, I, 7, []), ValueError, "features must have at least one tensor"),
+        (lambda: multiscale_roi_align([F], R, I, I, 7, [1, 2]), ValueError, "spatial_scales .* 1 values, got 2"),
         (
             lambda: multiscale_roi_align([F, F[:, :2]], R, I, I, 7, [1, 2]),
             ValueError,
-            r"features\[1\] .* features\[0\]",
+            r"features\[1\] must have shape \(2, 3, H, W\)",
         ),
         (
             lambda: multiscale_roi_align([F], R, I, tensor(np.ones(9, int)), 7, [1]),
             ValueError,
-            r"levels\[0\] is 1, but",
+            r"levels\[0\] .* 1 levels, got 1",
         ),
-        (lambda: roi_levels(R, 0), ValueError, "num_levels is at least 1"),
+        (lambda: roi_levels(R, 0), ValueError, "num_levels must be a positive integer, got 0"),
     ],
 )
-def test_mistakes_are_named(call, error, message):
+def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
