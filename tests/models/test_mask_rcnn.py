@@ -834,7 +834,7 @@ def test_regions_that_do_not_fit() -> None:
         model(x, tensor(np.ones((1, 5), np.float32)))
     with pytest.raises(ValueError, match="roi_idx must say which of the 2 images each RoI is in"):
         model(x, tensor(np.ones((1, 4), np.float32)))
-    with pytest.raises(ValueError, match=r"roi_idx\[0\] is 2, but there are 2"):
+    with pytest.raises(ValueError, match=r"roi_idx\[0\] must be an index of one of 2 images, got 2"):
         model(x, tensor(np.ones((1, 4), np.float32)), tensor(np.array([2], np.int32)))
 
 
