@@ -1,6 +1,6 @@
 """What ``predict`` returns for one image.
 
-Shapes: n detections, M × M the resolution of the mask head, H × W the image.
+Shapes: n detections, M × M cells of the mask head, H × W pixels of the image.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.annotation_formats.coco import make_results
+from lucid_maskrcnn.array_arguments import described, numeric_array, row_numbers
 from lucid_maskrcnn.atomic import write_json
-from lucid_maskrcnn.masks import encode_rle, trace_polygons
+from lucid_maskrcnn.masks import CompressedMasks, encode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, host, paste_masks
 from lucid_maskrcnn.text_tables import align_columns
+from lucid_maskrcnn.validators import (
+    choice,
+    flag,
+    fraction,
+    integer,
+    label_names,
+    number,
+    optional,
+    pair,
+    positive_int,
+)
+from lucid_maskrcnn.validators import path as checked_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,8 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Detections"]
 
 _KEYS = ("boxes", "scores", "labels", "masks")
-_ROWS = ("boxes", "scores", "labels", "mask_probs")  # the constructor's arguments: one row a detection,
-_COMMON = ("image_size", "categories", "mask_thresh", "snap_masks", "image")  # and of all of them
+_HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
 
 
 class Detections(Mapping[str, Tensor]):
@@ -43,13 +55,15 @@ class Detections(Mapping[str, Tensor]):
     Parameters
     ----------
     boxes : Tensor or array of shape (n, 4), float32
-        Corners (x1, y1, x2, y2) in pixels of the image. The other tensors follow to its device.
+        Corners (x1, y1, x2, y2) in pixels of the image, finite. The other tensors are moved to its device.
     scores : Tensor or array of shape (n,), float32
+        From 0 to 1.
     labels : Tensor or array of shape (n,), int32
+        From 1 on.
     mask_probs : Tensor or array of shape (n, M, M), float32
-        Probability of the object in each cell of its box.
-    image_size : tuple of int
-        Height and width of the image.
+        Probability of the object in each cell of its box, from 0 to 1.
+    image_size : (height, width)
+        Of the image.
     categories : mapping of int to str, optional
         Names of the labels.
     mask_thresh : float
@@ -58,17 +72,17 @@ class Detections(Mapping[str, Tensor]):
         Whether masks are pasted as torchvision or as detectron2 does, see
         :func:`lucid_maskrcnn.ops.paste_masks`.
     image : uint8 array of shape (H, W, 3), optional
-        The picture itself: then ``draw`` needs none, and notebooks show it.
+        The image itself: :meth:`draw` uses it, and notebooks show it.
 
     Attributes
     ----------
     boxes, scores, labels, mask_probs, image_size, categories, mask_thresh, snap_masks, image
-        As given; tensors in the types above.
+        As given; tensors of the types above.
 
     Raises
     ------
-    ValueError
-        If a shape, the size or the threshold is not as above.
+    TypeError, ValueError
+        If an argument is not as above.
 
     Examples
     --------
@@ -90,48 +104,30 @@ class Detections(Mapping[str, Tensor]):
         snap_masks: bool = True,
         image: np.ndarray | None = None,
     ) -> None:
+        corners = _checked_boxes(boxes)
+        num = len(corners)
         device = boxes if isinstance(boxes, Tensor) else "cpu"
-        self.boxes = as_tensor(boxes, device, np.float32)  # (n, 4)
-        self.scores = as_tensor(scores, device, np.float32)  # (n,)
-        self.labels = as_tensor(labels, device, np.int32)  # (n,)
-        self.mask_probs = as_tensor(mask_probs, device, np.float32)  # (n, M, M)
-        self.image_size = _checked_size(image_size)
-        self.categories = categories
-        self.mask_thresh, self.snap_masks = float(mask_thresh), snap_masks
-        self.image = None if image is None else np.asarray(image)
+        self.boxes = as_tensor(boxes if isinstance(boxes, Tensor) else corners, device, np.float32)  # (n, 4)
+        self.scores = as_tensor(_checked_scores(scores, num), device, np.float32)  # (n,)
+        self.labels = as_tensor(_checked_labels(labels, num), device, np.int32)  # (n,)
+        self.mask_probs = as_tensor(_checked_probs(mask_probs, num), device, np.float32)  # (n, M, M)
+        self.image_size = pair("image_size", image_size, positive_int)
+        self.categories = label_names("categories", categories)
+        self.mask_thresh, self.snap_masks = fraction("mask_thresh", mask_thresh), flag("snap_masks", snap_masks)
+        self.image = None if image is None else _checked_image(image, self.image_size)
         self._masks: Tensor | None = None
-        self._check()
-
-    def _check(self) -> None:
-        n = self.boxes.shape[0] if self.boxes.ndim else 0
-        side = self.mask_probs.shape[-1] if self.mask_probs.ndim else 0
-        shapes = {"boxes": (n, 4), "scores": (n,), "labels": (n,), "mask_probs": (n, side, side)}
-        for name, wanted in shapes.items():
-            shape = tuple(getattr(self, name).shape)
-            if shape != wanted:
-                raise ValueError(f"{name} must have shape {wanted} beside {n} boxes, got {shape}.")
-        if not 0 <= self.mask_thresh <= 1:
-            raise ValueError(f"mask_thresh must be between 0 and 1, got {self.mask_thresh}.")
-        if self.image is None:
-            return
-        height, width = self.image_size
-        if self.image.shape != (height, width, 3) or self.image.dtype != np.uint8:
-            raise ValueError(
-                f"image must be a uint8 array of shape ({height}, {width}, 3), as image_size says, "
-                f"got {self.image.dtype} of shape {self.image.shape}."
-            )
 
     # -------------------------------------------------------------- the mapping and the list
 
     @property
     def masks(self) -> Tensor:
-        """Masks at the size of the image, (n, H, W) bool.
+        """Masks of the size of the image, (n, H, W) bool.
 
         They are pasted when first asked for, and kept: n · H · W bytes, 97 MB for 100 objects in
-        800 × 1216 pixels. All other methods do without them, one object at a time.
+        800 × 1216 pixels. All other methods paste one mask at a time.
         """
         if self._masks is None:
-            self._masks = self._pasted()
+            self._masks = self._pasted(slice(None))
         return self._masks
 
     @property
@@ -149,31 +145,15 @@ class Detections(Mapping[str, Tensor]):
             if key not in _KEYS:
                 raise KeyError(f"Detections have no {key!r}: the keys are {', '.join(_KEYS)}.")
             return getattr(self, key)
-        rows = self._rows(key)
-        return self._replaced(**{name: _take(getattr(self, name), rows) for name in _ROWS})
+        rows = row_numbers(key, len(self), "detections")
+        columns = ("boxes", "scores", "labels", "mask_probs")
+        return self._replaced(**{name: _take(getattr(self, name), rows) for name in columns})
 
     def _replaced(self, **changes: Any) -> Detections:
-        """Return the detections with other values for some of the constructor's arguments."""
-        return Detections(**{name: getattr(self, name) for name in (*_ROWS, *_COMMON)} | changes)
-
-    def _rows(self, key: Any) -> np.ndarray:
-        """Turn any index into row numbers, which both devices understand alike."""
-        n = len(self)
-        if isinstance(key, slice):
-            return np.arange(n)[key]
-        index = host(key) if isinstance(key, Tensor) else np.asarray(key)
-        if index.dtype == bool:
-            if index.shape != (n,):
-                raise ValueError(f"A bool index must have one value a detection, ({n},), got {index.shape}.")
-            return np.flatnonzero(index)
-        if index.ndim > 1 or (index.size and index.dtype.kind not in "iu"):
-            raise TypeError(
-                f"Detections are indexed by a key, an integer, a slice, a bool mask or a list of integers, got {key!r}."
-            )
-        rows = index.reshape(-1).astype(np.int64)
-        if ((rows < -n) | (rows >= n)).any():
-            raise IndexError(f"Index {key!r} is out of range: there are {n} detections.")
-        return rows
+        """Return the detections with other attributes, which need no checks."""
+        other = object.__new__(Detections)
+        other.__dict__ = {**self.__dict__, **changes, "_masks": None}
+        return other
 
     def __iter__(self) -> Iterator[str]:
         return iter(_KEYS)
@@ -184,7 +164,7 @@ class Detections(Mapping[str, Tensor]):
     def __contains__(self, key: object) -> bool:
         return key in _KEYS
 
-    # Comparing tensors element by element is no answer to "the same?".
+    # The comparison of a mapping would compare tensors, whose answer is a tensor: identity is meant.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -205,20 +185,13 @@ class Detections(Mapping[str, Tensor]):
         """Return the mask of detection ``i``, (H, W) bool, without pasting the others."""
         if self._masks is not None:
             return host(self._masks)[i]
-        return host(self[i]._pasted())[0]
+        return host(self._pasted(slice(i, i + 1)))[0]
 
-    def _pasted(self) -> Tensor:
-        return paste_masks(self.mask_probs, self.boxes, self.image_size, self.mask_thresh, snap=self.snap_masks)
-
-    def enlarged(self, scale: int) -> Detections:
-        """Return the detections of the same picture, ``scale`` times as large."""
-        if scale == 1:
-            return self
-        return self._replaced(
-            boxes=as_tensor(host(self.boxes) * np.float32(scale), self.boxes),
-            image_size=[n * scale for n in self.image_size],
-            image=None,
-        )
+    def _pasted(self, rows: slice) -> Tensor:
+        probs, boxes = self.mask_probs, self.boxes
+        if rows != slice(None):
+            probs, boxes = (as_tensor(host(tensor)[rows], tensor) for tensor in (probs, boxes))
+        return paste_masks(probs, boxes, self.image_size, self.mask_thresh, snap=self.snap_masks)
 
     def to_rle(self) -> list[dict[str, Any]]:
         """Return each mask as a compressed COCO run-length encoding, ``{"size", "counts"}``."""
@@ -231,8 +204,8 @@ class Detections(Mapping[str, Tensor]):
         -------
         list of list of list of float
             For each detection one ring ``[x, y, x, y, ...]`` for each part of its mask, clockwise
-            along the edges of its pixels; none for an empty mask. COCO's polygons know no holes,
-            so holes come out filled: :meth:`to_rle` keeps them. Parts that touch at a corner
+            along the edges of its pixels; none for an empty mask. COCO's polygons cannot have holes,
+            so holes are filled: :meth:`to_rle` keeps them. Parts that touch at a corner
             only are separate parts.
         """
         return [trace_polygons(self._mask(i)) for i in range(len(self))]
@@ -253,7 +226,7 @@ class Detections(Mapping[str, Tensor]):
             ``loadRes``.
         """
         return make_results(
-            image_id=image_id,
+            image_id=integer("image_id", image_id),
             category_ids=host(self.labels).tolist(),
             boxes=host(self.boxes),
             scores=host(self.scores).tolist(),
@@ -266,43 +239,91 @@ class Detections(Mapping[str, Tensor]):
         Parameters
         ----------
         path : str or Path
-            An existing file is replaced, at the last moment.
+            An existing file is replaced once all is written.
         image_id : int
             The image's id in the ground truth.
         """
-        write_json(path, self.to_coco(image_id))
+        write_json(checked_path("path", path), self.to_coco(image_id))
 
-    # -------------------------------------------------------------- to look at
+    # -------------------------------------------------------------- drawings and tables
 
-    def draw(self, image: Any = None, **options: Any) -> Image.Image:
-        """Draw the detections on the picture.
+    def draw(
+        self,
+        image: Any = None,
+        *,
+        score_thresh: float = 0.0,
+        color_by: Literal["instance", "class"] = "instance",
+        masks: bool = True,
+        boxes: bool = True,
+        labels: bool = True,
+        alpha: float = 0.35,
+        scale: int = 1,
+    ) -> Image.Image:
+        """Draw the detections on the image.
 
         Parameters
         ----------
         image : path, PIL image or uint8 array of shape (H, W, 3), optional
-            By default the picture the detections carry.
-        **options
-            Those of :func:`lucid_maskrcnn.visualization.draw_detections`.
+            By default the image that the detections carry.
+        score_thresh : float
+            Detections with a lower score are not drawn.
+        color_by : {"instance", "class"}
+            Whether each object has its own color or each label. The n-th detection, or label n, has
+            the same color in every image and every run.
+        masks, boxes, labels : bool
+            What to draw.
+        alpha : float
+            Opacity of the masks, from 0 (contours only) to 1.
+        scale : int
+            Enlarge the image so many times first: masks, lines and text are drawn in the finer pixels.
 
         Returns
         -------
         PIL.Image.Image
-            RGB, of the picture's own size.
+            RGB, ``scale`` times the size of the image.
 
         Raises
         ------
-        ValueError
-            If there is no picture, or it has another size than the detections' image.
+        TypeError, ValueError
+            If there is no image, it has another size than that of the detections, or an option is not as above.
         """
-        from lucid_maskrcnn.visualization import draw_detections  # Pillow only where pictures are made
+        from lucid_maskrcnn.images import load_image
+        from lucid_maskrcnn.visualization import draw_detections  # which imports Pillow
 
-        if image is None and self.image is None:
-            raise ValueError("image must be given: these detections do not carry their picture.")
-        return draw_detections(self.image if image is None else image, self, **options)
+        source = self.image if image is None else image
+        if source is None:
+            raise ValueError("image must be given: these detections do not carry their image.")
+        pixels = load_image(source)
+        if pixels.shape[:2] != self.image_size:
+            (height, width), (h, w) = self.image_size, pixels.shape[:2]
+            raise ValueError(f"image must be of the detections' size, {height} × {width} pixels, got {h} × {w}.")
+        choice("color_by", color_by, ("instance", "class"))
+        scale = positive_int("scale", scale)
+        keep = np.flatnonzero(host(self.scores) >= number("score_thresh", score_thresh))
+        found = self[keep]
+        return draw_detections(
+            pixels,
+            boxes=found.boxes,
+            labels=found.labels,
+            scores=found.scores,
+            masks=found._masks_at(scale) if flag("masks", masks) else None,
+            categories=self.categories,
+            color_ids=found.labels if color_by == "class" else keep,
+            show_boxes=flag("boxes", boxes),
+            show_labels=flag("labels", labels),
+            alpha=alpha,
+            scale=scale,
+        )
+
+    def _masks_at(self, scale: int) -> CompressedMasks:
+        """Return the masks in an image ``scale`` times as large, whose finer pixels they are pasted into."""
+        boxes = as_tensor(host(self.boxes) * np.float32(scale), self.boxes)
+        size = self.image_size[0] * scale, self.image_size[1] * scale
+        return CompressedMasks.from_coco(self._replaced(boxes=boxes, image_size=size).to_rle(), size)
 
     def rows(self, limit: int | None = None) -> list[tuple[str, ...]]:
         """Return a table of the first ``limit`` detections: number, name, score, x1, y1, x2, y2."""
-        top = self[:limit]
+        top = self[: optional(positive_int)("limit", limit)]
         columns = zip(top.names, host(top.scores).tolist(), host(top.boxes).tolist(), strict=True)
         return [
             (str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)) for i, (name, score, box) in enumerate(columns)
@@ -313,11 +334,11 @@ class Detections(Mapping[str, Tensor]):
         return f"{len(self)} in {height} × {width} pixels, on {self.boxes.device}"
 
     def __repr__(self) -> str:
-        shown = 5
-        table = [("#", "name", "score", "x1", "y1", "x2", "y2"), *self.rows(shown)]
+        limit = 5
+        table = [_HEADINGS, *self.rows(limit)]
         lines = [f"Detections({self._summary()})", *(align_columns(table, left=(1,)) if len(self) else ())]
-        if len(self) > shown:
-            lines.append(f"… {len(self) - shown} more")
+        if len(self) > limit:
+            lines.append(f"… {len(self) - limit} more")
         return "\n  ".join(lines)
 
     def _repr_png_(self) -> bytes | None:
@@ -330,27 +351,75 @@ class Detections(Mapping[str, Tensor]):
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        shown = 10
-        picture = self._repr_png_()
+        limit = 10
+        png = self._repr_png_()
         title = f"<p><b>Detections</b>: {self._summary()}</p>"
-        if picture is not None:
-            return f'{title}<img src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">'
-        head = "".join(f"<th>{c}</th>" for c in ("#", "name", "score", "x1", "y1", "x2", "y2"))
-        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows(shown))
+        if png is not None:
+            return f'{title}<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
+        head = "".join(f"<th>{c}</th>" for c in _HEADINGS)
+        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows(limit))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        more = f"<p>… {len(self) - shown} more</p>" if len(self) > shown else ""
+        more = f"<p>… {len(self) - limit} more</p>" if len(self) > limit else ""
         return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-
-
-def _checked_size(size: Sequence[int]) -> tuple[int, int]:
-    try:
-        height, width = (int(n) for n in size)
-    except (TypeError, ValueError):
-        raise ValueError(f"image_size must be (height, width), got {size!r}.") from None
-    if height < 1 or width < 1:
-        raise ValueError(f"image_size must be (height, width) of at least one pixel, got {size!r}.")
-    return height, width
 
 
 def _take(tensor: Tensor, rows: np.ndarray) -> Tensor:
     return as_tensor(host(tensor)[rows], tensor)
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def _checked_boxes(boxes: Any) -> np.ndarray:
+    array = numeric_array("boxes", boxes, "numbers of shape (n, 4)", shape=(None, 4))
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported as that
+        corners = array.astype(np.float32, copy=False)
+    _refuse_rows(~np.isfinite(corners).all(1), corners, "boxes", "is not finite")
+    swapped = (corners[:, 2:] < corners[:, :2]).any(1)
+    _refuse_rows(swapped, corners, "boxes", "has swapped corners: boxes are (x1, y1, x2, y2) with x1 ≤ x2 and y1 ≤ y2")
+    return corners
+
+
+def _checked_scores(scores: Any, num: int) -> Any:
+    array = numeric_array("scores", scores, f"numbers of shape ({num},), one for each box", shape=(num,))
+    _refuse_rows(~((array >= 0) & (array <= 1)), array[:, None], "scores", "must be from 0 to 1")
+    return scores if isinstance(scores, Tensor) else array
+
+
+def _checked_labels(labels: Any, num: int) -> Any:
+    wanted = f"integers of shape ({num},), one for each box"
+    array = numeric_array("labels", labels, wanted, kinds="iu", shape=(num,))
+    wrong = (array < 1) | (array >= 2**31)
+    _refuse_rows(wrong, array[:, None], "labels", "must be a label from 1 on; 0 is background, which is never returned")
+    return labels if isinstance(labels, Tensor) else array
+
+
+def _checked_probs(probs: Any, num: int) -> Any:
+    array = numeric_array("mask_probs", probs, f"numbers of shape ({num}, M, M)", shape=(num, None, None))
+    if array.shape == (0, 0, 0):  # given as [], which has no cells
+        return np.zeros((0, 1, 1), np.float32)
+    if array.shape[1] != array.shape[2] or not array.shape[1]:
+        raise ValueError(f"mask_probs must be numbers of shape ({num}, M, M), got {described(array)}.")
+    if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
+        row = int((~((array >= 0) & (array <= 1))).any((1, 2)).argmax())
+        raise ValueError(
+            f"mask_probs[{row}] must be probabilities from 0 to 1, got {array[row].min():g} to {array[row].max():g}: "
+            "apply a sigmoid to logits."
+        )
+    return probs if isinstance(probs, Tensor) else array
+
+
+def _checked_image(image: Any, size: tuple[int, int]) -> np.ndarray:
+    wanted = f"a uint8 array of shape ({size[0]}, {size[1]}, 3), as image_size says"
+    array = numeric_array("image", image, wanted, kinds="biuf", shape=(*size, 3))
+    if array.dtype != np.uint8:
+        raise TypeError(f"image must be {wanted}, got {described(array)}.")
+    return array
+
+
+def _refuse_rows(wrong: np.ndarray, values: np.ndarray, name: str, what: str) -> None:
+    """Raise ``ValueError`` for the first wrong row of ``values`` (n, k)."""
+    if wrong.any():
+        row = int(wrong.argmax())
+        shown = ", ".join(f"{v:g}" for v in values[row].tolist())
+        raise ValueError(f"{name}[{row}] = {f'({shown})' if values.shape[1] > 1 else shown} {what}.")

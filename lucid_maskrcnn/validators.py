@@ -27,6 +27,7 @@ __all__ = [
     "function",
     "instance",
     "integer",
+    "label_names",
     "nearest",
     "non_negative_int",
     "non_negative_number",
@@ -222,6 +223,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     by_lower = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None
+
+
+def label_names(name: str, value: Any) -> Mapping[int, str] | None:
+    """Return a mapping of labels, from 1 on, to names, or None; as it was given."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must map labels to names, such as {{1: 'cell', 2: 'nucleus'}}, got {shown(value)}.")
+    for label, category in value.items():
+        positive_int(f"a label of {name}", label)
+        text(f"the name of label {label} in {name}", category)
+    return value
 
 
 def check_keywords(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.masks import decode_rle, trace_polygons
-from lucid_maskrcnn.ops.mask_resampling import paste_masks
+from lucid_maskrcnn.ops import as_tensor, paste_masks
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -148,11 +148,12 @@ def test_tensors_index_on_their_device(device):
         (4, IndexError, "there are 4 detections"),
         ([0, -5], IndexError, "there are 4 detections"),
         (np.ones(3, bool), ValueError, r"\(4,\), got \(3,\)"),
-        (True, ValueError, "one value a detection"),
-        (0.5, TypeError, "indexed by"),
-        ((0, 1, 2, 3.0), TypeError, "indexed by"),
-        (None, TypeError, "indexed by"),
-        (np.zeros((2, 2), int), TypeError, "indexed by"),
+        (True, ValueError, "one value for each of the 4"),
+        (0.5, TypeError, "selected by"),
+        ("7", KeyError, "no '7'"),
+        ((0, 1, 2, 3.0), TypeError, "selected by"),
+        (None, TypeError, "selected by"),
+        (np.zeros((2, 2), int), TypeError, "selected by"),
     ],
 )
 def test_wrong_indices(index, error, message):
@@ -163,35 +164,89 @@ def test_wrong_indices(index, error, message):
 # ------------------------------------------------------------------ what is refused
 
 
+GOOD = {
+    "boxes": np.zeros((2, 4)),
+    "scores": np.zeros(2),
+    "labels": np.ones(2, int),
+    "mask_probs": np.zeros((2, 28, 28)),
+    "image_size": (7, 8),
+}
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        ({"boxes": np.zeros((2, 5))}, r"boxes must have shape \(2, 4\)"),
-        ({"boxes": np.float32(1)}, "boxes must have shape"),
-        ({"scores": np.zeros(3)}, r"scores must have shape \(2,\) beside 2 boxes, got \(3,\)"),
-        ({"labels": np.zeros((2, 1))}, "labels must have shape"),
-        ({"mask_probs": np.zeros((2, 28))}, "mask_probs must have shape"),
-        ({"mask_probs": np.zeros((2, 28, 14))}, "mask_probs must have shape"),
-        ({"image_size": 7}, "image_size"),
-        ({"image_size": (7, 8, 9)}, "image_size"),
-        ({"image_size": (0, 8)}, "at least one pixel"),
-        ({"mask_thresh": 1.5}, "mask_thresh"),
-        ({"mask_thresh": float("nan")}, "mask_thresh"),
-        ({"image": np.zeros((8, 7, 3), np.uint8)}, r"shape \(7, 8, 3\)"),
-        ({"image": np.zeros((7, 8, 3))}, "uint8"),
+        (
+            {"boxes": np.zeros((2, 5))},
+            ValueError,
+            r"boxes must be numbers of shape \(n, 4\), got float64 of shape \(2, 5\)",
+        ),
+        ({"boxes": np.float32(1)}, TypeError, "boxes must be numbers"),
+        ({"boxes": None}, TypeError, "boxes must be numbers .* got None"),
+        ({"boxes": "ab"}, TypeError, "boxes must be numbers .* got 'ab'"),
+        ({"boxes": [[0, 0, 1, 1], [0, 0, 1]]}, ValueError, "boxes .* rows of different lengths"),
+        ({"boxes": [[0, 0, 1, 1], [0, np.nan, 1, 1]]}, ValueError, r"boxes\[1\] = \(0, nan, 1, 1\) is not finite"),
+        ({"boxes": [[0, 0, 1, 1], [0, 0, 1e300, 1]]}, ValueError, r"boxes\[1\] = \(0, 0, inf, 1\) is not finite"),
+        ({"boxes": [[5, 0, 1, 1], [0, 0, 1, 1]]}, ValueError, r"boxes\[0\] = \(5, 0, 1, 1\) has swapped corners"),
+        (
+            {"scores": np.zeros(3)},
+            ValueError,
+            r"scores must be numbers of shape \(2,\), one for each box, got .*\(3,\)",
+        ),
+        ({"scores": [0.5, 9]}, ValueError, r"scores\[1\] = 9 must be from 0 to 1"),
+        ({"scores": [-0.5, 0]}, ValueError, r"scores\[0\] = -0.5 must be from 0 to 1"),
+        ({"scores": [0.5, np.nan]}, ValueError, r"scores\[1\] = nan must be from 0 to 1"),
+        ({"scores": ["0.5", "0.1"]}, TypeError, "scores must be numbers"),
+        ({"scores": [True, False]}, TypeError, "scores must be numbers .* got bool"),
+        ({"labels": np.ones((2, 1), int)}, ValueError, "labels must be integers of shape"),
+        ({"labels": [1.7, 2.0]}, TypeError, "labels must be integers .* got float64"),
+        ({"labels": ["cat", "dog"]}, TypeError, "labels must be integers"),
+        ({"labels": [1, 0]}, ValueError, r"labels\[1\] = 0 must be a label from 1 on; 0 is background"),
+        ({"labels": [1, 2**40]}, ValueError, r"labels\[1\] = 1.09951e\+12 must be"),
+        ({"mask_probs": np.zeros((2, 28))}, ValueError, r"mask_probs must be numbers of shape \(2, M, M\)"),
+        ({"mask_probs": np.zeros((2, 28, 14))}, ValueError, "mask_probs must be numbers .* got float64 of shape"),
+        ({"mask_probs": np.zeros((2, 0, 0))}, ValueError, "mask_probs must be numbers"),
+        ({"mask_probs": np.full((2, 2, 2), 1.5)}, ValueError, r"mask_probs\[0\] .* 1.5 to 1.5: apply a sigmoid"),
+        ({"mask_probs": np.full((2, 2, 2), -3)}, ValueError, r"mask_probs\[0\] must be probabilities"),
+        ({"mask_probs": np.full((2, 2, 2), np.nan)}, ValueError, r"mask_probs\[0\] must be probabilities"),
+        ({"mask_probs": None}, TypeError, "mask_probs must be numbers"),
+        ({"image_size": (7, 8, 9)}, ValueError, "image_size must be a sequence of 2 values"),
+        ({"image_size": (0, 8)}, ValueError, r"image_size\[0\] must be a positive integer, got 0"),
+        ({"image_size": (7.5, 8)}, TypeError, r"image_size\[0\] must be a positive integer, got 7.5"),
+        ({"image_size": "78"}, TypeError, "image_size must be a sequence of 2 values, got '78'"),
+        ({"image_size": None}, TypeError, "image_size must be"),
+        ({"mask_thresh": 1.5}, ValueError, "mask_thresh must be a number between 0 and 1"),
+        ({"mask_thresh": float("nan")}, ValueError, "mask_thresh must be a number between 0 and 1"),
+        ({"mask_thresh": "0.5"}, TypeError, "mask_thresh must be a number between 0 and 1"),
+        ({"mask_thresh": None}, TypeError, "mask_thresh must be a number between 0 and 1"),
+        ({"snap_masks": "no"}, TypeError, "snap_masks must be True or False, got 'no'"),
+        ({"categories": ["cat", "dog"]}, TypeError, "categories must map labels to names, such as"),
+        ({"categories": {"1": "cat"}}, TypeError, "a label of categories must be a positive integer, got '1'"),
+        ({"categories": {0: "cat"}}, ValueError, "a label of categories must be a positive integer, got 0"),
+        ({"categories": {1: None}}, TypeError, "the name of label 1 in categories must be a string"),
+        ({"image": np.zeros((8, 7, 3), np.uint8)}, ValueError, r"shape \(7, 8, 3\)"),
+        ({"image": np.zeros((7, 8, 3))}, TypeError, "uint8"),
+        ({"image": "a.png"}, TypeError, "image must be a uint8 array .* got 'a.png'"),
     ],
 )
-def test_wrong_arguments_are_named(change, message):
-    good = {
-        "boxes": np.zeros((2, 4)),
-        "scores": np.zeros(2),
-        "labels": np.ones(2),
-        "mask_probs": np.zeros((2, 28, 28)),
-        "image_size": (7, 8),
-    }
-    Detections(**good)
-    with pytest.raises(ValueError, match=message):
-        Detections(**{**good, **change})
+def test_wrong_arguments_are_named(change, error, message):
+    Detections(**GOOD)
+    with pytest.raises(error, match=message) as caught:
+        Detections(**{**GOOD, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_one_number_is_both_sides_of_the_image():
+    assert Detections(**{**GOOD, "image_size": np.int64(9)}).image_size == (9, 9)
+
+
+def test_no_detections_may_be_empty_lists(device):
+    found = Detections([], [], [], [], (7, 8))
+    assert found.numpy()["masks"].shape == (0, 7, 8)
+    assert (found.to_rle(), found.to_coco(1), found.names) == ([], [], [])
+    tensors = [as_tensor(np.zeros(shape, np.float32), device) for shape in ((0, 4), (0,), (0, 28, 28))]
+    found = Detections(tensors[0], tensors[1], as_tensor(np.zeros(0, np.int32), device), tensors[2], (7, 8))
+    assert found.masks.shape == (0, 7, 8)
 
 
 # ------------------------------------------------------------------ other forms
@@ -251,6 +306,29 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path, name, image_id):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.json", "folder"]
 
 
+@pytest.mark.parametrize(
+    ("image_id", "message"),
+    [(None, "None"), ("7", "'7'"), (7.0, "7.0"), (True, "True"), ([7], r"\[7\]")],
+)
+def test_image_id_must_be_an_integer(tmp_path, image_id, message):
+    for call in (lambda i: make().to_coco(i), lambda i: make().to_json(tmp_path / "a.json", i)):
+        with pytest.raises(TypeError, match=f"image_id must be an integer, got {message}"):
+            call(image_id)
+    assert not list(tmp_path.iterdir())
+
+
+def test_image_id_may_be_a_numpy_integer(tmp_path):
+    make().to_json(tmp_path / "a.json", np.int64(7))
+    assert {type(r["image_id"]) for r in make().to_coco(np.int32(7))} == {int}
+    assert json.loads((tmp_path / "a.json").read_text()) == make().to_coco(7)
+
+
+@pytest.mark.parametrize(("path", "error"), [(None, TypeError), (7, TypeError), ("", ValueError)])
+def test_path_of_to_json_must_be_a_path(path, error):
+    with pytest.raises(error, match="path must"):
+        make().to_json(path, 1)
+
+
 def test_json_is_written_through_a_link(tmp_path):
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
@@ -289,25 +367,54 @@ def test_repr_shows_count_size_and_the_first_rows(device):
     assert len({len(line) for line in repr(make(3)).splitlines()[1:]}) == 1
 
 
-def test_draw_needs_a_picture_of_the_right_size():
-    picture = np.zeros((*SIZE, 3), np.uint8)
-    drawn = make().draw(picture)
+def test_draw_needs_an_image_of_the_right_size():
+    image = np.zeros((*SIZE, 3), np.uint8)
+    drawn = make().draw(image)
     assert isinstance(drawn, Image.Image)
     assert drawn.size == (60, 40)
-    assert make(image=picture).draw(boxes=False).size == (60, 40)
+    assert make(image=image).draw(boxes=False).size == (60, 40)
     with pytest.raises(ValueError, match="image must be given"):
         make().draw()
-    with pytest.raises(ValueError, match="30 × 60 pixels"):
-        make().draw(picture[:30])
+    with pytest.raises(ValueError, match="of the detections' size, 40 × 60 pixels, got 30 × 60"):
+        make().draw(image[:30])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"score_thresh": "0.5"}, TypeError, "score_thresh must be a finite number, got '0.5'"),
+        ({"score_thresh": None}, TypeError, "score_thresh must be a finite number"),
+        ({"color_by": "score"}, ValueError, "color_by must be one of 'instance', 'class', got 'score'"),
+        ({"color_by": None}, TypeError, "color_by must be one of"),
+        ({"masks": "no"}, TypeError, "masks must be True or False, got 'no'"),
+        ({"boxes": 1}, TypeError, "boxes must be True or False"),
+        ({"labels": None}, TypeError, "labels must be True or False"),
+        ({"alpha": 2}, ValueError, "alpha must be a number between 0 and 1, got 2"),
+        ({"scale": 0}, ValueError, "scale must be a positive integer, got 0"),
+        ({"scale": 1.5}, TypeError, "scale must be a positive integer, got 1.5"),
+        ({"colour_by": "class"}, TypeError, r"Detections\.draw\(\) got an unexpected keyword argument 'colour_by'"),
+    ],
+)
+def test_wrong_options_of_draw_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        make().draw(np.zeros((*SIZE, 3), np.uint8), **options)
+
+
+@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), ("5", TypeError), (True, TypeError)])
+def test_rows_take_a_positive_limit(limit, error):
+    assert len(make(4).rows(np.int64(2))) == 2
+    assert len(make(4).rows()) == 4
+    with pytest.raises(error, match="limit must be a positive integer"):
+        make(4).rows(limit)
 
 
 @pytest.mark.parametrize("n", [0, 12])
-def test_notebooks_show_a_table_or_the_picture(n):
+def test_notebooks_show_a_table_or_the_image(n):
     table = make(n)
     assert table._repr_png_() is None
     assert "<table>" in table._repr_html_()
     assert ("… 2 more" in table._repr_html_()) == (n == 12)
     assert "<bird>" not in table._repr_html_()
-    picture = make(n, image=np.zeros((*SIZE, 3), np.uint8))
-    assert picture._repr_png_().startswith(b"\x89PNG")
-    assert "data:image/png;base64," in picture._repr_html_()
+    drawn = make(n, image=np.zeros((*SIZE, 3), np.uint8))
+    assert drawn._repr_png_().startswith(b"\x89PNG")
+    assert "data:image/png;base64," in drawn._repr_html_()

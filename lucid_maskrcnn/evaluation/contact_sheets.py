@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from lucid_maskrcnn.data.dataset import check_dataset, load_pair
 from lucid_maskrcnn.images import load_image
-from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import instance, positive_int, sequence
 
 from .accuracy import ImageMetrics, Overlap, overlaps
@@ -144,10 +141,5 @@ def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     known = {g for _, g in pairs}
     for masks, done, color in ((overlap.objects, known, _TRUTH), (overlap.detections, right, _FOUND)):
         for fill, rows in ((_FILL, set(range(len(masks))) - done), (0.0, done)):
-            drawn = draw_masks(drawn, _decoder(masks[sorted(rows)].resized(size)), [color] * len(rows), fill, 1)
+            drawn = draw_masks(drawn, masks[sorted(rows)].resized(size), [color] * len(rows), fill, 1)
     return drawn
-
-
-def _decoder(masks: CompressedMasks) -> Callable[[int], np.ndarray]:
-    height, width = masks.image_size
-    return lambda i: masks.decode_region(i, slice(0, height), slice(0, width))

@@ -1,0 +1,81 @@
+"""Files are written whole or not at all, and errors name the file that the user asked for."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lucid_maskrcnn.atomic import replacing, write_json
+
+
+def names(folder):
+    return sorted(p.name for p in folder.rglob("*"))
+
+
+def test_file_is_replaced_when_the_block_has_ended(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_error_in_the_block_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_missing_folder_is_named_with_the_file_asked_for(tmp_path):
+    path = tmp_path / "nowhere" / "a.json"
+    for asked_for in (path, str(path)):
+        with pytest.raises(FileNotFoundError) as caught:
+            write_json(asked_for, {})
+        assert caught.value.filename == str(path)
+        assert caught.value.strerror == f"There is no folder {str(path.parent)!r}"
+        assert ".tmp" not in str(caught.value)
+
+
+def test_folder_in_the_place_of_the_file_is_named(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError, match=r"a\.json'") as caught:
+        write_json(tmp_path / "a.json", {})
+    assert caught.value.filename == str(tmp_path / "a.json")
+    assert ".tmp" not in str(caught.value)
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_error_about_another_file_stays_as_it_is(tmp_path):
+    def write():
+        with replacing(tmp_path / "a.txt"):
+            (tmp_path / "other.txt").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"):
+        write()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("path", "error"), [(None, TypeError), (7, TypeError), ("", ValueError)])
+def test_path_must_be_a_path(path, error):
+    with pytest.raises(error, match="path must"):
+        write_json(path, {})
+
+
+@pytest.mark.parametrize(("content", "error"), [(float("nan"), ValueError), (np.zeros(2), TypeError), ({1}, TypeError)])
+def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path, content, error):
+    with pytest.raises(error):
+        write_json(tmp_path / "a.json", [1, content])
+    assert names(tmp_path) == []
+    write_json(tmp_path / "a.json", [1, None])
+    assert json.loads((tmp_path / "a.json").read_text()) == [1, None]
