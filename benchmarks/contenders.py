@@ -143,10 +143,10 @@ class Ours:
 
     def model(self, size: tuple[int, int]) -> Any:
         from lucid_maskrcnn import mask_rcnn_resnet_50_fpn
-        from lucid_maskrcnn.weights import load_torchvision_weights
+        from lucid_maskrcnn.weights import load_weights
 
         model = mask_rcnn_resnet_50_fpn(min_size=min(size), max_size=max(size), trainable_layers=3)
-        load_torchvision_weights(model, weights())
+        load_weights(model, weights())
         return model.eval()
 
     def predictor(self, size: tuple[int, int], batch: int, detections: int | None) -> Callable[[], dict]:
@@ -157,7 +157,7 @@ class Ours:
             (model.backbone.body, "forward", "body"),
             (model.backbone.fpn, "forward", "fpn"),
             (model.rpn, "forward", "rpn"),
-            (model.rpn, "propose", "rpn"),
+            (model.rpn, "filter_proposals", "rpn"),
             (model.roipool, "forward", "box pooling"),
             (model.mask_roipool, "forward", "mask pooling"),
             (model, "_box_head", "box head"),

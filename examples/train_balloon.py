@@ -15,34 +15,34 @@ score threshold, or start from COCO's weights.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import lucid
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
-from lucid_maskrcnn.config import HeadConfig, ImageConfig
+from lucid_maskrcnn.config import HeadConfig
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
 from lucid_maskrcnn.evaluation import contact_sheet, evaluate
 from lucid_maskrcnn.training import Trainer, TrainerSettings
-from lucid_maskrcnn.weights import locate, read_weights
+from lucid_maskrcnn.weights import locate
 
 CROP = 384
 
 
 def build(scratch: bool) -> MaskRCNN:
     """Return the model, with the body of the nuclei model or from scratch."""
-    nuclei = locate("NUCLEI")
     arguments = {
         "num_classes": 1,
         "norm": "batch",
-        "width": read_weights(nuclei).arguments["width"],
+        "width": MaskRCNN.from_file("NUCLEI").config.backbone.width,
         "fpn_channels": 64,
         "hidden_dim": 256,
         "mask_hidden_channels": 64,
         "min_size": 400,
         "max_size": 667,
     }
-    start = {} if scratch else {"weights_backbone": nuclei, "trainable_layers": 5}
+    start = {} if scratch else {"weights_backbone": locate("NUCLEI"), "trainable_layers": 5}
     return mask_rcnn_resnet_18_fpn(**arguments, **start, heads=HeadConfig(batch_size=128))
 
 
@@ -52,8 +52,7 @@ def train(args: argparse.Namespace) -> None:
     dataset, held_out = (
         CocoInstances(args.data_dir / "images", args.data_dir / f"instances_{split}.json") for split in ("train", "val")
     )
-    augment = Augmentation.photographs(crop=CROP, image=model.image_settings, zoom=(0.6, 1.4), exposure=0.1)
-    model.image_settings = ImageConfig(**augment.network)
+    augment = Augmentation.photographs(crop=CROP, image=model.config.image, zoom=(0.6, 1.4), exposure=0.1)
     settings = TrainerSettings(
         steps=args.steps,
         lr=0.01,
@@ -69,7 +68,7 @@ def train(args: argparse.Namespace) -> None:
         Loader(dataset, 2, augment=augment),
         out=args.out,
         settings=settings,
-        categories=dataset.categories,
+        image_config=replace(model.config.image, **augment.network),
         resume="auto" if args.resume else False,
     )
     result = trainer.run()

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lucid_maskrcnn.config import HeadConfig, ImageConfig, RPNConfig
 from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader, Subset
 from lucid_maskrcnn.evaluation import Evaluation, evaluate, evaluate_results
 from lucid_maskrcnn.training import Trainer, TrainerSettings
-from lucid_maskrcnn.weights import read_weights, save_weights
+from lucid_maskrcnn.weights import save_weights
 
 # What it takes to build the model again; it travels in the header of the weights. Most nuclei are 6 to 50
 # pixels wide, whether an image has 256 pixels or 1024: all are enlarged by 2.5, so that a nucleus of 6 has nearly
@@ -93,12 +94,13 @@ def measure(model: MaskRCNN, data_dir: Path) -> Evaluation:
 
 def train(args: argparse.Namespace) -> None:
     lucid.random.seed(args.seed)
-    model = mask_rcnn_resnet_18_fpn(weights=args.start, trainable_layers=5, **{**ARCHITECTURE, **SAMPLING})
     dataset = pictures(args.data_dir, "train")
+    model = mask_rcnn_resnet_18_fpn(
+        weights=args.start, trainable_layers=5, categories=dataset.categories, **{**ARCHITECTURE, **SAMPLING}
+    )
     if args.batch_size % args.processes:
         raise SystemExit(f"--batch-size must be a multiple of --processes, got {args.batch_size} and {args.processes}.")
     loader = loader_of(dataset, args.batch_size // args.processes, args.seed, GENTLE if args.gentle else VARIATION)
-    model.image_settings = ImageConfig(**loader.augment.network)
     settings = TrainerSettings(
         steps=args.steps,
         seed=args.seed,
@@ -120,8 +122,7 @@ def train(args: argparse.Namespace) -> None:
         loader,
         out=args.out,
         settings=settings,
-        arguments={"depth": 18, **ARCHITECTURE},
-        categories=dataset.categories,
+        image_config=replace(model.config.image, **loader.augment.network),
         resume="auto" if args.resume else False,
     )
     result = trainer.run()
@@ -147,14 +148,13 @@ def write(weights: Path, data_dir: Path, target: Path) -> None:
     """Write the weights in half precision with their metrics, which are those of what is written."""
     model = mask_rcnn_resnet_18_fpn(weights=weights)
     calibrate(model, data_dir)
-    header = {"arguments": {"depth": 18, **ARCHITECTURE}, "categories": read_weights(weights).categories}
-    save_weights(model, target, **header, dtype="float16")
+    save_weights(model, target, dtype="float16")
     found = measure(mask_rcnn_resnet_18_fpn(weights=target), data_dir)
     metrics = {name: round(value, 4) for name, value in found.metrics.items() if math.isfinite(value)}
     for kind, group in found.per_group.items():
         metrics |= {f"{kind}/{name}": round(group.metrics()[name], 4) for name in ("AP_0.5", "AP_0.7")}
-    metadata = {"licence": LICENCE, "dataset": "BBBC038v1", "figures": json.dumps(metrics)}
-    save_weights(model, target, **header, metadata=metadata, dtype="float16")
+    metadata = {"licence": LICENCE, "dataset": "BBBC038v1", "metrics": json.dumps(metrics)}
+    save_weights(model, target, metadata=metadata, dtype="float16")
     print(found, f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB", sep="\n")
 
 

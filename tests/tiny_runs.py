@@ -93,7 +93,9 @@ class Toy(nn.Module):
         self.hidden, self.first, self.second = Linear(3 * side * side, 16), Linear(16, 2), Linear(16, 3)
         self.norm = _Norm(3 * side * side) if norm else nn.Identity()
 
-    def get_loss(self, images: list[np.ndarray], targets: list[dict[str, Any]]) -> dict[str, Any]:
+    def get_loss(
+        self, images: list[np.ndarray], targets: list[dict[str, Any]], image_config: Any = None
+    ) -> dict[str, Any]:
         pixels = np.stack(images).reshape(len(images), -1).astype(np.float32) / 255
         hidden = self.hidden(self.norm(ops.as_tensor(pixels, self.hidden.weight)), relu=True)
         if self.training:

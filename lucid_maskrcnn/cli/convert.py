@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .common import file_path, say
 
 if TYPE_CHECKING:
+    from lucid_maskrcnn.config import ModelConfig
     from lucid_maskrcnn.weights import PublishedWeights, WeightsFile
 
 __all__ = ["add_commands"]
@@ -46,21 +47,22 @@ _INFO = "Say what model a file belongs to, or what is known of published weights
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from lucid_maskrcnn.weights import architecture_of, locate, read_weights, write_converted
+    from lucid_maskrcnn.config import architecture_of
+    from lucid_maskrcnn.weights import locate, read_weights_file, write_converted
 
     if args.target.suffix != ".safetensors":
         raise ValueError(f"OUT must end in .safetensors, got {str(args.target)!r}.")
     if args.target.is_dir() or not args.target.absolute().parent.is_dir():
         raise ValueError(f"OUT {str(args.target)!r} is a directory, or is in none.")
-    file = read_weights(locate(args.source))
+    file = read_weights_file(locate(args.source))
     write_converted(file, args.target, to=args.to, dtype=args.dtype)
-    model = architecture_of(file.arguments) if "depth" in file.arguments else "an unknown architecture"
+    model = (file.config and architecture_of(file.config)) or "an unknown architecture"
     size = args.target.stat().st_size / 1e6
     say(f"{args.target}: {model}, {file.source}'s weights under {args.to}'s names, {size:.1f} MB")
 
 
 def _info(args: argparse.Namespace) -> None:
-    from lucid_maskrcnn.weights import list_weights, read_weights
+    from lucid_maskrcnn.weights import list_weights, read_weights_file
     from lucid_maskrcnn.weights.download import cached
     from lucid_maskrcnn.weights.sources import matching
 
@@ -73,18 +75,18 @@ def _info(args: argparse.Namespace) -> None:
         path = cached(entry)
         facts = _published(entry, path)
         if path is not None and entry.categories:
-            facts = _described(read_weights(path), path) | facts
+            facts = _described(read_weights_file(path), path) | facts
         _show(facts)
     if not entries:
         path = Path(args.weights)
-        _show(_described(read_weights(path), path))
+        _show(_described(read_weights_file(path), path))
 
 
 def _overview(entries: Iterable[PublishedWeights]) -> Iterable[str]:
     from lucid_maskrcnn.text_tables import align_columns
 
-    rows = [("name", "of", "figures, %", "licence")]
-    rows += [(e.name, e.architecture, _figures(e.metrics), e.licence.split(" (")[0]) for e in entries]
+    rows = [("name", "of", "metrics, %", "licence")]
+    rows += [(e.name, e.architecture, _metrics(e.metrics), e.licence.split(" (")[0]) for e in entries]
     return align_columns(rows, left=(1,))
 
 
@@ -92,7 +94,7 @@ def _published(entry: PublishedWeights, path: Path | None) -> dict[str, str]:
     facts = {
         "name": entry.name,
         "architecture": entry.architecture,
-        "figures": f"{_figures(entry.metrics)} (in per cent, as published)",
+        "metrics": f"{_metrics(entry.metrics)} (in per cent, as published)",
         "trained on": entry.dataset,
         "licence": entry.licence,
         "source": entry.source,
@@ -108,30 +110,51 @@ def _published(entry: PublishedWeights, path: Path | None) -> dict[str, str]:
 
 def _described(file: WeightsFile, path: Path) -> dict[str, str]:
     """Return what a file says of itself, and what its names and shapes say."""
-    from lucid_maskrcnn.weights import architecture_of
-
-    arguments = file.arguments
-    conventions = arguments.get("conventions", "torchvision")
     sizes = [a.size for n, a in file.arrays.items() if not n.endswith(("running_mean", "running_var"))]
     facts = {
         "file": str(path),
         "format": f"{file.kind}, {file.source}'s names",
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
-        "architecture": architecture_of(arguments) if "depth" in arguments else "not said",
         "parameters": f"{sum(sizes):,}",
-        "classes": _classes(arguments.get("num_classes"), file.categories),
-        "conventions": f"{conventions}: {_CONVENTIONS[conventions]}" if conventions in _CONVENTIONS else conventions,
+        **(_of_config(file.config) if file.config else {"architecture": "not said"}),
     }
-    special = {k: v for k, v in arguments.items() if k not in ("depth", "num_classes", "conventions")}
-    if special.keys() & {"image", "rpn", "proposals", "heads"}:
-        facts["conventions"] += "; all but for the settings below"
-    if special:
-        facts["settings"] = ", ".join(f"{name}={json.dumps(value)}" for name, value in special.items())
     known = {"dataset": "trained on", "licence": "licence", "source": "source"}
     facts |= {label: file.metadata[key] for key, label in known.items() if key in file.metadata}
-    if "figures" in file.metadata:
-        facts["figures"] = _figures(_parsed(file.metadata["figures"]))
+    if "metrics" in file.metadata:
+        facts["metrics"] = _metrics(_parsed(file.metadata["metrics"]))
     return facts
+
+
+def _of_config(config: ModelConfig) -> dict[str, str]:
+    """Return the architecture, and every setting that is not the architecture's or the conventions'."""
+    from lucid_maskrcnn.config import architecture_of, conventions_of
+
+    conventions, differences = conventions_of(config)
+    facts = {
+        "architecture": architecture_of(config) or "a backbone that is not a ResNet-FPN of this package",
+        "classes": _classes(config),
+        "conventions": f"{conventions.name}: {_CONVENTIONS[conventions.name]}",
+    }
+    if differences:
+        facts["conventions"] += "; all but for the settings below"
+    special = _special(config) | differences
+    if special:
+        facts["settings"] = ", ".join(f"{name}={json.dumps(value)}" for name, value in special.items())
+    return facts
+
+
+def _special(config: ModelConfig) -> dict[str, Any]:
+    """Return what differs from the architecture, but for classes and conventions."""
+    from lucid_maskrcnn.config import ARCHITECTURES, architecture_of
+
+    usual = ARCHITECTURES.get(architecture_of(config) or "")
+    if usual is None:
+        return {}
+    own, default = config.to_dict(), usual.to_dict()
+    passed = ("num_classes", "categories", "image", "rpn", "heads", "backbone", "feat_channels", "config_version")
+    found = {name: value for name, value in own.items() if name not in passed and value != default[name]}
+    of_backbone = {n: v for n, v in own["backbone"].items() if v != default["backbone"][n] and n != "stride_in_1x1"}
+    return found | ({"backbone": of_backbone} if of_backbone else {})
 
 
 _CONVENTIONS = {
@@ -140,18 +163,18 @@ _CONVENTIONS = {
 }
 
 
-def _classes(count: int | None, categories: dict[int, str]) -> str:
-    names = list(categories.values())
+def _classes(config: ModelConfig) -> str:
+    names = [c.name for c in config.categories]
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return f"{count or 'not said'}" + (f" ({shown})" if names else "")
+    return f"{config.num_classes}" + (f" ({shown})" if names else "")
 
 
-def _figures(figures: Any) -> str:
-    """Return figures in a line; those of a nested table under both names."""
-    if not isinstance(figures, dict):
-        return str(figures)
+def _metrics(metrics: Any) -> str:
+    """Return metrics in a line; those of a nested table under both names."""
+    if not isinstance(metrics, dict):
+        return str(metrics)
     parts = []
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, dict):
             parts += [f"{name} {key} {_number(v)}" for key, v in value.items()]
         else:

@@ -58,11 +58,11 @@ def add_commands(commands: Any) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.evaluation import evaluate
     from lucid_maskrcnn.evaluation.category_mapping import category_ids_of
-    from lucid_maskrcnn.models.factories import load_model
+    from lucid_maskrcnn.models import MaskRCNN
 
     _check(args)
     dataset = _dataset(args)
-    model = load_model(args.weights).to(args.device)
+    model = MaskRCNN.from_file(args.weights).to(args.device)
     ids = category_ids_of(model, dataset.categories, dataset.category_ids)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -180,18 +180,17 @@ def _train(args: argparse.Namespace) -> None:
     check_folder(args.out, resume)
     dataset, evaluated_on = _data(args)
     lucid.random.seed(args.seed)  # the layers that start anew draw from it
-    model = _model(args, dataset.categories)
+    model = _model(args, dataset)
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=evaluated_on is not None)
-    evaluate = _evaluator(evaluated_on, model.image_settings, progress=not args.quiet) if evaluated_on else None
+    evaluate = _evaluator(evaluated_on, progress=not args.quiet) if evaluated_on else None
     model.to(args.device)
-    model.image_settings = replace(model.image_settings, **getattr(loader.augment, "network", {}))
     trainer = Trainer(
         model,
         loader,
         out=args.out,
         settings=settings,
-        categories=dataset.categories,
+        image_config=replace(model.config.image, **getattr(loader.augment, "network", {})),
         evaluate=evaluate,
         resume=resume,
         allow_changes=args.allow_changes,
@@ -297,7 +296,7 @@ def _dataset(images: Path, annotations: Path | None, labels: Path | None, *names
 def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     from lucid_maskrcnn.data import Augmentation, Loader
 
-    cut = {} if args.crop is None else {"crop": args.crop, "image": model.image_settings}
+    cut = {} if args.crop is None else {"crop": args.crop, "image": model.config.image}
     if args.augment == "none":
         augment = Augmentation(**cut) if cut else None
     else:
@@ -305,20 +304,11 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     return Loader(dataset, args.batch_size, seed=args.seed, augment=augment)
 
 
-def _evaluator(dataset: Any, image_settings: Any, *, progress: bool) -> Callable[[Any], Mapping[str, float]]:
-    """Return the evaluation, at the size of a prediction: that of training may be a window's."""
+def _evaluator(dataset: Any, *, progress: bool) -> Callable[[Any], Mapping[str, float]]:
     from lucid_maskrcnn.evaluation import evaluate
 
     iou_types = ("segm", "bbox") if _has_pycocotools() else ()
-
-    def metrics(model: Any) -> Mapping[str, float]:
-        of_training, model.image_settings = model.image_settings, image_settings
-        try:
-            return evaluate(model, dataset, iou_types=iou_types, progress=progress).metrics
-        finally:
-            model.image_settings = of_training
-
-    return metrics
+    return lambda model: evaluate(model, dataset, iou_types=iou_types, progress=progress).metrics
 
 
 def _has_pycocotools() -> bool:
@@ -328,8 +318,8 @@ def _has_pycocotools() -> bool:
 # ------------------------------------------------------------------ model
 
 
-def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> Any:
-    from lucid_maskrcnn import weights as weight_files
+def _model(args: argparse.Namespace, dataset: Any) -> Any:
+    from lucid_maskrcnn.config import make_categories
     from lucid_maskrcnn.models import factories
 
     if args.weights and args.weights_backbone:
@@ -338,23 +328,34 @@ def _model(args: argparse.Namespace, categories: Mapping[int, str]) -> Any:
         raise ValueError("--norm is for models without --weights: those bring their own.")
     name = args.arch or "mask_rcnn_resnet_50_fpn"
     if args.weights and not args.arch:
-        name = weight_files.architecture_of(weight_files.read_weights(weight_files.locate(args.weights)).arguments)
+        name = _architecture_of(args.weights)
     own = {n: getattr(args, n) for n in ("min_size", "max_size", "norm") if getattr(args, n) is not None}
     if not args.weights and not args.weights_backbone:
         own.setdefault("norm", "batch")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = getattr(factories, name)(
-            max(categories),
+            max(dataset.categories),
             weights=args.weights,
             weights_backbone=args.weights_backbone,
             trainable_layers=args.trainable_layers,
-            categories=categories,
+            categories=make_categories(dataset.categories, dataset.category_ids),
             **own,
         )
     for warning in caught:
         say(str(warning.message))
     return model
+
+
+def _architecture_of(weights: str) -> str:
+    from lucid_maskrcnn.config import architecture_of
+    from lucid_maskrcnn.weights import locate, read_weights_file
+
+    config = read_weights_file(locate(weights)).config
+    name = None if config is None else architecture_of(config)
+    if name is None:
+        raise ValueError(f"--weights {weights!r} do not say which model they belong to: say --arch.")
+    return name
 
 
 # ------------------------------------------------------------------ types of arguments

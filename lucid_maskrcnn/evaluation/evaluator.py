@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.annotation_formats.coco import read_results
+from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data.dataset import Dataset, check_dataset, load_pair
 from lucid_maskrcnn.validators import choice, flag, fraction, positive_int, sequence, shown, text
 
@@ -155,9 +156,9 @@ def _check_options(max_detections: int, iou_types: Any, object_score: Any, group
 
 
 def _top_k_of(model: Any) -> int:
-    """Return the number of detections that a model gives by itself; COCO's if it has no such setting."""
-    heads = getattr(getattr(model, "config", None), "heads", None) or getattr(model, "head_settings", None)
-    return int(getattr(heads, "top_k", _COCO_LIMIT))
+    """Return the model's own number of detections per image; COCO's for a model without a configuration."""
+    config = getattr(model, "config", None)
+    return config.heads.top_k if isinstance(config, ModelConfig) else _COCO_LIMIT
 
 
 # ------------------------------------------------------------------ detections

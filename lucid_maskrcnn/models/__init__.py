@@ -11,10 +11,11 @@ from .factories import (
 from .heads import _MaskHead
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .mask_rcnn import MaskRCNN
-from .pooling import MultiScaleROIAlign, ROIAlign
+from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
 from .rpn import _RegionProposalNetwork, _RPNHead
 
 __all__ = [
+    "FeatureMaps",
     "MaskRCNN",
     "MaskRCNNLosses",
     "MultiScaleROIAlign",

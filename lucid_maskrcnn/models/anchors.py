@@ -1,16 +1,21 @@
-"""Anchors: the boxes that proposals start from (Ren et al. 2015, section 3.1.1)."""
+"""Anchors: the boxes that proposals start from (Ren et al. 2015, section 3.1.1).
+
+Names: a ``cell`` has the anchors of one position, around the origin; ``grid``, rows and columns of a map; ``stride``,
+the step between positions in pixels of the network's input.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from .pooling import map_scale
+from ..config import anchor_levels
+from ..validators import positive_number, sequence
+from .pooling import FeatureMaps, map_scale
 
 __all__ = ["_AnchorGenerator"]
 
@@ -31,7 +36,7 @@ class _AnchorGenerator(nn.Module):
         Step between positions in pixels, for a single map. By default, and always with ``per_level``,
         the step is the input's size divided by the map's, rounded down, as in torchvision.
     whole_pixels, nominal_strides : bool
-        See :class:`lucid_maskrcnn.config.RPNConfig`.
+        See :class:`lucid_maskrcnn.RPNConfig`.
     """
 
     def __init__(
@@ -46,43 +51,41 @@ class _AnchorGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.nominal_strides = nominal_strides
-        groups: list[Any] = list(sizes) if per_level else [sizes]
-        levels = [[g] if isinstance(g, (int, float)) else list(g) for g in groups]
-        self.stride = None if per_level else stride
-        self.cells = [ops.cell_anchors(level, aspect_ratios, whole_pixels=whole_pixels) for level in levels]
-        counts = {len(c) for c in self.cells}
-        if len(counts) != 1 or 0 in counts:
-            raise ValueError(f"anchor_sizes must name equally many sizes for every level, got {tuple(sizes)}.")
-        self.num_anchors = counts.pop()
+        self.stride = None if per_level or stride is None else positive_number("anchor_stride", stride)
+        ratios = sequence("aspect_ratios", aspect_ratios, positive_number, minimum=1)
+        levels = anchor_levels(sizes, per_level=per_level)
+        self.cells = [ops.cell_anchors(level, ratios, whole_pixels=whole_pixels) for level in levels]
+        self.num_anchors = len(self.cells[0])
         self._warned = False
 
-    def forward(self, maps: Sequence[Tensor], image_size: tuple[int, int]) -> list[Tensor]:
-        """Return each map's anchors, (rows · columns · num_anchors, 4), in pixels of an image of ``image_size``.
+    def forward(self, features: FeatureMaps) -> list[Tensor]:
+        """Return each map's anchors, (rows · columns · num_anchors, 4), in pixels of the images that the maps cover.
 
         Raises
         ------
         ValueError
             If there are not as many maps as entries of ``sizes``.
         """
+        maps, image_size = features
         if len(maps) != len(self.cells):
             raise ValueError(
                 f"anchor_sizes has {len(self.cells)} entries but the backbone gives {len(maps)} feature maps: "
                 "one entry per map."
             )
         anchors = []
-        for cells, features in zip(self.cells, maps, strict=True):
-            grid = tuple(features.shape[2:])
+        for cells, feature_map in zip(self.cells, maps, strict=True):
+            grid = tuple(feature_map.shape[2:])
             stride = (self._step(image_size[0], grid[0]), self._step(image_size[1], grid[1]))
             if self.stride is not None:
-                self._warn_of(self.stride, image_size, grid)
+                self._warn_once(self.stride, image_size, grid)
                 stride = (self.stride, self.stride)
-            anchors.append(ops.grid_anchors(cells, grid, stride, features))
+            anchors.append(ops.grid_anchors(cells, grid, stride, feature_map))
         return anchors
 
     def _step(self, image: int, cells: int) -> float:
         return 1 / map_scale(image, cells) if self.nominal_strides else max(image // cells, 1)
 
-    def _warn_of(self, given: float, image_size: tuple[int, int], grid: tuple[int, ...]) -> None:
+    def _warn_once(self, given: float, image_size: tuple[int, int], grid: tuple[int, ...]) -> None:
         sides = list(zip(image_size, grid, strict=True))
         fits = all(n // given <= m <= -(-n // given) or abs(given - n / m) < 1 for n, m in sides)
         if self._warned or fits:

@@ -12,6 +12,8 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..config import BackboneConfig
+from ..validators import integer
 from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm
 
 __all__ = ["BasicBlock", "Bottleneck", "FeaturePyramid", "ResNet", "_ResNetFPNBackbone"]
@@ -89,8 +91,8 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: int, *, width: int = 64, norm: str = "frozen", stride_in_1x1: bool = False) -> None:
         super().__init__()
-        if depth not in LAYERS:
-            raise ValueError(f"depth must be one of {', '.join(map(str, LAYERS))}, got {depth}.")
+        config = BackboneConfig(depth=depth, width=width, norm=norm, stride_in_1x1=stride_in_1x1)  # which checks them
+        depth, width = config.depth, config.width
         block = BasicBlock if depth == 18 else Bottleneck
         self.conv1 = Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(norm, width)
@@ -170,8 +172,13 @@ class _ResNetFPNBackbone(nn.Module):
 
     Raises
     ------
-    ValueError
-        If a setting is not among those listed.
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Attributes
+    ----------
+    config : BackboneConfig
+        The arguments but for ``trainable_layers``.
     """
 
     def __init__(
@@ -186,21 +193,24 @@ class _ResNetFPNBackbone(nn.Module):
         trainable_layers: int = 5,
     ) -> None:
         super().__init__()
-        if trainable_layers not in range(6):
-            raise ValueError(f"trainable_layers must be from 0 to 5, got {trainable_layers}.")
-        if not 0 <= norm_eps < 1:
-            raise ValueError(f"norm_eps must be a small number from 0 on, got {norm_eps}.")
-        self.out_channels = out_channels
+        trainable_layers = integer("trainable_layers", trainable_layers, 0, 5)
+        self.config = BackboneConfig(depth, width, out_channels, norm, norm_eps, stride_in_1x1)
         self.body = ResNet(depth, width=width, norm=norm, stride_in_1x1=stride_in_1x1)
-        self.fpn = FeaturePyramid(self.body.out_channels, out_channels, norm="batch" if norm == "batch" else None)
+        live = "batch" if norm == "batch" else None
+        self.fpn = FeaturePyramid(self.body.out_channels, self.config.out_channels, norm=live)
         for module in self.modules():
             if isinstance(module, BatchNorm2d):
-                module.eps = norm_eps
+                module.eps = self.config.norm_eps
         layers = [self.body.layer4, self.body.layer3, self.body.layer2, self.body.layer1, self.body.conv1]
         frozen = layers[trainable_layers:] + ([self.body.bn1] if trainable_layers < 5 else [])
         for layer in frozen:
             for parameter in layer.parameters():
                 parameter.requires_grad = False
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of every level."""
+        return self.config.out_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return P2 … P6 at strides 4 … 64."""

@@ -2,83 +2,162 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate
 
 from .. import weights as weight_files
-from ..config import DETECTRON2, TORCHVISION, Conventions, Preset, PresetInt
+from ..config import ARCHITECTURES, Category, HeadConfig, ImageConfig, ModelConfig, RPNConfig, architecture_of
+from ..validators import check_keywords
 from .backbone import _ResNetFPNBackbone
-from .layers import uninitialised
-from .mask_rcnn import MaskRCNN
+from .layers import shapes_only, uninitialised
+from .mask_rcnn import MaskRCNN, PooledSize
 
 __all__ = [
-    "load_model",
+    "build_from_file",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
     "mask_rcnn_resnet_50_fpn_v2",
     "mask_rcnn_resnet_101_fpn",
 ]
 
-_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "mask_rcnn_resnet_18_fpn": {"depth": 18},
-    "mask_rcnn_resnet_50_fpn": {"depth": 50},
-    "mask_rcnn_resnet_50_fpn_v2": {
-        "depth": 50,
-        "norm": "batch",
-        "rpn_convs": 2,
-        "box_convs": True,
-        "head_norm": "batch",
-    },
-    "mask_rcnn_resnet_101_fpn": {"depth": 101},
-}
-_CONVENTIONS = {c.name: c for c in (TORCHVISION, DETECTRON2)}
-_PYRAMID: dict[str, Any] = {
-    "use_fpn": True,
-    "anchor_sizes": (32, 64, 128, 256, 512),
-    "hidden_dim": 1024,
-    "dropout": 0.0,
-}
 _CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.mask_predictor")
+# What torchvision, timm and others call them.
+_NAMES_ELSEWHERE = {
+    "pretrained": "weights",
+    "pretrained_backbone": "weights_backbone",
+    "checkpoint": "weights",
+    "trainable_backbone_layers": "trainable_layers",
+    "classes": "num_classes",
+    "image_mean": "pixel_mean of image",
+    "image_std": "pixel_std of image",
+    "pixel_mean": "image={'pixel_mean': …}",
+    "pixel_std": "image={'pixel_std': …}",
+    "box_detections_per_img": "top_k",
+    "detections_per_img": "top_k",
+    "norm_layer": "norm",
+    "proposals": "rpn",
+}
 
 
-def mask_rcnn_resnet_18_fpn(
+def _build(
+    architecture: str,
     num_classes: int | None = None,
     *,
     weights: str | Path | None = None,
     weights_backbone: Mapping[str, Any] | str | Path | None = None,
     trainable_layers: int | None = None,
-    min_size: int = PresetInt(800),
-    max_size: int = PresetInt(1333),
-    **kwargs: Any,
+    min_size: int | None = None,
+    max_size: int | None = None,
+    top_k: int | None = None,
+    categories: Mapping[int, str] | Sequence[Category] | None = None,
+    conventions: str | None = None,
+    width: int | None = None,
+    fpn_channels: int | None = None,
+    norm: str | None = None,
+    norm_eps: float | None = None,
+    stride_in_1x1: bool | None = None,
+    anchor_sizes: Sequence[Any] | None = None,
+    aspect_ratios: Sequence[float] | None = None,
+    pool_size: PooledSize | None = None,
+    hidden_dim: int | None = None,
+    dropout: float | None = None,
+    mask_pool_size: PooledSize | None = None,
+    mask_hidden_channels: int | None = None,
+    mask_out_size: int | None = None,
+    pooled_levels: int | None = None,
+    rpn_convs: int | None = None,
+    box_convs: bool | None = None,
+    head_norm: str | None = None,
+    image: ImageConfig | Mapping[str, Any] | None = None,
+    rpn: RPNConfig | Mapping[str, Any] | None = None,
+    heads: HeadConfig | Mapping[str, Any] | None = None,
 ) -> MaskRCNN:
+    """Build the model of an architecture: the arguments of every factory, after ``architecture``."""
+    arguments = dict(locals())
+    own = ("architecture", "num_classes", "weights", "weights_backbone", "trainable_layers")
+    settings = {name: value for name, value in arguments.items() if name not in own and value is not None}
+    return _assemble(architecture, num_classes, weights, weights_backbone, trainable_layers, settings)
+
+
+def _factory_of[**P](
+    build: Callable[Concatenate[str, P], MaskRCNN],
+) -> Callable[[Callable[[], None]], Callable[P, MaskRCNN]]:
+    """Return a decorator that makes a name and a docstring a factory with the signature of ``build``."""
+    architecture, *others = inspect.signature(build, eval_str=False).parameters.values()
+    signature = inspect.Signature(others, return_annotation="MaskRCNN")
+    known = [p.name for p in others]
+
+    def decorate(definition: Callable[[], None]) -> Callable[P, MaskRCNN]:
+        name = definition.__name__
+
+        @functools.wraps(definition)
+        def factory(*args: P.args, **kwargs: P.kwargs) -> MaskRCNN:
+            check_keywords(f"{name}()", kwargs, known, _NAMES_ELSEWHERE)
+            if len(args) > 1:
+                raise TypeError(
+                    f"{name}() takes one positional argument, num_classes, got {len(args)}: name the others."
+                )
+            return build(name, *args, **kwargs)
+
+        # The definition has neither arguments nor a result: help(), notebooks and Sphinx shall see those of ``build``.
+        del factory.__wrapped__
+        factory.__annotations__ = {n: a for n, a in build.__annotations__.items() if n != architecture.name}
+        factory.__signature__ = signature  # type: ignore[attr-defined, unused-ignore]
+        return factory
+
+    return decorate
+
+
+_factory = _factory_of(_build)
+
+
+@_factory
+def mask_rcnn_resnet_18_fpn() -> None:
     """Build Mask R-CNN on a ResNet-18 with a feature pyramid.
 
     Parameters
     ----------
     num_classes : int, optional
-        Without background; by default that of the weights, or 90, COCO's ids with their gaps. If the
-        weights have another number the class layers start anew, with a warning that names them.
+        Classes without background; torchvision counts it, here it is not counted. By default that of the weights, or
+        90, COCO's ids with their gaps. If the weights have another number the class layers start anew, with a warning
+        that names them.
     weights : str or Path, optional
-        A name that :func:`lucid_maskrcnn.weights.list_weights` knows, here ``"NUCLEI"`` (nuclei in microscopy, in
-        the package), or a file: ``.safetensors``, ``.pth`` or ``.pkl``, of this package, torchvision or detectron2.
-        They bring their settings.
-    weights_backbone : str, path or mapping, optional
+        A name that :func:`lucid_maskrcnn.list_weights` knows, here ``"NUCLEI"`` (nuclei in microscopy, in the
+        package), or a file: ``.safetensors``, ``.pth`` or ``.pkl``, of this package, torchvision or detectron2.
+        They bring their settings, which are the defaults of all arguments below.
+    weights_backbone : str, Path or mapping, optional
         Of an ImageNet classifier, for the body; not together with ``weights``. ``"IMAGENET1K_V1"``, or a file or
         arrays under the names of torchvision, Lucid, detectron2 or Caffe2.
     trainable_layers : int, optional
         How many of the body's five layers are trained, from the top: 3 if it starts from given weights,
         else 5.
-    min_size, max_size : int
-        Sizes of the short and at most of the long side that images are resized to; by default those of
-        the weights, or 800 and 1333. ``image={"scale": s}`` multiplies sides by a factor instead, as ``"NUCLEI"`` do.
-    **kwargs
-        ``conventions``, ``"torchvision"`` or ``"detectron2"``; ``width`` (64) of the body and ``fpn_channels``
-        (256); ``norm``, ``"frozen"`` (constant batch norm) or ``"batch"`` (live, for training from scratch), and
-        its ``norm_eps``; ``stride_in_1x1``; ``top_k`` detections per image; and what :class:`MaskRCNN` takes.
+    min_size, max_size : int, optional
+        Sizes of the short and at most of the long side that images are resized to; 800 and 1333 in torchvision.
+        ``image={"scale": s}`` multiplies sides by a factor instead, as ``"NUCLEI"`` do.
+    top_k : int, optional
+        Detections per image; 100 in torchvision.
+    categories : mapping of int to str, or sequence of (label, name, id), optional
+        Names of the labels.
+    conventions : {"torchvision", "detectron2"}, optional
+        Whose settings hold where no other argument says otherwise; torchvision's by default.
+    width, fpn_channels : int, optional
+        Channels of the body's stem and of the pyramid; 64 and 256 in the paper.
+    norm : {"frozen", "batch"}, optional
+        Constant batch norm, the default, or live, for training from scratch.
+    norm_eps : float, optional
+        Added to the variances of batch norm; 1e-5 by default.
+    stride_in_1x1 : bool, optional
+        Whether a stage's first bottleneck strides in its 1×1 convolution, as detectron2's weights want it.
+    anchor_sizes, aspect_ratios, pool_size, hidden_dim, dropout, mask_pool_size, mask_hidden_channels, \
+mask_out_size, pooled_levels, rpn_convs, box_convs, head_norm : optional
+        See :class:`MaskRCNN`.
+    image, rpn, heads : ImageConfig, RPNConfig, HeadConfig, or mapping, optional
+        All settings of a part, or a mapping of those that change.
 
     Returns
     -------
@@ -91,220 +170,123 @@ def mask_rcnn_resnet_18_fpn(
     OSError
         If a download fails.
     """
-    return _build(
-        "mask_rcnn_resnet_18_fpn",
-        num_classes,
-        weights,
-        weights_backbone,
-        trainable_layers,
-        _given(min_size=min_size, max_size=max_size) | kwargs,
-    )
 
 
-def mask_rcnn_resnet_50_fpn(
-    num_classes: int | None = None,
-    *,
-    weights: str | Path | None = None,
-    weights_backbone: Mapping[str, Any] | str | Path | None = None,
-    trainable_layers: int | None = None,
-    min_size: int = PresetInt(800),
-    max_size: int = PresetInt(1333),
-    **kwargs: Any,
-) -> MaskRCNN:
+@_factory
+def mask_rcnn_resnet_50_fpn() -> None:
     """Build Mask R-CNN on a ResNet-50 with a feature pyramid: torchvision's ``maskrcnn_resnet50_fpn``.
 
     The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file, ``"COCO_V1"`` (torchvision's,
     whose labels are COCO's ids), ``"COCO_D2_3X"`` or ``"COCO_D2_1X"`` (detectron2's, whose labels are 1 to 80).
     """
-    return _build(
-        "mask_rcnn_resnet_50_fpn",
-        num_classes,
-        weights,
-        weights_backbone,
-        trainable_layers,
-        _given(min_size=min_size, max_size=max_size) | kwargs,
-    )
 
 
-def mask_rcnn_resnet_50_fpn_v2(
-    num_classes: int | None = None,
-    *,
-    weights: str | Path | None = None,
-    weights_backbone: Mapping[str, Any] | str | Path | None = None,
-    trainable_layers: int | None = None,
-    min_size: int = PresetInt(800),
-    max_size: int = PresetInt(1333),
-    **kwargs: Any,
-) -> MaskRCNN:
+@_factory
+def mask_rcnn_resnet_50_fpn_v2() -> None:
     """Build torchvision's ``maskrcnn_resnet50_fpn_v2``, after Li et al. 2021.
 
     It has batch norm in pyramid and heads, two convolutions in the region proposal network's head, and four before
     the one linear layer of the box head. The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a
     file or ``"COCO_V2"``, which torchvision calls ``MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1``.
     """
-    return _build(
-        "mask_rcnn_resnet_50_fpn_v2",
-        num_classes,
-        weights,
-        weights_backbone,
-        trainable_layers,
-        _given(min_size=min_size, max_size=max_size) | kwargs,
-    )
 
 
-def mask_rcnn_resnet_101_fpn(
-    num_classes: int | None = None,
-    *,
-    weights: str | Path | None = None,
-    weights_backbone: Mapping[str, Any] | str | Path | None = None,
-    trainable_layers: int | None = None,
-    min_size: int = PresetInt(800),
-    max_size: int = PresetInt(1333),
-    **kwargs: Any,
-) -> MaskRCNN:
+@_factory
+def mask_rcnn_resnet_101_fpn() -> None:
     """Build Mask R-CNN on a ResNet-101 with a feature pyramid.
 
     The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file or ``"COCO_D2_3X"``
     (detectron2's).
     """
-    return _build(
-        "mask_rcnn_resnet_101_fpn",
-        num_classes,
-        weights,
-        weights_backbone,
-        trainable_layers,
-        _given(min_size=min_size, max_size=max_size) | kwargs,
-    )
 
 
-def load_model(weights: str | Path) -> MaskRCNN:
-    """Build the model that weights belong to.
-
-    Parameters
-    ----------
-    weights : str or Path
-        A name that only one architecture has, such as ``"NUCLEI"`` or ``"COCO_V1"``, or a file as for the factories.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there are no such weights, or the file does not say which model they belong to.
-    """
-    return _build(None, None, weights, None, None, {})
+def build_from_file(weights: str | Path) -> MaskRCNN:
+    """Build the model that weights belong to; see :meth:`MaskRCNN.from_file`."""
+    return _assemble(None, None, weights, None, None, {})
 
 
-def _given(**sizes: int) -> dict[str, int]:
-    return {name: size for name, size in sizes.items() if not isinstance(size, Preset)}
+# ------------------------------------------------------------------ how a model is put together
 
 
-def _build(
+def _assemble(
     architecture: str | None,
     num_classes: int | None,
     weights: str | Path | None,
     weights_backbone: Mapping[str, Any] | str | Path | None,
     trainable_layers: int | None,
-    kwargs: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> MaskRCNN:
     if weights is not None and weights_backbone is not None:
         raise ValueError("weights and weights_backbone exclude each other: weights holds a backbone too.")
-    file = None if weights is None else weight_files.read_weights(weight_files.locate(weights, architecture))
-    arguments = _arguments(architecture, weights, file)
-    depth, known = arguments.pop("depth"), arguments.pop("num_classes", None)
-    body = None if weights_backbone is None else weight_files.find_backbone(weights_backbone, f"resnet{depth}")
-    if num_classes is None:
-        num_classes = 90 if known is None else known
-    if file is not None and file.categories and num_classes == known:
-        arguments["categories"] = file.categories
-    arguments |= {} if body is None else {k: v for k, v in body.arguments.items() if k != "depth"}
-    if "min_size" in kwargs and "image" in arguments:  # it is asked for in place of the weights' own rule
-        arguments["image"] = {**arguments["image"], "scale": None}
-    arguments |= kwargs
+    file = None if weights is None else weight_files.read_weights_file(weight_files.locate(weights, architecture))
+    base = _base_config(architecture, weights, file)
+    body = None
+    if weights_backbone is not None:
+        assert base.backbone is not None
+        body = weight_files.find_backbone(weights_backbone, f"resnet{base.backbone.depth}")
+        base = base.changed(conventions=body.conventions)
+    config = base.changed(**{**_with_classes(base, num_classes), **settings})
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
-    built_with = {"depth": depth, "num_classes": num_classes} | _plain(arguments)
-    _complete_settings(arguments)
-    with uninitialised() if file is not None and known in (None, num_classes) else nullcontext():
-        backbone = _ResNetFPNBackbone(
-            depth,
-            width=arguments.pop("width", 64),
-            out_channels=arguments.pop("fpn_channels", 256),
-            norm=arguments.pop("norm", "frozen"),
-            stride_in_1x1=arguments.pop("stride_in_1x1"),
-            norm_eps=arguments.pop("norm_eps", 1e-5),
-            trainable_layers=trainable_layers,
-        )
-        model = MaskRCNN(backbone, backbone.out_channels, num_classes, **_PYRAMID | arguments)
-    model.arguments = built_with
     if file is not None:
-        _load(model, file, known, num_classes)
+        # Before anything is allocated: a header may ask for any size.
+        with shapes_only():
+            blueprint = _resnet_fpn(config.changed(**_with_classes(config, base.num_classes)), trainable_layers)
+        weight_files.check_fit(blueprint, file.arrays)
+    with uninitialised() if file is not None and config.num_classes == base.num_classes else nullcontext():
+        model = _resnet_fpn(config, trainable_layers)
+    if file is not None:
+        _load(model, file.arrays, base.num_classes)
     elif body is not None:
         weight_files.assign(model.backbone.body, body.arrays)
     return model
 
 
-def _arguments(
+def _base_config(
     architecture: str | None, weights: str | Path | None, file: weight_files.WeightsFile | None
-) -> dict[str, Any]:
-    """Return the arguments that the architecture and the file bring."""
-    own = {} if file is None else dict(file.arguments)
-    if architecture is None:
-        if "depth" not in own:
-            raise ValueError(f"weights {str(weights)!r} do not say which model they belong to: build it and load them.")
-        return own
-    if "depth" in own and weight_files.architecture_of(own) != architecture:
+) -> ModelConfig:
+    """Return the configuration that the file brings, or that of the architecture."""
+    if file is None or file.config is None or file.config.backbone is None:
+        if architecture is not None:
+            return ARCHITECTURES[architecture]
+        if file is not None and file.config is not None:
+            raise ValueError(
+                f"weights {str(weights)!r} are of a model on a backbone that is no ResNet-FPN of this package, which "
+                "cannot be rebuilt from a file: build the model and call load_weights(model, file)."
+            )
         raise ValueError(
-            f"weights {str(weights)!r} are of {weight_files.architecture_of(own)}, not of {architecture}: call that."
+            f"weights {str(weights)!r} do not say which model they belong to: build it and call "
+            "load_weights(model, file)."
         )
-    return _ARCHITECTURES[architecture] | own
+    if architecture is not None and architecture_of(file.config) != architecture:
+        raise ValueError(
+            f"weights {str(weights)!r} are of {architecture_of(file.config)}, not of {architecture}: call that."
+        )
+    return file.config
 
 
-def _complete_settings(arguments: dict[str, Any]) -> None:
-    """Turn ``conventions``, sizes and ``top_k``, and what a file's header holds as plain dicts, into settings objects.
-
-    What is given stays, the rest is the conventions'.
-    """
-    conventions = _conventions(arguments.pop("conventions", TORCHVISION.name))
-    arguments.setdefault("stride_in_1x1", conventions.stride_in_1x1)
-    if "proposals" in arguments:  # what files written before call it
-        arguments["rpn"] = arguments.pop("proposals")
-    for name in ("image", "rpn", "heads"):
-        given = arguments.get(name, {})
-        if isinstance(given, Mapping):
-            given = replace(getattr(conventions, name), **{k: _frozen(v) for k, v in given.items()})
-        arguments[name] = given
-    for name, belongs in (("min_size", "image"), ("max_size", "image"), ("top_k", "heads")):
-        if name in arguments:
-            arguments[belongs] = replace(arguments[belongs], **{name: arguments.pop(name)})
+def _with_classes(base: ModelConfig, num_classes: int | None) -> dict[str, Any]:
+    """Return what changes with the number of classes: names of others mean nothing then."""
+    if num_classes is None or num_classes == base.num_classes:
+        return {}
+    return {"num_classes": num_classes, "categories": ()}
 
 
-def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments as JSON can hold them; categories have a place of their own in a file."""
-
-    def plain(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-    return {name: plain(value) for name, value in arguments.items() if name != "categories"}
+def _resnet_fpn(config: ModelConfig, trainable_layers: int) -> MaskRCNN:
+    assert config.backbone is not None
+    backbone = _ResNetFPNBackbone(**config.backbone.to_dict(), trainable_layers=trainable_layers)
+    return MaskRCNN.from_config(config, backbone)
 
 
-def _conventions(name: str) -> Conventions:
-    if name not in _CONVENTIONS:
-        raise ValueError(f"conventions must be one of {', '.join(map(repr, _CONVENTIONS))}, got {name!r}.")
-    return _CONVENTIONS[name]
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _load(model: MaskRCNN, file: weight_files.WeightsFile, known: int | None, num_classes: int) -> None:
-    arrays = dict(file.arrays)
-    if known is not None and known != num_classes:
-        fresh = model.state_dict()
-        anew = [name for name in fresh if name.startswith(_CLASS_LAYERS)]
-        arrays |= {name: fresh[name] for name in anew}
+def _load(model: MaskRCNN, arrays: Mapping[str, Any], num_classes: int) -> None:
+    """Load arrays of a model with so many classes; class layers of another number start anew."""
+    if num_classes != model.num_classes:
+        initial = model.state_dict()
+        arrays = {**arrays, **{n: array for n, array in initial.items() if n.startswith(_CLASS_LAYERS)}}
         warnings.warn(
-            f"num_classes={num_classes} but the weights have {known}: {', '.join(_CLASS_LAYERS)} start anew.",
+            f"num_classes={model.num_classes} but the weights have {num_classes}: "
+            f"{', '.join(_CLASS_LAYERS)} start anew.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     weight_files.assign(model, arrays)

@@ -1,4 +1,11 @@
-"""The heads: boxes and classes (Girshick 2015), and masks (He et al. 2017, figure 4)."""
+"""The heads: boxes and classes (Girshick 2015), and masks (He et al. 2017, figure 4).
+
+Shapes: R RoIs over the batch, P positive ones among them, K classes without background, M the side of a mask, n
+detections of an image, C channels, h × w cells of a pooled RoI.
+Names: ``cls_logits``, class scores before the softmax, column 0 = background; ``bbox_deltas``, (dx, dy, dw, dh) from a
+proposal to a box, for each class; ``gt_``, what the annotations say; ``labels``, 1 … K, 0 for background; ``classes``,
+labels without background: 0 … K - 1.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,7 @@ from ..targets import Target
 from .layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
 from .matcher import BalancedSampler, Matcher
 
-__all__ = ["Candidates", "ConvStack", "RoISampler", "RoISamples", "_MaskHead", "detect"]
+__all__ = ["BoxDetections", "ConvStack", "RoISampler", "RoISamples", "_MaskHead", "postprocess_detections"]
 
 
 class ConvStack(nn.Module):
@@ -74,102 +81,109 @@ class _MaskHead(ConvStack):
         return ops.one_channel(x, self.mask_predictor.weight, self.mask_predictor.bias, classes)
 
 
-class Candidates(NamedTuple):
-    """The detections of one image, best first."""
+class BoxDetections(NamedTuple):
+    """The detections of one image before their masks, best first."""
 
     boxes: Tensor  # (n, 4), pixels of the network's input
     scores: Tensor  # (n,)
     labels: Tensor  # (n,), int32, from 1
 
 
-def detect(
+def postprocess_detections(
     cls_logits: Tensor,
     bbox_deltas: Tensor,
     proposals: Tensor,
     size: tuple[int, int],
-    settings: HeadConfig,
+    config: HeadConfig,
     *,
     score_thresh: float,
     nms_thresh: float,
     top_k: int,
-) -> Candidates:
-    """Turn the box head's answers about one image's proposals into its detections.
-
-    Every pair of proposal and class competes: those over ``score_thresh`` are decoded, clipped to the
-    image's ``size``, thinned out per class, and the ``top_k`` best are kept.
+) -> BoxDetections:
+    """Turn the box head's predictions for one image's proposals into its detections.
 
     Parameters
     ----------
     cls_logits, bbox_deltas, proposals : Tensor of shape (R, K + 1), (R, 4 · K), (R, 4)
+    size : (height, width)
+        Of the image in pixels of the network's input.
+    config : HeadConfig
+    score_thresh, nms_thresh, top_k
+        As for ``predict``.
     """
     num_classes = cls_logits.shape[1] - 1
-    deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)
-    probs = ops.softmax(cls_logits)
-    if settings.finite_only:
-        sound = ops.finite_rows(ops.decode_boxes(deltas, proposals, settings.box_weights), probs)
-        probs, deltas, proposals = (ops.take(t, sound) for t in (probs, deltas, proposals))
-    probs = probs[:, 1:]  # (R, K)
-    rows, classes = ops.nonzero_above(probs, score_thresh)
-    deltas = ops.pick(deltas, rows, classes)
-    boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(proposals, rows), settings.box_weights), size)
-    scores = ops.pick(probs, rows, classes)
-    large = ops.remove_small_boxes(boxes, settings.min_size)
-    boxes, scores, classes = (ops.take(t, large) for t in (boxes, scores, classes))
+    bbox_deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)  # (R, K, 4)
+    probs = ops.softmax(cls_logits)  # (R, K + 1)
+    if config.finite_only:
+        keep = ops.finite_rows(ops.decode_boxes(bbox_deltas, proposals, config.box_weights), probs)
+        probs, bbox_deltas, proposals = (ops.take(t, keep) for t in (probs, bbox_deltas, proposals))
+    # 1. every pair of a proposal and a class whose score is high enough
+    class_probs = probs[:, 1:]  # (R, K)
+    rows, classes = ops.nonzero_above(class_probs, score_thresh)
+    scores = ops.pick(class_probs, rows, classes)
+    # 2. its box, inside the image
+    deltas = ops.pick(bbox_deltas, rows, classes)
+    boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(proposals, rows), config.box_weights), size)
+    # 3. not too small
+    keep = ops.remove_small_boxes(boxes, config.min_size)
+    boxes, scores, classes = (ops.take(t, keep) for t in (boxes, scores, classes))
+    # 4. non-maximum suppression within each class, and the best of what is left
     keep = ops.batched_nms(boxes, scores, classes, nms_thresh)[:top_k]
-    return Candidates(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1)
+    return BoxDetections(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1)
 
 
 class RoISamples(NamedTuple):
-    """The RoIs that the heads are trained on, of all images. R sampled, P positive among them."""
+    """The RoIs that the heads are trained on, of all images."""
 
     rois: Tensor  # (R, 4)
     roi_idx: Tensor  # (R,), int32, the image
     labels: Tensor  # (R,), int32, 0 for background
     positive: Tensor  # (P,), int32, rows of the above
-    positive_class: Tensor  # (P,), int32, labels without background: 0 …
-    deltas: Tensor  # (P, 4), what the positive ones should predict
-    masks: Tensor  # (P, M, M), float32, likewise
+    positive_class: Tensor  # (P,), int32
+    gt_deltas: Tensor  # (P, 4), regression targets of the positive ones
+    gt_masks: Tensor  # (P, M, M), float32, mask targets of the positive ones
 
 
 class RoISampler:
-    """Chooses the RoIs to train on, and what they should predict.
+    """Selects the RoIs to train on, and computes what they should predict.
 
     Parameters
     ----------
-    settings : HeadConfig
+    config : HeadConfig
         Thresholds and numbers.
     mask_size : int
         Side M of the mask targets.
     """
 
-    def __init__(self, settings: HeadConfig, mask_size: int) -> None:
-        self.settings, self.mask_size = settings, mask_size
-        self.matcher = Matcher(settings.foreground_iou, settings.foreground_iou, allow_low_quality_matches=False)
-        self.sampler = BalancedSampler(settings.batch_size, settings.positive_fraction)
+    def __init__(self, config: HeadConfig, mask_size: int) -> None:
+        self.config, self.mask_size = config, mask_size
+        self.matcher = Matcher(config.foreground_iou, config.foreground_iou, allow_low_quality_matches=False)
+        self.sampler = BalancedSampler(config.batch_size, config.positive_fraction)
 
-    def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoISamples:
+    def select_training_samples(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoISamples:
         """Draw from each image's proposals (n, 4) and its objects' own boxes."""
         with ops.no_grad():
-            parts = [self._of_image(i, p, t) for i, (p, t) in enumerate(zip(proposals, targets, strict=True))]
-            starts = [sum(p.rois.shape[0] for p in parts[:i]) for i in range(len(parts))]
-            shifted = [p._replace(positive=p.positive + start) for p, start in zip(parts, starts, strict=True)]
-            return RoISamples(*(ops.concat(field) for field in zip(*shifted, strict=True)))
+            per_image = [self._of_image(i, p, t) for i, (p, t) in enumerate(zip(proposals, targets, strict=True))]
+            starts = [sum(s.rois.shape[0] for s in per_image[:i]) for i in range(len(per_image))]
+            in_batch = [s._replace(positive=s.positive + start) for s, start in zip(per_image, starts, strict=True)]
+            return RoISamples(*(ops.concat(column) for column in zip(*in_batch, strict=True)))
 
     def _of_image(self, image: int, proposals: Tensor, target: Target) -> RoISamples:
-        boxes = ops.concat([proposals, target.boxes])  # an object is found even if no proposal found it
+        boxes = ops.concat([proposals, target.boxes])  # an object is trained on even if no proposal found it
         matches = self.matcher(target.boxes, boxes)
         positive, negative = self.sampler(matches)
         objects = ops.take(matches, positive)  # (P,)
         positive_boxes = ops.take(boxes, positive)
         labels = ops.take(target.labels, objects)
+        gt_boxes = ops.take(target.boxes, objects)
         return RoISamples(
             rois=ops.concat([positive_boxes, ops.take(boxes, negative)]),
             roi_idx=ops.full(positive.shape[0] + negative.shape[0], image, boxes),
             labels=ops.concat([labels, ops.full(negative.shape[0], 0, boxes)]),
             positive=ops.arange(positive.shape[0], boxes),
             positive_class=labels - 1,
-            deltas=ops.encode_boxes(ops.take(target.boxes, objects), positive_boxes, self.settings.box_weights),
-            masks=ops.mask_targets(
-                target.masks, positive_boxes, objects, self.mask_size, aligned=self.settings.aligned
+            gt_deltas=ops.encode_boxes(gt_boxes, positive_boxes, self.config.box_weights),
+            gt_masks=ops.mask_targets(
+                target.masks, positive_boxes, objects, self.mask_size, aligned=self.config.aligned
             ),
         )

@@ -14,20 +14,48 @@ from lucid import Tensor
 
 from .. import ops
 
-__all__ = ["BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Linear", "conv_norm", "make_norm", "uninitialised"]
+__all__ = [
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Dropout",
+    "Linear",
+    "conv_norm",
+    "make_norm",
+    "shapes_only",
+    "uninitialised",
+]
 
 
-_initialising = ContextVar("initialising", default=True)
+_initial = ContextVar("initial", default="random")
 
 
 @contextmanager
 def uninitialised() -> Iterator[None]:
     """Leave the weights of layers built inside as zeros: drawing 44 million numbers takes longer than loading them."""
-    token = _initialising.set(False)
+    with _initial_weights("zeros"):
+        yield
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Give the layers built inside weights that have a shape and no memory: to compare with a file's."""
+    with _initial_weights("shapes"):
+        yield
+
+
+@contextmanager
+def _initial_weights(kind: str) -> Iterator[None]:
+    token = _initial.set(kind)
     try:
         yield
     finally:
-        _initialising.reset(token)
+        _initial.reset(token)
+
+
+def _parameter(*shape: int) -> nn.Parameter:
+    """Return zeros to be initialised."""
+    return nn.Parameter(ops.shape_only(*shape) if _initial.get() == "shapes" else ops.zeros(*shape))
 
 
 class Conv2d(nn.Module):
@@ -61,7 +89,7 @@ class Conv2d(nn.Module):
         if std is None:
             std = math.sqrt(2 / (out_channels * kernel_size**2))
         self.weight = _normal((out_channels, in_channels, kernel_size, kernel_size), std)
-        self.bias = nn.Parameter(ops.zeros(out_channels)) if bias else None
+        self.bias = _parameter(out_channels) if bias else None
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Convolve ``x`` (N, C, H, W), with ReLU if asked for."""
@@ -76,7 +104,7 @@ class ConvTranspose2d(nn.Module):
         self.stride = stride
         shape = (in_channels, out_channels, kernel_size, kernel_size)
         self.weight = _normal(shape, math.sqrt(2 / (in_channels * kernel_size**2)))
-        self.bias = nn.Parameter(ops.zeros(out_channels))
+        self.bias = _parameter(out_channels)
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Enlarge ``x`` (N, C, H, W), with ReLU if asked for."""
@@ -92,11 +120,11 @@ class Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, std: float | None = None) -> None:
         super().__init__()
-        self.bias = nn.Parameter(ops.zeros(out_features))
+        self.bias = _parameter(out_features)
         if std is None:
             bound = 1 / math.sqrt(in_features)
-            self.weight = nn.Parameter(ops.zeros(out_features, in_features))
-            if _initialising.get():
+            self.weight = _parameter(out_features, in_features)
+            if _initial.get() == "random":
                 nn.init.uniform(self.weight, -bound, bound)
                 nn.init.uniform(self.bias, -bound, bound)
         else:
@@ -108,8 +136,8 @@ class Linear(nn.Module):
 
 
 def _normal(shape: tuple[int, ...], std: float) -> nn.Parameter:
-    weight = nn.Parameter(ops.zeros(*shape))
-    if _initialising.get():
+    weight = _parameter(*shape)
+    if _initial.get() == "random":
         nn.init.normal(weight, 0.0, std)
     return weight
 

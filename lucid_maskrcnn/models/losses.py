@@ -1,4 +1,8 @@
-"""The five losses (He et al. 2017, section 3; Ren et al. 2015, equation 1)."""
+"""The five losses (He et al. 2017, section 3; Ren et al. 2015, equation 1).
+
+Shapes: N images, A anchors, S sampled anchors, R sampled RoIs, P positive ones, K classes without background, M the
+side of a mask. Names: as in :mod:`.rpn` and :mod:`.heads`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..validators import positive_number
 from .heads import RoISamples
 from .rpn import AnchorSamples, RPNOutput
 
@@ -26,7 +31,7 @@ class MaskRCNNLosses(TypedDict):
 
 
 class _MaskRCNNLoss(nn.Module):
-    """Compares predictions with the samples' targets.
+    """The losses of the predictions against the samples' targets.
 
     Parameters
     ----------
@@ -37,7 +42,7 @@ class _MaskRCNNLoss(nn.Module):
 
     def __init__(self, beta: float = 1 / 9) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta = positive_number("beta", beta)
 
     def forward(
         self,
@@ -56,40 +61,40 @@ class _MaskRCNNLoss(nn.Module):
         Parameters
         ----------
         rpn, anchors
-            What the proposal network says of all anchors, and the anchors sampled.
+            The predictions for all anchors, and the anchors sampled.
         cls_logits, bbox_deltas : Tensor of shape (R, K + 1), (R, 4 · K)
             Of the sampled RoIs.
         mask_logits : Tensor of shape (P, 1, M, M)
             Of the positive ones, each in the channel of its true class.
         rois : RoISamples
-            What they should have been.
+            The sampled RoIs with their targets.
         """
-        of_objectness = ops.binary_cross_entropy(rpn.objectness, anchors.image, anchors.anchor, anchors.is_object)
-        of_proposals = ops.smooth_l1(
+        rpn_cls_loss = ops.binary_cross_entropy(rpn.objectness, anchors.image, anchors.anchor, anchors.is_object)
+        rpn_reg_loss = ops.smooth_l1(
             rpn.deltas,
             anchors.positive_image,
             anchors.positive_anchor,
-            anchors.deltas,
+            anchors.gt_deltas,
             beta=self.beta,
             divisor=anchors.anchor.shape[0],
         )
-        of_classes = ops.cross_entropy(cls_logits, rois.labels)
-        of_boxes = ops.smooth_l1(
+        roi_cls_loss = ops.cross_entropy(cls_logits, rois.labels)
+        roi_reg_loss = ops.smooth_l1(
             bbox_deltas,
             rois.positive,
             rois.positive_class,
-            rois.deltas,
+            rois.gt_deltas,
             beta=self.beta,
             divisor=rois.labels.shape[0],
         )
         rows = ops.arange(rois.positive.shape[0], rois.positive)
         only_channel = ops.full(rois.positive.shape[0], 0, rois.positive)
-        of_masks = ops.binary_cross_entropy(mask_logits, rows, only_channel, rois.masks)
+        mask_loss = ops.binary_cross_entropy(mask_logits, rows, only_channel, rois.gt_masks)
         return MaskRCNNLosses(
-            rpn_cls_loss=of_objectness,
-            rpn_reg_loss=of_proposals,
-            roi_cls_loss=of_classes,
-            roi_reg_loss=of_boxes,
-            mask_loss=of_masks,
-            total_loss=ops.add_scalars(of_objectness, of_proposals, of_classes, of_boxes, of_masks),
+            rpn_cls_loss=rpn_cls_loss,
+            rpn_reg_loss=rpn_reg_loss,
+            roi_cls_loss=roi_cls_loss,
+            roi_reg_loss=roi_reg_loss,
+            mask_loss=mask_loss,
+            total_loss=ops.add_scalars(rpn_cls_loss, rpn_reg_loss, roi_cls_loss, roi_reg_loss, mask_loss),
         )

@@ -1,33 +1,41 @@
 """Mask R-CNN (He et al. 2017): the whole flow of data.
 
-Shapes: N images, L feature maps, R regions (RoIs) over the batch, K classes without background,
-M the side of a mask, n detections of an image.
+Shapes: N images, L feature maps, R regions (RoIs) over the batch, P positive ones among them, K classes without
+background, M the side of a mask, n detections of an image.
+Names: ``features``, the backbone's maps; ``proposals``, boxes from the region proposal network; ``rois``, boxes that
+the heads look at, and ``roi_idx``, the image of each; ``cls_logits``, ``bbox_deltas`` and ``mask_logits``, the heads'
+predictions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops, transforms
-from ..config import HeadConfig, ImageConfig, Preset, PresetFloat, PresetInt, RPNConfig
+from ..config import TORCHVISION, Category, HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from ..detections import Detections
 from ..images import load_image
 from ..targets import Target
+from ..validators import fraction, instance, non_negative_int, shown
 from .anchors import _AnchorGenerator
-from .heads import ConvStack, RoISampler, _MaskHead, detect
+from .backbone import _ResNetFPNBackbone
+from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
 from .layers import Dropout, Linear
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
-from .pooling import MultiScaleROIAlign, ROIAlign
+from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
+from .rois import concat_rois, split_per_image
 from .rpn import _RegionProposalNetwork
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["MaskRCNN"]
+
+type PooledSize = int | tuple[int, int]
 
 
 class MaskRCNN(nn.Module):
@@ -41,7 +49,7 @@ class MaskRCNN(nn.Module):
     feat_channels : int
         Channels of the feature maps.
     num_classes : int
-        Kinds of objects, background not counted; labels are 1 to ``num_classes``.
+        Classes without background; torchvision counts it, here it is not counted. Labels are 1 to ``num_classes``.
     use_fpn : bool
         Whether the backbone returns a pyramid.
     anchor_sizes : sequence
@@ -52,13 +60,13 @@ class MaskRCNN(nn.Module):
     anchor_stride : int
         Step between the anchors of a single map, in pixels; a pyramid's maps have the steps that their
         sizes give. If it contradicts the map's real stride it is used as given, with one warning.
-    pool_size : (int, int)
+    pool_size : int or (int, int)
         Of the features that the box head sees.
     hidden_dim : int
-        Width of the two linear layers of the box head.
+        Width of the linear layers of the box head.
     dropout : float
-        Share of their outputs that training zeroes.
-    mask_pool_size : (int, int)
+        Dropout probability between the linear layers of the box head.
+    mask_pool_size : int or (int, int)
         Of the features that the mask head sees.
     mask_hidden_channels : int
         Of the mask head's convolutions.
@@ -73,24 +81,24 @@ class MaskRCNN(nn.Module):
         two linear layers.
     head_norm : {"batch", "frozen"}, optional
         Batch norm after the convolutions of box and mask head; none by default.
-    image : ImageConfig
-        How pictures are resized, normalised and padded; as torchvision does by default.
-    rpn : RPNConfig
-        Numbers of proposals, thresholds and samples; torchvision's by default.
-    heads : HeadConfig
+    image : ImageConfig or mapping
+        How images are resized, normalised and padded. A mapping names what is not torchvision's, here and below.
+    rpn : RPNConfig or mapping
+        Numbers of proposals, thresholds and samples of the region proposal network.
+    heads : HeadConfig or mapping
         The same of the box and mask heads.
-    categories : mapping of int to str, optional
-        Names of the labels, which detections carry.
+    categories : mapping of int to str, or sequence of (label, name, id), optional
+        Names of the labels, which detections carry, and their ids in the data set.
 
     Attributes
     ----------
-    arguments : dict or None
-        What a factory built the model with, for the header of its file; None if no factory did.
+    config : ModelConfig
+        All of the above, validated. ``config.backbone`` is None if the backbone is not a ResNet-FPN of this package.
 
     Raises
     ------
-    ValueError
-        If a setting is out of range or contradicts another.
+    TypeError, ValueError
+        If an argument is not as above or contradicts another.
     """
 
     def __init__(
@@ -103,66 +111,71 @@ class MaskRCNN(nn.Module):
         anchor_sizes: Sequence[Any] = (128, 256, 512),
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         anchor_stride: int = 16,
-        pool_size: tuple[int, int] = (7, 7),
+        pool_size: PooledSize = (7, 7),
         hidden_dim: int = 4096,
         dropout: float = 0.5,
-        mask_pool_size: tuple[int, int] = (14, 14),
+        mask_pool_size: PooledSize = (14, 14),
         mask_hidden_channels: int = 256,
         mask_out_size: int = 28,
         pooled_levels: int | None = None,
         rpn_convs: int = 1,
         box_convs: bool = False,
         head_norm: str | None = None,
-        image: ImageConfig = ImageConfig(),  # noqa: B008 - frozen
-        rpn: RPNConfig = RPNConfig(),  # noqa: B008
-        heads: HeadConfig = HeadConfig(),  # noqa: B008
-        categories: Mapping[int, str] | None = None,
+        image: ImageConfig | Mapping[str, Any] = TORCHVISION.image,
+        rpn: RPNConfig | Mapping[str, Any] = TORCHVISION.rpn,
+        heads: HeadConfig | Mapping[str, Any] = TORCHVISION.heads,
+        categories: Mapping[int, str] | Sequence[Category] | None = None,
     ) -> None:
         super().__init__()
-        _check_positive(
-            feat_channels=feat_channels,
-            num_classes=num_classes,
-            anchor_stride=anchor_stride,
-            hidden_dim=hidden_dim,
-            mask_hidden_channels=mask_hidden_channels,
-            rpn_convs=rpn_convs,
+        # The arguments are the fields of the configuration, all but the backbone.
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__", "backbone")}
+        self.backbone = instance("backbone", backbone, nn.Module, "an nn.Module from images to feature maps")
+        of_backbone = backbone.config if isinstance(backbone, _ResNetFPNBackbone) else None
+        self.config = ModelConfig(**settings, backbone=of_backbone)
+        self._build()
+
+    def _build(self) -> None:
+        """Make everything but the backbone."""
+        config, heads = self.config, self.config.heads
+        channels, hidden_dim, num_classes = config.feat_channels, config.hidden_dim, config.num_classes
+        anchor_generator = _AnchorGenerator(
+            config.anchor_sizes,
+            config.aspect_ratios,
+            per_level=config.use_fpn,
+            stride=config.anchor_stride,
+            whole_pixels=config.rpn.whole_pixels,
+            nominal_strides=config.rpn.nominal_strides,
         )
-        if (mask_out_size, mask_out_size) != (2 * mask_pool_size[0], 2 * mask_pool_size[1]):
-            raise ValueError(
-                f"mask_out_size must be twice mask_pool_size {tuple(mask_pool_size)}, got {mask_out_size}: the mask "
-                "head doubles what it pools."
-            )
-        self.num_classes, self.feat_channels, self.use_fpn = num_classes, feat_channels, use_fpn
-        self.image_settings, self.head_settings, self.categories = image, heads, categories
-        self.arguments: dict[str, Any] | None = None
-        self.backbone = backbone
-        anchors = _AnchorGenerator(
-            anchor_sizes,
-            aspect_ratios,
-            per_level=use_fpn,
-            stride=anchor_stride,
-            whole_pixels=rpn.whole_pixels,
-            nominal_strides=rpn.nominal_strides,
-        )
-        self.rpn = _RegionProposalNetwork(feat_channels, anchors, rpn, rpn_convs)
-        rule: dict[str, Any] = {"sampling_ratio": heads.sampling_ratio, "aligned": heads.aligned}
-        if use_fpn:
-            levels = max(len(anchors.cells) - 1, 1) if pooled_levels is None else pooled_levels
-            rule["level_margin"] = heads.level_margin
-            self.roipool = MultiScaleROIAlign(pool_size, num_levels=levels, **rule)
-            self.mask_roipool = MultiScaleROIAlign(mask_pool_size, num_levels=levels, **rule)
-        else:
-            self.roipool = ROIAlign(pool_size, **rule)
-            self.mask_roipool = ROIAlign(mask_pool_size, **rule)
-        self.fc1 = Linear(feat_channels * pool_size[0] * pool_size[1], hidden_dim)
-        self.box_convs = ConvStack(feat_channels, feat_channels, head_norm) if box_convs else None
-        self.fc2 = None if box_convs else Linear(hidden_dim, hidden_dim)
-        self.drop1, self.drop2 = Dropout(dropout), Dropout(dropout)
+        self.rpn = _RegionProposalNetwork(channels, anchor_generator, config.rpn, config.rpn_convs)
+        self.roipool = self._pooler(config.pool_size)
+        self.mask_roipool = self._pooler(config.mask_pool_size)
+        self.fc1 = Linear(channels * config.pool_size[0] * config.pool_size[1], hidden_dim)
+        self.box_convs = ConvStack(channels, channels, config.head_norm) if config.box_convs else None
+        self.fc2 = None if config.box_convs else Linear(hidden_dim, hidden_dim)
+        self.drop1, self.drop2 = Dropout(config.dropout), Dropout(config.dropout)
         self.cls_score = Linear(hidden_dim, num_classes + 1, std=0.01)
         self.bbox_pred = Linear(hidden_dim, 4 * num_classes, std=0.001)
-        self.mask_head = _MaskHead(feat_channels, num_classes, mask_hidden_channels, head_norm)
-        self.roi_sampler = RoISampler(heads, mask_out_size)
+        self.mask_head = _MaskHead(channels, num_classes, config.mask_hidden_channels, config.head_norm)
+        self.roi_sampler = RoISampler(heads, config.mask_out_size)
         self.loss = _MaskRCNNLoss()
+
+    def _pooler(self, output_size: tuple[int, int]) -> ROIAlign | MultiScaleROIAlign:
+        config, heads = self.config, self.config.heads
+        if not config.use_fpn:
+            return ROIAlign(output_size, sampling_ratio=heads.sampling_ratio, aligned=heads.aligned)
+        return MultiScaleROIAlign(
+            output_size,
+            num_levels=config.pooled_levels or max(len(config.anchor_sizes) - 1, 1),
+            sampling_ratio=heads.sampling_ratio,
+            aligned=heads.aligned,
+            level_margin=heads.level_margin,
+        )
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, backbone: nn.Module) -> Self:
+        """Build the model of a configuration on a backbone that fits it."""
+        settings = {name: getattr(config, name) for name in config.__dataclass_fields__ if name != "backbone"}
+        return cls(backbone, **settings)
 
     @classmethod
     def from_file(cls, weights: str | Path) -> MaskRCNN:
@@ -180,19 +193,31 @@ class MaskRCNN(nn.Module):
 
         Raises
         ------
+        TypeError
+            If ``weights`` is neither a name nor a path.
         FileNotFoundError, ValueError
             If there is no such file, it is damaged, or holds no Mask R-CNN with a ResNet-FPN.
         """
-        from .factories import load_model  # which builds on this class
+        from .factories import build_from_file  # which builds on this class
 
-        return load_model(weights)
+        return build_from_file(weights)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes without background."""
+        return self.config.num_classes
+
+    @property
+    def categories(self) -> dict[int, str] | None:
+        """Names of the labels; None if there are none."""
+        return self.config.category_names or None
 
     # -------------------------------------------------------------- the three ways to call it
 
     def forward(
         self, images: Tensor, rois: Tensor | None = None, roi_idx: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the heads say of each region.
+        """Return the heads' predictions for each region.
 
         Parameters
         ----------
@@ -209,24 +234,30 @@ class MaskRCNN(nn.Module):
             Column 0 is background.
         bbox_deltas : Tensor of shape (R, 4 · K)
         mask_logits : Tensor of shape (R, K, M, M)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above.
         """
-        batch = transforms.pad(images, self.image_settings.size_divisor)
-        features, size = self._features(batch.tensor)
+        instance("images", images, Tensor, "a Lucid tensor of shape (N, 3, H, W): predict takes paths and images")
+        batch = transforms.pad(images, self.config.image.size_divisor)
+        features = self._features(batch.tensor)
         if rois is None:
             with ops.no_grad():
-                proposals = self.rpn.propose(self.rpn(features, size), batch.sizes, training=False)
-            rois, roi_idx = ops.concat(proposals), _image_of_each(proposals)
+                proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False)
+            rois, roi_idx = concat_rois(proposals)
         rois, roi_idx = _check_rois(rois, roi_idx, batch.tensor)
-        cls_logits, bbox_deltas = self._box_head(features, rois, roi_idx, size)
-        return cls_logits, bbox_deltas, self._mask_logits(features, rois, roi_idx, size)
+        cls_logits, bbox_deltas = self._box_head(features, rois, roi_idx)
+        return cls_logits, bbox_deltas, self._mask_logits(features, rois, roi_idx)
 
     def predict(
         self,
         images: Any,
         *,
         score_thresh: float = 0.05,
-        nms_thresh: float = PresetFloat(0.5),
-        top_k: int = PresetInt(100),
+        nms_thresh: float | None = None,
+        top_k: int | None = None,
         mask_thresh: float = 0.5,
     ) -> list[Detections]:
         """Find the objects in images; training mode makes no difference.
@@ -238,14 +269,15 @@ class MaskRCNN(nn.Module):
             PIL image or a uint8 array (H, W, 3), RGB, or a list of those of any sizes, is resized,
             normalised and padded.
         score_thresh : float
-            Detections score more than this.
-        nms_thresh : float
-            Of two detections of a class whose IoU is greater, the weaker goes; 0.5 unless the weights came with a
-            number of their own.
-        top_k : int
-            At most so many per image; 100 unless the weights came with a number of their own.
+            Detections have a higher score than this.
+        nms_thresh : float, optional
+            Of two detections of a class with a greater IoU, the one with the lower score is dropped; by default the
+            model's own number, ``config.heads.nms_thresh`` (0.5 in torchvision).
+        top_k : int, optional
+            At most so many detections per image; by default the model's own number, ``config.heads.top_k`` (100 in
+            torchvision).
         mask_thresh : float
-            Pixels of a mask have a probability over this.
+            Pixels of a mask have a higher probability than this.
 
         Returns
         -------
@@ -257,39 +289,39 @@ class MaskRCNN(nn.Module):
         FileNotFoundError, ValueError, TypeError
             If an image cannot be read, or an argument is not as above.
         """
-        if isinstance(nms_thresh, Preset):
-            nms_thresh = self.head_settings.nms_thresh
-        _check_fractions(score_thresh=score_thresh, nms_thresh=nms_thresh, mask_thresh=mask_thresh)
-        if not isinstance(top_k, int) or top_k < 0:
-            raise ValueError(f"top_k must be a whole number from 0 on, got {top_k!r}.")
-        limit = self.head_settings.top_k if isinstance(top_k, Preset) else top_k
+        own = self.config.heads
+        score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)
+        nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
+        top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
         with ops.no_grad():
-            batch, pictures = self._prepare(images)
-            features, size = self._features(batch.tensor)
-            proposals = self.rpn.propose(self.rpn(features, size), batch.sizes, training=False)
-            found = self._detect(features, proposals, batch.sizes, size, score_thresh, nms_thresh, limit)
-            boxes = [f.boxes for f in found]
-            classes = ops.concat([f.labels for f in found]) - 1
-            logits = self._mask_logits(features, ops.concat(boxes), _image_of_each(boxes), size, classes)
-            probs = ops.sigmoid(logits.reshape(-1, *logits.shape[2:]))  # (R, M, M)
-            ends = _ends(boxes)
+            batch, originals = self._prepare(images, self.config.image)
+            features = self._features(batch.tensor)
+            proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False)
+            found = self._detect(features, proposals, batch.sizes, score_thresh, nms_thresh, top_k)
+            mask_probs = self._mask_probs(features, found)
             detections = [
                 Detections(
                     transforms.resize_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
                     f.scores,
                     f.labels,
-                    probs[ends[i] : ends[i + 1]],
+                    mask_probs[i],
                     batch.original_sizes[i],
                     categories=self.categories,
                     mask_thresh=mask_thresh,
-                    snap_masks=self.head_settings.snap_masks,
-                    image=pictures[i],
+                    snap_masks=own.snap_masks,
+                    image=originals[i],
                 )
                 for i, f in enumerate(found)
             ]
-            return [d.clipped() for d in detections] if self.image_settings.clip_restored else detections
+            return [d.clipped() for d in detections] if self.config.image.clip_restored else detections
 
-    def get_loss(self, images: Any, targets: Sequence[Mapping[str, Any]]) -> MaskRCNNLosses:
+    def get_loss(
+        self,
+        images: Any,
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        image_config: ImageConfig | None = None,
+    ) -> MaskRCNNLosses:
         """Return the training losses; ``["total_loss"].backward()`` computes the gradients.
 
         Batch norm and dropout behave as the module's mode says (``train()`` or ``eval()``).
@@ -301,8 +333,10 @@ class MaskRCNN(nn.Module):
         targets : sequence of mappings
             One per image, with ``"boxes"`` (G, 4), ``"labels"`` (G,) from 1 to ``num_classes`` and
             ``"masks"`` (G, H, W), in pixels of the image as it was given. ``G = 0`` is an image without
-            objects. Masks may also be :class:`~lucid_maskrcnn.masks.CompressedMasks` or a list of COCO's
+            objects. Masks may also be :class:`~lucid_maskrcnn.CompressedMasks` or a list of COCO's
             run-length encodings or polygons, of which only what the regions cut out is ever decoded.
+        image_config : ImageConfig, optional
+            How images are resized and normalised in place of ``config.image``, to train at another size.
 
         Returns
         -------
@@ -315,36 +349,43 @@ class MaskRCNN(nn.Module):
         FileNotFoundError, ValueError, TypeError
             If an image or a target is not as above; nothing has been computed then.
         """
-        batch, _ = self._prepare(images)
+        if image_config is None:
+            image_config = self.config.image
+        batch, _ = self._prepare(images, instance("image_config", image_config, ImageConfig, "an ImageConfig"))
         objects = self._check_targets(targets, batch)
-        features, size = self._features(batch.tensor)
-        rpn = self.rpn(features, size)
-        anchors = self.rpn.sample(rpn, objects)
-        proposals = self.rpn.propose(rpn, batch.sizes, training=True)
-        rois = self.roi_sampler(proposals, objects)
-        cls_logits, bbox_deltas = self._box_head(features, rois.rois, rois.roi_idx, size)
-        masked, masked_idx = ops.take(rois.rois, rois.positive), ops.take(rois.roi_idx, rois.positive)
-        mask_logits = self._mask_logits(features, masked, masked_idx, size, rois.positive_class)
-        return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, rois)
+        features = self._features(batch.tensor)
+        rpn = self.rpn(features)
+        anchors = self.rpn.label_and_sample_anchors(rpn, objects)
+        proposals = self.rpn.filter_proposals(rpn, batch.sizes, training=True)
+        samples = self.roi_sampler.select_training_samples(proposals, objects)
+        cls_logits, bbox_deltas = self._box_head(features, samples.rois, samples.roi_idx)
+        positive_rois, positive_idx = (
+            ops.take(samples.rois, samples.positive),
+            ops.take(samples.roi_idx, samples.positive),
+        )
+        mask_logits = self._mask_logits(features, positive_rois, positive_idx, samples.positive_class)
+        return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, samples)
 
     # -------------------------------------------------------------- their steps
 
-    def _prepare(self, images: Any) -> tuple[transforms.ImageBatch, list[Any]]:
-        """Return the network's batch, and the pictures it was made of (None for tensors)."""
+    def _prepare(self, images: Any, config: ImageConfig) -> tuple[transforms.ImageBatch, list[Any]]:
+        """Return the network's batch, and the images that it was made of (None for tensors)."""
         several = images if isinstance(images, (list, tuple)) else [images]
         if all(isinstance(i, Tensor) for i in several):
             if len(several) == 1 and several[0].ndim == 4:
                 several = several[0]
-            batch = transforms.pad(several, self.image_settings.size_divisor)
+            batch = transforms.pad(several, config.size_divisor)
             return batch, [None] * len(batch.sizes)
         if any(isinstance(i, Tensor) for i in several):
-            raise TypeError("images must be all tensors or all pictures, got both in one list.")
-        pictures = [load_image(i) for i in several]
-        return transforms.prepare(pictures, self.image_settings, self.device), pictures
+            raise TypeError("images must be all tensors or all paths, PIL images and arrays, got both in one list.")
+        pixels = [load_image(i) for i in several]
+        return transforms.prepare(pixels, config, self.device), pixels
 
-    def _check_targets(self, targets: Sequence[Mapping[str, Any]], batch: transforms.ImageBatch) -> list[Target]:
+    def _check_targets(self, targets: Any, batch: transforms.ImageBatch) -> list[Target]:
         if isinstance(targets, Mapping):
             raise TypeError("targets must be a list of mappings, one per image, got a mapping: put it in a list.")
+        if not isinstance(targets, (list, tuple)):
+            raise TypeError(f"targets must be a list of mappings, one per image, got {shown(targets)}.")
         if len(targets) != len(batch.sizes):
             raise ValueError(f"targets must have one entry per image, got {len(targets)} for {len(batch.sizes)}.")
         checked = [
@@ -355,104 +396,85 @@ class MaskRCNN(nn.Module):
         ]
         return [t if size == t.image_size else t.resized(size) for t, size in zip(checked, batch.sizes, strict=True)]
 
-    def _features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
-        """Return the feature maps of a batch, and the batch's height and width."""
+    def _features(self, images: Tensor) -> FeatureMaps:
+        """Return the feature maps of a batch."""
+        config = self.config
         if images.shape[0] == 0:
             raise ValueError(f"images must be at least one, got a tensor of shape {tuple(images.shape)}.")
+        if images.device != self.device:
+            raise ValueError(f"images must be on the model's device, {self.device}, got a tensor on {images.device}.")
         out = self.backbone(images)
         maps = list(out) if isinstance(out, (list, tuple)) else [out]
-        if self.use_fpn != isinstance(out, (list, tuple)):
-            kind = "a list of feature maps" if self.use_fpn else "one feature map"
-            raise TypeError(f"backbone must return {kind} with use_fpn={self.use_fpn}, got {type(out).__name__}.")
-        for features in maps:
-            if features.ndim != 4 or features.shape[1] != self.feat_channels:
+        if config.use_fpn != isinstance(out, (list, tuple)):
+            kind = "a list of feature maps" if config.use_fpn else "one feature map"
+            raise TypeError(f"backbone must return {kind} with use_fpn={config.use_fpn}, got {type(out).__name__}.")
+        for feature_map in maps:
+            if feature_map.ndim != 4 or feature_map.shape[1] != config.feat_channels:
                 raise ValueError(
-                    f"feat_channels is {self.feat_channels}, but the backbone returned a feature map of shape "
-                    f"{tuple(features.shape)}."
+                    f"feat_channels is {config.feat_channels}, but the backbone returned a feature map of shape "
+                    f"{tuple(feature_map.shape)}."
                 )
-        return maps, (images.shape[2], images.shape[3])
+        return FeatureMaps(maps, (images.shape[2], images.shape[3]))
 
-    def _box_head(
-        self, features: list[Tensor], rois: Tensor, roi_idx: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        pooled = self.roipool(features if self.use_fpn else features[0], rois, roi_idx, size)  # (R, C, h, w)
+    def _box_head(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cls_logits (R, K + 1) and bbox_deltas (R, 4 · K)."""
+        pooled = self.roipool(features, rois, roi_idx)  # (R, C, h, w)
         if self.box_convs is not None:
             pooled = self.box_convs(pooled)
-        hidden = self.drop1(self.fc1(ops.flatten(pooled), relu=True))
+        hidden = self.drop1(self.fc1(ops.flatten(pooled), relu=True))  # (R, hidden_dim)
         if self.fc2 is not None:
             hidden = self.drop2(self.fc2(hidden, relu=True))
         return self.cls_score(hidden), self.bbox_pred(hidden)
 
     def _mask_logits(
-        self,
-        features: list[Tensor],
-        rois: Tensor,
-        roi_idx: Tensor,
-        size: tuple[int, int],
-        classes: Tensor | None = None,
+        self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor, classes: Tensor | None = None
     ) -> Tensor:
-        pooled = self.mask_roipool(features if self.use_fpn else features[0], rois, roi_idx, size)  # (R, C, h, w)
-        return self.mask_head(pooled, classes)
+        """Return (R, K, M, M), or with ``classes`` (R,) those of each region's own class: (R, 1, M, M)."""
+        return self.mask_head(self.mask_roipool(features, rois, roi_idx), classes)
 
     def _detect(
         self,
-        features: list[Tensor],
+        features: FeatureMaps,
         proposals: list[Tensor],
         sizes: list[tuple[int, int]],
-        size: tuple[int, int],
         score_thresh: float,
         nms_thresh: float,
         top_k: int,
-    ) -> list[Any]:
+    ) -> list[BoxDetections]:
         """Return each image's detections in pixels of the network's input."""
-        logits, deltas = self._box_head(features, ops.concat(proposals), _image_of_each(proposals), size)
-        ends = _ends(proposals)
+        cls_logits, bbox_deltas = self._box_head(features, *concat_rois(proposals))
+        per_image = zip(
+            split_per_image(cls_logits, proposals),
+            split_per_image(bbox_deltas, proposals),
+            proposals,
+            sizes,
+            strict=True,
+        )
         return [
-            detect(
-                logits[ends[i] : ends[i + 1]],
-                deltas[ends[i] : ends[i + 1]],
-                boxes,
-                sizes[i],
-                self.head_settings,
-                score_thresh=score_thresh,
-                nms_thresh=nms_thresh,
-                top_k=top_k,
+            postprocess_detections(
+                *predictions, self.config.heads, score_thresh=score_thresh, nms_thresh=nms_thresh, top_k=top_k
             )
-            for i, boxes in enumerate(proposals)
+            for predictions in per_image
         ]
 
-
-def _image_of_each(boxes: Sequence[Tensor]) -> Tensor:
-    """Return the image index of each row of the boxes joined: (R,), int32."""
-    return ops.concat([ops.full(b.shape[0], i, b) for i, b in enumerate(boxes)])
-
-
-def _ends(boxes: Sequence[Tensor]) -> list[int]:
-    """Return where each image's rows begin, and where the last ones end."""
-    ends = [0]
-    for b in boxes:
-        ends.append(ends[-1] + b.shape[0])
-    return ends
+    def _mask_probs(self, features: FeatureMaps, found: list[BoxDetections]) -> list[Tensor]:
+        """Return each image's mask probabilities, (n, M, M), of the detections' own classes."""
+        boxes = [f.boxes for f in found]
+        classes = ops.concat([f.labels for f in found]) - 1
+        logits = self._mask_logits(features, *concat_rois(boxes), classes)  # (R, 1, M, M)
+        return split_per_image(ops.sigmoid(logits.reshape(-1, *logits.shape[2:])), boxes)
 
 
 def _check_rois(rois: Any, roi_idx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     rois = ops.as_tensor(rois, images, "float32")
     if rois.ndim != 2 or rois.shape[1] != 4:
         raise ValueError(f"rois must have shape (R, 4), got {tuple(rois.shape)}.")
+    num_images = images.shape[0]
     if roi_idx is None:
-        if images.shape[0] != 1:
-            raise ValueError(f"roi_idx must say which of the {images.shape[0]} images each RoI is in, got None.")
-        roi_idx = ops.full(rois.shape[0], 0, rois)
-    return rois, ops.as_tensor(roi_idx, images, "int32")
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
-
-
-def _check_fractions(**values: float) -> None:
-    for name, value in values.items():
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}.")
+        if num_images != 1:
+            raise ValueError(f"roi_idx must say which of the {num_images} images each RoI is in, got None.")
+        return rois, ops.full(rois.shape[0], 0, rois)
+    roi_idx = ops.as_tensor(roi_idx, images, "int32")  # the operators check its range
+    if tuple(roi_idx.shape) != (rois.shape[0],):
+        raise ValueError(f"roi_idx must have shape ({rois.shape[0]},), one per RoI, got {tuple(roi_idx.shape)}.")
+    return rois, roi_idx

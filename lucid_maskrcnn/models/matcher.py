@@ -1,4 +1,8 @@
-"""Which object each box is trained as, and which boxes are trained at all; shared by RPN and heads."""
+"""Which object each box is trained as, and which boxes are trained at all; shared by RPN and heads.
+
+Shapes: A boxes (anchors or proposals) of an image, G ground-truth objects.
+Names: ``matches``, for each box, the index of its object, or -1 below the thresholds (background), or -2 between them.
+"""
 
 from __future__ import annotations
 
@@ -19,36 +23,36 @@ class Matcher:
 
     Attributes
     ----------
-    foreground, background : float
-        From the one on a box belongs to its best object, under the other to the background.
+    foreground_iou, background_iou : float
+        A box with at least the first belongs to its best object, one below the second to the background.
     allow_low_quality_matches : bool
         Whether each object keeps its best boxes whatever their IoU.
     """
 
-    foreground: float
-    background: float
+    foreground_iou: float
+    background_iou: float
     allow_low_quality_matches: bool
 
     def __call__(self, gt_boxes: Tensor, boxes: Tensor) -> Tensor:
-        """Return for each of the boxes (A, 4) its object's index, -1 for background, -2 for neither: (A,)."""
+        """Return the matches (A,) of the boxes (A, 4) with the objects' boxes (G, 4)."""
         return ops.match(
             ops.box_iou(gt_boxes, boxes),
-            self.foreground,
-            self.background,
+            self.foreground_iou,
+            self.background_iou,
             allow_low_quality_matches=self.allow_low_quality_matches,
         )
 
 
 @dataclass(frozen=True)
 class BalancedSampler:
-    """Draws a fixed number of boxes per image, at most a given share of them positive.
+    """Draws a fixed number of boxes per image, at most a given fraction of them positive.
 
     Attributes
     ----------
     batch_size, positive_fraction : int, float
-        That number and that share.
+        That number and that fraction.
     order : callable
-        Takes a count and returns a permutation; random by Lucid's generator.
+        Takes a count and returns a permutation; by default a random one from Lucid's generator.
     """
 
     batch_size: int

@@ -1,22 +1,27 @@
-"""From regions to features of a fixed size (He et al. 2017, section 3; Lin et al. 2017, section 4.2)."""
+"""From regions to features of a fixed size (He et al. 2017, section 3; Lin et al. 2017, section 4.2).
+
+Shapes: N images, C channels, R RoIs over the batch, h × w cells of a map or of a pooled RoI.
+Names: ``rois``, boxes in pixels of the network's input; ``roi_idx``, the image of each; ``scale``, cells per pixel.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..validators import flag, non_negative_int, non_negative_number, pair, positive_int
 
-__all__ = ["MultiScaleROIAlign", "ROIAlign"]
+__all__ = ["FeatureMaps", "MultiScaleROIAlign", "ROIAlign", "map_scale"]
 
 
 def map_scale(image: int, cells: int) -> float:
     """Return the cells per pixel of a map ``cells`` long of an image ``image`` long.
 
-    The inverse of a power of two if one explains the rounded-up size, then of a whole stride, else the
+    The inverse of a power of two if that stride gives ``cells``, rounded up; else of an integer stride; else the
     plain ratio.
     """
     nearest = max(image / max(cells, 1), 1e-6)
@@ -26,8 +31,25 @@ def map_scale(image: int, cells: int) -> float:
     return cells / image
 
 
-def _scales(image_size: tuple[int, int], features: Tensor) -> tuple[float, float]:
-    return map_scale(image_size[0], features.shape[2]), map_scale(image_size[1], features.shape[3])
+class FeatureMaps(NamedTuple):
+    """The feature maps of a batch, finest first, and the size of the images that they cover.
+
+    Attributes
+    ----------
+    maps : list of Tensor of shape (N, C, h, w)
+        One, or the levels of a pyramid.
+    image_size : (height, width)
+        Of the batch in pixels, padding included.
+    """
+
+    maps: list[Tensor]
+    image_size: tuple[int, int]
+
+    @property
+    def scales(self) -> list[tuple[float, float]]:
+        """Cells per pixel of each map, along y and x."""
+        height, width = self.image_size
+        return [(map_scale(height, f.shape[2]), map_scale(width, f.shape[3])) for f in self.maps]
 
 
 class ROIAlign(nn.Module):
@@ -35,20 +57,22 @@ class ROIAlign(nn.Module):
 
     Parameters
     ----------
-    output_size : (int, int)
+    output_size : int or (int, int)
         Height and width of the result.
     sampling_ratio, aligned
         See :func:`lucid_maskrcnn.ops.roi_align`.
     """
 
-    def __init__(self, output_size: tuple[int, int], *, sampling_ratio: int = 2, aligned: bool = False) -> None:
+    def __init__(self, output_size: int | tuple[int, int], *, sampling_ratio: int = 2, aligned: bool = False) -> None:
         super().__init__()
-        self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
+        self.output_size = pair("output_size", output_size, positive_int)
+        self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio)
+        self.aligned = flag("aligned", aligned)
 
-    def forward(self, features: Tensor, rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
-        scale = _scales(image_size, features)
-        return ops.roi_align(features, rois, roi_idx, self.output_size, scale, self.sampling_ratio, self.aligned)
+    def forward(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> Tensor:
+        """Pool the RoIs (R, 4), in pixels of the images that the one map covers: ``(R, C, h, w)``."""
+        (feature_map,), (scale,) = features.maps, features.scales
+        return ops.roi_align(feature_map, rois, roi_idx, self.output_size, scale, self.sampling_ratio, self.aligned)
 
 
 class MultiScaleROIAlign(nn.Module):
@@ -56,7 +80,7 @@ class MultiScaleROIAlign(nn.Module):
 
     Parameters
     ----------
-    output_size : (int, int)
+    output_size : int or (int, int)
         Height and width of the result.
     num_levels : int
         How many of the maps are pooled from, finest first: P2 to P5, not P6.
@@ -68,7 +92,7 @@ class MultiScaleROIAlign(nn.Module):
 
     def __init__(
         self,
-        output_size: tuple[int, int],
+        output_size: int | tuple[int, int],
         *,
         num_levels: int = 4,
         sampling_ratio: int = 2,
@@ -76,13 +100,15 @@ class MultiScaleROIAlign(nn.Module):
         level_margin: tuple[float, float] = (0.0, 1e-6),
     ) -> None:
         super().__init__()
-        self.output_size, self.num_levels = output_size, num_levels
-        self.sampling_ratio, self.aligned, self.level_margin = sampling_ratio, aligned, level_margin
+        self.output_size = pair("output_size", output_size, positive_int)
+        self.num_levels = positive_int("num_levels", num_levels)
+        self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio)
+        self.aligned = flag("aligned", aligned)
+        self.level_margin = pair("level_margin", level_margin, non_negative_number)
 
-    def forward(self, features: Sequence[Tensor], rois: Tensor, roi_idx: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Pool the RoIs (R, 4), in pixels of images of ``image_size``: ``(R, C, h, w)``."""
-        maps = list(features[: self.num_levels])
-        scales = [_scales(image_size, f) for f in maps]
+    def forward(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> Tensor:
+        """Pool the RoIs (R, 4), in pixels of the images that the maps cover: ``(R, C, h, w)``."""
+        maps, scales = features.maps[: self.num_levels], features.scales[: self.num_levels]
         finest = round(-math.log2(scales[0][0]))  # level k has stride 2**k
         levels = ops.roi_levels(rois, len(maps), finest_level=finest, margin=self.level_margin)
         return ops.multiscale_roi_align(

@@ -1,6 +1,8 @@
 """The region proposal network (Ren et al. 2015, section 3.1).
 
-Shapes: N images, L maps, A anchors over all maps, S sampled anchors, P positive ones among them.
+Shapes: N images, L feature maps, A anchors over all maps, S sampled anchors, P positive ones among them.
+Names: ``objectness``, logits before the sigmoid; ``deltas``, (dx, dy, dw, dh) from an anchor to a box; ``gt_``, what
+the annotations say; ``proposals``, the boxes that the heads look at.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from lucid import Tensor
 from .. import ops
 from ..config import RPNConfig
 from ..targets import Target
+from ..validators import instance, positive_int
 from .anchors import _AnchorGenerator
 from .layers import Conv2d
 from .matcher import BalancedSampler, Matcher
+from .pooling import FeatureMaps
 
 __all__ = ["AnchorSamples", "RPNOutput", "_RPNHead", "_RegionProposalNetwork"]
 
 
 class RPNOutput(NamedTuple):
-    """What the network says of each anchor."""
+    """The predictions for each anchor."""
 
     objectness: Tensor  # (N, A, 1), logits
     deltas: Tensor  # (N, A, 4)
@@ -39,7 +43,7 @@ class AnchorSamples(NamedTuple):
     is_object: Tensor  # (S, 1), float32, 0 or 1
     positive_image: Tensor  # (P,)
     positive_anchor: Tensor  # (P,)
-    deltas: Tensor  # (P, 4), what the positive ones should predict
+    gt_deltas: Tensor  # (P, 4), regression targets of the positive ones
 
 
 class _RPNHead(nn.Module):
@@ -57,7 +61,8 @@ class _RPNHead(nn.Module):
 
     def __init__(self, channels: int, num_anchors: int, depth: int = 1) -> None:
         super().__init__()
-        self.depth = depth
+        channels, num_anchors = positive_int("channels", channels), positive_int("num_anchors", num_anchors)
+        self.depth = positive_int("depth", depth)
         for i in range(depth):
             self.add_module(f"conv{i + 1}" if i else "conv", Conv2d(channels, channels, 3, padding=1, std=0.01))
         self.cls_logits = Conv2d(channels, num_anchors, 1, std=0.01)
@@ -79,78 +84,82 @@ class _RegionProposalNetwork(nn.Module):
         Of every map.
     anchor_generator : _AnchorGenerator
         Where the anchors are.
-    settings : RPNConfig
+    config : RPNConfig
         Numbers of proposals, thresholds and samples.
     depth : int
         3×3 convolutions of the head.
     """
 
-    def __init__(self, channels: int, anchor_generator: _AnchorGenerator, settings: RPNConfig, depth: int = 1) -> None:
+    def __init__(self, channels: int, anchor_generator: _AnchorGenerator, config: RPNConfig, depth: int = 1) -> None:
         super().__init__()
-        self.settings = settings
-        self.anchor_generator = anchor_generator
+        self.config = instance("config", config, RPNConfig, "an RPNConfig")
+        self.anchor_generator = instance("anchor_generator", anchor_generator, _AnchorGenerator, "an _AnchorGenerator")
         self.head = _RPNHead(channels, anchor_generator.num_anchors, depth)
-        self.matcher = Matcher(settings.foreground_iou, settings.background_iou, allow_low_quality_matches=True)
-        self.sampler = BalancedSampler(settings.batch_size, settings.positive_fraction)
+        self.matcher = Matcher(config.foreground_iou, config.background_iou, allow_low_quality_matches=True)
+        self.sampler = BalancedSampler(config.batch_size, config.positive_fraction)
 
-    def forward(self, maps: Sequence[Tensor], image_size: tuple[int, int]) -> RPNOutput:
-        """Score all anchors on the maps of images of ``image_size`` (padding included)."""
-        logits, deltas = self.head(maps)
-        anchors = self.anchor_generator(maps, image_size)
+    def forward(self, features: FeatureMaps) -> RPNOutput:
+        """Score all anchors on the maps."""
+        objectness, deltas = self.head(features.maps)
+        anchors = self.anchor_generator(features)
         return RPNOutput(
-            objectness=ops.concat_anchors(logits, 1),
+            objectness=ops.concat_anchors(objectness, 1),
             deltas=ops.concat_anchors(deltas, 4),
             anchors=ops.concat(anchors),
             level_sizes=[a.shape[0] for a in anchors],
         )
 
-    def propose(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool) -> list[Tensor]:
-        """Return each image's proposals, best first: (n, 4) in pixels, clipped to its ``sizes`` entry.
+    def filter_proposals(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool) -> list[Tensor]:
+        """Return each image's proposals, best first: (n, 4) in pixels, clipped to its entry of ``sizes``.
 
         Proposals are constants: no gradient flows through their coordinates.
         """
-        s = self.settings
-        before = s.pre_nms_top_n_train if training else s.pre_nms_top_n
-        after = s.post_nms_top_n_train if training else s.post_nms_top_n
-        proposals = []
         with ops.no_grad():
-            for image, size in enumerate(sizes):
-                logits = ops.take(output.objectness, image).reshape(-1)
-                rows, levels = ops.top_k_per_level(logits, output.level_sizes, before)
-                deltas = ops.take(ops.take(output.deltas, image), rows)
-                boxes = ops.decode_boxes(deltas, ops.take(output.anchors, rows))
-                scores = ops.take(logits, rows)
-                if s.finite_only:
-                    sound = ops.finite_rows(boxes, scores)
-                    boxes, scores, levels = (ops.take(t, sound) for t in (boxes, scores, levels))
-                boxes = ops.clip_boxes(boxes, size)
-                scores = scores if s.by_logits else ops.sigmoid(scores)
-                large = ops.remove_small_boxes(boxes, s.min_size)
-                boxes, scores, levels = (ops.take(t, large) for t in (boxes, scores, levels))
-                keep = ops.batched_nms(boxes, scores, levels, s.nms_thresh)
-                proposals.append(ops.take(boxes, keep[:after]))
-        return proposals
+            return [self._proposals_of_image(output, image, size, training) for image, size in enumerate(sizes)]
 
-    def sample(self, output: RPNOutput, targets: Sequence[Target]) -> AnchorSamples:
-        """Draw the anchors for the loss, and what they should predict."""
-        images, anchors, labels, positive_images, positive_anchors, deltas = [], [], [], [], [], []
+    def _proposals_of_image(self, output: RPNOutput, image: int, size: tuple[int, int], training: bool) -> Tensor:
+        config = self.config
+        pre_nms_top_n = config.pre_nms_top_n_train if training else config.pre_nms_top_n
+        post_nms_top_n = config.post_nms_top_n_train if training else config.post_nms_top_n
+        # 1. the anchors with the best objectness of each level
+        objectness = ops.take(output.objectness, image).reshape(-1)  # (A,)
+        rows, levels = ops.top_k_per_level(objectness, output.level_sizes, pre_nms_top_n)
+        objectness = ops.take(objectness, rows)
+        # 2. the boxes that they predict
+        deltas = ops.take(ops.take(output.deltas, image), rows)
+        boxes = ops.decode_boxes(deltas, ops.take(output.anchors, rows))
+        if config.finite_only:
+            keep = ops.finite_rows(boxes, objectness)
+            boxes, objectness, levels = (ops.take(t, keep) for t in (boxes, objectness, levels))
+        # 3. inside the image, and not too small
+        boxes = ops.clip_boxes(boxes, size)
+        scores = objectness if config.by_logits else ops.sigmoid(objectness)
+        keep = ops.remove_small_boxes(boxes, config.min_size)
+        boxes, scores, levels = (ops.take(t, keep) for t in (boxes, scores, levels))
+        # 4. non-maximum suppression within each level
+        keep = ops.batched_nms(boxes, scores, levels, config.nms_thresh)
+        return ops.take(boxes, keep[:post_nms_top_n])
+
+    def label_and_sample_anchors(self, output: RPNOutput, targets: Sequence[Target]) -> AnchorSamples:
+        """Draw the anchors for the loss, and compute what they should predict."""
+        images, anchors, labels, positive_images, positive_anchors, gt_deltas = [], [], [], [], [], []
         with ops.no_grad():
             for image, target in enumerate(targets):
                 matches = self.matcher(target.boxes, output.anchors)
                 positive, negative = self.sampler(matches)
-                count, rest = positive.shape[0], negative.shape[0]
+                num_positive, num_negative = positive.shape[0], negative.shape[0]
                 anchors += [positive, negative]
-                labels += [ops.full(count, 1, positive), ops.full(rest, 0, positive)]
-                images.append(ops.full(count + rest, image, positive))
+                labels += [ops.full(num_positive, 1, positive), ops.full(num_negative, 0, positive)]
+                images.append(ops.full(num_positive + num_negative, image, positive))
                 positive_anchors.append(positive)
-                positive_images.append(ops.full(count, image, positive))
+                positive_images.append(ops.full(num_positive, image, positive))
                 gt_boxes = ops.take(target.boxes, ops.take(matches, positive))
-                deltas.append(ops.encode_boxes(gt_boxes, ops.take(output.anchors, positive)))
+                gt_deltas.append(ops.encode_boxes(gt_boxes, ops.take(output.anchors, positive)))
             return AnchorSamples(
                 image=ops.concat(images),
                 anchor=ops.concat(anchors),
                 is_object=ops.as_tensor(ops.concat(labels).reshape(-1, 1), output.anchors, "float32"),
                 positive_image=ops.concat(positive_images),
                 positive_anchor=ops.concat(positive_anchors),
-                deltas=ops.concat(deltas),
+                gt_deltas=ops.concat(gt_deltas),
             )

@@ -12,6 +12,7 @@ from ._operation import (
     is_device_array,
     no_grad,
     repair_engine,
+    shape_only,
     zeros,
 )
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
@@ -99,6 +100,7 @@ __all__ = [
     "roi_levels",
     "sample_balanced",
     "sgd_update",
+    "shape_only",
     "sigmoid",
     "smooth_l1",
     "softmax",

@@ -63,6 +63,7 @@ __all__ = [
     "on_arrays",
     "on_host",
     "repair_engine",
+    "shape_only",
     "zeros",
 ]
 
@@ -250,6 +251,11 @@ def evaluate(arrays: Iterable[Array]) -> None:
 def zeros(*shape: int) -> Tensor:
     """Return float32 zeros on cpu, without touching their memory: ``lucid.zeros`` makes float64 and converts it."""
     return Tensor(np.zeros([non_negative_int("shape", n) for n in shape], np.float32))
+
+
+def shape_only(*shape: int) -> Tensor:
+    """Return a float32 tensor on cpu that has a shape but no memory; its values are not to be written."""
+    return Tensor(np.broadcast_to(np.float32(0), shape))
 
 
 def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:

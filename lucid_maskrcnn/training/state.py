@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 from lucid.nn import Module
 
+from ..config import ImageConfig, ModelConfig, config_from_version_0
 from .checkpoints import read_arrays, read_header, write_checkpoint
 from .ema import EMA
 from .settings import TrainerSettings
@@ -31,6 +32,7 @@ _RENAMED = {
     "settings": {"clip": "max_grad_norm", "settle": "freeze_bn_after", "settle_lr": "freeze_bn_lr_factor"},
     "state": {"settled": "bn_frozen", "figures": "metrics"},
 }
+_PARTS = ("image", "rpn", "heads", "backbone")  # of a model's configuration
 
 
 @dataclass
@@ -137,12 +139,16 @@ def _names(model: Module) -> dict[int, str]:
 # ------------------------------------------------------------------ the same run?
 
 
-def describe(settings: TrainerSettings, loader: Any, arguments: Mapping[str, Any] | None, model: Module) -> Any:
+def describe(settings: TrainerSettings, loader: Any, model: Module, image_config: ImageConfig | None = None) -> Any:
     """Return what determines a run, as JSON values."""
+    config = getattr(model, "config", None)
+    if image_config is None and isinstance(config, ModelConfig):
+        image_config = config.image
     described = {
         "settings": dataclasses.asdict(settings),
         "data": _describe_data(loader),
-        "arguments": dict(arguments or {}),
+        "config": config.to_dict() if isinstance(config, ModelConfig) else {},
+        "image_config": {f"image_config.{n}": v for n, v in image_config.to_dict().items()} if image_config else {},
         "machine": {"device": model.device, "numpy": np.__version__},
     }
     return json.loads(json.dumps(described))
@@ -187,11 +193,11 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     ValueError
         If it does and may not.
     """
-    before = read_checkpoint_header(path)[0]
+    before = _as_described_now(read_checkpoint_header(path)[0], now)
     grave: list[str] = []  # what makes another run
     light: list[str] = []
-    for part in ("settings", "data", "arguments", "machine"):
-        old, new = before[part], now[part]
+    for part in ("settings", "data", "config", "image_config", "machine"):
+        old, new = _flat(before[part]), _flat(now[part])
         for name in [*old, *(n for n in new if n not in old)]:
             was, is_ = old.get(name), new.get(name)
             if was == is_ or (part == "settings" and name in _FREE):
@@ -204,6 +210,24 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
             "or begin in another folder, or allow changes."
         )
     return light + grave
+
+
+def _as_described_now(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's description; those of version 0 had a factory's arguments in place of the configuration."""
+    if "arguments" not in before:
+        return dict(before)
+    config = config_from_version_0(before["arguments"])
+    known = {} if config is None else config.to_dict() | {"categories": now["config"].get("categories", [])}
+    return {**before, "config": known, "image_config": now["image_config"]}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings as one, with dots in the names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping) and value and name in _PARTS
+        flat |= {f"{name}.{n}": v for n, v in value.items()} if nested else {name: value}
+    return flat
 
 
 def _in_words(part: str, name: str, was: Any, is_: Any) -> str:

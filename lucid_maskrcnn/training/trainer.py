@@ -18,6 +18,7 @@ import lucid
 import numpy as np
 from lucid.nn import Module
 
+from ..config import ImageConfig
 from ..weights import save_weights
 from .checkpoints import check_folder, checkpoint_path, find_checkpoints, prune, remove_leftovers
 from .console import Console
@@ -97,11 +98,8 @@ class Trainer:
         Folder of the run, created if need be.
     settings : TrainerSettings
         What is done.
-    arguments : mapping, optional
-        Keyword arguments, JSON values, with which the factory builds this model, for the files of weights; by default
-        those that it was built with.
-    categories : mapping of int to str, optional
-        Names of the labels; by default those of the model.
+    image_config : ImageConfig, optional
+        How images are resized and normalised in training, by default as in prediction; see ``get_loss``.
     evaluate : callable, optional
         Takes the model and returns metrics by name, like ``{"segm/AP": 0.31}``.
     resume : bool or "auto"
@@ -127,8 +125,7 @@ class Trainer:
         *,
         out: str | Path,
         settings: TrainerSettings,
-        arguments: Mapping[str, Any] | None = None,
-        categories: Mapping[int, str] | None = None,
+        image_config: ImageConfig | None = None,
         evaluate: Callable[[Any], Mapping[str, float]] | None = None,
         resume: bool | str = False,
         allow_changes: bool = False,
@@ -136,8 +133,7 @@ class Trainer:
         tensorboard: bool | None = None,
     ) -> None:
         self.model, self.loader, self.out = model, loader, Path(out)
-        self.arguments = getattr(model, "arguments", None) if arguments is None else arguments
-        self.categories = categories or getattr(model, "categories", None)
+        self.image_config = image_config
         self.evaluate, self.resume = evaluate, resume
         self._shown = progress
         self._tensorboard = is_installed() if tensorboard is None else tensorboard
@@ -266,7 +262,8 @@ class Trainer:
 
     def _losses(self, batch: Any) -> Any:
         try:
-            return self.model.get_loss(batch.images, batch.targets)
+            sized = {} if self.image_config is None else {"image_config": self.image_config}
+            return self.model.get_loss(batch.images, batch.targets, **sized)
         except ValueError as error:
             raise ValueError(f"Step {self.state.step + 1}, images {list(batch.image_ids)}: {error}") from error
 
@@ -489,7 +486,7 @@ class Trainer:
             raise self._diverged(f"{name} is not finite any more", name, [])
 
     def _description(self) -> dict[str, Any]:
-        return describe(self.settings, self.loader, self.arguments, self.model)
+        return describe(self.settings, self.loader, self.model, self.image_config)
 
     def _write_weights(self, name: str, metrics: Mapping[str, float]) -> Path:
         known = {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -497,9 +494,7 @@ class Trainer:
             save_weights(
                 self.model,
                 self.out / name,
-                arguments=self.arguments,
-                categories=self.categories,
-                metadata={"steps": str(self.state.step), "figures": json.dumps(known)},
+                metadata={"steps": str(self.state.step), "metrics": json.dumps(known)},
             )
         return self.out / name
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lucid.nn as nn
-import mlx.core as mx
 import numpy as np
 
-__all__ = ["as_arrays", "assign"]
+from .. import ops
+
+__all__ = ["as_arrays", "assign", "check_fit"]
 
 
 def as_arrays(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,6 +26,46 @@ def as_arrays(weights: Mapping[str, Any]) -> dict[str, Any]:
             f"weights must be a mapping of names to arrays or the path of a file, got {type(weights).__name__}."
         )
     return {name: array if hasattr(array, "shape") else np.asarray(array) for name, array in weights.items()}
+
+
+def check_fit(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
+    """Compare names, shapes and types with every parameter and buffer of ``module``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Only the shapes of its parameters and buffers are looked at.
+    arrays : mapping of str to array
+        Not read, where they are still in a file.
+    names : mapping of str to str, optional
+        What to call an entry in messages, where the source has other names.
+
+    Raises
+    ------
+    ValueError
+        If entries are missing, unexpected, mis-shaped or not numbers; the message lists them.
+    """
+    own = module.state_dict(keep_vars=True)
+    called = names or {}
+    problems = []
+    missing, unexpected = own.keys() - arrays.keys(), arrays.keys() - own.keys()
+    if missing:
+        problems.append(f"missing: {_listed(called.get(n, n) for n in own if n in missing)}")
+    if unexpected:
+        problems.append(f"unexpected: {_listed(n for n in arrays if n in unexpected)}")
+    shared = {name: arrays[name] for name in own if name in arrays}
+    shapes = [
+        f"{called.get(n, n)} has {tuple(a.shape)}, wanted {tuple(own[n].shape)}"
+        for n, a in shared.items()
+        if tuple(a.shape) != tuple(own[n].shape)
+    ]
+    if shapes:
+        problems.append(f"wrong shapes: {_listed(shapes)}")
+    no_floats = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if np.dtype(a.dtype).kind != "f"]
+    if no_floats:
+        problems.append(f"not floating point: {_listed(no_floats)}")
+    if problems:
+        raise ValueError(f"These weights do not fit the model; {'; '.join(problems)}.")
 
 
 def assign(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
@@ -43,37 +84,16 @@ def assign(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, 
     Raises
     ------
     ValueError
-        If entries are missing, unexpected, mis-shaped or not numbers; the message lists them.
+        As :func:`check_fit`.
     """
-    own = module.state_dict(keep_vars=True)
-    called = names or {}
-    faults = []
-    missing, unexpected = own.keys() - arrays.keys(), arrays.keys() - own.keys()
-    if missing:
-        faults.append(f"missing: {_listed(called.get(n, n) for n in own if n in missing)}")
-    if unexpected:
-        faults.append(f"unexpected: {_listed(n for n in arrays if n in unexpected)}")
-    shared = {name: arrays[name] for name in own if name in arrays}
-    shapes = [
-        f"{called.get(n, n)} has {tuple(a.shape)}, wanted {tuple(own[n].shape)}"
-        for n, a in shared.items()
-        if tuple(a.shape) != tuple(own[n].shape)
-    ]
-    if shapes:
-        faults.append(f"wrong shapes: {_listed(shapes)}")
-    strange = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if np.dtype(a.dtype).kind != "f"]
-    if strange:
-        faults.append(f"not floating point: {_listed(strange)}")
-    if faults:
-        raise ValueError(f"These weights do not fit the model; {'; '.join(faults)}.")
-    for name, array in shared.items():
-        target = own[name].data
+    check_fit(module, arrays, names=names)
+    for name, variable in module.state_dict(keep_vars=True).items():
+        target = variable.data
         if isinstance(target, np.ndarray) and target.dtype == np.float32:
             # In place: new arrays would leave holes of the old ones' size.
-            np.copyto(target, np.asarray(array), casting="same_kind")
+            np.copyto(target, np.asarray(arrays[name]), casting="same_kind")
         else:
-            copy = np.array(array, np.float32)
-            own[name].data = mx.array(copy) if own[name].is_gpu() else copy
+            variable.data = ops.device_array(np.array(arrays[name], np.float32), variable.device)
 
 
 def _listed(items: Iterable[str], most: int = 12) -> str:

@@ -1,4 +1,4 @@
-"""Whose weights these are, and what model they belong to: found from names and shapes alone.
+"""Which library wrote some weights, and which model they belong to: found from names and shapes alone.
 
 Shapes: K classes without background.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import ARCHITECTURES, ModelConfig
 from .naming import (
     CAFFE2,
     CAFFE2_BODY,
@@ -24,15 +25,7 @@ from .naming import (
     Naming,
 )
 
-__all__ = [
-    "Translated",
-    "architecture_of",
-    "from_detectron2",
-    "from_torchvision",
-    "torchvision_arrays",
-    "translate",
-    "translate_body",
-]
+__all__ = ["Body", "Translated", "torchvision_arrays", "translate", "translate_body"]
 
 type Array = Any  # np.ndarray, or StoredArray: one that is still in its file
 
@@ -43,29 +36,53 @@ _IGNORED = re.compile(
 )
 _NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1)\.weight")
 _BLOCKS = {(2, False): 18, (6, True): 50, (23, True): 101}  # of the third stage, whether they are bottlenecks
-_STANDARD = {"width": 64, "fpn_channels": 256, "hidden_dim": 1024, "mask_hidden_channels": 256, "rpn_convs": 1}
 
 
 @dataclass(frozen=True)
 class Translated:
-    """Weights under this package's names.
+    """The weights of a Mask R-CNN under this package's names.
 
     Attributes
     ----------
     source : {"lucid_maskrcnn", "torchvision", "detectron2", "Detectron"}
         Whose names they had.
     arrays : dict of str to array
-        All that a model of ``arguments`` has, and what it has no place for.
-    arguments : dict
-        Of the factory, as far as names and shapes tell; only what is not its default.
+        All that a model of ``config`` has, and what it has no place for.
+    config : ModelConfig or None
+        As far as names and shapes tell, else the source's conventions. None for this package's own names: there the
+        file's header says it.
     unused : dict of str to array
         Under their own names: counters, and rows of the background that nothing reads.
+    naming : Naming or None
+        From this package's names back to the source's; None for this package's own.
     """
 
     source: str
     arrays: dict[str, Array]
-    arguments: dict[str, Any] = field(default_factory=dict)
+    config: ModelConfig | None = None
     unused: dict[str, Array] = field(default_factory=dict)
+    naming: Naming | None = None
+
+
+@dataclass(frozen=True)
+class Body:
+    """The weights of a ResNet under the names of this package's body.
+
+    Attributes
+    ----------
+    source : {"torchvision", "detectron2", "Lucid", "Caffe2"}
+        Whose names they had.
+    arrays : dict of str to array
+    depth : {18, 50, 101}
+        Layers of the ResNet.
+    conventions : {"detectron2"} or None
+        Whose input the body wants, if the file tells.
+    """
+
+    source: str
+    arrays: dict[str, Array]
+    depth: int
+    conventions: str | None
 
 
 def translate(arrays: Mapping[str, Array], name: str) -> Translated:
@@ -82,21 +99,21 @@ def translate(arrays: Mapping[str, Array], name: str) -> Translated:
     Raises
     ------
     ValueError
-        If they are nobody's Mask R-CNN with a ResNet-FPN.
+        If the names match no known Mask R-CNN with a ResNet-FPN.
     """
     if "fc1.weight" in arrays and "cls_score.weight" in arrays:
-        return Translated("lucid_maskrcnn", dict(arrays))  # what model they belong to is said by the file's header
+        return Translated("lucid_maskrcnn", dict(arrays))
     if "roi_heads.box_predictor.cls_score.weight" in arrays:
         if _any_starts(arrays, "backbone.bottom_up."):
-            ours, unused = from_detectron2(arrays)
-            return Translated("detectron2", ours, _arguments(ours, name) | {"conventions": "detectron2"}, unused)
+            ours, unused = _from_detectron2(arrays)
+            return Translated("detectron2", ours, _config(ours, name, "detectron2"), unused, DETECTRON2)
         if _any_starts(arrays, "backbone.body."):
-            ours, unused = from_torchvision(arrays)
-            return Translated("torchvision", ours, _arguments(ours, name), unused)
+            ours, unused = _from_torchvision(arrays)
+            return Translated("torchvision", ours, _config(ours, name), unused, _torchvision_naming(ours))
     if "cls_score_w" in arrays and "conv1_w" in arrays:
         ours, unused = _from_detectron(arrays)
-        return Translated("Detectron", ours, _arguments(ours, name) | {"conventions": "detectron2"}, unused)
-    if body_source(arrays) is not None:
+        return Translated("Detectron", ours, _config(ours, name, "detectron2"), unused, CAFFE2)
+    if _body_source(arrays) is not None:
         raise ValueError(f"{name} holds a ResNet without the rest of a Mask R-CNN: pass it as weights_backbone.")
     raise ValueError(
         f"{name} holds no Mask R-CNN with a ResNet-FPN under the names of this package, torchvision, detectron2 or "
@@ -124,7 +141,7 @@ def _renamed(arrays: Mapping[str, Array], naming: Naming) -> tuple[dict[str, Arr
 _BACKGROUND_ROWS = {"bbox_pred": 4, "mask_head.mask_predictor": 1}
 
 
-def from_torchvision(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+def _from_torchvision(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return torchvision's entries under this package's names, and what it has no use for under their own."""
     ours, unused = _renamed(arrays, TORCHVISION)
     for layer, entry in _class_entries(ours):
@@ -141,6 +158,10 @@ def _class_entries(arrays: Mapping[str, Array]) -> list[tuple[str, str]]:
     return [(layer, entry) for layer, entry in entries if entry in arrays and len(arrays[entry].shape)]
 
 
+def _torchvision_naming(arrays: Mapping[str, Array]) -> Naming:
+    return TORCHVISION_V2 if "box_convs.conv1.weight" in arrays else TORCHVISION
+
+
 def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] | None = None) -> dict[str, Array]:
     """Turn this package's weights into torchvision's: the inverse of :func:`translate`.
 
@@ -151,7 +172,7 @@ def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] 
     unused : mapping of str to array, optional
         What :func:`translate` found no use for; rows of the background are zero without it.
     """
-    naming = TORCHVISION_V2 if "box_convs.conv1.weight" in arrays else TORCHVISION
+    naming = _torchvision_naming(arrays)
     rest = dict(unused or {})
     theirs = {naming.theirs(name): array for name, array in arrays.items()}
     for layer, entry in _class_entries(arrays):
@@ -166,7 +187,7 @@ def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] 
 # ------------------------------------------------------------------ detectron2 and Detectron
 
 
-def from_detectron2(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+def _from_detectron2(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return detectron2's entries under this package's names, and what it has no use for under their own."""
     ours, unused = _renamed(arrays, DETECTRON2)
     for entry in ("cls_score.weight", "cls_score.bias"):
@@ -207,36 +228,34 @@ def _from_detectron(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict
     return ours, unused
 
 
-# ------------------------------------------------------------------ arguments
+# ------------------------------------------------------------------ configuration
 
 
-def _arguments(arrays: Mapping[str, Array], name: str) -> dict[str, Any]:
-    """Return the factory's arguments, as far as shapes tell."""
+def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvision") -> ModelConfig:
+    """Return the configuration as far as shapes tell it, the rest as in the conventions."""
 
     def rows(entry: str, axis: int = 0) -> int:
         if entry not in arrays or len(arrays[entry].shape) <= axis:
             raise ValueError(f"{name} holds no Mask R-CNN with a ResNet-FPN: {entry!r} is missing or has no such axis.")
         return int(arrays[entry].shape[axis])
 
-    found: dict[str, Any] = {
-        "width": rows("backbone.body.conv1.weight"),
-        "fpn_channels": rows("backbone.fpn.inner_blocks.0.weight"),
-        "hidden_dim": rows("fc1.weight"),
-        "mask_hidden_channels": rows("mask_head.deconv.weight", 1),
-        "rpn_convs": 1 + sum(bool(re.fullmatch(r"rpn\.head\.conv\d+\.weight", n)) for n in arrays),
-    }
-    arguments: dict[str, Any] = {
-        "depth": _depth(arrays, "backbone.body.", name),
-        "num_classes": rows("cls_score.weight") - 1,
-    }
-    arguments |= {key: value for key, value in found.items() if value != _STANDARD[key]}
-    if "box_convs.conv1.weight" in arrays:
-        arguments["box_convs"] = True
-    if "backbone.fpn.inner_norms.0.weight" in arrays:
-        arguments["norm"] = "batch"
-    if "mask_head.bn1.weight" in arrays:
-        arguments["head_norm"] = "batch"
-    return arguments
+    is_v2 = "box_convs.conv1.weight" in arrays
+    base = ARCHITECTURES["mask_rcnn_resnet_50_fpn_v2" if is_v2 else "mask_rcnn_resnet_50_fpn"]
+    try:
+        return base.changed(
+            conventions=conventions,
+            num_classes=rows("cls_score.weight") - 1,
+            backbone={"depth": _depth(arrays, "backbone.body.", name)},
+            width=rows("backbone.body.conv1.weight"),
+            fpn_channels=rows("backbone.fpn.inner_blocks.0.weight"),
+            norm="batch" if "backbone.fpn.inner_norms.0.weight" in arrays else "frozen",
+            hidden_dim=rows("fc1.weight"),
+            mask_hidden_channels=rows("mask_head.deconv.weight", 1),
+            rpn_convs=1 + sum(bool(re.fullmatch(r"rpn\.head\.conv\d+\.weight", n)) for n in arrays),
+            head_norm="batch" if "mask_head.bn1.weight" in arrays else None,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds no Mask R-CNN that can be built: {error}") from error
 
 
 def _depth(arrays: Iterable[str], prefix: str, name: str) -> int:
@@ -248,15 +267,10 @@ def _depth(arrays: Iterable[str], prefix: str, name: str) -> int:
     return depth
 
 
-def architecture_of(arguments: Mapping[str, Any]) -> str:
-    """Return the name of the factory that builds a model of these arguments."""
-    return f"mask_rcnn_resnet_{arguments['depth']}_fpn" + ("_v2" if arguments.get("box_convs") else "")
-
-
 # ------------------------------------------------------------------ bodies alone
 
 
-def body_source(arrays: Mapping[str, Array]) -> tuple[str, Naming, str] | None:
+def _body_source(arrays: Mapping[str, Array]) -> tuple[str, Naming, str] | None:
     """Return whose ResNet the arrays hold, its names, and the prefix in front of them; None for none."""
     for first, source, naming, prefix in (
         ("backbone.body.conv1.weight", "torchvision", TORCHVISION_BODY, "backbone.body."),
@@ -271,7 +285,7 @@ def body_source(arrays: Mapping[str, Array]) -> tuple[str, Naming, str] | None:
     return None
 
 
-def translate_body(arrays: Mapping[str, Array], name: str) -> Translated:
+def translate_body(arrays: Mapping[str, Array], name: str) -> Body:
     """Turn the weights of a ResNet, alone or in a detector, into the names of this package's body.
 
     Parameters
@@ -282,17 +296,12 @@ def translate_body(arrays: Mapping[str, Array], name: str) -> Translated:
     name : str
         What to call them in messages.
 
-    Returns
-    -------
-    Translated
-        ``arguments`` hold ``depth``, and ``conventions`` where the body brings its own input.
-
     Raises
     ------
     ValueError
         If there is no ResNet in them.
     """
-    found = body_source(arrays)
+    found = _body_source(arrays)
     if found is None:
         raise ValueError(
             f"{name} holds no ResNet under the names of torchvision, Lucid, detectron2 or Caffe2: its entries are "
@@ -300,10 +309,8 @@ def translate_body(arrays: Mapping[str, Array], name: str) -> Translated:
         )
     source, naming, prefix = found
     own = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
-    body, unused = _renamed(own, naming)
+    body, _ = _renamed(own, naming)
     _complete_norms(body)
-    arguments: dict[str, Any] = {"depth": _depth(body, "", name)}
     # A converted torchvision body keeps torchvision's input; the original ones take blue, green, red.
-    if source == "Caffe2" or prefix == "backbone.bottom_up.":
-        arguments["conventions"] = "detectron2"
-    return Translated(source, body, arguments, unused)
+    conventions = "detectron2" if source == "Caffe2" or prefix == "backbone.bottom_up." else None
+    return Body(source, body, _depth(body, "", name), conventions)

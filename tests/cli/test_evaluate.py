@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from three_boxes import IOU_TYPES, Model, write
 
+from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.cli import main
 from lucid_maskrcnn.evaluation import evaluate_results
 from lucid_maskrcnn.weights.categories import COCO
@@ -59,7 +60,7 @@ def test_limit_and_thresholds_reach_the_model(
 ) -> None:
     model: Any = Model([18, 17, 24], COCO)
     model.to = lambda device: model
-    monkeypatch.setattr("lucid_maskrcnn.models.factories.load_model", lambda weights: model)
+    monkeypatch.setattr(MaskRCNN, "from_file", lambda weights: model)
     options = ["--top-k", 3, "--score-thresh", 0.75, "--limit", 1, "--without-coco"]
     assert run(folder, folder / "truth.json", *options) == 0
     assert model.asked == [{"score_thresh": 0.75, "top_k": 3}]

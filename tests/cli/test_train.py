@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from tiny_runs import ARGUMENTS, Squares, slim
+from tiny_runs import Squares, slim
 
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.cli import main
-from lucid_maskrcnn.models.factories import load_model
 from lucid_maskrcnn.training import read_log
 from lucid_maskrcnn.training.checkpoints import find_checkpoints, read_header
 from lucid_maskrcnn.weights import save_weights
@@ -58,8 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     categories = [{"id": label, "name": name} for label, name in NAMES.items()]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(coco))
-    arguments = {"depth": 18, **ARGUMENTS}
-    save_weights(slim(), folder / "slim.safetensors", arguments=arguments, categories={1: "a", 2: "b"})
+    save_weights(slim(categories={1: "a", 2: "b"}), folder / "slim.safetensors")
     return folder
 
 
@@ -82,7 +80,7 @@ def test_from_pictures_to_weights(
     predict = MaskRCNN.predict
 
     def watched(self: Any, images: Any, **options: Any) -> Any:
-        sizes.append(self.image_settings.min_size)
+        sizes.append(self.config.image.min_size)
         return predict(self, images, **options)
 
     monkeypatch.setattr(MaskRCNN, "predict", watched)
@@ -116,9 +114,9 @@ def test_from_pictures_to_weights(
     assert said[-1].startswith("highest segm/AP 0." if pycocotools else "highest AP_0.5:0.95 0.")
     assert said[-1].endswith(str(out / "best.safetensors"))
     assert sizes == [64] * 6  # as for a prediction, although training saw windows of 32
-    model = load_model(out / "weights.safetensors")
+    model = MaskRCNN.from_file(out / "weights.safetensors")
     assert model.categories == NAMES
-    assert model.image_settings.min_size == 64
+    assert model.config.image.min_size == 64
     assert [r["step"] for r in read_log(out / "log.jsonl") if "evaluation" not in r] == [1, 2]
 
 
@@ -131,7 +129,7 @@ def test_label_images_other_classes_and_a_new_body(
     weights = ["--weights", str(data / "slim.safetensors"), "--trainable-layers", "0"]
     assert main(["train", str(data / "images"), *common, *length, *weights, "--augment", "microscopy"]) == 0
     assert "num_classes=1 but the weights have 2: cls_score, bbox_pred" in capsys.readouterr().out
-    assert load_model(out / "weights.safetensors").categories == {1: "object"}
+    assert MaskRCNN.from_file(out / "weights.safetensors").categories == {1: "object"}
     before, after = load_file(data / "slim.safetensors"), load_file(out / "weights.safetensors")
     assert np.array_equal(before["backbone.body.layer4.0.conv1.weight"], after["backbone.body.layer4.0.conv1.weight"])
     assert not np.array_equal(before["fc1.weight"], after["fc1.weight"])
@@ -184,9 +182,9 @@ def test_every_option_arrives(data: Path, tmp_path: Path) -> None:
     }
     assert wanted.items() <= numbers["settings"].items()
     assert (numbers["data"]["seed"], numbers["data"]["batch_size"]) == (3, 2)
-    arguments = {**ARGUMENTS, "depth": 18, "min_size": 32, "max_size": 48}
-    assert numbers["arguments"].items() >= arguments.items()
-    assert load_model(tmp_path / "weights.safetensors").image_settings.max_size == 48
+    model = MaskRCNN.from_file(tmp_path / "weights.safetensors")
+    assert (model.config.image.min_size, model.config.image.max_size) == (32, 48)
+    assert numbers["config"] == json.loads(json.dumps(model.config.to_dict()))
 
 
 def test_ctrl_c_and_resume_give_what_one_run_gives(data: Path, tmp_path: Path) -> None:
@@ -226,9 +224,9 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) -> None:
-    model = slim()
+    model = slim(categories=NAMES)
     model.fc2.bias.data[:] = np.nan
-    save_weights(model, tmp_path / "nan.safetensors", arguments={"depth": 18, **ARGUMENTS}, categories=NAMES)
+    save_weights(model, tmp_path / "nan.safetensors")
     with pytest.raises(SystemExit) as caught:
         main(train(data, tmp_path / "run", "--batch-size", 1, "--weights", tmp_path / "nan.safetensors"))
     assert str(caught.value).startswith("lucid-maskrcnn: Step 1: roi_cls_loss is nan for the images [")

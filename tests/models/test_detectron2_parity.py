@@ -17,10 +17,11 @@ from data.detectron2 import recipe
 
 from lucid_maskrcnn import Detections, MaskRCNN, mask_rcnn_resnet_50_fpn, ops, transforms
 from lucid_maskrcnn.config import DETECTRON2, ImageConfig
+from lucid_maskrcnn.models import FeatureMaps, _AnchorGenerator
 from lucid_maskrcnn.models.backbone import Bottleneck
-from lucid_maskrcnn.models.heads import detect
+from lucid_maskrcnn.models.heads import postprocess_detections
 from lucid_maskrcnn.models.rpn import RPNOutput, _RegionProposalNetwork
-from lucid_maskrcnn.weights import load_detectron2_weights
+from lucid_maskrcnn.weights import load_weights
 from lucid_maskrcnn.weights.categories import COCO, COCO_CONTIGUOUS
 
 pytestmark = pytest.mark.parity
@@ -48,7 +49,7 @@ def model(whole: dict[str, np.ndarray]) -> MaskRCNN:
     meta = json.loads(str(whole["meta_json"]))
     arrays = recipe.state_dict("R50", **{k: meta[k] for k in ("seed", "background_bias") if k in meta})
     built = mask_rcnn_resnet_50_fpn(80, conventions="detectron2", min_size=256, max_size=427)
-    load_detectron2_weights(built, arrays)
+    load_weights(built, arrays)
     return built
 
 
@@ -131,10 +132,9 @@ def test_proposals_of_given_answers(recorded: dict) -> None:
     parts = [(recorded[f"rpnsel_boxes_{i}"], recorded[f"rpnsel_logits_{i}"]) for i in range(3)]
     boxes, logits = (np.concatenate([p[k].reshape(-1, *((4,) if k == 0 else ())) for p in parts]) for k in (0, 1))
     anchors, deltas = np.tile(np.float32([-50, -50, 50, 50]), (len(boxes), 1)), encode(boxes, 100)
-    network = _RegionProposalNetwork.__new__(_RegionProposalNetwork)
-    object.__setattr__(network, "settings", settings)
+    network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), settings)
     output = RPNOutput(tensor(logits[None, :, None]), tensor(deltas[None]), tensor(anchors), [p[1].size for p in parts])
-    (found,) = network.propose(output, [(int(height), int(width))], training=False)
+    (found,) = network.filter_proposals(output, [(int(height), int(width))], training=False)
     wanted = recorded["rpnsel_out_boxes"]
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found.data, wanted, atol=1e-4)
@@ -163,7 +163,7 @@ def test_detections_of_given_answers(recorded: dict, case: str) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):
         logits = np.log(np.roll(scores, 1, axis=1))
     proposals = np.tile(np.float32([-50, -50, 50, 50]), (len(scores), 1))
-    found = detect(
+    found = postprocess_detections(
         tensor(logits),
         tensor((encode(boxes, 100) * np.float32([10, 10, 5, 5])).reshape(len(scores), -1)),
         tensor(proposals),
@@ -216,20 +216,20 @@ def test_categories_are_cocos(recorded: dict) -> None:
 def test_input_features_and_proposals(model: MaskRCNN, whole: dict, i: int) -> None:
     image = whole[f"img{i}_image"][:, :, ::-1]
     with lucid.no_grad():
-        batch = transforms.prepare([image], model.image_settings)
-        maps, size = model._features(batch.tensor)
-        rpn = model.rpn(maps, size)
-        (proposals,) = model.rpn.propose(rpn, batch.sizes, training=False)
-    assert size == tuple(whole[f"img{i}_padded_hw"])
+        batch = transforms.prepare([image], model.config.image)
+        features = FeatureMaps(model.backbone(batch.tensor), batch.tensor.shape[2:])
+        rpn = model.rpn(features)
+        (proposals,) = model.rpn.filter_proposals(rpn, batch.sizes, training=False)
+    assert batch.tensor.shape[2:] == tuple(whole[f"img{i}_padded_hw"])
     height, width = whole[f"img{i}_resized"].shape[:2]
     pixels = batch.tensor.data[0, :, :height, :width].transpose(1, 2, 0) + np.float32([103.53, 116.28, 123.675])
     np.testing.assert_allclose(pixels, whole[f"img{i}_resized"], atol=2e-5)
-    for level, features in enumerate(maps, 2):
+    for level, feature_map in enumerate(features.maps, 2):
         first = whole[f"img{i}_p{level}_first4"]
-        assert np.abs(features.data[0, :4] - first).max() <= 4e-5 * np.abs(first).max()
+        assert np.abs(feature_map.data[0, :4] - first).max() <= 4e-5 * np.abs(first).max()
         rows, columns = whole[f"img{i}_p{level}_grid_y"], whole[f"img{i}_p{level}_grid_x"]
         grid = whole[f"img{i}_p{level}_grid"]
-        assert np.abs(features.data[0][:, rows][:, :, columns] - grid).max() <= 4e-5 * np.abs(grid).max()
+        assert np.abs(feature_map.data[0][:, rows][:, :, columns] - grid).max() <= 4e-5 * np.abs(grid).max()
     wanted = whole[f"img{i}_prop_boxes"]
     nearest = np.abs(wanted[:, None] - proposals.data[None]).max(axis=2).min(axis=1)
     assert nearest[:50].max() <= 1e-2

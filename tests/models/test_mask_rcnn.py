@@ -20,13 +20,14 @@ from PIL import Image
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.config import HeadConfig, ImageConfig, RPNConfig
 from lucid_maskrcnn.models import (
+    FeatureMaps,
     MultiScaleROIAlign,
     _AnchorGenerator,
     _MaskRCNNLoss,
     _RegionProposalNetwork,
     _ResNetFPNBackbone,
 )
-from lucid_maskrcnn.models.heads import RoISampler, RoISamples, detect
+from lucid_maskrcnn.models.heads import RoISampler, RoISamples, postprocess_detections
 from lucid_maskrcnn.models.layers import Conv2d
 from lucid_maskrcnn.models.pooling import map_scale
 from lucid_maskrcnn.models.rpn import AnchorSamples, RPNOutput
@@ -63,7 +64,7 @@ def test_proposals_are_filtered_as_torchvision_does(torchvision_ops, device: str
             anchors=tensor(boxes, device),
             level_sizes=meta["anchors_per_level"],
         )
-        (found,) = network.propose(output, [tuple(size)], training=training)
+        (found,) = network.filter_proposals(output, [tuple(size)], training=training)
         assert found.device == device
         np.testing.assert_allclose(
             values(found), torchvision_ops[f"rpn_filter_boxes{image}"], rtol=0, atol=1e-4, strict=True
@@ -76,7 +77,7 @@ def test_detections_are_torchvisions(torchvision_ops, device: str) -> None:
     settings = HeadConfig(box_weights=tuple(meta["weights"]), min_size=meta["min_size"])
     for image, size in enumerate(meta["image_shapes"]):
         rows = slice(30 * image, 30 * image + 30)
-        found = detect(
+        found = postprocess_detections(
             tensor(torchvision_ops["det_logits"][rows], device),
             tensor(torchvision_ops["det_deltas"][rows, 4:], device),  # no columns for background
             tensor(torchvision_ops[f"det_proposals{image}"], device),
@@ -103,7 +104,9 @@ def test_pooling_of_a_pyramid_is_torchvisions(torchvision_ops, device: str, side
     scales = [map_scale(image_size[0], m.shape[2]) for m in maps]
     assert scales == torchvision_ops.meta["ms_scales"]
     pool = MultiScaleROIAlign((side, side))
-    out = pool([*maps, unused], tensor(np.concatenate(boxes), device), tensor(roi_idx, device), image_size)
+    features = FeatureMaps([*maps, unused], image_size)
+    assert [y for y, _ in features.scales[:4]] == scales
+    out = pool(features, tensor(np.concatenate(boxes), device), tensor(roi_idx, device))
     np.testing.assert_allclose(values(out), torchvision_ops[f"ms{side}_out"], rtol=0, atol=5e-5)
     backward(out, torchvision_ops[f"ms{side}_cot"])
     for i, features in enumerate(maps):
@@ -142,7 +145,7 @@ def empty_map(*size: int) -> Tensor:
 
 def test_a_single_map_has_all_sizes_at_the_stride_given() -> None:
     generator = _AnchorGenerator((8, 16), (1.0, 4.0), per_level=False, stride=16)
-    (anchors,) = generator([empty_map(2, 3)], (32, 48))
+    (anchors,) = generator(FeatureMaps([empty_map(2, 3)], (32, 48)))
     assert generator.num_anchors == 4
     assert anchors.shape == (2 * 3 * 4, 4)
     assert values(anchors)[:4].tolist() == [[-4, -4, 4, 4], [-8, -8, 8, 8], [-2, -8, 2, 8], [-4, -16, 4, 16]]
@@ -152,7 +155,7 @@ def test_a_single_map_has_all_sizes_at_the_stride_given() -> None:
 
 def test_a_level_may_have_several_sizes() -> None:
     generator = _AnchorGenerator(((8, 12), (16, 24)), (1.0,), per_level=True, stride=16)
-    fine, coarse = generator([empty_map(4, 4), empty_map(2, 1)], (32, 32))
+    fine, coarse = generator(FeatureMaps([empty_map(4, 4), empty_map(2, 1)], (32, 32)))
     assert generator.num_anchors == 2
     assert values(fine)[2:4].tolist() == [[4, -4, 12, 4], [2, -6, 14, 6]]  # a step of 8, whatever the stride given
     assert values(coarse)[2:4].tolist() == [[-8, 8, 8, 24], [-12, 4, 12, 28]]
@@ -161,15 +164,16 @@ def test_a_level_may_have_several_sizes() -> None:
 def test_a_stride_that_contradicts_the_map_is_used_with_one_warning() -> None:
     generator = _AnchorGenerator((8,), (1.0,), per_level=False, stride=16)
     with pytest.warns(UserWarning, match=r"anchor_stride=16 is used as given, .* a stride of 8 pixels"):
-        (anchors,) = generator([empty_map(4, 4)], (32, 32))
-    generator([empty_map(4, 4)], (32, 32))  # a second warning would be an error
+        (anchors,) = generator(FeatureMaps([empty_map(4, 4)], (32, 32)))
+    generator(FeatureMaps([empty_map(4, 4)], (32, 32)))  # a second warning would be an error
     assert values(anchors)[1].tolist() == [12, -4, 20, 4]
 
 
 @pytest.mark.parametrize(("stride", "image"), [(16, 32), (3, 64), (3, 32), (5, 32), (8, 36), (16, 40), (2, 31)])
 def test_a_map_rounded_up_or_down_contradicts_nothing(stride: int, image: int) -> None:
     for cells in {math.ceil(image / stride), image // stride}:
-        _AnchorGenerator((8,), (1.0,), per_level=False, stride=stride)([empty_map(cells, cells)], (image, image))
+        generator = _AnchorGenerator((8,), (1.0,), per_level=False, stride=stride)
+        generator(FeatureMaps([empty_map(cells, cells)], (image, image)))
 
 
 # ------------------------------------------------------------------ what is learnt
@@ -189,7 +193,9 @@ def test_anchors_learn_their_own_images_objects(device: str) -> None:
     network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), RPNConfig())
     objects = [ANCHORS[:0], ANCHORS[[1, 3]] + np.float32(0.5), ANCHORS[[0]]]
     output = RPNOutput(*(tensor(a, device) for a in (np.zeros((3, 6, 1)), np.zeros((3, 6, 4)), ANCHORS)), [6])
-    samples = network.sample(output, [rectangles(boxes, [1] * len(boxes), device) for boxes in objects])
+    samples = network.label_and_sample_anchors(
+        output, [rectangles(boxes, [1] * len(boxes), device) for boxes in objects]
+    )
     assert {t.device for t in samples} == {device}
     pairs = list(zip(values(samples.image).tolist(), values(samples.anchor).tolist(), strict=True))
     assert pairs == [
@@ -202,7 +208,7 @@ def test_anchors_learn_their_own_images_objects(device: str) -> None:
     assert is_object.ravel().tolist() == [0] * 6 + [1, 1, 0, 0, 0, 0] + [1, 0, 0, 0, 0]
     assert values(samples.positive_image).tolist() == [1, 1, 2]
     assert values(samples.positive_anchor).tolist() == [1, 3, 0]
-    np.testing.assert_allclose(values(samples.deltas), [[1 / 16, 1 / 16, 0, 0]] * 2 + [[0, 0, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(values(samples.gt_deltas), [[1 / 16, 1 / 16, 0, 0]] * 2 + [[0, 0, 0, 0]], atol=1e-6)
 
 
 def test_regions_learn_their_own_images_objects(device: str) -> None:
@@ -210,7 +216,8 @@ def test_regions_learn_their_own_images_objects(device: str) -> None:
     objects.append(rectangles(ANCHORS[[3, 1]], [3, 1], device))
     moved = ANCHORS[[1, 5]] + np.float32([2, 0, 2, 0])
     proposals = [tensor(a, device) for a in (ANCHORS[[5]], ANCHORS[[2, 5]], moved)]
-    samples = RoISampler(HeadConfig(batch_size=4, positive_fraction=1.0), 4)(proposals, objects)
+    sampler = RoISampler(HeadConfig(batch_size=4, positive_fraction=1.0), 4)
+    samples = sampler.select_training_samples(proposals, objects)
     assert {t.device for t in samples} == {device}
     expected = np.concatenate([ANCHORS[[0, 5]], ANCHORS[[2, 5]], moved[[0]], ANCHORS[[3, 1]], moved[[1]]])
     np.testing.assert_array_equal(values(samples.rois), expected)
@@ -220,10 +227,10 @@ def test_regions_learn_their_own_images_objects(device: str) -> None:
     assert values(samples.positive_class).tolist() == [1, 0, 2, 0]
     deltas = np.zeros((4, 4))
     deltas[1, 0] = -2 / 8 * 10  # the object is 2 pixels to the left; the weight is 10
-    np.testing.assert_allclose(values(samples.deltas), deltas, atol=1e-6)
+    np.testing.assert_allclose(values(samples.gt_deltas), deltas, atol=1e-6)
     masks = np.ones((4, 4, 4), bool)
     masks[1, :, 3] = False  # the last quarter of the region is beyond the object
-    np.testing.assert_array_equal(values(samples.masks) > 0.5, masks)
+    np.testing.assert_array_equal(values(samples.gt_masks) > 0.5, masks)
 
 
 def test_losses_by_hand(device: str) -> None:
@@ -378,9 +385,9 @@ def test_arguments_and_defaults() -> None:
     assert arguments(MaskRCNN.forward) == (["self", "images"], {"rois": None, "roi_idx": None})
     assert arguments(MaskRCNN.predict) == (
         ["self", "images"],
-        {"score_thresh": 0.05, "nms_thresh": 0.5, "top_k": 100, "mask_thresh": 0.5},
+        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5},
     )
-    assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {})
+    assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
 
 
 def test_names_of_the_parts() -> None:
@@ -533,8 +540,9 @@ def test_thresholds_and_numbers(device: str) -> None:
     assert_same(model.predict(x, score_thresh=0, nms_thresh=1, top_k=4)[0], everything[:4])
     strict = model.predict(x, score_thresh=0, nms_thresh=0, top_k=1000)[0]
     assert len(strict) < len(everything)
-    model.head_settings = replace(model.head_settings, nms_thresh=0.0)
-    assert_same(model.predict(x, score_thresh=0, top_k=1000)[0], strict)
+    own = build(heads=replace(model.config.heads, nms_thresh=0.0, top_k=1000)).to(device)
+    assert_same(own.predict(x, score_thresh=0)[0], strict)
+    assert_same(own.predict(x, score_thresh=0, nms_thresh=None, top_k=None)[0], strict)
     scores = values(everything["scores"])
     (some,) = model.predict(x, score_thresh=float(scores[5]), nms_thresh=1, top_k=1000)
     assert len(some) == (scores > scores[5]).sum()
@@ -590,7 +598,7 @@ def test_losses_and_gradients_are_finite(make: Callable[..., MaskRCNN], counts: 
 
 def test_losses_of_pictures_are_those_of_their_tensors() -> None:
     model, pixels = build(), picture(64, 64)
-    settings = model.image_settings
+    settings = model.config.image
     ready = (pixels / 255 - settings.pixel_mean) / settings.pixel_std
     x = tensor(ready.transpose(2, 0, 1)[None].astype(np.float32))
     assert numbers(seeded_losses(model, pixels, [target(3)])) == pytest.approx(
@@ -605,7 +613,7 @@ def test_targets_follow_their_picture_when_it_is_resized() -> None:
         "labels": objects["labels"],
         "masks": objects["masks"].repeat(2, axis=1).repeat(2, axis=2),
     }
-    batch = prepare([small], model.image_settings)
+    batch = prepare([small], model.config.image)
     assert batch.sizes == [(64, 64)]
     assert numbers(seeded_losses(model, small, [objects])) == pytest.approx(
         numbers(seeded_losses(model, batch.tensor, [resized])), rel=1e-6
@@ -765,15 +773,15 @@ def test_a_model_moves_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
-        ({"feat_channels": 0}, ValueError, "feat_channels must be at least 1, got 0"),
-        ({"anchor_stride": -8}, ValueError, "anchor_stride must be at least 1, got -8"),
-        ({"hidden_dim": 0}, ValueError, "hidden_dim must be at least 1"),
-        ({"mask_hidden_channels": 0}, ValueError, "mask_hidden_channels must be at least 1"),
+        ({"num_classes": 0}, ValueError, "num_classes must be an integer from 1 to 1000000, got 0"),
+        ({"feat_channels": 0}, ValueError, "feat_channels must be an integer from 1 to 65536, got 0"),
+        ({"anchor_stride": -8}, ValueError, "anchor_stride must be an integer from 1 to 100000, got -8"),
+        ({"hidden_dim": 0}, ValueError, "hidden_dim must be an integer from 1 to"),
+        ({"mask_hidden_channels": 0}, ValueError, "mask_hidden_channels must be an integer from 1 to"),
         ({"mask_out_size": 9}, ValueError, r"mask_out_size must be twice mask_pool_size \(4, 4\), got 9"),
         ({"mask_pool_size": (4, 5)}, ValueError, r"mask_out_size must be twice mask_pool_size \(4, 5\), got 8"),
-        ({"dropout": 1.0}, ValueError, r"dropout must be at least 0 and below 1, got 1\.0"),
-        ({"anchor_sizes": ()}, ValueError, "anchor_sizes must name"),
+        ({"dropout": 1.0}, ValueError, r"dropout must be a number of at least 0 and below 1, got 1\.0"),
+        ({"anchor_sizes": ()}, ValueError, "anchor_sizes must have at least one value"),
         (
             {"use_fpn": True, "anchor_sizes": (8, (16, 32))},
             ValueError,
@@ -812,13 +820,13 @@ def test_backbones_that_do_not_fit(settings: dict[str, Any], error: type[Excepti
         ({"score_thresh": 2}, "score_thresh must be a number between 0 and 1, got 2"),
         ({"nms_thresh": -0.1}, r"nms_thresh must be a number between 0 and 1, got -0\.1"),
         ({"mask_thresh": math.nan}, "mask_thresh must be a number between 0 and 1, got nan"),
-        ({"top_k": -1}, "top_k must be a whole number from 0 on, got -1"),
-        ({"top_k": "5"}, "top_k must be a whole number from 0 on, got '5'"),
+        ({"top_k": -1}, "top_k must be a non-negative integer, got -1"),
+        ({"top_k": "5"}, "top_k must be a non-negative integer, got '5'"),
         ({"score_thresh": "0.5"}, "score_thresh must be a number between 0 and 1, got '0.5'"),
     ],
 )
 def test_thresholds_out_of_range(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         build().predict(images(1, 3, 64, 64), **settings)
 
 
@@ -840,7 +848,7 @@ def test_regions_that_do_not_fit() -> None:
 
 def test_images_that_are_none() -> None:
     model = build()
-    with pytest.raises(TypeError, match="all tensors or all pictures"):
+    with pytest.raises(TypeError, match="all tensors or all paths, PIL images and arrays"):
         model.predict([images(3, 64, 64), picture(64, 64)])
     with pytest.raises(ValueError, match=r"got shape \(3, 4, 64, 64, 1\)"):
         model.predict(images(3, 4, 64, 64, 1))

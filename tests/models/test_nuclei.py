@@ -11,7 +11,6 @@ import pytest
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
 from lucid_maskrcnn.masks.rle import decode_rle
-from lucid_maskrcnn.models.factories import load_model
 
 ASSETS = Path(str(resources.files("lucid_maskrcnn") / "assets"))
 TRUTH = json.loads((Path(__file__).parents[1] / "data" / "nuclei_demo.json").read_text())
@@ -27,9 +26,9 @@ def model() -> MaskRCNN:
 def test_the_weights_bring_their_own_settings(model: MaskRCNN) -> None:
     assert model.num_classes == 1
     assert model.categories == {1: "nucleus"}
-    assert model.head_settings.top_k == 400
-    assert (model.image_settings.scale, model.head_settings.nms_thresh) == (2.5, 0.3)
-    assert load_model("NUCLEI").count_parameters() == model.count_parameters()
+    assert model.config.heads.top_k == 400
+    assert (model.config.image.scale, model.config.heads.nms_thresh) == (2.5, 0.3)
+    assert MaskRCNN.from_file("NUCLEI").count_parameters() == model.count_parameters()
 
 
 def test_the_weights_are_small_enough_to_ship() -> None:

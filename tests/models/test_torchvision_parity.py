@@ -17,10 +17,11 @@ import pytest
 from data.torchvision import recipe
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_50_fpn, transforms
+from lucid_maskrcnn.models import FeatureMaps
 from lucid_maskrcnn.models.heads import RoISampler
 from lucid_maskrcnn.models.matcher import BalancedSampler
 from lucid_maskrcnn.ops import repair_engine
-from lucid_maskrcnn.weights import load_torchvision_weights
+from lucid_maskrcnn.weights import load_weights
 from lucid_maskrcnn.weights.naming import TORCHVISION
 
 pytestmark = pytest.mark.parity
@@ -51,7 +52,7 @@ def weights(recorded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def build(weights: dict[str, np.ndarray], **settings: object) -> MaskRCNN:
     model = mask_rcnn_resnet_50_fpn(min_size=256, max_size=400, **settings)
-    load_torchvision_weights(model, weights)
+    load_weights(model, weights)
     return model
 
 
@@ -68,12 +69,19 @@ def images(recorded: dict[str, np.ndarray]) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def stages(model: MaskRCNN, images: list[np.ndarray]) -> dict[str, object]:
     with lucid.no_grad():
-        batch = transforms.prepare(images, model.image_settings)
+        batch = transforms.prepare(images, model.config.image)
         body = model.backbone.body(batch.tensor)
-        maps, size = model._features(batch.tensor)
-        rpn = model.rpn(maps, size)
-        proposals = model.rpn.propose(rpn, batch.sizes, training=False)
-    return {"batch": batch, "body": body, "maps": maps, "size": size, "rpn": rpn, "proposals": proposals}
+        features = FeatureMaps(model.backbone(batch.tensor), batch.tensor.shape[2:])
+        rpn = model.rpn(features)
+        proposals = model.rpn.filter_proposals(rpn, batch.sizes, training=False)
+    return {
+        "batch": batch,
+        "body": body,
+        "maps": features.maps,
+        "features": features,
+        "rpn": rpn,
+        "proposals": proposals,
+    }
 
 
 def close(value: object, wanted: np.ndarray, tolerance: float) -> None:
@@ -129,8 +137,8 @@ def test_box_head(model: MaskRCNN, stages: dict, recorded: dict, image: int) -> 
     rois = lucid.Tensor(recorded[f"proposals{image}"][:50])
     roi_idx = lucid.Tensor(np.full(50, image, np.int32))
     with lucid.no_grad():
-        pooled = model.roipool(stages["maps"], rois, roi_idx, stages["size"])
-        logits, deltas = model._box_head(stages["maps"], rois, roi_idx, stages["size"])
+        pooled = model.roipool(stages["features"], rois, roi_idx)
+        logits, deltas, _ = model(stages["batch"].tensor, rois, roi_idx)
     close(pooled.data.mean((2, 3)), recorded[f"box_pool_mean{image}"], 1e-3)
     close(logits, recorded[f"class_logits{image}"], 5e-3)
     close(deltas.data[:, :36], recorded[f"box_deltas{image}"][:, 4:], 2e-3)  # no columns for background
@@ -181,9 +189,9 @@ def configure(model: MaskRCNN, run: str) -> None:
         model.roi_sampler.sampler = BalancedSampler(512, 0.25, order=in_order)
         return
     proposals = {"all": 300, "empty": 100}[run]
-    model.rpn.settings = replace(model.rpn.settings, post_nms_top_n_train=proposals)
+    model.rpn.config = replace(model.rpn.config, post_nms_top_n_train=proposals)
     model.rpn.sampler = BalancedSampler(10**6, 0.5, order=in_order)
-    model.roi_sampler = RoISampler(replace(model.head_settings, batch_size=10**6), 28)
+    model.roi_sampler = RoISampler(replace(model.config.heads, batch_size=10**6), 28)
 
 
 def losses_of(model: MaskRCNN, images: list, recorded: dict, run: str) -> dict[str, lucid.Tensor]:

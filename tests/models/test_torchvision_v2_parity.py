@@ -12,7 +12,7 @@ from data.torchvision import recipe_v2
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_50_fpn_v2, transforms
 from lucid_maskrcnn.models.matcher import BalancedSampler
-from lucid_maskrcnn.weights import load_torchvision_weights
+from lucid_maskrcnn.weights import load_weights
 from lucid_maskrcnn.weights.naming import TORCHVISION_V2
 
 pytestmark = pytest.mark.parity
@@ -36,14 +36,14 @@ def weights(recorded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.fixture
 def model(weights: dict[str, np.ndarray]) -> MaskRCNN:
     built = mask_rcnn_resnet_50_fpn_v2(**recipe_v2.SIZES)
-    load_torchvision_weights(built, weights)
+    load_weights(built, weights)
     return built
 
 
 def test_prediction(model: MaskRCNN, recorded: dict) -> None:
     with lucid.no_grad():
-        batch = transforms.prepare([recorded["image"]], model.image_settings)
-        maps, _ = model._features(batch.tensor)
+        batch = transforms.prepare([recorded["image"]], model.config.image)
+        maps = model.backbone(batch.tensor)
     for level, features in enumerate(maps, 2):
         np.testing.assert_allclose(features.data.mean((0, 2, 3)), recorded[f"p{level}_mean"], atol=5e-5)
         np.testing.assert_allclose(features.data.std((0, 2, 3)), recorded[f"p{level}_std"], atol=2e-2, rtol=2e-2)

@@ -25,9 +25,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from tiny_runs import ARGUMENTS, Squares, Toy, slim, toy_settings
+from tiny_runs import Squares, Toy, slim, toy_settings
 
-from lucid_maskrcnn.models.factories import load_model
+from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.training import (
     DivergenceError,
     GradientMean,
@@ -102,15 +103,17 @@ class Run:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    out, loader, model = tmp_path_factory.mktemp("learned") / "run", Watched(1), slim()
+    out, loader, model = (
+        tmp_path_factory.mktemp("learned") / "run",
+        Watched(1),
+        slim(categories={1: "dim", 2: "bright"}),
+    )
     settings = TrainerSettings(steps=30, lr=0.02, warmup=4, schedule="cosine", ema=0.8, save_every=15)
     trainer = Trainer(
         model,
         loader,
         out=out,
         settings=settings,
-        arguments={"depth": 18, **ARGUMENTS},
-        categories={1: "dim", 2: "bright"},
         evaluate=lambda model: {"segm/AP": 0.5},
         progress=False,
         tensorboard=False,
@@ -133,7 +136,7 @@ def test_a_line_of_the_log_has_everything(learned: Run) -> None:
 
 def test_the_file_of_weights_builds_its_model(learned: Run) -> None:
     assert learned.result.weights == learned.out / "weights.safetensors"
-    model = load_model(learned.result.weights)
+    model = MaskRCNN.from_file(learned.result.weights)
     assert model.categories == {1: "dim", 2: "bright"}
     picture = Squares(1).batch(0).images[0]
     (found,), (own,) = (m.predict(picture, score_thresh=0.0) for m in (model, learned.model))
@@ -464,7 +467,6 @@ def test_damaged_and_foreign_checkpoints_get_a_sentence(tmp_path: Path) -> None:
         ({"ema": None, "max_grad_norm": 1.0}, {}, "max_grad_norm was 10.0 and is 1.0; ema was 0.9 and is None"),
         ({}, {"loader": Squares(3, side=8)}, "batch_size was 2 and is 3"),
         ({}, {"loader": Squares(2, seed=9, side=8)}, "seed was 0 and is 9"),
-        ({}, {"arguments": {"depth": 18}}, "depth was None and is 18"),
     ],
 )
 def test_another_run_is_not_resumed_unless_told_to(
@@ -476,6 +478,12 @@ def test_another_run_is_not_resumed_unless_told_to(
         toy_trainer(tmp_path / "run", other, resume=True, **options)
     assert f"cannot go on with other settings: {named}. Take the old ones" in str(caught.value)
     toy_trainer(tmp_path / "run", other, resume=True, allow_changes=True, **options).run()
+
+
+def test_run_at_another_size_is_not_resumed(tmp_path: Path) -> None:
+    toy_trainer(tmp_path / "run", toy_settings(2), image_config=ImageConfig()).run()
+    with pytest.raises(ValueError, match=r"other settings: image_config\.min_size was 800 and is 64"):
+        toy_trainer(tmp_path / "run", toy_settings(2), image_config=ImageConfig(min_size=64), resume=True)
 
 
 def test_checkpoint_with_old_names_of_settings_is_resumed(tmp_path: Path) -> None:
@@ -1094,7 +1102,7 @@ def test_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     assert (result.best, result.step) == (0.1, 6)
     assert math.isnan(result.metrics["AP"])
     with safe_open(tmp_path / "run" / "weights.safetensors", "numpy") as file:
-        assert json.loads(file.metadata()["figures"]) == {"AR": 1.0}
+        assert json.loads(file.metadata()["metrics"]) == {"AR": 1.0}
 
 
 def test_figure_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.cli import main
 from lucid_maskrcnn.config import DETECTRON2, HeadConfig, ImageConfig, RPNConfig
-from lucid_maskrcnn.weights import load_detectron2_weights, locate, read_weights, registry, save_weights
+from lucid_maskrcnn.weights import load_weights, locate, read_weights_file, registry, save_weights
 from lucid_maskrcnn.weights.layouts import torchvision_arrays, translate
 from lucid_maskrcnn.weights.naming import CAFFE2, CAFFE2_BODY, LUCID_BODY, TORCHVISION
 from lucid_maskrcnn.weights.naming import DETECTRON2 as DETECTRON2_NAMES
@@ -95,8 +95,8 @@ def test_torchvisions_file_builds_its_model(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "model.safetensors")
     model = MaskRCNN.from_file(tmp_path / "model.safetensors")
     assert model.num_classes == 3
-    assert model.image_settings == ImageConfig()
-    assert model.head_settings == HeadConfig()
+    assert model.config.image == ImageConfig()
+    assert model.config.heads == HeadConfig()
     assert model.backbone.body.bn1.eps == 1e-5
     for name, array in torchvision_arrays(model.state_dict()).items():
         rows = 4 if "box_predictor.bbox_pred" in name else 1 if "mask_fcn_logits" in name else 0
@@ -112,11 +112,11 @@ def test_detectron2s_file_brings_its_conventions(tmp_path: Path, version: int) -
     path = tmp_path / "model_final.pkl"
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}, protocol=version))
     model = MaskRCNN.from_file(path)
-    assert (model.image_settings, model.head_settings) == (DETECTRON2.image, DETECTRON2.heads)
-    assert model.rpn.settings == DETECTRON2.rpn
+    assert (model.config.image, model.config.heads) == (DETECTRON2.image, DETECTRON2.heads)
+    assert model.config.rpn == DETECTRON2.rpn
     assert model.backbone.body.layer2[0].conv1.stride == 2
     other = mask_rcnn_resnet_50_fpn(3, conventions="detectron2", **SLIM)
-    load_detectron2_weights(other, arrays)
+    load_weights(other, arrays)
     assert same(model, other)
     np.testing.assert_array_equal(
         model.cls_score.bias.data, np.roll(arrays["roi_heads.box_predictor.cls_score.bias"], 1)
@@ -131,7 +131,7 @@ def test_class_agnostic_layers_serve_every_class(tmp_path: Path) -> None:
         for kind in ("weight", "bias"):
             arrays[f"roi_heads.{name}.{kind}"] = arrays[f"roi_heads.{name}.{kind}"][:rows]
     model = mask_rcnn_resnet_50_fpn(3, conventions="detectron2", **SLIM)
-    load_detectron2_weights(model, arrays)
+    load_weights(model, arrays)
     for row in range(3):
         np.testing.assert_array_equal(
             model.bbox_pred.weight.data[4 * row : 4 * row + 4], arrays["roi_heads.box_predictor.bbox_pred.weight"]
@@ -141,7 +141,7 @@ def test_class_agnostic_layers_serve_every_class(tmp_path: Path) -> None:
 def test_missing_statistics_are_0_and_1() -> None:
     arrays = {n: a for n, a in slim_in_detectron2_names().items() if not n.endswith(("running_mean", "running_var"))}
     model = mask_rcnn_resnet_50_fpn(3, conventions="detectron2", **SLIM)
-    load_detectron2_weights(model, arrays)
+    load_weights(model, arrays)
     assert (model.backbone.body.bn1.running_var.data == 1).all()
 
 
@@ -161,7 +161,7 @@ def test_min_size_and_other_classes_can_be_given(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="num_classes=5 but the weights have 3"):
         model = mask_rcnn_resnet_18_fpn(5, weights=tmp_path / "model.safetensors", min_size=320)
     assert model.num_classes == 5
-    assert model.image_settings.min_size == 320
+    assert model.config.image.min_size == 320
     assert model.cls_score.weight.data.std() > 0  # drawn, not left as zeros
 
 
@@ -234,7 +234,7 @@ def test_caffe2s_classifier_brings_its_input(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(arrays, protocol=2))
     model = mask_rcnn_resnet_50_fpn(2, weights_backbone=path, **SLIM)
     assert all(np.array_equal(array, source[name]) for name, array in body_of(model).items())
-    assert model.image_settings.bgr
+    assert model.config.image.bgr
     assert model.backbone.body.layer2[0].conv1.stride == 2
 
 
@@ -257,7 +257,7 @@ def test_a_detectron_file_builds_a_model(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"blobs": arrays}, protocol=2))
     again = MaskRCNN.from_file(path)
     assert same(model, again)
-    assert again.image_settings.bgr
+    assert again.config.image.bgr
 
 
 def detectron_names() -> dict[str, str]:
@@ -285,10 +285,11 @@ def test_torchvisions_weights_come_back_bit_for_bit(tmp_path: Path, norm: str) -
 
 
 def test_a_trained_models_file_goes_to_torchvision_and_back(tmp_path: Path) -> None:
-    arguments = {"depth": 18, "num_classes": 2, "norm": "batch", "anchor_sizes": [8, 16, 32, 64, 128], **SLIM}
-    model = mask_rcnn_resnet_18_fpn(**{k: v for k, v in arguments.items() if k != "depth"})
+    model = mask_rcnn_resnet_18_fpn(
+        num_classes=2, norm="batch", anchor_sizes=[8, 16, 32, 64, 128], categories={1: "a", 2: "b"}, **SLIM
+    )
     path = tmp_path / "mine.safetensors"
-    save_weights(model, path, arguments=arguments, categories={1: "a", 2: "b"}, metadata={"licence": "CC0-1.0"})
+    save_weights(model, path, metadata={"licence": "CC0-1.0"})
     assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 0
     assert "roi_heads.box_head.fc6.weight" in load_file(tmp_path / "tv.safetensors")
     assert main(["convert", str(tmp_path / "tv.safetensors"), str(tmp_path / "back.safetensors")]) == 0
@@ -307,8 +308,8 @@ def test_a_saved_model_is_a_file_that_is_enough(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "mine.safetensors")
     again = MaskRCNN.from_file(tmp_path / "mine.safetensors")
     assert same(model, again)
-    assert (again.image_settings, again.head_settings) == (model.image_settings, model.head_settings)
-    assert again.rpn.settings == model.rpn.settings
+    assert (again.config.image, again.config.heads) == (model.config.image, model.config.heads)
+    assert again.config.rpn == model.config.rpn
     assert again.categories == {1: "a"}
 
 
@@ -328,7 +329,7 @@ def test_detectron2s_conventions_travel_but_not_to_torchvision(tmp_path: Path, c
     path.write_bytes(pickle.dumps({"model": slim_in_detectron2_names(), "__author__": "me"}, protocol=4))
     assert main(["convert", str(path), str(tmp_path / "d2.safetensors")]) == 0
     model = MaskRCNN.from_file(tmp_path / "d2.safetensors")
-    assert model.image_settings.bgr
+    assert model.config.image.bgr
     assert same(model, MaskRCNN.from_file(path))
     assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 2
     assert "these follow detectron2's" in capsys.readouterr().err
@@ -360,7 +361,7 @@ def test_info_of_a_file(tmp_path: Path, capsys: object) -> None:
     said = capsys.readouterr().out
     model = MaskRCNN.from_file(path)
     count = sum(a.size for n, a in model.state_dict().items() if not n.endswith(("running_mean", "running_var")))
-    for words in ("mask_rcnn_resnet_50_fpn", f"{count:,}", "detectron2: BGR", "width=8", "pickle"):
+    for words in ("mask_rcnn_resnet_50_fpn", f"{count:,}", "detectron2: BGR", '"width": 8', "pickle"):
         assert words in said
     assert "classes       3\n" in said
 
@@ -386,20 +387,20 @@ def test_info_of_names(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_conventions_by_name() -> None:
-    assert mask_rcnn_resnet_18_fpn(2, conventions="detectron2", **SLIM).image_settings == DETECTRON2.image
+    assert mask_rcnn_resnet_18_fpn(2, conventions="detectron2", **SLIM).config.image == DETECTRON2.image
     changed = mask_rcnn_resnet_18_fpn(2, conventions="detectron2", top_k=7, rpn={"nms_thresh": 0.6}, **SLIM)
-    assert changed.head_settings.top_k == 7
-    assert changed.head_settings.aligned
-    assert changed.rpn.settings.nms_thresh == 0.6
-    assert changed.rpn.settings.by_logits
-    assert mask_rcnn_resnet_18_fpn(2, **SLIM).rpn.settings == RPNConfig()
+    assert changed.config.heads.top_k == 7
+    assert changed.config.heads.aligned
+    assert changed.config.rpn.nms_thresh == 0.6
+    assert changed.config.rpn.by_logits
+    assert mask_rcnn_resnet_18_fpn(2, **SLIM).config.rpn == RPNConfig()
     with pytest.raises(ValueError, match="conventions must be one of 'torchvision', 'detectron2', got 'mmdet'"):
         mask_rcnn_resnet_18_fpn(2, conventions="mmdet", **SLIM)
 
 
 def test_reading_leaves_the_arrays_in_the_file(tmp_path: Path) -> None:
     save_file(slim_in_torchvision_names(), tmp_path / "model.safetensors")
-    file = read_weights(tmp_path / "model.safetensors")
+    file = read_weights_file(tmp_path / "model.safetensors")
     assert file.source == "torchvision"
     held = [n for n, a in file.arrays.items() if isinstance(a, np.ndarray)]
     assert set(held) == {

@@ -9,16 +9,17 @@ import lucid
 import numpy as np
 import pytest
 from data.torchvision import recipe
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_101_fpn
+from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.models import _ResNetFPNBackbone
 from lucid_maskrcnn.transforms import resized_size
 from lucid_maskrcnn.weights import (
     load_backbone,
-    load_torchvision_weights,
     load_weights,
-    read_weights,
+    read_weights_file,
     save_weights,
 )
 from lucid_maskrcnn.weights.naming import TORCHVISION
@@ -61,17 +62,17 @@ def test_half_precision_halves_matrices_and_spares_vectors(tmp_path: Path) -> No
 
 
 def test_a_file_builds_its_model(tmp_path: Path) -> None:
-    arguments = {"depth": 18, "num_classes": 2, "norm": "batch", "min_size": 64, "max_size": 96, "top_k": 7, **SLIM}
-    built = {k: v for k, v in arguments.items() if k != "depth"}
-    model = mask_rcnn_resnet_18_fpn(**built)
+    settings = {"norm": "batch", "min_size": 64, "max_size": 96, "top_k": 7, "categories": {1: "cat", 2: "dog"}}
+    model = mask_rcnn_resnet_18_fpn(2, **settings, **SLIM)
     path = tmp_path / "model.safetensors"
-    save_weights(model, path, arguments=arguments, categories={1: "cat", 2: "dog"}, metadata={"licence": "CC0-1.0"})
+    save_weights(model, path, metadata={"licence": "CC0-1.0"})
     again = mask_rcnn_resnet_18_fpn(weights=path)
     assert same(model, again)
-    assert (again.image_settings.min_size, again.image_settings.max_size, again.head_settings.top_k) == (64, 96, 7)
+    assert again.config == model.config
+    assert (again.config.image.min_size, again.config.image.max_size, again.config.heads.top_k) == (64, 96, 7)
     assert again.categories == {1: "cat", 2: "dog"}
-    assert read_weights(path).metadata["licence"] == "CC0-1.0"
-    assert mask_rcnn_resnet_18_fpn(weights=path, min_size=32).image_settings.min_size == 32
+    assert read_weights_file(path).metadata["licence"] == "CC0-1.0"
+    assert mask_rcnn_resnet_18_fpn(weights=path, min_size=32).config.image.min_size == 32
     (found,) = again.predict(np.zeros((40, 50, 3), np.uint8), score_thresh=0)
     assert len(found) <= 7
     assert set(found.names) <= {"cat", "dog"}
@@ -84,16 +85,16 @@ def test_a_scale_travels_and_gives_way_to_a_size(tmp_path: Path) -> None:
     image = {"scale": 0.5, "pixel_mean": [0.5, 0.5, 0.5]}
     save_weights(mask_rcnn_resnet_18_fpn(1, norm="batch", image=image, max_size=96, **SLIM), path)
     again = mask_rcnn_resnet_18_fpn(weights=path)
-    assert resized_size((100, 60), again.image_settings) == (50, 30)
+    assert resized_size((100, 60), again.config.image) == (50, 30)
     sized = mask_rcnn_resnet_18_fpn(weights=path, min_size=48)
-    assert resized_size((100, 60), sized.image_settings) == (80, 48)
-    assert sized.image_settings.pixel_mean == (0.5, 0.5, 0.5)
+    assert resized_size((100, 60), sized.config.image) == (80, 48)
+    assert sized.config.image.pixel_mean == (0.5, 0.5, 0.5)
 
 
 def test_other_classes_start_anew_and_the_call_says_which(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    model = slim()
-    save_weights(model, path, arguments={"num_classes": 3, **SLIM}, categories={1: "a", 2: "b", 3: "c"})
+    model = slim(categories={1: "a", 2: "b", 3: "c"})
+    save_weights(model, path)
     with pytest.warns(UserWarning, match=r"num_classes=5 .* 3: cls_score, bbox_pred, mask_head.mask_predictor start"):
         other = mask_rcnn_resnet_18_fpn(5, weights=path)
     assert other.categories is None
@@ -120,7 +121,7 @@ def test_weights_of_a_ready_and_a_classifier_exclude_each_other() -> None:
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16', got 'int8'"):
         save_weights(slim(), "never.safetensors", dtype="int8")
     assert not Path("never.safetensors").exists()
 
@@ -154,13 +155,13 @@ def test_torchvision_weights_from_mapping_and_file(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "tv.safetensors")
     for source in (arrays, tmp_path / "tv.safetensors", str(tmp_path / "tv.safetensors")):
         other = slim()
-        load_torchvision_weights(other, source)
+        load_weights(other, source)
         assert same(model, other)
 
 
 def test_weights_of_any_precision_become_float32() -> None:
     model, other = slim(), slim()
-    load_torchvision_weights(other, {n: a.astype(np.float64) for n, a in in_torchvision_names(model).items()})
+    load_weights(other, {n: a.astype(np.float64) for n, a in in_torchvision_names(model).items()})
     assert same(model, other)
     assert all(a.dtype == np.float32 for a in other.state_dict().values())
 
@@ -168,7 +169,7 @@ def test_weights_of_any_precision_become_float32() -> None:
 def test_loaded_weights_are_copies() -> None:
     model = slim()
     arrays = in_torchvision_names(slim())
-    load_torchvision_weights(model, arrays)
+    load_weights(model, arrays)
     before = model.fc1.weight.data.copy()
     arrays["roi_heads.box_head.fc6.weight"][:] = 0
     assert np.array_equal(model.fc1.weight.data, before)
@@ -199,13 +200,13 @@ def test_weights_that_do_not_fit_change_nothing(spoil: object, message: str) -> 
     arrays = in_torchvision_names(slim())
     spoil(arrays)
     with pytest.raises(ValueError, match=message):
-        load_torchvision_weights(model, arrays)
+        load_weights(model, arrays)
     assert all(np.array_equal(a, before[n]) for n, a in model.state_dict().items())
 
 
 def test_weights_of_the_wrong_kind() -> None:
-    with pytest.raises(TypeError, match=r"weights must be a mapping .* got list"):
-        load_torchvision_weights(slim(), [1, 2])
+    with pytest.raises(TypeError, match=r"weights must be a name, .* or a mapping of names to arrays, got \[1, 2\]"):
+        load_weights(slim(), [1, 2])
 
 
 def test_a_classifiers_weights_for_the_body() -> None:
@@ -226,9 +227,9 @@ def test_a_classifiers_weights_for_the_body() -> None:
 def test_defaults_are_torchvisions() -> None:
     model = slim(None)
     assert model.num_classes == 90
-    assert (model.image_settings.min_size, model.image_settings.max_size) == (800, 1333)
+    assert (model.config.image.min_size, model.config.image.max_size) == (800, 1333)
     assert [c[1][2] - c[1][0] for c in model.rpn.anchor_generator.cells] == [32, 64, 128, 256, 512]
-    assert model.head_settings.top_k == 100
+    assert model.config.heads.top_k == 100
 
 
 @pytest.mark.parametrize("layers", range(6))
@@ -244,10 +245,10 @@ def test_trainable_layers_count_from_the_top(layers: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"trainable_layers": 6}, ValueError, "trainable_layers must be from 0 to 5, got 6"),
-        ({"norm": "group"}, ValueError, "norm must be 'frozen' or 'batch', got 'group'"),
-        ({"colour": "red"}, TypeError, "colour"),
-        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
+        ({"trainable_layers": 6}, ValueError, "trainable_layers must be an integer from 0 to 5, got 6"),
+        ({"norm": "group"}, ValueError, "norm must be one of 'frozen', 'batch', got 'group'"),
+        ({"colour": "red"}, TypeError, r"mask_rcnn_resnet_18_fpn\(\) has no argument 'colour'"),
+        ({"num_classes": 0}, ValueError, "num_classes must be an integer from 1 to 1000000, got 0"),
     ],
 )
 def test_arguments_that_will_not_do(settings: dict, error: type, message: str) -> None:
@@ -264,5 +265,8 @@ def test_building_is_reproducible() -> None:
 
 def test_the_header_is_json(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_weights(slim(), path, arguments={"num_classes": 3, **SLIM})
-    assert json.loads(read_weights(path).metadata["arguments"])["width"] == 8
+    save_weights(slim(), path)
+    with safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["config"])
+    assert (header["config_version"], header["num_classes"], header["backbone"]["width"]) == (1, 3, 8)
+    assert ModelConfig.from_dict(header) == slim().config
