@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from PIL import Image
 from three_boxes import BOXES, IOU_TYPES, NAMES, SIZE, Model, write
 
+from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data import CocoInstances, LabelImages, Loader, Subset
 from lucid_maskrcnn.evaluation import evaluate, evaluate_results
 from lucid_maskrcnn.weights.categories import COCO, COCO_CONTIGUOUS
@@ -238,7 +238,7 @@ def test_top_k_is_by_default_the_models_own(dataset: CocoInstances) -> None:
     model: Any = Model([2, 1, 3], None, 3)
     evaluate(model, dataset, iou_types=())
     assert model.asked[-1]["top_k"] == 100  # as COCO's
-    model.config = SimpleNamespace(heads=SimpleNamespace(top_k=400))
+    model.config = ModelConfig(3, heads={"top_k": 400})
     found = evaluate(model, dataset, iou_types=())
     assert model.asked[-1]["top_k"] == found.options["top_k"] == found.options["max_detections"] == 400
 
