@@ -249,7 +249,7 @@ class CocoReader:
             return None
         if isinstance(value, Mapping):
             counts = value.get("counts")
-            if isinstance(counts, list) and all(map(_is_integer, counts)) and max(counts, default=0) < 2**31:
+            if isinstance(counts, list) and all(_is_integer(n) and 0 <= n < 2**31 for n in counts):
                 return {"size": value.get("size"), "counts": np.array(counts, np.int32)}
             return value
         if not isinstance(value, (list, tuple)):
@@ -270,7 +270,7 @@ class CocoReader:
             return
         try:
             CompressedMasks.from_coco((a.segmentation for a in encoded), image.size)  # all at once, which is fast
-        except ValueError:
+        except (TypeError, ValueError):
             wrong = {a.id for a in encoded if self._is_wrong(a, image)}
             image.objects = [a for a in image.objects if a.id not in wrong]
             image.crowds = [a for a in image.crowds if a.id not in wrong]

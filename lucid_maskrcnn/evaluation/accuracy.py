@@ -27,6 +27,7 @@ import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
 
+from .coco_results import by_image, masks_of
 from .instance_matching import mask_iou, match_objects
 
 __all__ = ["THRESHOLDS", "ImageMetrics", "InstanceAccuracy", "instance_accuracy", "match_images"]
@@ -167,8 +168,8 @@ def match_images(
     group_by : str
         Key of the images.
     """
-    objects = _by_image(truth["annotations"], truth["images"])
-    found = _by_image(results, truth["images"])
+    objects = by_image(truth["annotations"], truth["images"])
+    found = by_image(results, truth["images"])
     grouped = any(group_by in image for image in truth["images"])
     return [
         _compare_image(
@@ -178,15 +179,6 @@ def match_images(
         )
         for image in truth["images"]
     ]
-
-
-def _by_image(
-    entries: Iterable[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
-) -> dict[int, list[Mapping[str, Any]]]:
-    by_image: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
-    for entry in entries:
-        by_image[entry["image_id"]].append(entry)
-    return by_image
 
 
 def _compare_image(overlap: Overlap, image: Mapping[str, Any], group: str | None) -> ImageMetrics:
@@ -248,7 +240,7 @@ def overlaps(
     ValueError
         If a segmentation is malformed or of another size than the image.
     """
-    masks, detections = _masks(image, "annotations", objects), _masks(image, "results", found)
+    masks, detections = masks_of(image, "annotations", objects), masks_of(image, "results", found)
     crowd = np.array([bool(o["iscrowd"]) for o in objects], bool)
     counts = np.array([d["score"] >= object_score for d in found], bool)
     iou = mask_iou(detections, masks, crowd)
@@ -256,13 +248,6 @@ def overlaps(
     iou[of_found[:, None] != ids] = 0
     iou = iou[counts]
     return Overlap(detections[counts], masks[~crowd], iou[:, ~crowd], iou[:, crowd].max(axis=1, initial=0))
-
-
-def _masks(image: Mapping[str, Any], what: str, entries: Sequence[Mapping[str, Any]]) -> CompressedMasks:
-    try:
-        return CompressedMasks.from_coco([e["segmentation"] for e in entries], (image["height"], image["width"]))
-    except ValueError as error:
-        raise ValueError(f"Of the {what} of image {image['id']}, {error}") from error
 
 
 def _ratio(tp: int, fp: int, fn: int) -> float:

@@ -18,7 +18,7 @@ from lucid_maskrcnn.annotation_formats.coco import read_results
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import choice, positive_int
 
-from .coco_results import KEYS, bbox_of, check_results, complete
+from .coco_results import KEYS, bbox_of, check_masks, check_results, complete
 from .fast_coco import fast_evaluator
 
 __all__ = ["Precision", "average_precision", "coco_average_precision", "require_pycocotools"]
@@ -75,6 +75,8 @@ def coco_average_precision(
     require_pycocotools()
     truth, detections = complete(annotations, [iou_type]), read_results(results)
     check_results(truth, detections, [iou_type])
+    if iou_type == "segm":
+        check_masks(truth, detections)
     found = average_precision(truth, detections, iou_type, [max_detections]).metrics(0)
     return {name: -1.0 if np.isnan(value) else value for name, value in found.items() if name != "AR"}
 

@@ -14,7 +14,7 @@ from lucid_maskrcnn.annotation_formats.coco import bboxes_of, complete_annotatio
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import shown
 
-__all__ = ["KEYS", "bbox_of", "check_results", "complete", "have_masks"]
+__all__ = ["KEYS", "bbox_of", "by_image", "check_masks", "check_results", "complete", "have_masks", "masks_of"]
 
 KEYS = {"segm": "segmentation", "bbox": "bbox"}
 type Content = Mapping[str, Any]
@@ -52,7 +52,7 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
         if annotation["image_id"] in images and annotation["category_id"] in categories:
             completed.append(_completed(annotation, f"annotations[{k}]", sizes[annotation["image_id"]]))
     for name in iou_types:
-        missing = next((a for a in completed if KEYS[name] not in a), None)
+        missing = next((a for a in completed if not a.get(KEYS[name])), None)
         if missing is not None:
             raise ValueError(
                 f"annotation {missing.get('id')} has no {KEYS[name]!r}: iou_types must be without {name!r}."
@@ -77,7 +77,7 @@ def _require_keys(place: str, entry: Any, keys: Sequence[str]) -> None:
     for key in keys:
         if key not in entry:
             raise ValueError(f"{place} has no {key!r}: it has {list(entry)}.")
-        if not isinstance(entry[key], (int, str, np.integer)):
+        if not _is_integer(entry[key]):
             raise ValueError(f"{place}[{key!r}] must be an integer, got {shown(entry[key])}.")
 
 
@@ -87,7 +87,7 @@ def _size(number: Any, image: Content, *, required: bool) -> tuple[int, int] | N
             raise ValueError(f"image {number} must have a height and a width, for masks to be compared.")
         return None
     height, width = image["height"], image["width"]
-    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in (height, width)):
+    if not all(_is_integer(side) and 0 < side < 2**31 for side in (height, width)):
         raise ValueError(
             f"image {number} must have a height and a width that are positive integers, got {shown(height)} and "
             f"{shown(width)}."
@@ -98,9 +98,13 @@ def _size(number: Any, image: Content, *, required: bool) -> tuple[int, int] | N
 def _completed(annotation: Content, place: str, size: tuple[int, int] | None) -> dict[str, Any]:
     if annotation.get("bbox") is not None:
         _check_bbox(place, annotation["bbox"])
+    if annotation.get("area") is not None and not _is_finite_number(annotation["area"]):
+        raise ValueError(f"{place} must have a finite number as its area, got {shown(annotation['area'])}.")
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        raise ValueError(f"{place} must have an iscrowd of 0 or 1, got {shown(annotation['iscrowd'])}.")
     try:
         return complete_annotation(annotation, size)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         reason = str(error)
         named = reason.startswith("annotation ")
         raise ValueError(reason if named else f"The segmentation of {place} cannot be used: {reason}") from error
@@ -113,7 +117,13 @@ def _check_bbox(place: str, bbox: Any) -> None:
 
 
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return abs(int(value)) < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 # ------------------------------------------------------------------ results
@@ -157,8 +167,8 @@ def check_results(annotations: Content, results: Sequence[Content], iou_types: I
         if "bbox" in result:
             _check_bbox(place, result["bbox"])
         for name in iou_types:
-            follows = name == "bbox" and "segmentation" in result and sizes[result["image_id"]]
-            if KEYS[name] not in result and not follows:
+            follows = name == "bbox" and result.get("segmentation") and sizes[result["image_id"]]
+            if not result.get(KEYS[name]) and not follows:
                 raise ValueError(f"{place} has no {KEYS[name]!r}: it has {list(result)}.")
 
 
@@ -166,8 +176,43 @@ def bbox_of(result: Content, image: Content) -> list[float]:
     """Return the bbox of a result, by default the one around its mask."""
     if "bbox" in result:
         return [float(v) for v in result["bbox"]]
-    masks = CompressedMasks.from_coco([result["segmentation"]], (image["height"], image["width"]))
-    return bboxes_of(masks.boxes)[0]
+    return bboxes_of(masks_of(image, "results", [result]).boxes)[0]
+
+
+def masks_of(image: Content, kind: str, entries: Sequence[Content]) -> CompressedMasks:
+    """Return the masks of an image's annotations or results; ``kind`` says which they are.
+
+    Raises
+    ------
+    ValueError
+        If one is malformed or of another size than the image.
+    """
+    try:
+        return CompressedMasks.from_coco([e["segmentation"] for e in entries], (image["height"], image["width"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Of the {kind} of image {image['id']}, {error}") from error
+
+
+def by_image(entries: Iterable[Content], images: Iterable[Content]) -> dict[int, list[Content]]:
+    """Return the annotations or results of each image, by its id."""
+    sorted_by_image: dict[int, list[Content]] = {image["id"]: [] for image in images}
+    for entry in entries:
+        sorted_by_image[entry["image_id"]].append(entry)
+    return sorted_by_image
+
+
+def check_masks(truth: Content, results: Iterable[Content]) -> None:
+    """Check all masks before pycocotools gets them, which does not check them itself.
+
+    Raises
+    ------
+    ValueError
+        If one is malformed or of another size than its image.
+    """
+    for kind, entries in (("annotations", truth["annotations"]), ("results", results)):
+        grouped = by_image(entries, truth["images"])
+        for image in truth["images"]:
+            masks_of(image, kind, grouped[image["id"]])
 
 
 def have_masks(truth: Content, results: Iterable[Content]) -> bool:
@@ -175,5 +220,5 @@ def have_masks(truth: Content, results: Iterable[Content]) -> bool:
     return (
         all("height" in image and "width" in image for image in truth["images"])
         and all(annotation.get("segmentation") for annotation in truth["annotations"])
-        and all("segmentation" in result for result in results)
+        and all(result.get("segmentation") for result in results)
     )

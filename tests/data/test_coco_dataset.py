@@ -212,6 +212,7 @@ FATAL = [
     ({"segmentation": {"size": [40, 60]}}, "annotation 1 has a segmentation that is malformed: .*'counts'"),
     ({"segmentation": {"size": [40, 60], "counts": [5, 5]}}, "annotation 1 has a segmentation .* does not cover"),
     ({"segmentation": {"size": [40, 60], "counts": [2**40]}}, "annotation 1 has a segmentation .* does not cover"),
+    ({"segmentation": {"size": [40, 60], "counts": [-(2**40)]}}, "annotation 1 has a segmentation that is malformed"),
     ({"segmentation": {"size": [40, 60], "counts": "zz"}}, "annotation 1 has a segmentation that is malformed"),
     (
         {"segmentation": {"size": [60, 40], "counts": [2400]}},

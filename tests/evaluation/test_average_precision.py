@@ -320,6 +320,13 @@ def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
         ({"annotations": lambda a: 3}, "annotations[0] must be a mapping, got 3."),
         ({"annotations": lambda a: a | {"image_id": [1]}}, "annotations[0]['image_id'] must be an integer, got [1]."),
         ({"annotations": lambda a: a | {"bbox": [1, 2, 3]}}, "annotations[0] must have four finite numbers (x, y, wid"),
+        (
+            {"annotations": lambda a: a | {"area": "x"}},
+            "annotations[0] must have a finite number as its area, got 'x'.",
+        ),
+        ({"annotations": lambda a: a | {"iscrowd": 2}}, "annotations[0] must have an iscrowd of 0 or 1, got 2."),
+        ({"annotations": lambda a: a | {"segmentation": "x"}}, "Of the annotations of image 1, "),
+        ({"annotations": lambda a: a | {"segmentation": {"size": [200, 200]}}}, "Of the annotations of image 1, "),
         ({"images": lambda i: without(i, "id")}, "images[0] has no 'id': it has ["),
         ({"images": lambda i: i | {"id": 2}}, "images[1] has the id 2 of another one: ids must be unique."),
         (
@@ -359,6 +366,10 @@ def test_annotations_are_checked(measure: Any, change: dict[str, Any], message: 
         ([FOUND[0] | {"bbox": None}], ValueError, "as its bbox, got None."),
         ([FOUND[0] | {"score": "high"}], ValueError, "results[0] must have a finite number as its score, got 'high'."),
         ([FOUND[0] | {"score": True}], ValueError, "results[0] must have a finite number as its score, got True."),
+        ([FOUND[0] | {"segmentation": "x"}], ValueError, "Of the results of image 1, "),
+        ([FOUND[0] | {"segmentation": {"size": [200, 200], "counts": "~"}}], ValueError, "Of the results of image 1, "),
+        ([FOUND[0] | {"segmentation": {"size": [5, 5], "counts": [25]}}], ValueError, "Of the results of image 1, "),
+        ([FOUND[0] | {"segmentation": {}}], ValueError, "results[0] has no 'segmentation': it has ["),
         ([FOUND[0] | {"image_id": [1]}], ValueError, "results[0]['image_id'] must be an integer, got [1]."),
         (
             [3],
