@@ -245,27 +245,27 @@ class Ours:
 
     def gflop(self, size: tuple[int, int]) -> float:
         """Return the multiplications and additions of the network's layers, counted as direct convolutions."""
-        from lucid_maskrcnn.ops import conv, functional
+        from lucid_maskrcnn import ops
 
         total = 0.0
 
-        def count(kind: Any, of: Callable[[tuple[int, ...], tuple[int, ...], tuple[int, ...]], float]) -> None:
-            call = kind.__call__
+        def count(name: str, of: Callable[[tuple[int, ...], tuple[int, ...], tuple[int, ...]], float]) -> None:
+            call = getattr(ops, name)
 
-            def counted(self: Any, *inputs: Any) -> Any:
+            def counted(x: Any, weight: Any, *others: Any, **options: Any) -> Any:
                 nonlocal total
-                out = call(self, *inputs)
-                total += 2 * of(tuple(inputs[0].shape), tuple(inputs[1].shape), tuple(out.shape)) / 1e9
+                out = call(x, weight, *others, **options)
+                total += 2 * of(tuple(x.shape), tuple(weight.shape), tuple(out.shape)) / 1e9
                 return out
 
-            kind.__call__ = counted
+            setattr(ops, name, counted)
 
         run = self.predictor(size, 1, None)
         run()
-        count(conv._Conv2d, lambda x, w, out: np.prod(w) * out[0] * out[2] * out[3])
-        count(conv._ConvTranspose2d, lambda x, w, out: np.prod(w) * x[0] * x[2] * x[3])
-        count(conv._OneChannel, lambda x, w, out: np.prod(x))
-        count(functional._Linear, lambda x, w, out: np.prod(w) * x[0])
+        count("conv2d", lambda x, w, out: np.prod(w) * out[0] * out[2] * out[3])
+        count("conv_transpose2d", lambda x, w, out: np.prod(w) * x[0] * x[2] * x[3])
+        count("one_channel", lambda x, w, out: np.prod(x))
+        count("linear", lambda x, w, out: np.prod(w) * x[0])
         run()
         return total
 

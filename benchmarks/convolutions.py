@@ -60,12 +60,12 @@ def main() -> None:
         x = rng.standard_normal((n, height, width, channels), np.float32)
         weight = rng.standard_normal((filters, channels, k, k), np.float32)
         bias, padding = np.zeros(filters, np.float32), k // 2
-        matrix = conv._as_matrix(weight)
+        matrix = conv.as_matrix(weight)
 
         def im2col(
             x: Any = x, matrix: Any = matrix, k: int = k, stride: int = stride, padding: int = padding, bias: Any = bias
         ) -> Any:
-            return conv._correlate(x, matrix, (k, k), stride, padding, bias=bias, relu=True)
+            return conv.correlate(x, matrix, (k, k), stride, padding, bias=bias, relu=True)
 
         runs = [im2col]
         if (k, stride) == (3, 1):

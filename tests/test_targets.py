@@ -11,7 +11,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
-from lucid_maskrcnn.ops._operation import host
+from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.targets import Target
 
 SIZE = (6, 8)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import load_image
-from lucid_maskrcnn.ops._operation import as_tensor, host
+from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.transforms import (
     pad,
     prepare,

@@ -1,9 +1,10 @@
 """Memory for large arrays, kept from one call to the next.
 
-A prediction writes a few hundred megabytes of activations. The system hands such memory out page by
-page, zeroed, and takes it back when an array dies: on some machines that costs more than the
-arithmetic. So large arrays are cut out of one reserve whose pages stay. Its size is only a limit:
-memory that was never used costs nothing.
+A prediction writes a few hundred megabytes of activations. The system hands such memory out page by page, zeroed,
+and takes it back when an array is freed: on some machines that costs more than the arithmetic. So large arrays are
+allocated in one arena whose pages stay. Its size is only a limit: memory that was never used costs nothing.
+
+Names: sizes, starts and ends are in bytes; a ``span`` is a (start, end) of the arena.
 """
 
 from __future__ import annotations
@@ -21,33 +22,34 @@ import numpy as np
 
 __all__ = ["empty", "empty_like", "release_memory", "zeros"]
 
-_RESERVE = 2 << 30  # bytes; what does not fit is left to the system
-_LARGE = 1 << 18  # bytes; smaller arrays are left to the system too
+_ARENA_SIZE = 2 << 30  # bytes; what does not fit is left to the system
+LARGE = 1 << 18  # bytes; smaller arrays are left to the system too
 _ALIGNMENT = 64  # bytes
 
 
-class _Arena:
-    """One mapping, from which spans are taken at the lowest place where they fit."""
+class Arena:
+    """One mapping of memory, whose spans are taken at the lowest place where they fit."""
 
     def __init__(self, size: int) -> None:
         self.memory = _map(size)
         self.free = [(0, len(self.memory))]  # (start, end), in order, none touching another
         self.lock = threading.Lock()
-        # What dead arrays give back. The garbage collector may call at any moment, even from within
-        # `take`: it only leaves a note here.
+        # Spans of freed arrays. The garbage collector may add one at any moment, even from within `take`, so that
+        # they are only listed here and merged into `free` later.
         self.returned: deque[tuple[int, int]] = deque()
 
     def take(self, size: int) -> int | None:
         """Return where a free span of ``size`` bytes starts, None if there is none."""
         with self.lock:
-            self._collect()
+            self.collect()
             for i, (start, end) in enumerate(self.free):
                 if end - start >= size:
                     self.free[i : i + 1] = [(start + size, end)] if end - start > size else []
                     return start
             return None
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Merge the spans of freed arrays into the free ones."""
         while self.returned:
             start, end = self.returned.popleft()
             i = bisect(self.free, (start, end))
@@ -62,7 +64,7 @@ class _Arena:
         """Hand the pages of all free spans back to the system."""
         page = mmap.PAGESIZE
         with self.lock:
-            self._collect()
+            self.collect()
             for start, end in self.free:
                 start, end = -(-start // page) * page, end // page * page
                 if end > start and hasattr(self.memory, "madvise"):
@@ -83,41 +85,41 @@ def _map(size: int) -> Any:
     return memory
 
 
-_reserve: _Arena | None = None
+_arena: Arena | None = None
 _create = threading.Lock()
 
 
-def _start_afresh() -> None:
+def _reset_after_fork() -> None:
     global _create
     _create = threading.Lock()
-    if _reserve is not None:
-        _reserve.lock = threading.Lock()  # a thread that held it does not survive a fork
+    if _arena is not None:
+        _arena.lock = threading.Lock()  # a thread that held it does not survive a fork
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an array of arbitrary contents; its memory is used again when it and all its views are gone."""
-    global _reserve
+    """Return an array of arbitrary contents; its memory is reused when the array and all its views are freed."""
+    global _arena
     dtype = np.dtype(dtype)
     size = dtype.itemsize
     for n in shape:
         size *= n
-    if size < _LARGE:
+    if size < LARGE:
         return np.empty(shape, dtype)
     with _create:
-        if _reserve is None:
-            _reserve = _Arena(_RESERVE)
-    reserve = _reserve
+        if _arena is None:
+            _arena = Arena(_ARENA_SIZE)
+    arena = _arena
     size = -(-size // _ALIGNMENT) * _ALIGNMENT
-    start = reserve.take(size)
+    start = arena.take(size)
     if start is None:
         return np.empty(shape, dtype)
     # An array over a memoryview is the base of all its views, so it outlives them.
-    array: np.ndarray = np.ndarray(shape, dtype, memoryview(reserve.memory)[start : start + size])
-    weakref.finalize(array, reserve.returned.append, (start, start + size)).atexit = False
+    array: np.ndarray = np.ndarray(shape, dtype, memoryview(arena.memory)[start : start + size])
+    weakref.finalize(array, arena.returned.append, (start, start + size)).atexit = False
     return array
 
 
@@ -134,9 +136,9 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def release_memory() -> None:
-    """Give memory that is kept for the next call, and not in use, back to the system.
+    """Return the memory that is kept for later calls, and not in use, to the system.
 
     Worth calling between a large computation and a long pause. Without effect on Windows.
     """
-    if _reserve is not None:
-        _reserve.release()
+    if _arena is not None:
+        _arena.release()

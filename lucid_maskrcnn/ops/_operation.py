@@ -1,7 +1,7 @@
-"""The bridge to Lucid's operation machinery: the only file that knows Lucid's insides.
+"""The base class of operators on Lucid's internals: the only file that uses them.
 
-Everything that differs between Lucid 2.9 and 2.16 is settled here, and the autograd engine's
-three faulty functions are repaired here (see :func:`repair_engine`).
+Everything that differs between Lucid 2.9 and 2.16 is handled here, and the autograd engine's three defective functions
+are repaired here (see :func:`repair_engine`).
 
 Writing an operator
 -------------------
@@ -173,7 +173,10 @@ def _gradient_function(result: Tensor, backward: Backward, present: tuple[bool, 
 
 def array_module(array: Array) -> Any:
     """Return the array module (``numpy`` or ``mlx.core``) that ``array`` belongs to."""
-    return mx if isinstance(array, mx.array) else np
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    instance("array", array, mx.array, "a NumPy or MLX array")
+    return mx
 
 
 def host(tensor: Tensor) -> np.ndarray:
@@ -244,8 +247,11 @@ def is_device_array(array: Any) -> bool:
 
 
 def evaluate(arrays: Iterable[Array]) -> None:
-    """Compute what MLX has only noted down for these arrays; NumPy's are values already."""
-    mx.eval([array for array in arrays if isinstance(array, mx.array)])
+    """Compute these arrays if they are MLX's, which are lazy: until then they are only described by a graph."""
+    if isinstance(arrays, Tensor):
+        raise TypeError("arrays must be a list of arrays, got a Lucid tensor: give [tensor.data].")
+    given: list[Array] = [instance("arrays", array, (np.ndarray, mx.array), "NumPy or MLX arrays") for array in arrays]
+    mx.eval([array for array in given if isinstance(array, mx.array)])
 
 
 def zeros(*shape: int) -> Tensor:
@@ -400,7 +406,7 @@ _originals: dict[str, Any] = {
 
 
 def engine_is_sound() -> bool:
-    """Return whether Lucid's engine gets four small graphs right that its releases 2.9 to 2.16 do not.
+    """Return whether Lucid's engine computes the right gradients of four small graphs: its releases 2.9 to 2.16 do not.
 
     A gradient shared by two inputs, an index that repeats, a bias broadcast over rows, and a
     tensor that an operator takes twice.
@@ -465,9 +471,9 @@ def no_grad() -> AbstractContextManager[None]:
 
 
 def repair_engine(enable: bool = True) -> bool:
-    """Replace the three faulty functions of Lucid's autograd engine, process-wide.
+    """Replace the three defective functions of Lucid's autograd engine, process-wide.
 
-    Called at import. It does nothing where the engine proves sound, or where the environment
+    Called at import. It does nothing where the engine passes :func:`engine_is_sound`, or where the environment
     variable ``LUCID_MASKRCNN_REPAIR`` is ``0``. The losses of this package do not depend on it;
     arithmetic that you do on tensors yourself does.
 

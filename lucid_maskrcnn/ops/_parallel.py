@@ -1,8 +1,11 @@
-"""Sharing NumPy work out to the cores.
+"""NumPy on all cores: a parallel loop, and the element-wise operations and products that use it.
 
-NumPy's element-wise loops use one core, and OpenBLAS's own threads wait for each other by spinning:
-ten times slower as soon as something else runs. So blocks of work go to Python threads (NumPy
-releases the interpreter), each with a single-threaded BLAS.
+NumPy's element-wise loops use one core, and OpenBLAS's own threads wait for each other by spinning: ten times slower as
+soon as something else runs. So blocks of work go to Python threads (NumPy releases the interpreter lock), each with a
+single-threaded BLAS.
+
+Names: a ``task`` is one call of a loop's function, ``chunks`` are slices of rows of a given size, ``rows`` run along
+the first axis of an array.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lucid_maskrcnn.validators import integer, non_negative_int, shown
 
 from ._memory import empty, empty_like
 
@@ -37,9 +42,9 @@ __all__ = [
 ]
 
 
-_FEW_ROWS = 32  # of a matrix product: fewer are not worth a thread
-_SUMMED_ROWS = 2048  # of a block of a sum
-_VALUES = 1 << 17  # of a block of element-wise work
+_FEW_ROWS = 32  # rows of a matrix product: fewer are not worth a thread
+_SUMMED_ROWS = 2048  # rows of a block of a sum
+_VALUES = 1 << 17  # values of a block of element-wise work
 
 
 class _Blas:
@@ -88,14 +93,14 @@ _scratch = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 
-def _start_afresh() -> None:
+def _reset_after_fork() -> None:
     global _pool
     _pool = None  # its threads do not survive a fork
     _blas.cache_clear()  # and its lock may have been held by one of them
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _cores() -> int:
@@ -113,14 +118,15 @@ def num_threads() -> int:
 
 
 def chunks(count: int, size: int) -> list[slice]:
-    """Cut ``count`` rows into slices of ``size``."""
-    size = max(size, 1)
+    """Cut ``count`` rows into slices of ``size`` rows, the last one shorter; a size below 1 counts as 1."""
+    count, size = non_negative_int("count", count), max(integer("size", size), 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def split_evenly(count: int, parts: int) -> list[slice]:
-    """Cut ``count`` rows into ``parts`` slices, none empty, whose sizes differ by one at most."""
-    parts = max(min(count, parts), 1)
+    """Cut ``count`` rows into ``parts`` slices, or fewer so that none is empty; their sizes differ by one at most."""
+    count = non_negative_int("count", count)
+    parts = max(min(count, integer("parts", parts)), 1)
     ends = [count * i // parts for i in range(parts + 1)]
     return [slice(*ends[i : i + 2]) for i in range(parts if count else 0)]
 
@@ -128,8 +134,8 @@ def split_evenly(count: int, parts: int) -> list[slice]:
 def scratch(name: str, count: int, dtype: Any) -> np.ndarray:
     """Return ``count`` values of memory that this thread reuses under this name: their contents are arbitrary.
 
-    New memory costs more than the work that is done in it. Each caller bounds what it asks for; the
-    memory goes when its thread does.
+    New memory costs more than the work that is done in it. Each caller bounds what it asks for; the memory is freed
+    when its thread ends.
     """
     buffers = _scratch.__dict__
     size = count * np.dtype(dtype).itemsize
@@ -140,22 +146,26 @@ def scratch(name: str, count: int, dtype: Any) -> np.ndarray:
 
 
 def parallel_for[T](tasks: Sequence[T], run: Callable[[T], Any]) -> None:
-    """Run every task once, on all cores.
+    """Call a function once for every task, on all cores.
 
     Parameters
     ----------
     tasks : sequence
         Independent of each other; whichever thread is free takes the next.
     run : callable
-        Takes a task; called in several threads at once. :func:`scratch` gives each of them memory of its own.
+        Takes a task; called in several threads at once.
     """
+    if not isinstance(tasks, Sequence):
+        raise TypeError(f"tasks must be a sequence such as a list or a range, got {type(tasks).__name__}.")
+    if not callable(run):
+        raise TypeError(f"run must be a function that takes a task, got {shown(run)}.")
     threads = 1 if len(tasks) < 2 or getattr(_inside, "busy", False) else num_threads()
     if threads < 2:
         for task in tasks:
             run(task)
         return
     ticket = itertools.count()
-    held = [run]  # let go in the end: a thread that wakes up later must not keep arrays alive until then
+    held = [run]  # emptied at the end: a thread that starts later must not keep the arrays of `run` alive
 
     def drain() -> None:
         _inside.busy = True
@@ -177,13 +187,13 @@ def parallel_for[T](tasks: Sequence[T], run: Callable[[T], Any]) -> None:
             drain()
         finally:
             for other in others:
-                if not other.cancel():  # a thread that has not woken up yet is not waited for
+                if not other.cancel():  # one that has not started yet is not waited for
                     other.result()
             held.clear()
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the matrix product ``a @ b``, the rows of ``a`` shared out."""
+    """Return the matrix product ``a @ b``, blocks of rows of ``a`` in parallel."""
     out = empty((a.shape[0], b.shape[1]), np.result_type(a, b))
 
     def run(rows: slice) -> None:
@@ -223,7 +233,7 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def copy(a: np.ndarray) -> np.ndarray:
-    """Return a contiguous copy of ``a``, its first axis shared out (its second where the first is short)."""
+    """Return a contiguous copy of ``a``, in parallel along its first axis (its second where the first is short)."""
     out = empty(a.shape, a.dtype)
     axis = int(a.ndim > 1 and len(a) < 2 * num_threads())
 
@@ -236,7 +246,7 @@ def copy(a: np.ndarray) -> np.ndarray:
 
 
 def relu_backward(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Return what ``grad`` becomes before a ReLU that gave ``out``; both contiguous and of one shape."""
+    """Return the gradient before a ReLU that gave ``out``, from that after it; both contiguous and of one shape."""
     passed = empty_like(out)
     flat = (passed.reshape(-1), grad.reshape(-1), out.reshape(-1))
 

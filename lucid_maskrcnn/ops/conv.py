@@ -47,15 +47,15 @@ class _Conv2d(Op):
         fast = winograd.suits(kernel, stride, *weight.shape[1::-1])
 
         def factors() -> np.ndarray:
-            # What the pixels are multiplied with; for a weight in training it is made twice rather than held.
+            # What the pixels are multiplied with; for a weight in training it is computed twice rather than kept.
             if fast:
                 return winograd.weight_points(weight, scale, keep=not self.needs[1])  # (36, C, O)
-            return _as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
+            return as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
 
         if fast:
             out = winograd.correlate(x, factors(), padding, **fused)
         else:
-            out = _correlate(x, factors(), kernel, stride, padding, **fused)
+            out = correlate(x, factors(), kernel, stride, padding, **fused)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
@@ -95,8 +95,8 @@ class _Conv2d(Op):
         return out, backward
 
 
-def _as_matrix(weight: np.ndarray) -> np.ndarray:
-    """(O, C, kh, kw) -> (kh · kw · C, O)."""
+def as_matrix(weight: np.ndarray) -> np.ndarray:
+    """Return filters (O, C, kh, kw) as a matrix (kh · kw · C, O)."""
     if weight.shape[2:] == (1, 1):
         return weight.reshape(weight.shape[:2]).T
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(-1, weight.shape[0])
@@ -107,7 +107,7 @@ def _out_size(size: tuple[int, int], kernel: tuple[int, int], stride: int, paddi
     return height, width
 
 
-def _correlate(
+def correlate(
     x: np.ndarray,
     matrix: np.ndarray,
     kernel: tuple[int, int],
@@ -202,7 +202,7 @@ class _Columns:
 
 
 def _grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
-    """Gradient of :func:`_correlate` with respect to the weight of that ``shape``: (O, C, kh, kw)."""
+    """Gradient of :func:`correlate` with respect to the weight of that ``shape``: (O, C, kh, kw)."""
     filters, channels, *kernel = shape
     if kernel == [1, 1] and stride == 1 and padding == 0:
         x, grad = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, grad))
@@ -229,13 +229,13 @@ def _grad_input(
     padding: int,
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    """Gradient of :func:`_correlate` with respect to ``x``: (N, H, W, C)."""
+    """Gradient of :func:`correlate` with respect to ``x``: (N, H, W, C)."""
     (kh, kw), filters = kernel, matrix.shape[1]
     n, height, width, channels = shape
     if stride == 1 and padding < min(kh, kw) and kh == kw:
         # A convolution again, with the kernel turned round and its channels exchanged.
         turned = matrix.reshape(kh, kw, channels, filters)[::-1, ::-1].transpose(0, 1, 3, 2)
-        return _correlate(grad, np.ascontiguousarray(turned).reshape(-1, channels), kernel, 1, kh - 1 - padding)
+        return correlate(grad, np.ascontiguousarray(turned).reshape(-1, channels), kernel, 1, kh - 1 - padding)
     total = zeros((n, height + 2 * padding, width + 2 * padding, channels), grad.dtype)
     rows, cols = (grad.shape[1] - 1) * stride + 1, (grad.shape[2] - 1) * stride + 1
     if rows > 0 and cols > 0:

@@ -78,7 +78,7 @@ class Grid(NamedTuple):
 
 
 def plan(rois: np.ndarray, sizes: np.ndarray, scales: np.ndarray, grid: Grid) -> list[Chunk]:
-    """Return what every RoI reads of its map; RoIs with like numbers of samples share a chunk.
+    """Return what every RoI reads of its map; RoIs with similar numbers of samples are in one chunk.
 
     Parameters
     ----------
@@ -230,32 +230,14 @@ class _RoIAlign(Op):
         parallel_for(chunks(len(read), _TASK), pool)
 
         def backward(grad: np.ndarray) -> list[np.ndarray | None]:
-            needs = self.needs[3:]
-            grads = [zeros(m.shape, dtype) if need else None for m, need in zip(maps, needs, strict=True)]
-            cotangent = nhwc(grad)
-            of_place: dict[tuple[int, int], list[Region]] = {}
-            for region in read:
-                of_place.setdefault(places[region.roi], []).append(region)
-            # No two tasks write to the same rows, and the RoIs come in one order: the sum is always the same.
-            tasks = [
-                (own, total[image], band)
-                for (level, image), own in of_place.items()
-                if (total := grads[level]) is not None
-                for band in chunks(maps[level].shape[1], _BAND)
-            ]
-
-            def spread(task: tuple[list[Region], np.ndarray, slice]) -> None:
-                own, target, band = task
-                for region in own:
-                    _add_region_gradient(target, region, cotangent[region.roi], band)
-
-            parallel_for(tasks, spread)
+            grads = [zeros(m.shape, dtype) if need else None for m, need in zip(maps, self.needs[3:], strict=True)]
+            _add_gradients(grads, read, places, nhwc(grad))
             return [None, None, None, *(None if g is None else nchw(g) for g in grads)]
 
         return nchw(pooled), backward
 
     def gpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[mx.array, Backward]:
-        # RoIs are few numbers and which cells they read depends on them: that is decided on the host.
+        # RoIs are few numbers, and which cells they read depends on them: that is computed on the host.
         rois, roi_idx, levels = np.asarray(rois), np.asarray(roi_idx), np.asarray(levels)
         maps = [nhwc(f) for f in features]
         channels, dtype = maps[0].shape[-1], maps[0].dtype
@@ -302,6 +284,29 @@ def _pool_region(source: np.ndarray, region: Region, pooled: np.ndarray) -> None
     for i in range(bins_y):  # a row of bins at a time stays in the cache
         pixels = flat.take(cells[i].reshape(bins_x, -1), axis=0)  # (Px, 2 · S · 2 · S, C)
         np.matmul(weights[i].reshape(bins_x, 1, -1), pixels, out=pooled[i, :, None])
+
+
+def _add_gradients(
+    grads: list[np.ndarray | None], read: list[Region], places: list[tuple[int, int]], cotangent: np.ndarray
+) -> None:
+    """Add the gradients (R, Py, Px, C) of all RoIs to those of the maps, (N, H, W, C) or None where none is wanted."""
+    of_place: dict[tuple[int, int], list[Region]] = {}
+    for region in read:
+        of_place.setdefault(places[region.roi], []).append(region)
+    # No two tasks write to the same rows, and the RoIs come in one order: the sum is always the same.
+    tasks = [
+        (own, total[image], band)
+        for (level, image), own in of_place.items()
+        if (total := grads[level]) is not None
+        for band in chunks(total.shape[1], _BAND)
+    ]
+
+    def run(task: tuple[list[Region], np.ndarray, slice]) -> None:
+        own, target, band = task
+        for region in own:
+            _add_region_gradient(target, region, cotangent[region.roi], band)
+
+    parallel_for(tasks, run)
 
 
 def _add_region_gradient(target: np.ndarray, region: Region, grad: np.ndarray, band: slice) -> None:

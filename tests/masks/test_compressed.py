@@ -13,7 +13,7 @@ from lucid import Tensor
 from lucid_maskrcnn import CompressedMasks, HeadConfig, Target, mask_rcnn_resnet_18_fpn, ops
 from lucid_maskrcnn.masks.rle import decode_counts, decode_rle, encode_rle, parse_rle
 from lucid_maskrcnn.models.heads import RoISampler
-from lucid_maskrcnn.ops._operation import as_tensor, host
+from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.transforms import resize_masks
 
 stacks = hnp.arrays(bool, st.tuples(st.integers(0, 4), st.integers(1, 18), st.integers(1, 18)))

@@ -25,20 +25,20 @@ def random_boxes(num, seed=0, extent=100, dtype=np.float32):
 
 
 @pytest.mark.parity
-def test_iou_is_torchvisions(torchvision_ops, device):
+def test_box_iou_equals_torchvision(torchvision_ops, device):
     got = values(box_iou(tensor(torchvision_ops["iou_a"], device), tensor(torchvision_ops["iou_b"], device)))
     np.testing.assert_allclose(got, torchvision_ops["iou"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parity
-def test_clipping_is_torchvisions(torchvision_ops, device):
+def test_clip_boxes_equals_torchvision(torchvision_ops, device):
     got = clip_boxes(tensor(torchvision_ops["clip_in"], device), (256, 320))
     np.testing.assert_array_equal(values(got), torchvision_ops["clip_out"])
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize(("tag", "weights"), [("1", UNIT), ("10", TEN_FIVE)])
-def test_coder_is_torchvisions(torchvision_ops, device, tag, weights):
+def test_encode_and_decode_boxes_equal_torchvision(torchvision_ops, device, tag, weights):
     reference, boxes, deltas, many = (
         tensor(torchvision_ops[f"coder_{name}"], device)
         for name in ("reference", "proposals", "deltas", "multi_deltas")
@@ -56,7 +56,7 @@ def test_coder_is_torchvisions(torchvision_ops, device, tag, weights):
 # ------------------------------------------------------------------ by hand
 
 
-def test_by_hand(device):
+def test_area_iou_clipping_and_coding_by_hand(device):
     boxes = tensor(np.float32([[1, 2, 4, 8]]), device)
     assert values(box_area(boxes)).tolist() == [18]
     assert values(clip_boxes(boxes, (5, 3))).tolist() == [[1, 2, 3, 5]]
@@ -70,7 +70,7 @@ def test_by_hand(device):
     np.testing.assert_allclose(values(decode_boxes(deltas, start)), [[1, 2, 5, 6]], rtol=1e-6)
 
 
-def test_growth_is_capped_above_only(device):
+def test_decode_boxes_caps_growth_above_only(device):
     box = tensor(np.float32([[0, 0, 16, 16]]), device)
     wide = values(decode_boxes(tensor(np.float32([[0, 0, 100, -20]]), device), box))
     np.testing.assert_allclose(wide, [[8 - 500, 8, 8 + 500, 8]], atol=1e-3)
@@ -89,7 +89,7 @@ def slow_iou(a, b):
     return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
 
 
-def test_iou_is_that_of_a_loop():
+def test_box_iou_equals_a_loop():
     a, b = random_boxes(9, 1), random_boxes(7, 2)
     expected = [[slow_iou(p, q) for q in b.tolist()] for p in a.tolist()]
     np.testing.assert_allclose(values(box_iou(tensor(a), tensor(b))), expected, atol=1e-6)
@@ -97,7 +97,7 @@ def test_iou_is_that_of_a_loop():
 
 @settings(deadline=None, max_examples=60)
 @given(arrays(np.float32, (6, 4), elements=st.integers(-8, 24).map(float)))
-def test_any_iou_lies_between_0_and_1_and_is_symmetric(corners):
+def test_box_iou_is_symmetric_and_between_0_and_1(corners):
     boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
     iou = values(box_iou(tensor(boxes), tensor(boxes)))
     np.testing.assert_array_equal(iou, iou.T)
@@ -155,7 +155,7 @@ def test_devices_agree(fn, inputs):
 
 
 @pytest.mark.parametrize(("fn", "inputs", "shape"), NOTHING)
-def test_nothing_in_nothing_out(fn, inputs, shape, device):
+def test_empty_boxes(fn, inputs, shape, device):
     inputs = [a.astype(np.float32) for a in inputs]
     output, grads = gradients(fn, *inputs, wrt=range(len(inputs)), device=device)
     assert output.shape == shape
@@ -164,7 +164,7 @@ def test_nothing_in_nothing_out(fn, inputs, shape, device):
     assert not any(g.any() for g in grads)
 
 
-def test_equal_corners_share_the_gradient(device):
+def test_box_iou_gradient_of_equal_corners(device):
     # The overlap of two equal 2 × 2 boxes grows half as fast as either of them: d IoU = (4 + 4) · 1 / 16 - 4 · 2 / 16.
     box = np.float32([[0, 0, 2, 2]])
     _, (a, b) = gradients(box_iou, box, box, wrt=(0, 1), cotangent=np.float32([[1]]), device=device)

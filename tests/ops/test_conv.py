@@ -61,7 +61,7 @@ def use_blocks(monkeypatch: pytest.MonkeyPatch, rows: int | None, row_values: in
 # ------------------------------------------------------------------ values
 
 
-def test_by_hand(device: str) -> None:
+def test_convolutions_by_hand(device: str) -> None:
     x = tensor(np.float32([[[[1, 2, 3], [4, 5, 6]]]]), device)
     weight = tensor(np.float32([[[[1, 10], [100, 1000]]]]), device)
     bias = tensor(np.float32([0.5]), device)
@@ -80,7 +80,7 @@ def test_by_hand(device: str) -> None:
 
 @pytest.mark.parametrize("rows", [None, 1, 2, 3])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), GEOMETRIES)
-def test_every_geometry_is_that_of_a_loop(monkeypatch, kernel: int, stride: int, padding: int, rows) -> None:
+def test_conv2d_equals_a_loop_for_every_geometry(monkeypatch, kernel: int, stride: int, padding: int, rows) -> None:
     height, width, channels = kernel + 4, kernel + 1, 3
     columns = (width + 2 * padding - kernel) // stride + 1
     use_blocks(monkeypatch, rows, columns * kernel**2 * channels)
@@ -96,7 +96,7 @@ def test_every_geometry_is_that_of_a_loop(monkeypatch, kernel: int, stride: int,
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), GEOMETRIES)
-def test_devices_agree_on_every_geometry(kernel: int, stride: int, padding: int) -> None:
+def test_conv2d_devices_agree_for_every_geometry(kernel: int, stride: int, padding: int) -> None:
     x, weight = normal(2, 3, kernel + 4, kernel + 1), normal(2, 3, kernel, kernel)
     cpu_gpu_agree(lambda x, w: conv2d(x, w, stride=stride, padding=padding), x, weight, tol=2e-5)
 
@@ -104,7 +104,7 @@ def test_devices_agree_on_every_geometry(kernel: int, stride: int, padding: int)
 @pytest.mark.parametrize("kernel", [(2, 3), (3, 2), (1, 4)])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_kernels_need_not_be_square(kernel: tuple[int, int], stride: int, padding: int) -> None:
+def test_conv2d_with_kernels_that_are_not_square(kernel: tuple[int, int], stride: int, padding: int) -> None:
     x, weight = normal(2, 2, 5, 6), normal(3, 2, *kernel)
     expected = slow_conv2d(x, weight, stride=stride, padding=padding)
     cotangent = normal(*expected.shape)
@@ -122,7 +122,7 @@ FUSED = [(b, s, r, relu) for b in (0, 1) for s in (0, 1) for r in (0, 1) for rel
 
 @pytest.mark.parametrize("rows", [None, 2])
 @pytest.mark.parametrize(("bias", "scale", "residual", "relu"), FUSED)
-def test_what_is_fused_is_what_a_loop_does_after(monkeypatch, device, bias, scale, residual, relu, rows) -> None:
+def test_conv2d_with_fused_bias_scale_residual_and_relu(monkeypatch, device, bias, scale, residual, relu, rows) -> None:
     use_blocks(monkeypatch, rows, 4 * 27)
     given = {}
     if bias:
@@ -143,7 +143,7 @@ def test_what_is_fused_is_what_a_loop_does_after(monkeypatch, device, bias, scal
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("rows", [None, 2])
 @pytest.mark.parametrize(("kernel", "stride"), TRANSPOSED)
-def test_transposed_is_that_of_a_loop(monkeypatch, kernel, stride, rows, relu) -> None:
+def test_conv_transpose2d_equals_a_loop(monkeypatch, kernel, stride, rows, relu) -> None:
     use_blocks(monkeypatch, rows)
     x, weight, bias = normal(2, 3, 4, 3), normal(3, 2, *kernel), normal(2)
     expected = slow_conv_transpose2d(x, weight, bias, stride=stride, relu=relu)
@@ -177,25 +177,25 @@ FINITE = [(1, 1, 0), (1, 2, 0), (1, 3, 2), (2, 1, 1), (2, 2, 3), (3, 1, 0), (3, 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), FINITE)
-def test_gradients_are_finite_differences(kernel: int, stride: int, padding: int, relu: bool) -> None:
+def test_conv2d_gradients(kernel: int, stride: int, padding: int, relu: bool) -> None:
     arrays = inputs(kernel, stride, padding, images=1 if padding else 2)
     check_gradients(everything(stride, padding, relu=relu), *arrays, tol=1e-7)
 
 
-def test_gradients_of_a_large_kernel_are_finite_differences() -> None:
+def test_conv2d_gradients_of_a_large_kernel() -> None:
     x, weight = normal(1, 1, 8, 7), normal(2, 1, 7, 7)
     check_gradients(lambda x, w: conv2d(x, w, stride=2, padding=3, relu=True), x, weight, tol=1e-7)
 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [*FINITE, (7, 2, 3)])
-def test_devices_agree_on_gradients(kernel: int, stride: int, padding: int, relu: bool) -> None:
+def test_conv2d_devices_agree_on_gradients(kernel: int, stride: int, padding: int, relu: bool) -> None:
     cpu_gpu_agree(everything(stride, padding, relu=relu), *inputs(kernel, stride, padding), tol=2e-5)
 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(("kernel", "stride"), TRANSPOSED)
-def test_gradients_of_the_transposed_one(kernel: tuple[int, int], stride: int, relu: bool) -> None:
+def test_conv_transpose2d_gradients(kernel: tuple[int, int], stride: int, relu: bool) -> None:
     def fn(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return conv_transpose2d(x, weight, bias, stride=stride, relu=relu)
 
@@ -205,7 +205,7 @@ def test_gradients_of_the_transposed_one(kernel: tuple[int, int], stride: int, r
     cpu_gpu_agree(lambda x, w: conv_transpose2d(x, w, stride=stride, relu=relu), *arrays[:2])
 
 
-def test_a_shortcut_past_the_convolution_adds_its_gradient() -> None:
+def test_gradient_of_a_shortcut_past_a_convolution() -> None:
     x, weight = normal(1, 2, 3, 4), normal(2, 2, 3, 3)
     check_gradients(lambda x, w: conv2d(x, w, padding=1, residual=x), x, weight)
     cpu_gpu_agree(lambda x, w: conv2d(x, w, padding=1, residual=x), x, weight)
@@ -223,7 +223,7 @@ def test_only_what_asks_for_a_gradient_gets_one(device: str, wanted: int) -> Non
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_precision_stays(dtype: type) -> None:
+def test_convolutions_keep_the_dtype(dtype: type) -> None:
     arrays = [a.astype(dtype) for a in inputs(3, 1, 1)]
     value, grads = gradients(everything(1, 1, relu=True), *arrays, wrt=range(4))
     assert {a.dtype for a in (value, *grads)} == {np.dtype(dtype)}
@@ -235,7 +235,7 @@ def test_precision_stays(dtype: type) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)])
-def test_no_images(device: str, kernel: int, stride: int, padding: int) -> None:
+def test_conv2d_of_no_images(device: str, kernel: int, stride: int, padding: int) -> None:
     arrays = [a.astype(np.float32) for a in inputs(kernel, stride, padding)]
     arrays[0], arrays[3] = arrays[0][:0], arrays[3][:0]
     value, grads = gradients(everything(stride, padding, relu=True), *arrays, wrt=range(4), device=device)
@@ -246,7 +246,7 @@ def test_no_images(device: str, kernel: int, stride: int, padding: int) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride"), TRANSPOSED)
-def test_no_images_for_the_transposed_one(device: str, kernel: tuple[int, int], stride: int) -> None:
+def test_conv_transpose2d_of_no_images(device: str, kernel: tuple[int, int], stride: int) -> None:
     arrays = [np.zeros((0, 3, 5, 4), np.float32), np.ones((3, 2, *kernel), np.float32), np.ones(2, np.float32)]
     value, grads = gradients(
         lambda x, w, b: conv_transpose2d(x, w, b, stride=stride, relu=True), *arrays, wrt=range(3), device=device
@@ -291,7 +291,7 @@ def run_laid_out(laid_out, device: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_may_be_in_any_order(layout: str) -> None:
+def test_conv2d_of_any_memory_layout(layout: str) -> None:
     for found, plain in zip(
         run_laid_out(LAYOUTS[layout], "cpu"), run_laid_out(np.ascontiguousarray, "cpu"), strict=True
     ):
@@ -299,7 +299,7 @@ def test_memory_may_be_in_any_order(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", MLX_LAYOUTS)
-def test_memory_may_be_in_any_order_on_gpu(layout: str) -> None:
+def test_conv2d_of_any_memory_layout_on_gpu(layout: str) -> None:
     for found, plain in zip(
         run_laid_out(MLX_LAYOUTS[layout], "gpu"), run_laid_out(np.ascontiguousarray, "cpu"), strict=True
     ):
@@ -307,7 +307,7 @@ def test_memory_may_be_in_any_order_on_gpu(layout: str) -> None:
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_inputs_are_neither_written_to_nor_handed_on(relu: bool) -> None:
+def test_conv2d_neither_modifies_nor_returns_its_inputs(relu: bool) -> None:
     """Lucid adds to gradients in place: a shared one would change under its other owner."""
     arrays = inputs(3, 1, 1)
     leaves = [tensor(a, requires_grad=True) for a in arrays]
@@ -323,7 +323,9 @@ def test_inputs_are_neither_written_to_nor_handed_on(relu: bool) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 16, 20, 18), (1, 8, 9, 11), (3, 3, 40, 33)])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (7, 2)])
-def test_threads_change_nothing(monkeypatch, shape: tuple[int, ...], kernel: int, stride: int) -> None:
+def test_conv2d_does_not_depend_on_the_number_of_threads(
+    monkeypatch, shape: tuple[int, ...], kernel: int, stride: int
+) -> None:
     arrays = [a.astype(np.float32) for a in (normal(*shape), normal(8, shape[1], kernel, kernel), normal(8), normal(8))]
 
     def fn(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:

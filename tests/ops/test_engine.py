@@ -756,7 +756,7 @@ def test_needs_says_which_inputs_want_gradients(device: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [_Product, _Equal])
-def test_mixed_devices_are_an_error_that_names_the_operator(kind: type[Op]) -> None:
+def test_tensors_on_two_devices_are_refused(kind: type[Op]) -> None:
     with pytest.raises(ValueError, match=rf"{kind.__name__[1:]} got tensors on cpu and on gpu.*\.to\("):
         kind()(tensor(TABLE, "cpu"), as_tensor(TABLE, "gpu"))
 

@@ -32,7 +32,7 @@ def test_linear_of_no_rows(device: str) -> None:
     check_empty(linear, [normal(0, 4), normal(5, 4), normal(5)], (0, 5), device)
 
 
-def test_threads_do_not_change_a_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = [normal(300, 33).astype(np.float32), normal(70, 33).astype(np.float32), normal(70).astype(np.float32)]
     found = []
     for num in (1, 2, 3):
@@ -58,7 +58,7 @@ def test_flatten_of_nothing(device: str) -> None:
     check_empty(flatten, [normal(0, 2, 4, 5)], (0, 40), device)
 
 
-def test_anchors_are_in_order_of_level_row_column_shape(device: str) -> None:
+def test_concat_anchors_orders_by_level_row_column_and_anchor(device: str) -> None:
     shapes, num = [(2, 3), (1, 2)], 2  # of each anchor 4 values
     maps, expected = [], []
     for level, (rows, cols) in enumerate(shapes):
@@ -109,7 +109,7 @@ def test_dropout_of_nothing(device: str) -> None:
     check_empty(lambda x: dropout(x, 0.5), [normal(0, 4)], (0, 4), device)
 
 
-def test_scalars_add_up(device: str) -> None:
+def test_add_scalars(device: str) -> None:
     terms = [tensor(np.array(v, np.float32), device, requires_grad=True) for v in (1.5, -2, 4)]
     total = add_scalars(*terms)
     assert total.shape == ()
@@ -119,7 +119,7 @@ def test_scalars_add_up(device: str) -> None:
     assert len({id(t.grad) for t in terms}) == 3, "the terms share one gradient array"
 
 
-def test_one_scalar_is_its_own_sum(device: str) -> None:
+def test_add_scalars_of_one(device: str) -> None:
     assert float(values(add_scalars(tensor(np.array(7, np.float32), device)))) == 7
 
 

@@ -37,7 +37,7 @@ def l1(beta: float, divisor: float):
 
 
 @pytest.mark.parity
-def test_box_head_losses_are_torchvisions(torchvision_ops, device: str) -> None:
+def test_box_head_losses_equal_torchvision(torchvision_ops, device: str) -> None:
     labels = torchvision_ops["loss_labels"].astype(np.int32)
     loss, grad = loss_and_gradient(cross_entropy, torchvision_ops["loss_logits"], labels, device=device)
     assert loss == pytest.approx(float(torchvision_ops["loss_classifier"]), abs=2e-6)
@@ -50,7 +50,7 @@ def test_box_head_losses_are_torchvisions(torchvision_ops, device: str) -> None:
 
 
 @pytest.mark.parity
-def test_mask_loss_is_torchvisions(torchvision_ops, device: str) -> None:
+def test_mask_loss_equals_torchvision(torchvision_ops, device: str) -> None:
     objects = torchvision_ops["loss_mask_index"].astype(np.int32)
     gt_masks = torchvision_ops["target_gt_masks"].astype(bool)
     boxes = torchvision_ops["loss_mask_boxes"]
@@ -69,7 +69,7 @@ def test_mask_loss_is_torchvisions(torchvision_ops, device: str) -> None:
 
 
 @pytest.mark.parity
-def test_proposal_losses_are_torchvisions(torchvision_ops, device: str) -> None:
+def test_rpn_losses_equal_torchvision(torchvision_ops, device: str) -> None:
     labels = torchvision_ops["loss_rpn_labels"]
     positive, sampled = [], []  # (image, anchor)
     for image in range(2):
@@ -125,7 +125,7 @@ def test_binary_cross_entropy_by_hand(device: str) -> None:
     np.testing.assert_allclose(grad, [[0.75 / 3, 0], [-0.75 / 3, 0.25 / 3]], rtol=1e-6)
 
 
-def test_a_logit_of_zero_is_undecided(device: str) -> None:
+def test_binary_cross_entropy_of_a_zero_logit(device: str) -> None:
     """An untrained mask head without features says exactly 0 everywhere."""
     arrays = np.zeros((1, 2), np.float32), index(0, 0), index(0, 1), np.float32([0, 1])
     loss, grad = loss_and_gradient(binary_cross_entropy, *arrays, device=device)
@@ -177,7 +177,7 @@ def test_cross_entropy_gradients(labels: np.ndarray) -> None:
     cpu_gpu_agree(cross_entropy, logits, labels, wrt=(0,), tol=1e-6)
 
 
-def test_pairs_that_repeat_add_up(device: str) -> None:
+def test_gradients_of_repeated_indices_add_up(device: str) -> None:
     x = np.float32([[[3], [3]]])
     once = loss_and_gradient(l1(1, 1), x, index(0), index(1), np.float32([[0]]), device=device)[1]
     thrice = loss_and_gradient(l1(1, 1), x, index(0, 0, 0), index(1, 1, 1), np.float32([[0]] * 3), device=device)[1]
@@ -195,7 +195,7 @@ def test_a_cotangent_scales_the_gradient(device: str) -> None:
 # ------------------------------------------------------------------ extremes
 
 
-def test_confident_logits_overflow_nothing(device: str) -> None:
+def test_losses_of_large_logits_do_not_overflow(device: str) -> None:
     logits = np.float32([[1000, -1000, 0], [1000, -1000, 0]])
     loss, grad = loss_and_gradient(cross_entropy, logits, index(0, 1), device=device)
     assert loss == 1000  # right for nothing, wrong for 2000, in the mean
@@ -225,7 +225,7 @@ NOWHERE = index()
 
 
 @pytest.mark.parametrize("rows", [0, 3])
-def test_no_selection_no_loss(device: str, rows: int) -> None:
+def test_losses_of_an_empty_selection_are_zero(device: str, rows: int) -> None:
     cases = [
         (l1(1 / 9, 0), normal(rows, 5, 4), np.zeros((0, 4))),
         (l1(1 / 9, 512), normal(rows, 20), np.zeros((0, 4))),
@@ -239,7 +239,7 @@ def test_no_selection_no_loss(device: str, rows: int) -> None:
         assert not grad.any()
 
 
-def test_no_rows_no_cross_entropy(device: str) -> None:
+def test_cross_entropy_of_no_rows_is_zero(device: str) -> None:
     loss, grad = loss_and_gradient(cross_entropy, np.zeros((0, 5), np.float32), NOWHERE, device=device)
     assert loss == 0
     assert grad.size == 0

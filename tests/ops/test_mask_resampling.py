@@ -52,7 +52,7 @@ def ground_truth(num=7, seed=1):
 
 
 @pytest.mark.parity
-def test_pasted_are_torchvisions(torchvision_ops, device):
+def test_paste_masks_equals_torchvision(torchvision_ops, device):
     probs, boxes = tensor(torchvision_ops["paste_probs"][:, 0], device), tensor(torchvision_ops["paste_boxes"], device)
     expected = torchvision_ops["paste_out"][:, 0]
     soft = values(paste_masks(probs, boxes, (60, 80), threshold=None))
@@ -66,7 +66,7 @@ def test_pasted_are_torchvisions(torchvision_ops, device):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("dtype", [bool, np.int32, np.float32])
-def test_targets_are_torchvisions(torchvision_ops, device, dtype):
+def test_mask_targets_equal_torchvision(torchvision_ops, device, dtype):
     masks, rois, index = (torchvision_ops[f"target_{name}"] for name in ("gt_masks", "boxes", "index"))
     targets = mask_targets(
         tensor(masks.astype(dtype), device), tensor(rois, device), tensor(index.astype(np.int32), device), 28
@@ -79,7 +79,7 @@ def test_targets_are_torchvisions(torchvision_ops, device, dtype):
 # ------------------------------------------------------------------ by hand
 
 
-def test_paste_by_hand(device):
+def test_paste_masks_by_hand(device):
     # A 2 × 2 mask in a 4 × 4 box at (2, 2): grown by 4/2 it covers pixels 0 … 8 of both axes.
     ones, box = tensor(np.ones((1, 2, 2), np.float32), device), tensor(np.float32([[2, 2, 6, 6]]), device)
     row = [max(0, min(1, (i + 0.5) * 4 / 9 - 0.5, 3.5 - (i + 0.5) * 4 / 9)) for i in range(9)] + [0]
@@ -104,7 +104,7 @@ def test_aligned_targets_lie_where_their_object_is(device):
     assert not aligned[1].any()  # no width: nothing to read
 
 
-def test_targets_by_hand(device):
+def test_mask_targets_by_hand(device):
     # The left half of a 4 × 4 mask, in 2 × 2 cells whose samples lie in the middle of four pixels each.
     mask = np.zeros((1, 8, 8), bool)
     mask[0, 2:6, 2:4] = True
@@ -119,7 +119,7 @@ def test_targets_by_hand(device):
 
 
 @pytest.mark.parametrize("side", [1, 7])
-def test_pasted_are_those_of_a_loop(side):
+def test_paste_masks_equals_a_loop(side):
     probs, boxes = predictions(side=side)
     pasted = values(paste_masks(tensor(probs), tensor(boxes), (30, 45), None))
     expected = [slow_paste(p, b, (30, 45)) for p, b in zip(probs, boxes, strict=True)]
@@ -128,13 +128,13 @@ def test_pasted_are_those_of_a_loop(side):
 
 @settings(deadline=None, max_examples=60)
 @given(st.tuples(*[st.integers(-60, 100).map(lambda n: n / 4)] * 4), st.tuples(st.integers(0, 12), st.integers(0, 12)))
-def test_paste_any_box_swapped_outside_or_empty(box, size):
+def test_paste_masks_of_any_box(box, size):
     probs = predictions(1, 3)[0]
     pasted = values(paste_masks(tensor(probs), tensor(np.float32([box])), size, None))
     np.testing.assert_allclose(pasted[0], slow_paste(probs[0], box, size), atol=2e-6)
 
 
-def test_targets_are_pooled_masks(device):
+def test_mask_targets_are_roi_aligned_masks(device):
     masks, rois, index = ground_truth()
     targets = mask_targets(*(tensor(a, device) for a in (masks, rois, index)), 5)
     expected = roi_align(
@@ -155,7 +155,7 @@ def test_devices_agree(monkeypatch):
 
 
 @pytest.mark.parametrize("threshold", [0.5, None])
-def test_nothing_to_paste(device, threshold):
+def test_paste_masks_of_no_masks(device, threshold):
     nothing = tensor(np.zeros((0, 28, 28), np.float32), device), tensor(np.zeros((0, 4), np.float32), device)
     pasted = values(paste_masks(*nothing, (20, 30), threshold))
     assert pasted.shape == (0, 20, 30)
@@ -165,14 +165,14 @@ def test_nothing_to_paste(device, threshold):
 
 
 @pytest.mark.parametrize("num_masks", [0, 3])
-def test_no_regions_no_targets(device, num_masks):
+def test_mask_targets_of_no_rois(device, num_masks):
     masks, rois, index = np.zeros((num_masks, 5, 6), bool), np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
     targets = values(mask_targets(*(tensor(a, device) for a in (masks, rois, index)), 28))
     assert targets.shape == (0, 28, 28)
     assert targets.dtype == np.float32
 
 
-def test_wild_boxes_cost_no_more_than_the_image(device):
+def test_paste_masks_of_huge_boxes(device):
     probs = tensor(np.ones((4, 28, 28), np.float32), device)
     boxes = np.float32([[-1e9, -1e9, 1e9, 1e9], [0, 0, 1e30, 1e30], [0, 0, np.inf, np.inf], [0, 0, np.nan, np.nan]])
     pasted = values(paste_masks(probs, tensor(boxes, device), (20, 30)))
@@ -180,7 +180,7 @@ def test_wild_boxes_cost_no_more_than_the_image(device):
     assert not pasted[3].any()
 
 
-def test_pasting_takes_the_memory_of_its_result():
+def test_paste_masks_takes_no_memory_but_its_result():
     probs, boxes = predictions(60, 28)
     tracemalloc.start()
     paste_masks(tensor(probs), tensor(boxes), (400, 500))

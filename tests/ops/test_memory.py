@@ -1,4 +1,4 @@
-"""Memory for large arrays: used again, never while somebody still sees it, and bounded."""
+"""Memory for large arrays: reused, never while a view of it lives, and bounded."""
 
 import gc
 import mmap
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from lucid_maskrcnn.ops import _memory, release_memory
 
-LARGE = _memory._LARGE
+LARGE = _memory.LARGE
 
 
 @pytest.fixture
-def reserve(monkeypatch: pytest.MonkeyPatch) -> _memory._Arena:
-    fresh = _memory._Arena(64 * LARGE)
-    monkeypatch.setattr(_memory, "_reserve", fresh)
+def arena(monkeypatch: pytest.MonkeyPatch) -> _memory.Arena:
+    fresh = _memory.Arena(64 * LARGE)
+    monkeypatch.setattr(_memory, "_arena", fresh)
     return fresh
 
 
@@ -27,7 +27,7 @@ def place(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def test_memory_is_used_again(reserve: _memory._Arena) -> None:
+def test_memory_is_reused(arena: _memory.Arena) -> None:
     first = _memory.empty((LARGE,), np.float32)
     assert first.shape == (LARGE,)
     assert first.flags.writeable
@@ -48,7 +48,7 @@ def test_memory_is_used_again(reserve: _memory._Arena) -> None:
         lambda a: memoryview(a),
     ],
 )
-def test_not_while_a_view_lives(reserve: _memory._Arena, view) -> None:
+def test_memory_is_not_reused_while_a_view_lives(arena: _memory.Arena, view) -> None:
     array = _memory.empty((64, LARGE // 64), np.float32)
     seen = view(array)
     del array
@@ -57,33 +57,33 @@ def test_not_while_a_view_lives(reserve: _memory._Arena, view) -> None:
     assert not np.shares_memory(np.asarray(seen), other)
 
 
-def test_small_arrays_and_a_full_reserve_are_left_to_the_system(reserve: _memory._Arena) -> None:
+def test_small_arrays_and_those_beyond_the_arena_are_left_to_the_system(arena: _memory.Arena) -> None:
     assert _memory.empty((3, 4), np.float32).base is None
     held = [_memory.empty((16, LARGE), np.uint8) for _ in range(4)]
     assert all(a.base is not None for a in held)
-    assert reserve.free == []
+    assert arena.free == []
     beyond = _memory.empty((LARGE,), np.uint8)
     assert beyond.base is None
     beyond.fill(1)
 
 
-def test_a_system_that_reserves_nothing_is_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_maps_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(_memory.mmap, "mmap", refuse)
-    monkeypatch.setattr(_memory, "_reserve", None)
+    monkeypatch.setattr(_memory, "_arena", None)
     array = _memory.zeros((LARGE,), np.float32)
     assert not array.any()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 30)), max_size=60))
-def test_arrays_never_overlap_and_all_comes_back(steps: list[tuple[bool, int]]) -> None:
-    reserve = _memory._Arena(64 * LARGE)
+def test_arrays_never_overlap_and_all_memory_is_returned(steps: list[tuple[bool, int]]) -> None:
+    arena = _memory.Arena(64 * LARGE)
     held: list[tuple[np.ndarray, int]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_memory, "_reserve", reserve)
+        patch.setattr(_memory, "_arena", arena)
         for i, (grow, number) in enumerate(steps):
             if grow or not held:
                 array = _memory.empty((number, LARGE + 100), np.uint8)
@@ -95,11 +95,11 @@ def test_arrays_never_overlap_and_all_comes_back(steps: list[tuple[bool, int]]) 
             del array
         assert all((array == mark).all() for array, mark in held)
         held.clear()
-        reserve._collect()
-        assert reserve.free == [(0, 64 * LARGE)]
+        arena.collect()
+        assert arena.free == [(0, 64 * LARGE)]
 
 
-def test_threads(reserve: _memory._Arena) -> None:
+def test_allocation_from_several_threads(arena: _memory.Arena) -> None:
     failures = []
 
     def work(seed: int) -> None:
@@ -120,12 +120,12 @@ def test_threads(reserve: _memory._Arena) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    reserve._collect()
-    assert reserve.free == [(0, 64 * LARGE)]
+    arena.collect()
+    assert arena.free == [(0, 64 * LARGE)]
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="the system takes no advice")
-def test_release_keeps_what_is_in_use(reserve: _memory._Arena) -> None:
+def test_release_memory_keeps_what_is_in_use(arena: _memory.Arena) -> None:
     held, freed = (_memory.empty((8, LARGE), np.uint8) for _ in range(2))
     held.fill(1)
     freed.fill(2)
@@ -165,15 +165,15 @@ start = peak()
 for _ in range(100):
     predict(128, 192)
 print(peak() - start)
-picture = rng.integers(0, 256, (4000, 6000, 3), np.uint8)
+image = rng.integers(0, 256, (4000, 6000, 3), np.uint8)
 start = peak()
-model.predict(picture, score_thresh=0.0, top_k=0)
+model.predict(image, score_thresh=0.0, top_k=0)
 print(peak() - start)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-def test_nothing_grows_and_a_photo_is_resized_first() -> None:
+def test_memory_of_repeated_predictions_does_not_grow() -> None:
     result = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)
     growth, of_photo = map(int, result.stdout.split())
     assert growth < 8e6

@@ -37,7 +37,7 @@ def random_boxes(rng, num, extent):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("prefix", ["nms_keep_", "nms_exact_", "bnms_keep_", "bnms1000_", "bnms1001_", "bnms_offset_"])
-def test_kept_are_torchvisions(torchvision_ops, device, prefix):
+def test_nms_equals_torchvision(torchvision_ops, device, prefix):
     keeps = [n for n in torchvision_ops.names(prefix) if "_keep_" in n and n[-3:].isdigit()]
     source = prefix.removesuffix("keep_") if prefix != "bnms_keep_" else "nms_"
     boxes, scores = (tensor(torchvision_ops[source + part], device) for part in ("boxes", "scores"))
@@ -55,7 +55,7 @@ def test_kept_are_torchvisions(torchvision_ops, device, prefix):
 
 
 @pytest.mark.parity
-def test_shifting_classes_apart_is_not_exact(torchvision_ops):
+def test_batched_nms_rounds_offsets_as_torchvision(torchvision_ops):
     kept, exact = (torchvision_ops[f"bnms_offset_keep_050{how}"] for how in ("", "_per_class"))
     assert set(kept) != set(exact)  # or the test above would prove nothing
 
@@ -63,7 +63,7 @@ def test_shifting_classes_apart_is_not_exact(torchvision_ops):
 # ------------------------------------------------------------------ by hand
 
 
-def test_by_hand(device):
+def test_nms_by_hand(device):
     # IoUs with the first: 1/3, 1/2, none.
     boxes = tensor(np.float32([[0, 0, 4, 4], [2, 0, 6, 4], [0, 0, 4, 2], [9, 9, 10, 10]]), device)
     scores = tensor(np.float32([0.9, 0.8, 0.7, 0.95]), device)
@@ -74,31 +74,31 @@ def test_by_hand(device):
     assert values(batched_nms(boxes, scores, classes, 0.3)).tolist() == [3, 0, 1]
 
 
-def test_of_equal_scores_the_lower_index_wins(device):
+def test_nms_of_equal_scores_keeps_the_lower_index(device):
     boxes = tensor(np.float32([[0, 0, 4, 4]] * 3), device)
     assert values(nms(boxes, tensor(np.float32([0.5, 0.5, 0.5]), device), 0.9)).tolist() == [0]
     assert values(nms(boxes, tensor(np.float32([0.5, 0.7, 0.7]), device), 0.9)).tolist() == [1]
     assert values(nms(boxes, tensor(np.float32([0.5, 0.5, 0.5]), device), 1)).tolist() == [0, 1, 2]
 
 
-def test_boxes_without_area_stay(device):
+def test_nms_keeps_boxes_without_area(device):
     boxes = tensor(np.float32([[3, 3, 3, 3], [3, 3, 3, 3], [0, 0, 6, 6]]), device)
     assert values(nms(boxes, tensor(np.float32([3, 2, 1]), device), 0)).tolist() == [0, 1, 2]
 
 
-def test_nan_scores_come_first_as_in_torch(device):
+def test_nms_puts_nan_scores_first_as_torch(device):
     boxes = tensor(np.float32([[0, 0, 1, 1], [5, 5, 6, 6], [8, 8, 9, 9]]), device)
     assert values(nms(boxes, tensor(np.float32([0.5, np.nan, 0.7]), device), 0.5)).tolist() == [1, 2, 0]
 
 
-def test_threshold_is_compared_as_a_double(device):
+def test_nms_compares_the_threshold_in_double_precision(device):
     # IoU 3/10 rounds to a float32 above 0.3, and stays above only if 0.3 is not rounded up as well.
     boxes = np.float32([[0, 0, 10, 1], [0, 0, 3, 1]])
     assert float(np.float32(0.3)) > 0.3
     assert values(nms(tensor(boxes, device), tensor(np.float32([1, 0]), device), 0.3)).tolist() == [0]
 
 
-def test_nothing_in_nothing_out(device):
+def test_nms_of_no_boxes(device):
     boxes, scores, classes = (
         tensor(a, device) for a in (np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
     )
@@ -112,7 +112,7 @@ def test_nothing_in_nothing_out(device):
 
 @pytest.mark.parametrize("thresh", [0, 0.3, 0.5, 0.7, 1])
 @pytest.mark.parametrize("extent", [20, 150])
-def test_kept_are_those_of_a_loop(thresh, extent):
+def test_nms_equals_a_loop(thresh, extent):
     rng = np.random.default_rng(5)
     boxes, scores = random_boxes(rng, 200, extent), rng.integers(0, 50, 200).astype(np.float32)  # more than a block
     assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
@@ -124,13 +124,13 @@ def test_kept_are_those_of_a_loop(thresh, extent):
     st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 1.0]),
     st.data(),
 )
-def test_any_boxes_swapped_or_not(boxes, thresh, data):
+def test_nms_of_any_boxes_equals_a_loop(boxes, thresh, data):
     scores = data.draw(arrays(np.float32, len(boxes), elements=st.integers(0, 3).map(float)))
     assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
 
 
 @pytest.mark.parametrize("num", [1000, 1001])
-def test_both_ways_of_batching_are_that_of_classes_alone(num):
+def test_batched_nms_equals_nms_of_each_class(num):
     rng = np.random.default_rng(num)
     boxes, scores, classes = random_boxes(rng, num, 300), rng.random(num, np.float32), rng.integers(0, 5, num, np.int32)
     expected = np.concatenate(
@@ -143,7 +143,7 @@ def test_both_ways_of_batching_are_that_of_classes_alone(num):
     assert keep.tolist() == expected[np.argsort(-scores[expected])].tolist()
 
 
-def test_order_of_boxes_does_not_matter():
+def test_nms_does_not_depend_on_the_order_of_boxes():
     rng = np.random.default_rng(7)
     boxes, scores, order = random_boxes(rng, 300, 100), rng.random(300, np.float32), rng.permutation(300)
     keep = values(nms(tensor(boxes), tensor(scores), 0.5))

@@ -27,7 +27,7 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shortcut", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_batch_norm_is_that_of_a_loop(device: str, training: bool, shortcut: bool, relu: bool) -> None:
+def test_batch_norm_equals_a_loop(device: str, training: bool, shortcut: bool, relu: bool) -> None:
     x, weight, bias = normal(3, 4, 5, 2) * 3 + 1, normal(4), normal(4, seed=1)
     mean, var = normal(4, seed=2), np.abs(normal(4, seed=3)) + 0.1
     residual = normal(*x.shape, seed=4) if shortcut else None
@@ -73,7 +73,7 @@ def test_batch_norm_gradients(training: bool, relu: bool) -> None:
 RUNNING_MEAN, RUNNING_VAR = np.array([0.5, -1, 2]), np.array([0.2, 1, 4])
 
 
-def test_a_channel_far_from_zero_keeps_its_variance(device: str) -> None:
+def test_variance_of_a_channel_far_from_zero(device: str) -> None:
     x = (normal(2, 1, 40, 30) + 3000).astype(np.float32)
     one, zero = tensor(np.ones(1, np.float32), device), tensor(np.zeros(1, np.float32), device)
     mean, var = tensor(np.zeros(1, np.float32), device), tensor(np.zeros(1, np.float32), device)
@@ -82,7 +82,7 @@ def test_a_channel_far_from_zero_keeps_its_variance(device: str) -> None:
     assert values(out).std() == pytest.approx(1, abs=1e-3)
 
 
-def test_threads_do_not_change_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_norm_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functional, "_BLOCK_VALUES", 1 << 9)
     arrays = [a.astype(np.float32) for a in (normal(2, 8, 21, 17), normal(8), normal(8, seed=1))]
 
@@ -109,7 +109,7 @@ def test_batch_norm_of_no_images(device: str) -> None:
 
 
 @pytest.mark.parity
-def test_folded_batch_norm_is_torchvisions(torchvision_ops, device: str) -> None:
+def test_fold_batch_norm_equals_torchvision(torchvision_ops, device: str) -> None:
     names = ("bn_weight", "bn_bias", "bn_running_mean", "bn_running_var")
     scale, shift = fold_batch_norm(*(tensor(torchvision_ops[n], device) for n in names), 1e-5)
     assert scale.device == shift.device == device

@@ -1,4 +1,4 @@
-"""Sharing work out: every task once, within the limits that the user sets, also after a fork."""
+"""The parallel loop: every task once, within the limits that the user sets, also after a fork."""
 
 import contextlib
 import os
@@ -10,42 +10,40 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from lucid_maskrcnn.ops import _memory, _parallel
-
-needs_two_cores = pytest.mark.skipif(_parallel._cores() < 2, reason="one core")
+from lucid_maskrcnn.ops import _memory, _parallel, chunks, num_threads, parallel_for, split_evenly
 
 
 def blas_threads() -> list[int]:
     return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
 
-def test_every_task_runs_once_and_blas_has_one_thread_meanwhile() -> None:
+def test_parallel_for_runs_every_task_once_with_one_blas_thread() -> None:
     before, seen, inside = blas_threads(), [], []
 
     def run(task: int) -> None:
         seen.append(task)
         inside.append(max(blas_threads()))
 
-    _parallel.parallel_for(range(50), run)
+    parallel_for(range(50), run)
     assert sorted(seen) == list(range(50))
-    if _parallel.num_threads() > 1:
+    if num_threads() > 1:
         assert set(inside) == {1}
     assert blas_threads() == before
 
 
-def test_a_failing_task_is_told() -> None:
+def test_an_exception_in_a_task_is_raised() -> None:
     def run(task: int) -> None:
         if task == 7:
             raise RuntimeError("seven")
 
     before = blas_threads()
     with pytest.raises(RuntimeError, match="seven"):
-        _parallel.parallel_for(range(20), run)
+        parallel_for(range(20), run)
     assert blas_threads() == before
 
 
-@pytest.mark.skipif(_parallel.num_threads() < 2, reason="one thread")
-def test_limits_set_while_running_hold() -> None:
+@pytest.mark.skipif(num_threads() < 2, reason="one thread")
+def test_threadpool_limits_hold() -> None:
     def threads() -> set[int]:
         found = set()
         wait = threading.Barrier(2)
@@ -53,20 +51,20 @@ def test_limits_set_while_running_hold() -> None:
         def run(task: int) -> None:
             found.add(threading.get_ident())
             with contextlib.suppress(threading.BrokenBarrierError):  # nobody else comes if there is one thread
-                wait.wait(timeout=5 if _parallel.num_threads() > 1 else 0.01)
+                wait.wait(timeout=5 if num_threads() > 1 else 0.01)
 
-        _parallel.parallel_for(range(2), run)
+        parallel_for(range(2), run)
         return found
 
     assert len(threads()) == 2
     with threadpool_limits(1):
-        assert _parallel.num_threads() == 1
+        assert num_threads() == 1
         assert len(threads()) == 1
-    assert _parallel.num_threads() > 1
+    assert num_threads() > 1
 
 
-def test_limits_of_the_environment_hold() -> None:
-    program = "from lucid_maskrcnn.ops import _parallel; print(_parallel.num_threads())"
+def test_environment_variables_limit_the_threads() -> None:
+    program = "from lucid_maskrcnn import ops; print(ops.num_threads())"
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
@@ -75,11 +73,34 @@ def test_limits_of_the_environment_hold() -> None:
 
 
 @pytest.mark.parametrize(("count", "parts"), [(0, 3), (1, 4), (10, 3), (7, 7), (5, 9), (100, 1), (4, 0)])
-def test_shares_cover_all_evenly(count: int, parts: int) -> None:
-    found = _parallel.split_evenly(count, parts)
+def test_split_evenly_covers_all_rows(count: int, parts: int) -> None:
+    found = split_evenly(count, parts)
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
     sizes = [part.stop - part.start for part in found]
     assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 4), (10, 3), (9, 3), (5, 1), (3, 0)])
+def test_chunks_cover_all_rows(count: int, size: int) -> None:
+    found = chunks(count, size)
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
+    assert all(part.stop - part.start == max(size, 1) for part in found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: chunks(-1, 2), ValueError, "count must be a non-negative integer, got -1"),
+        (lambda: chunks(3, 1.5), TypeError, "size must be an integer, got 1.5"),
+        (lambda: split_evenly("3", 2), TypeError, "count must be a non-negative integer, got '3'"),
+        (lambda: split_evenly(3, None), TypeError, "parts must be an integer, got None"),
+        (lambda: parallel_for(iter([1]), print), TypeError, "tasks must be a sequence .* got list_iterator"),
+        (lambda: parallel_for([1], None), TypeError, "run must be a function that takes a task, got None"),
+    ],
+)
+def test_wrong_arguments_are_named(call, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (3, 2, 1, 0)])
@@ -96,13 +117,13 @@ def test_add_and_copy(order: tuple[int, ...]) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_process_works_on() -> None:
+def test_parallel_for_after_a_fork() -> None:
     """Even if a thread of the parent held a lock at that moment."""
     held = _memory.empty((1 << 20,), np.float32)
     held.fill(1)
-    _parallel.parallel_for(range(4), lambda task: None)
-    assert _memory._reserve is not None
-    with _memory._reserve.lock, _parallel._blas()._lock:
+    parallel_for(range(4), lambda task: None)
+    assert _memory._arena is not None
+    with _memory._arena.lock, _parallel._blas()._lock:
         child = os.fork()
         if child == 0:
             try:

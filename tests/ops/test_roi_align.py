@@ -63,7 +63,7 @@ def scene(seed=0, num=9, channels=3, size=(14, 19), images=2, dtype=np.float32):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
-def test_roi_align_is_torchvisions(torchvision_ops, device, case):
+def test_roi_align_equals_torchvision(torchvision_ops, device, case):
     how = next(h for h in torchvision_ops.meta["roi_align"] if h["id"] == case)
     rows = torchvision_ops[f"{case}_rois"]
 
@@ -78,7 +78,7 @@ def test_roi_align_is_torchvisions(torchvision_ops, device, case):
 
 
 @pytest.mark.parity
-def test_levels_are_torchvisions(torchvision_ops, device):
+def test_roi_levels_equal_torchvision(torchvision_ops, device):
     levels = roi_levels(tensor(torchvision_ops["lvl_boxes"], device), 4)
     assert values(levels).dtype == np.int32
     np.testing.assert_array_equal(values(levels), torchvision_ops["lvl_level"])
@@ -86,7 +86,7 @@ def test_levels_are_torchvisions(torchvision_ops, device):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("side", [7, 14])
-def test_multiscale_is_torchvisions(torchvision_ops, device, side):
+def test_multiscale_roi_align_equals_torchvision(torchvision_ops, device, side):
     boxes = [torchvision_ops[f"ms_boxes{i}"] for i in range(2)]
     rois, image = np.concatenate(boxes), np.repeat([0, 1], [len(b) for b in boxes]).astype(np.int32)
     levels = values(roi_levels(tensor(rois, device), 4))
@@ -106,7 +106,7 @@ def test_multiscale_is_torchvisions(torchvision_ops, device, side):
 # ------------------------------------------------------------------ by hand
 
 
-def test_by_hand(device):
+def test_roi_align_by_hand(device):
     # On a ramp, a sample is its own x, and a bin the mean of its samples: the middle of the bin.
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 1, 8, 8)).copy()
     rois, image = tensor(np.float32([[4, 4, 12, 12]]), device), tensor(np.int32([0]), device)
@@ -118,7 +118,7 @@ def test_by_hand(device):
     np.testing.assert_allclose(pooled, [[[[2], [2]]]])
 
 
-def test_border_by_hand(device):
+def test_roi_align_at_the_border_by_hand(device):
     ones = tensor(np.ones((1, 1, 4, 4), np.float32), device)
     image = tensor(np.int32([0]), device)
 
@@ -131,7 +131,7 @@ def test_border_by_hand(device):
     assert pooled(2, 2, 2, 2) == [1, 1, 1, 1]  # no area counts as one cell
 
 
-def test_level_bounds_by_hand(device):
+def test_roi_levels_by_hand(device):
     sides = np.float32([1, 0, 111.9, 112, 223.9, 224, 447.9, 448, 5000])
     boxes = np.stack([np.zeros_like(sides), np.zeros_like(sides), sides, sides], axis=1)
     assert values(roi_levels(tensor(boxes, device), 4)).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
@@ -146,7 +146,7 @@ def test_level_bounds_by_hand(device):
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("output_size", [(3, 2), (1, 5)])
-def test_pooled_are_those_of_a_loop(device, ratio, aligned, output_size):
+def test_roi_align_equals_a_loop(device, ratio, aligned, output_size):
     features, rois, image = scene(ratio)
     expected = slow_roi_align(features, rois, image, output_size, (0.25, 0.3), ratio, aligned)
     inputs = (tensor(a, device) for a in (features, rois, image))
@@ -155,7 +155,7 @@ def test_pooled_are_those_of_a_loop(device, ratio, aligned, output_size):
 
 
 @pytest.mark.parametrize("roi", [(0, 0, 156, 116), (3, 50, 150, 58), (60, -30, 66, 150), (10, 10, 30, 20)])
-def test_large_thin_and_small_regions(device, roi):
+def test_roi_align_of_large_thin_and_small_rois(device, roi):
     # Where a window has gaps or many cells, other code runs than where it is small.
     features, _, _ = scene(1, size=(29, 39))
     rois, image = np.float32([roi]), np.int32([1])
@@ -178,7 +178,7 @@ def test_large_thin_and_small_regions(device, roi):
     st.booleans(),
     st.sampled_from([(1, 1), (5, 1), (6, 7)]),
 )
-def test_any_region_swapped_outside_or_empty(corners, ratio, aligned, size):
+def test_roi_align_of_any_roi(corners, ratio, aligned, size):
     # In float64, as the loop computes: a sample that rounds across the border is no longer a matter of 1e-5.
     features = np.random.default_rng(0).standard_normal((1, 2, *size))
     rois, image = np.float64(corners), np.zeros(len(corners), np.int32)
@@ -191,7 +191,7 @@ def test_any_region_swapped_outside_or_empty(corners, ratio, aligned, size):
 
 
 @pytest.mark.parametrize(("ratio", "aligned", "size"), [(2, False, (6, 7)), (0, True, (6, 7)), (1, False, (1, 24))])
-def test_gradients_are_finite_differences(ratio, aligned, size):
+def test_roi_align_gradients(ratio, aligned, size):
     features, rois, image = scene(3, num=5, channels=2, size=size, dtype=np.float64)
     check_gradients(
         lambda f, r, i: roi_align(f, r, i, (3, 2), 0.25, ratio, aligned), features, rois, image, wrt=(0,), tol=1e-8
@@ -208,11 +208,11 @@ def pool_pyramid(rois, image, levels, *features):
     return multiscale_roi_align(features, rois, image, levels, (2, 3), [1 / 4, 1 / 8, 1 / 16])
 
 
-def test_pyramid_gradients_are_finite_differences():
+def test_multiscale_roi_align_gradients():
     check_gradients(pool_pyramid, *pyramid(np.float64), wrt=(3, 4, 5), tol=1e-8)
 
 
-def test_pyramid_is_each_map_alone(device):
+def test_multiscale_roi_align_equals_roi_align_of_each_map(device):
     rois, image, levels, *features = pyramid()
     output, grads = gradients(pool_pyramid, rois, image, levels, *features, wrt=(3, 4, 5), device=device)
     for level, scale in enumerate([1 / 4, 1 / 8, 1 / 16]):
@@ -233,20 +233,20 @@ def test_devices_agree():
     cpu_gpu_agree(lambda r: roi_levels(r, 3, canonical_size=20), rois, wrt=())
 
 
-def test_gpu_gathers_in_pieces(monkeypatch):
+def test_roi_align_on_gpu_in_pieces(monkeypatch):
     features, rois, image = scene(6, num=12)
     monkeypatch.setattr(MODULE, "_GATHERED", 2000)
     cpu_gpu_agree(lambda f, r, i: roi_align(f, r, i, 4, 0.25, 0), features, rois, image, wrt=(0,))
 
 
-def test_samples_prepared_in_pieces_keep_the_order(monkeypatch):
+def test_roi_align_of_samples_prepared_in_pieces(monkeypatch):
     features, rois, image = (tensor(a) for a in scene(7, num=20))
     whole = values(roi_align(features, rois, image, 4, 0.25, 0))
     monkeypatch.setattr(MODULE, "_SAMPLES", 30)
     np.testing.assert_allclose(values(roi_align(features, rois, image, 4, 0.25, 0)), whole, atol=1e-6)
 
 
-def test_no_regions(device):
+def test_roi_align_of_no_rois(device):
     features, rois, image = scene(8, num=0)
     output, (grad,) = gradients(
         lambda f, r, i: roi_align(f, r, i, 7, 0.25), features, rois, image, wrt=(0,), device=device
@@ -262,13 +262,13 @@ def test_no_regions(device):
     assert values(roi_levels(tensor(rois, device), 4)).shape == (0,)
 
 
-def test_no_images(device):
+def test_roi_align_of_no_images(device):
     features = tensor(np.zeros((0, 3, 5, 6), np.float32), device)
     rois, image = tensor(np.zeros((0, 4), np.float32), device), tensor(np.zeros(0, np.int32), device)
     assert values(roi_align(features, rois, image, 7, 0.25)).shape == (0, 3, 7, 7)
 
 
-def test_nan_region_gives_nan(device):
+def test_roi_align_of_nan(device):
     features, rois, image = scene(9, num=3)
     rois[1, 2] = np.nan
     pooled = values(roi_align(tensor(features, device), tensor(rois, device), tensor(image, device), 2, 0.25))
@@ -283,7 +283,7 @@ def channels_last(array):
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
-def test_memory_is_channels_last_whatever_comes_in():
+def test_roi_align_returns_channels_last_memory():
     features, rois, image = scene(10)
     results = []
     for layout in (features, channels_last(features), np.asfortranarray(features), features[:, :, ::-1][:, :, ::-1]):
@@ -299,7 +299,7 @@ def test_memory_is_channels_last_whatever_comes_in():
         np.testing.assert_array_equal(other, results[0])
 
 
-def test_gradient_is_the_same_every_time():
+def test_roi_align_gradients_are_deterministic():
     features, rois, image = scene(11, num=200, size=(150, 20))
     first, second = (
         gradients(lambda f, r, i: roi_align(f, r, i, 7, 0.25), features, rois, image, wrt=(0,))[1][0] for _ in "ab"

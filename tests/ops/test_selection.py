@@ -38,14 +38,14 @@ def listed(*tensors: Tensor) -> list[list]:
 
 
 @pytest.mark.parity
-def test_cells_are_torchvisions(torchvision_ops) -> None:
+def test_cell_anchors_equal_torchvision(torchvision_ops) -> None:
     for size, expected in zip(SIZES, torchvision_ops["anchor_cell"], strict=True):
         np.testing.assert_array_equal(np.float32(cell_anchors([size], RATIOS)), expected)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("case", ["even", "odd"])
-def test_anchors_are_torchvisions(torchvision_ops, device: str, case: str) -> None:
+def test_anchors_equal_torchvision(torchvision_ops, device: str, case: str) -> None:
     generator = _AnchorGenerator(SIZES, RATIOS, per_level=True)
     grids = torchvision_ops[f"anchor_{case}_grid"].tolist()
     maps = [tensor(np.zeros((1, 1, *grid), np.float32), device) for grid in grids]
@@ -58,7 +58,7 @@ def test_anchors_are_torchvisions(torchvision_ops, device: str, case: str) -> No
     np.testing.assert_array_equal(found, torchvision_ops[f"anchor_{case}"])
 
 
-def test_cells_go_ratio_by_ratio() -> None:
+def test_cell_anchors_order() -> None:
     assert cell_anchors([8, 16], [1, 4]) == [
         (-4, -4, 4, 4),
         (-8, -8, 8, 8),
@@ -67,7 +67,7 @@ def test_cells_go_ratio_by_ratio() -> None:
     ]
 
 
-def test_anchors_go_row_by_row(device: str) -> None:
+def test_grid_anchors_order(device: str) -> None:
     like = tensor(np.zeros(1, np.float32), device)
     anchors = grid_anchors([(-1, -2, 1, 2), (0, 0, 5, 5)], (2, 2), (10, 3.5), like)
     assert anchors.device == device
@@ -87,7 +87,7 @@ def test_anchors_go_row_by_row(device: str) -> None:
 
 
 @pytest.mark.parity
-def test_matches_are_torchvisions(torchvision_ops, device: str) -> None:
+def test_match_equals_torchvision(torchvision_ops, device: str) -> None:
     quality = torchvision_ops["match_quality"]
     for name, iou, thresholds, allow_low_quality_matches in [
         ("match_rpn", quality, (0.7, 0.3), True),
@@ -115,19 +115,19 @@ IOU = np.float32(
         (True, [0, -2, -2, 0, -1, -2, 0]),  # column 3 is object 2's best, and goes to its own best, object 0
     ],
 )
-def test_matching_by_hand(device: str, allow_low_quality_matches: bool, expected: list[int]) -> None:
+def test_match_by_hand(device: str, allow_low_quality_matches: bool, expected: list[int]) -> None:
     assert listed(match(tensor(IOU, device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches)) == [
         expected
     ]
 
 
-def test_rescue_takes_all_that_tie(device: str) -> None:
+def test_low_quality_matches_include_ties(device: str) -> None:
     iou = tensor(np.float32([[0.2, 0.1, 0.2, 0.1], [0, 0.1, 0, 0]]), device)
     assert listed(match(iou, 0.7, 0.3, allow_low_quality_matches=True)) == [[0, 0, 0, -1]]
 
 
 @pytest.mark.parametrize("allow_low_quality_matches", [False, True])
-def test_matching_with_nothing(device: str, allow_low_quality_matches: bool) -> None:
+def test_match_of_no_objects_or_no_boxes(device: str, allow_low_quality_matches: bool) -> None:
     assert listed(
         match(
             tensor(np.zeros((0, 3), np.float32), device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches
@@ -149,7 +149,7 @@ def test_matching_with_nothing(device: str, allow_low_quality_matches: bool) -> 
 
 
 @pytest.mark.parity
-def test_samples_are_torchvisions(torchvision_ops, device: str) -> None:
+def test_sample_balanced_equals_torchvision(torchvision_ops, device: str) -> None:
     labels = torchvision_ops["sample_labels"]
     matches = np.select([labels >= 1, labels == 0], [0, -1], -2).astype(np.int32)
     for name, (batch_size, fraction) in torchvision_ops.meta["sampler"].items():
@@ -174,7 +174,9 @@ MATCHES = np.array([-1, 3, -2, -1, 0, -2, -1, -1, 1, -1], np.int32)
         (0, 0.5, 0, 0),
     ],
 )
-def test_numbers_sampled(device: str, batch_size: int, fraction: float, num_positive: int, num_negative: int) -> None:
+def test_sample_balanced_counts(
+    device: str, batch_size: int, fraction: float, num_positive: int, num_negative: int
+) -> None:
     lucid.random.seed(3)
     positive, negative = listed(*sample_balanced(tensor(MATCHES, device), batch_size, fraction))
     assert (len(positive), len(negative)) == (num_positive, num_negative)
@@ -184,7 +186,7 @@ def test_numbers_sampled(device: str, batch_size: int, fraction: float, num_posi
     assert set(negative) <= {0, 3, 6, 7, 9}
 
 
-def test_sampling_is_random_and_repeats_with_the_seed(device: str) -> None:
+def test_sample_balanced_is_random_and_repeats_with_the_seed(device: str) -> None:
     matches = tensor(np.repeat(np.int32([0, -1]), 500), device)
     drawn = []
     for seed in (1, 1, 2):
@@ -197,13 +199,13 @@ def test_sampling_is_random_and_repeats_with_the_seed(device: str) -> None:
 
 
 @pytest.mark.parametrize("matches", [[], [-2, -2], [-1], [5]])
-def test_sampling_from_little(device: str, matches: list[int]) -> None:
+def test_sample_balanced_of_few_boxes(device: str, matches: list[int]) -> None:
     positive, negative = listed(*sample_balanced(tensor(np.array(matches, np.int32), device), 8, 0.5))
     assert positive == [i for i, m in enumerate(matches) if m >= 0]
     assert negative == [i for i, m in enumerate(matches) if m == -1]
 
 
-def test_permutations_are_lucids() -> None:
+def test_permutation_draws_from_lucids_generator() -> None:
     lucid.random.seed(5)
     one = permutation(50)
     lucid.random.seed(5)
@@ -228,7 +230,7 @@ def slow_top_k(scores: np.ndarray, level_sizes: list[int], k: int) -> list[list[
 
 @pytest.mark.parametrize("k", [1, 2, 7, 30, 1000])
 @pytest.mark.parametrize("distinct", [2, 5, 10**6])
-def test_top_k_is_that_of_a_stable_sort(device: str, k: int, distinct: int) -> None:
+def test_top_k_per_level_equals_a_stable_sort(device: str, k: int, distinct: int) -> None:
     sizes = [40, 0, 7, 1, 30]
     scores = np.random.default_rng(distinct).integers(-distinct, distinct, sum(sizes)).astype(np.float32)
     found = top_k_per_level(tensor(scores, device), sizes, k)
@@ -243,12 +245,12 @@ def test_top_k_with_infinite_scores(device: str) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
-def test_nan_comes_first_whatever_k(device: str, k: int) -> None:
+def test_top_k_puts_nan_first(device: str, k: int) -> None:
     scores = tensor(np.float32([5, np.nan, 4, np.inf, np.nan]), device)
     assert listed(top_k_per_level(scores, [5], k)[0]) == [[1, 4, 3, 0, 2][:k]]
 
 
-def test_top_k_of_nothing(device: str) -> None:
+def test_top_k_of_no_scores(device: str) -> None:
     for sizes in ([], [0], [0, 0]):
         assert listed(*top_k_per_level(tensor(np.zeros(0, np.float32), device), sizes, 5)) == [[], []]
 
@@ -257,7 +259,7 @@ def test_top_k_of_nothing(device: str) -> None:
 
 
 @pytest.mark.parity
-def test_large_enough_is_torchvisions(torchvision_ops, device: str) -> None:
+def test_remove_small_boxes_equals_torchvision(torchvision_ops, device: str) -> None:
     boxes = tensor(torchvision_ops["small_boxes"], device)
     for tag, min_size in (("1e3", 1e-3), ("1e2", 1e-2)):
         found = remove_small_boxes(boxes, min_size)
@@ -265,13 +267,13 @@ def test_large_enough_is_torchvisions(torchvision_ops, device: str) -> None:
         assert listed(found) == [torchvision_ops[f"small_keep_{tag}"].tolist()]
 
 
-def test_large_enough_by_hand(device: str) -> None:
+def test_remove_small_boxes_by_hand(device: str) -> None:
     boxes = np.float32([[0, 0, 2, 2], [0, 0, 1.9, 9], [5, 5, 9, 6], [3, 3, 1, 1], [0, 0, np.nan, 9], [1, 1, 4, 3]])
     assert listed(remove_small_boxes(tensor(boxes, device), 2)) == [[0, 5]]
     assert listed(remove_small_boxes(tensor(boxes[:0], device), 2)) == [[]]
 
 
-def test_above_excludes_the_threshold(device: str) -> None:
+def test_nonzero_above_excludes_the_threshold(device: str) -> None:
     scores = np.float32([[0.05, 0.06, 0], [np.nan, 0.04, 1], [0.9, 0.0500001, 0.05]])
     found = nonzero_above(tensor(scores, device), 0.05)
     assert {t.device for t in found} == {device}
@@ -301,7 +303,7 @@ def test_sigmoid_of_extremes(device: str) -> None:
     assert values(sigmoid(tensor(x[:0], device))).shape == (0,)
 
 
-def test_rows_are_taken_and_joined(device: str) -> None:
+def test_take_pick_and_concat(device: str) -> None:
     x = tensor(np.arange(24, dtype=np.float32).reshape(4, 3, 2), device, requires_grad=True)
     rows, columns = (tensor(np.array(i, np.int32), device) for i in ([3, 0, 3], [0, 2, 1]))
     array = values(x)
@@ -320,7 +322,7 @@ def test_rows_are_taken_and_joined(device: str) -> None:
         np.testing.assert_array_equal(values(found), expected)
 
 
-def test_numbers_on_the_device(device: str) -> None:
+def test_arange_and_full(device: str) -> None:
     like = tensor(np.zeros((0, 4), np.float32), device)
     assert listed(arange(3, like), arange(0, like), full(2, 7, like), full(0, 7, like)) == [[0, 1, 2], [], [7, 7], []]
     assert arange(3, like).device == full(2, 7, like).device == device

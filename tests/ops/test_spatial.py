@@ -25,7 +25,7 @@ POOLS = [(3, 2, 1), (2, 2, 0), (2, 1, 0), (3, 1, 1), (1, 2, 0), (3, 3, 0), (4, 2
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), POOLS)
-def test_max_pool_is_that_of_a_loop(device: str, kernel: int, stride: int, padding: int) -> None:
+def test_max_pool2d_equals_a_loop(device: str, kernel: int, stride: int, padding: int) -> None:
     x = (normal(2, 3, 7, 6) - 5).astype(np.float32)  # negative: a zero of the padding would win
     found = values(max_pool2d(tensor(x, device), kernel, stride=stride, padding=padding))
     assert found.dtype == np.float32
@@ -33,13 +33,13 @@ def test_max_pool_is_that_of_a_loop(device: str, kernel: int, stride: int, paddi
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), POOLS)
-def test_max_pool_gradients(kernel: int, stride: int, padding: int) -> None:
+def test_max_pool2d_gradients(kernel: int, stride: int, padding: int) -> None:
     x = np.random.default_rng(0).permutation(2 * 2 * 7 * 6).reshape(2, 2, 7, 6) / 10 - 20  # no ties
     check_gradients(lambda x: max_pool2d(x, kernel, stride=stride, padding=padding), x, tol=1e-8)
     cpu_gpu_agree(lambda x: max_pool2d(x, kernel, stride=stride, padding=padding), x)
 
 
-def test_of_equal_pixels_one_gets_the_gradient(device: str) -> None:
+def test_max_pool2d_gives_the_gradient_to_one_of_equal_pixels(device: str) -> None:
     x = np.float32([[[[1, 1], [1, 0]]]])
     _, (grad,) = gradients(
         lambda x: max_pool2d(x, 2, stride=1), x, wrt=(0,), cotangent=np.float32([[[[5]]]]), device=device
@@ -51,14 +51,14 @@ def test_of_equal_pixels_one_gets_the_gradient(device: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -7])
-def test_a_flat_image_passes_each_gradient_on_once(device: str, value: float) -> None:
+def test_max_pool2d_gradient_of_a_constant_image(device: str, value: float) -> None:
     x = np.full((1, 2, 6, 5), value, np.float32)
     value, (grad,) = gradients(lambda x: max_pool2d(x, 3, stride=2, padding=1), x, wrt=(0,), device=device)
     cotangent = np.random.default_rng(0).standard_normal(value.shape)
     np.testing.assert_allclose(grad.sum((2, 3)), cotangent.sum((2, 3)), rtol=1e-5)
 
 
-def test_max_pool_of_no_images(device: str) -> None:
+def test_max_pool2d_of_no_images(device: str) -> None:
     check_empty(lambda x: max_pool2d(x, 3, stride=2, padding=1), [normal(0, 3, 6, 5)], (0, 3, 3, 3), device)
 
 
@@ -116,7 +116,7 @@ def test_upsample_add_of_no_images(device: str) -> None:
 
 
 @pytest.mark.parity
-def test_the_pyramid_is_torchvisions(torchvision_ops, device: str) -> None:
+def test_feature_pyramid_equals_torchvision(torchvision_ops, device: str) -> None:
     pyramid = FeaturePyramid([4, 5, 6], 3)
     state = {
         name.removeprefix("fpn_w_").replace(".0.weight", ".weight").replace(".0.bias", ".bias"): torchvision_ops[name]

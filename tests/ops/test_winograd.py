@@ -1,6 +1,7 @@
-"""3×3 convolutions in the transform domain: against a loop's arithmetic, their adjoints, and what is kept of them."""
+"""3×3 convolutions in the transform domain: against a loop's arithmetic, their adjoints, and their kept transforms."""
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     extras=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_it_is_a_convolution(
+def test_winograd_equals_a_direct_convolution(
     cut: str, n: int, height: int, width: int, channels: int, filters: int, padding: int, relu: bool, extras: bool, seed
 ) -> None:
     height, width = max(height, 3 - 2 * padding), max(width, 3 - 2 * padding)
@@ -68,7 +69,7 @@ def test_it_is_a_convolution(
     np.testing.assert_allclose(found, np.maximum(expected, 0) if relu else expected, atol=1e-10)
 
 
-def test_each_gradient_is_that_of_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_equal_those_of_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = normal(2, 33, 9, 14), normal(34, 33, 3, 3)
     bias, scale, residual = normal(34), normal(34) + 2, normal(2, 34, 9, 14)
 
@@ -84,7 +85,7 @@ def test_each_gradient_is_that_of_plain_products(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
-def test_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 1)
     check_gradients(lambda x, w, b: conv2d(x, w, b, padding=1), normal(1, 2, 6, 5), normal(3, 2, 3, 3), normal(3))
 
@@ -102,7 +103,7 @@ def test_rounding_is_small(channels: int) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_the_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = (a.astype(np.float32) for a in (normal(2, 21, 30, 8), normal(8, 8, 3, 3)))
     cotangent = normal(2, 21, 30, 8, seed=1).astype(np.float32)
     found = []
@@ -116,7 +117,7 @@ def test_the_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
         np.testing.assert_array_equal(grad, found[0][1])
 
 
-def test_it_is_chosen_for_wide_3x3_convolutions_of_stride_1() -> None:
+def test_winograd_is_chosen_for_wide_3x3_convolutions_of_stride_1() -> None:
     assert winograd.suits((3, 3), 1, 64, 64)
     assert not any(
         winograd.suits(*case)
@@ -156,28 +157,36 @@ def test_writing_into_a_weight_is_noticed(change) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_a_transform_goes_with_its_weight() -> None:
-    gc.collect()  # of earlier tests, too
-    before = len(winograd._kept)
+def test_a_kept_transform_is_freed_with_its_weight() -> None:
     weight = normal(64, 64, 3, 3).astype(np.float32)
-    winograd.weight_points(weight, None, keep=True)
-    assert len(winograd._kept) == before + 1
+    kept = weakref.ref(winograd.weight_points(weight, None, keep=True))
+    gc.collect()
+    assert kept() is not None
     del weight
     gc.collect()
-    assert len(winograd._kept) == before
+    assert kept() is None
 
 
-def test_a_weight_in_training_keeps_nothing() -> None:
-    before = len(winograd._kept)
+def test_the_transform_of_a_weight_in_training_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    weight_points = winograd.weight_points
+
+    def watched(*args: object, **options: bool) -> np.ndarray:
+        points = weight_points(*args, **options)
+        made.append(weakref.ref(points))
+        return points
+
+    monkeypatch.setattr(winograd, "weight_points", watched)
     weight = tensor(normal(64, 64, 3, 3).astype(np.float32), requires_grad=True)
-    out = conv2d(tensor(normal(1, 64, 8, 8).astype(np.float32)), weight, padding=1)
+    out = conv2d(tensor(normal(1, 64, 8, 8).astype(np.float32), requires_grad=True), weight, padding=1)
     out.sum().backward()
     assert weight.grad is not None
-    assert len(winograd._kept) == before
+    gc.collect()
+    assert [points() for points in made] == [None, None]  # one forward, one for the gradient of the input
 
 
 def test_plain_products_take_over_where_it_does_not_suit() -> None:
     x, weight = normal(1, 3, 8, 8), normal(40, 3, 3, 3)
     found = values(conv2d(tensor(x), tensor(weight), padding=1))
-    expected = conv._correlate(x.transpose(0, 2, 3, 1).copy(), conv._as_matrix(weight), (3, 3), 1, 1)
+    expected = conv.correlate(x.transpose(0, 2, 3, 1).copy(), conv.as_matrix(weight), (3, 3), 1, 1)
     np.testing.assert_array_equal(found.transpose(0, 2, 3, 1), expected)

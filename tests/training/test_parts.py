@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lucid import Tensor
 
-from lucid_maskrcnn.ops._operation import as_tensor, host
+from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.training import EMA, SGD, WarmupMultiStep, clip_gradients, decay_groups
 
 
