@@ -1,7 +1,10 @@
-"""Mask R-CNN for the Lucid framework: torchvision's answers on NumPy or MLX, without PyTorch."""
+"""Mask R-CNN for the Lucid framework.
+
+Reproduces torchvision's and detectron2's detections on NumPy (CPU) or MLX (GPU), without PyTorch.
+"""
 
 from . import ops
-from .config import HeadConfig, ImageConfig, RPNConfig
+from .config import HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from .detections import Detections
 from .inference import predict_files
 from .masks import CompressedMasks
@@ -15,7 +18,7 @@ from .models import (
     mask_rcnn_resnet_101_fpn,
 )
 from .targets import Target
-from .weights import list_weights
+from .weights import list_weights, load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -25,16 +28,19 @@ __all__ = [
     "HeadConfig",
     "ImageConfig",
     "MaskRCNN",
+    "ModelConfig",
     "MultiScaleROIAlign",
     "ROIAlign",
     "RPNConfig",
     "Target",
     "__version__",
     "list_weights",
+    "load_weights",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
     "mask_rcnn_resnet_50_fpn_v2",
     "mask_rcnn_resnet_101_fpn",
     "ops",
     "predict_files",
+    "save_weights",
 ]

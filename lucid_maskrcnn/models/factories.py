@@ -33,8 +33,8 @@ _NAMES_ELSEWHERE = {
     "checkpoint": "weights",
     "trainable_backbone_layers": "trainable_layers",
     "classes": "num_classes",
-    "image_mean": "pixel_mean of image",
-    "image_std": "pixel_std of image",
+    "image_mean": "image={'pixel_mean': …}",
+    "image_std": "image={'pixel_std': …}",
     "pixel_mean": "image={'pixel_mean': …}",
     "pixel_std": "image={'pixel_std': …}",
     "box_detections_per_img": "top_k",
@@ -232,7 +232,7 @@ def _assemble(
         # Before anything is allocated: a header may ask for any size.
         with shapes_only():
             blueprint = _resnet_fpn(config.changed(**_with_classes(config, base.num_classes)), trainable_layers)
-        weight_files.check_fit(blueprint, file.arrays)
+        weight_files.check_fit(blueprint, file.arrays, source=f"weights {str(weights)!r}")
     with uninitialised() if file is not None and config.num_classes == base.num_classes else nullcontext():
         model = _resnet_fpn(config, trainable_layers)
     if file is not None:

@@ -28,7 +28,13 @@ def as_arrays(weights: Mapping[str, Any]) -> dict[str, Any]:
     return {name: array if hasattr(array, "shape") else np.asarray(array) for name, array in weights.items()}
 
 
-def check_fit(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
+def check_fit(
+    module: nn.Module,
+    arrays: Mapping[str, Any],
+    *,
+    names: Mapping[str, str] | None = None,
+    source: str = "These weights",
+) -> None:
     """Compare names, shapes and types with every parameter and buffer of ``module``.
 
     Parameters
@@ -39,6 +45,8 @@ def check_fit(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[st
         Not read, where they are still in a file.
     names : mapping of str to str, optional
         What to call an entry in messages, where the source has other names.
+    source : str
+        What to call the arrays in messages.
 
     Raises
     ------
@@ -65,7 +73,7 @@ def check_fit(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[st
     if no_floats:
         problems.append(f"not floating point: {_listed(no_floats)}")
     if problems:
-        raise ValueError(f"These weights do not fit the model; {'; '.join(problems)}.")
+        raise ValueError(f"{source} do not fit the model; {'; '.join(problems)}.")
 
 
 def assign(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:

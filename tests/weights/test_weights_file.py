@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
+import inspect
 import json
+import math
+import random
+import shutil
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lucid
+import lucid.nn as nn
 import numpy as np
 import pytest
 from data.torchvision import recipe
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_101_fpn
+from lucid_maskrcnn import (
+    MaskRCNN,
+    mask_rcnn_resnet_18_fpn,
+    mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_50_fpn_v2,
+    mask_rcnn_resnet_101_fpn,
+)
 from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.models import _ResNetFPNBackbone
+from lucid_maskrcnn.models.layers import Conv2d
 from lucid_maskrcnn.transforms import resized_size
 from lucid_maskrcnn.weights import (
     load_backbone,
@@ -270,3 +288,208 @@ def test_the_header_is_json(tmp_path: Path) -> None:
         header = json.loads(file.metadata()["config"])
     assert (header["config_version"], header["num_classes"], header["backbone"]["width"]) == (1, 3, 8)
     assert ModelConfig.from_dict(header) == slim().config
+
+
+# ------------------------------------------------------------------ headers that are wrong
+
+
+def rewritten(path: Path, **entries: str | None) -> Path:
+    """Replace entries of a file's header; None takes one out."""
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata() | entries
+    save_file(load_file(path), path, metadata={name: text for name, text in metadata.items() if text is not None})
+    return path
+
+
+class _NamesTheFile(Exception):  # noqa: N818 - what is hoped for
+    """A ValueError that names the file."""
+
+
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if repr(str(path)) in str(error):
+            raise _NamesTheFile from error
+        raise
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A slim model's file, and the configuration in its header."""
+    path = tmp_path_factory.mktemp("saved") / "slim.safetensors"
+    model = slim(categories={1: "a", 2: "b", 3: "c"})
+    save_weights(model, path)
+    return path, json.loads(json.dumps(model.config.to_dict()))
+
+
+def copy_of(saved: tuple[Path, dict[str, Any]], folder: Path) -> tuple[Path, dict[str, Any]]:
+    path, config = saved
+    return Path(shutil.copy(path, folder / path.name)), copy.deepcopy(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 10**9}, "num_classes must be an integer from 1 to 1000000, got 1000000000"),
+        ({"num_classes": 999_999}, r"wrong shapes: .*cls_score.weight has \(4, 16\), wanted \(100"),
+        ({"hidden_dim": 60_000}, r"wrong shapes: .*fc1.weight has \(16, 392\), wanted \(60000, 392\)"),
+        ({"pool_size": [200, 200]}, r"fc1.weight has \(16, 392\), wanted \(16, 320000\)"),
+        ({"rpn_convs": 2}, r"missing: .*rpn.head.conv2.weight"),
+        ({"backbone": {"depth": 18, "width": 0, "out_channels": 8}}, "width must be an integer from 1 to 1024, got 0"),
+        ({"backbone": {"depth": 50, "width": 8, "out_channels": 8}}, "missing: backbone.body.layer1.0.conv3.weight"),
+        ({"anchor_sizes": [8, 16, 32, 64, [128, 256]]}, "anchor_sizes must name equally many sizes for every level"),
+        ({"anchor_size": [8]}, "ModelConfig has no argument 'anchor_size'; did you mean 'anchor_sizes'"),
+        ({"heads": {"sampling_ratio": 10**6}}, "sampling_ratio must be an integer from 0 to 256, got 1000000"),
+        ({"image": {"pixel_mean": [123, 116, 103]}}, r"pixel_mean must be of pixel values in \[0, 1\]"),
+        ({"config_version": 7, "cascade": 3}, r"written by a newer version of lucid_maskrcnn \(config_version 7"),
+        ({"backbone": None}, "are of a model on a backbone that is no ResNet-FPN of this package"),
+    ],
+)  # fmt: skip
+def test_header_that_does_not_fit_its_arrays_is_refused(
+    saved: tuple[Path, dict[str, Any]], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path, config = copy_of(saved, tmp_path)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=message):
+        MaskRCNN.from_file(rewritten(path, config=json.dumps(config | change)))
+    assert tracemalloc.get_traced_memory()[1] < 32e6  # the largest of these models would have 60 GB
+    tracemalloc.stop()
+
+
+def test_any_value_in_a_header_builds_or_is_refused_in_a_sentence(
+    saved: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Every field is replaced by values of other kinds and sizes; a sample of them, as each file is written."""
+    path, config = copy_of(saved, tmp_path)
+    values = [None, 0, -1, 1e9, 10**9, 10**30, "x", "", True, [], {}, [1, 2, 3, 4, 5], 1.5, math.nan, {"a": 1}, [[[]]]]
+    places = [(name,) for name in config] + [(p, n) for p in ("image", "rpn", "heads", "backbone") for n in config[p]]
+    cases = [(place, value) for place in places for value in values]
+    for place, value in random.Random(0).sample(cases, 160):
+        changed = copy.deepcopy(config)
+        inner = changed if len(place) == 1 else changed[place[0]]
+        inner[place[-1]] = value
+        try:
+            model = MaskRCNN.from_file(rewritten(path, config=json.dumps(changed)))
+        except ValueError as error:
+            assert "slim.safetensors" in str(error) or "These weights do not fit the model" in str(error), (
+                place,
+                value,
+            )
+        else:
+            assert model.config.num_classes == 3, (place, value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000, '{"num_classes": 1e999}'])
+def test_header_that_is_no_configuration_is_refused(
+    saved: tuple[Path, dict[str, Any]], tmp_path: Path, text: str
+) -> None:
+    path, _ = copy_of(saved, tmp_path)
+    with pytest.raises(ValueError, match=r"slim.safetensors' has a header that is no configuration of a model: "):
+        MaskRCNN.from_file(rewritten(path, config=text))
+
+
+def test_file_of_version_0_opens(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, config = copy_of(saved, tmp_path)
+    arguments = {
+        "depth": 18,
+        "num_classes": 3,
+        "min_size": 64,
+        "max_size": 96,
+        "proposals": {"nms_thresh": 0.6},
+        **SLIM,
+    }
+    categories = json.dumps({"1": "a", "2": "b", "3": "c"})
+    old = {"config": None, "arguments": json.dumps(arguments), "categories": categories, "figures": '{"segm/AP": 0.5}'}
+    file = read_weights_file(rewritten(path, **old))
+    assert file.metadata["metrics"] == '{"segm/AP": 0.5}'
+    assert not file.metadata.keys() & {"arguments", "categories", "figures"}
+    model = mask_rcnn_resnet_18_fpn(weights=path)
+    assert model.config == ModelConfig.from_dict(config).changed(min_size=64, max_size=96, rpn={"nms_thresh": 0.6})
+    save_weights(model, path)  # in the present form
+    assert MaskRCNN.from_file(path).config == model.config
+
+
+def test_model_on_a_backbone_of_ones_own_is_loaded_but_not_rebuilt(tmp_path: Path) -> None:
+    class Backbone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = Conv2d(3, 4, 3, stride=4, padding=1)
+
+        def forward(self, x: Any) -> Any:
+            return self.conv(x, relu=True)
+
+    model, other = (MaskRCNN(Backbone(), 4, 2, anchor_stride=4, hidden_dim=8, mask_hidden_channels=4) for _ in range(2))
+    assert model.config.backbone is None
+    save_weights(model, tmp_path / "own.safetensors")
+    with pytest.raises(ValueError, match=r"cannot be rebuilt from a file: build the model and call load_weights"):
+        MaskRCNN.from_file(tmp_path / "own.safetensors")
+    load_weights(other, tmp_path / "own.safetensors")
+    assert same(model, other)
+
+
+# ------------------------------------------------------------------ keywords of the factories
+
+
+FACTORIES = (
+    mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_50_fpn_v2, mask_rcnn_resnet_101_fpn
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("num_class", "num_classes"),
+        ("pretrained", "weights"),
+        ("pretrained_backbone", "weights_backbone"),
+        ("trainable_backbone_layers", "trainable_layers"),
+        ("box_detections_per_img", "top_k"),
+        ("min_sise", "min_size"),
+    ],
+)
+def test_misspelt_keyword_is_refused_with_the_nearest_one(factory: Any, wrong: str, right: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        factory(**{wrong: 1})
+    assert str(caught.value) == f"{factory.__name__}() has no argument {wrong!r}; did you mean {right!r}?"
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_factory_shows_its_keywords(factory: Any) -> None:
+    parameters = inspect.signature(factory).parameters
+    assert next(iter(parameters)) == "num_classes"
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is None for n, p in parameters.items() if n != "num_classes")
+    settings = {f.name for f in dataclasses.fields(ModelConfig)} - {
+        "feat_channels",
+        "use_fpn",
+        "anchor_stride",
+        "backbone",
+    }
+    assert settings <= parameters.keys()
+    assert factory.__doc__.startswith("Build ")
+    with pytest.raises(TypeError, match=r"takes one positional argument, num_classes, got 2: name the others"):
+        factory(3, "NUCLEI")
+
+
+def test_default_of_predict_written_out_changes_nothing() -> None:
+    model = mask_rcnn_resnet_18_fpn(weights="NUCLEI")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    (found,) = model.predict(pixels, score_thresh=0.0)
+    (same_found,) = model.predict(pixels, score_thresh=0.0, nms_thresh=None, top_k=None)
+    (written,) = model.predict(pixels, score_thresh=0.0, nms_thresh=0.3, top_k=400)  # the weights' own
+    assert len(found) > 0
+    for other in (same_found, written):
+        np.testing.assert_array_equal(other.boxes.numpy(), found.boxes.numpy())
+
+
+def test_weights_of_other_conventions_warn() -> None:
+    arrays = in_torchvision_names(slim())
+    with pytest.warns(UserWarning, match="trained with torchvision's conventions and the model has detectron2's"):
+        load_weights(slim(conventions="detectron2"), arrays)
+
+
+@pytest.mark.parametrize("model", [None, "model", lucid.nn.Linear(2, 2)])
+def test_backbone_of_no_mask_rcnn_is_refused(model: Any) -> None:
+    with pytest.raises(TypeError, match="model must be a MaskRCNN on a ResNet-FPN of this package"):
+        load_backbone(model, {})
