@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import inspect
@@ -11,7 +10,6 @@ import math
 import random
 import shutil
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -301,20 +299,6 @@ def rewritten(path: Path, **entries: str | None) -> Path:
     return path
 
 
-class _NamesTheFile(Exception):  # noqa: N818 - what is hoped for
-    """A ValueError that names the file."""
-
-
-@contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        if repr(str(path)) in str(error):
-            raise _NamesTheFile from error
-        raise
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A slim model's file, and the configuration in its header."""
@@ -370,15 +354,16 @@ def test_any_value_in_a_header_builds_or_is_refused_in_a_sentence(
         changed = copy.deepcopy(config)
         inner = changed if len(place) == 1 else changed[place[0]]
         inner[place[-1]] = value
-        try:
-            model = MaskRCNN.from_file(rewritten(path, config=json.dumps(changed)))
-        except ValueError as error:
-            assert "slim.safetensors" in str(error) or "These weights do not fit the model" in str(error), (
-                place,
-                value,
-            )
-        else:
-            assert model.config.num_classes == 3, (place, value)
+        said = outcome(rewritten(path, config=json.dumps(changed)))
+        assert said == "3 classes" or repr(str(path)) in said, (place, value)
+
+
+def outcome(path: Path) -> str:
+    """Return what a file gives: a model, or the sentence of a ValueError."""
+    try:
+        return f"{MaskRCNN.from_file(path).num_classes} classes"
+    except ValueError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000, '{"num_classes": 1e999}'])
