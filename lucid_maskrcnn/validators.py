@@ -32,6 +32,7 @@ __all__ = [
     "non_negative_int",
     "non_negative_number",
     "number",
+    "open_fraction",
     "optional",
     "pair",
     "path",
@@ -122,6 +123,11 @@ def fraction(name: str, value: Any) -> float:
 def fraction_below_one(name: str, value: Any) -> float:
     """Return a number from 0 to 1, 1 excluded."""
     return _within(name, value, lambda v: 0 <= v < 1, "a number of at least 0 and below 1")
+
+
+def open_fraction(name: str, value: Any) -> float:
+    """Return a number between 0 and 1, both excluded."""
+    return _within(name, value, lambda v: 0 < v < 1, "a number above 0 and below 1")
 
 
 # ------------------------------------------------------------------ other single values

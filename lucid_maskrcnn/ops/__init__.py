@@ -43,7 +43,7 @@ from .selection import (
     take,
     top_k_per_level,
 )
-from .sgd_step import sgd_update
+from .sgd_step import sgd_update, sum_of_squares
 from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
@@ -106,6 +106,7 @@ __all__ = [
     "softmax",
     "split_evenly",
     "subsample",
+    "sum_of_squares",
     "take",
     "top_k_per_level",
     "upsample_add",

@@ -1,4 +1,4 @@
-"""The arithmetic of a step of gradient descent, in one pass over the memory.
+"""The arithmetic of a step of gradient descent, in one pass over the memory, and the gradients' norm.
 
 Shapes: arrays of any shape, all of a call the same; on cpu they are worked on as flat blocks.
 
@@ -8,6 +8,8 @@ rate multiplies.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -20,7 +22,7 @@ from ._checks import check_tensor
 from ._memory import empty, zeros
 from ._parallel import chunks, parallel_for
 
-__all__ = ["sgd_update"]
+__all__ = ["sgd_update", "sum_of_squares"]
 
 _BLOCK_VALUES = 1 << 16
 
@@ -83,3 +85,11 @@ def sgd_update(
     parallel_for(chunks(old.size, _BLOCK_VALUES), run)
     p.data = moved
     return velocity
+
+
+def sum_of_squares(arrays: Iterable[Any]) -> float:
+    """Return the sum of the squares of all elements of NumPy or MLX arrays, waiting once for those of MLX."""
+    arrays = list(arrays)
+    total = math.fsum(float(np.vdot(a, a)) for a in arrays if not isinstance(a, mx.array))
+    on_gpu = [mx.sum(mx.square(a)) for a in arrays if isinstance(a, mx.array)]
+    return total + float(np.asarray(mx.sum(mx.stack(on_gpu)))) if on_gpu else total

@@ -1,4 +1,4 @@
-"""Training: the trainer, and its parts for those who write their own loop."""
+"""Training: the trainer, and its parts for a loop of your own."""
 
 from .curves import draw_curves
 from .divergence import DivergenceError
@@ -6,7 +6,7 @@ from .ema import EMA
 from .gradients import GradientMean, clip_gradients
 from .interruption import Interrupted
 from .log import read_log
-from .schedules import Schedule, WarmupMultiStep
+from .schedules import Schedule
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
 from .trainer import BatchSource, Trainer, TrainResult
@@ -22,7 +22,6 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "TrainerSettings",
-    "WarmupMultiStep",
     "clip_gradients",
     "decay_groups",
     "draw_curves",

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file each, in full precision, there whole or not at all.
+"""Checkpoints: one safetensors file each, in full precision, written whole or not at all.
 
-The files are written tensor by tensor, so that saving takes no second copy of the model, and read
+The files are written tensor by tensor, so that saving needs no second copy of the model, and read
 the same way. A folder holds ``checkpoint-00000200.safetensors`` and so on, by step.
 """
 
@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..atomic import replacing
+from ..validators import shown
+from ..weights.formats import SAFETENSORS_DTYPES
 
 __all__ = [
     "check_folder",
+    "check_resume",
     "checkpoint_path",
     "find_checkpoints",
     "prune",
@@ -32,24 +35,16 @@ __all__ = [
 
 _FORMAT = "lucid_maskrcnn checkpoint"
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
-_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")  # of files.replacing, when the process was killed
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")  # of atomic.replacing, if the process was killed
 _RESULTS = ("weights.safetensors", "best.safetensors")
-_DTYPES = {
-    "float16": "F16",
-    "float32": "F32",
-    "float64": "F64",
-    "int32": "I32",
-    "int64": "I64",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
+_DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
 # ------------------------------------------------------------------ the folder
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return the file for the checkpoint of ``step``."""
+    """Return the path of the checkpoint of ``step``."""
     return folder / f"checkpoint-{step:08}.safetensors"
 
 
@@ -59,23 +54,32 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def check_resume(resume: Any) -> bool | str:
+    """Return ``resume`` if it is True, False or "auto"."""
+    if isinstance(resume, (bool, np.bool_)):
+        return bool(resume)
+    if resume != "auto":
+        kind = ValueError if isinstance(resume, str) else TypeError
+        raise kind(f"resume must be True, False or 'auto', got {shown(resume)}.")
+    return "auto"
+
+
 def check_folder(folder: Path, resume: bool | str) -> Path | None:
-    """Return the checkpoint to go on from, None to start, or refuse.
+    """Return the checkpoint to resume from, or None for a new run.
 
     Parameters
     ----------
     folder : Path
         Of the run; need not exist yet.
     resume : bool or "auto"
-        Whether there must be a checkpoint (True) or must be no earlier run (False), or either may be.
+        True requires a checkpoint, False requires that there is no earlier run, "auto" takes either.
 
     Raises
     ------
     ValueError
-        If the folder is not as it must be.
+        If the folder is not as ``resume`` requires, or is a file.
     """
-    if resume not in (True, False, "auto"):
-        raise ValueError(f"resume must be True, False or 'auto', got {resume!r}.")
+    check_resume(resume)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file: a run needs a folder.")
     found = find_checkpoints(folder)
@@ -90,8 +94,8 @@ def check_folder(folder: Path, resume: bool | str) -> Path | None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all checkpoints but the newest ``keep``, which are on the disk by now."""
-    with suppress(OSError, AttributeError):  # not every system can be asked to put a folder on the disk
+    """Delete all checkpoints but the newest ``keep``, once these are on the disk."""
+    with suppress(OSError, AttributeError):  # not every system can synchronise a folder
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -102,7 +106,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the halves of files that a killed run left behind."""
+    """Delete the unfinished files that a killed run left."""
     for path in folder.iterdir():
         if _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -112,9 +116,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_checkpoint(
-    path: Path, arrays: Mapping[str, Any], numbers: Mapping[str, Any], inspect: Callable[[str, np.ndarray], None]
+    path: Path, arrays: Mapping[str, Any], header: Mapping[str, Any], inspect: Callable[[str, np.ndarray], None]
 ) -> None:
-    """Write arrays and what belongs to them.
+    """Write a checkpoint.
 
     Parameters
     ----------
@@ -122,25 +126,25 @@ def write_checkpoint(
         Replaced once the new file is complete and on the disk.
     arrays : mapping of str to NumPy or MLX array
         Copied to the host one at a time.
-    numbers : mapping
+    header : mapping
         JSON values.
     inspect : callable
-        Sees each name and array before it is written; what it raises ends the writing, without a file.
+        Called with each name and array before it is written; if it raises, no file is written.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    header: dict[str, Any] = {
-        "__metadata__": {"format": _FORMAT, **{name: json.dumps(value) for name, value in numbers.items()}}
+    entries: dict[str, Any] = {
+        "__metadata__": {"format": _FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
     }
     end = 0
     for name, array in arrays.items():
         dtype = str(array.dtype).rpartition(".")[2]  # of MLX: "mlx.core.float32"
         begin, end = end, end + array.size * np.dtype(dtype).itemsize
-        header[name] = {"dtype": _DTYPES[dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
+        entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
@@ -151,12 +155,12 @@ def write_checkpoint(
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Read a checkpoint's numbers, and the names and shapes of its arrays.
+    """Read a checkpoint's header, and the names and shapes of its arrays.
 
     Raises
     ------
     ValueError
-        If the file is no checkpoint, or not a whole one.
+        If the file is no checkpoint, or is damaged.
     """
     import safetensors
 
@@ -164,17 +168,18 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+        if metadata.pop("format", None) != _FORMAT:
+            raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
+        header = {name: json.loads(value) for name, value in metadata.items()}
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{str(path)!r} is damaged ({error}): delete it to go on from the one before, if there is one."
+            f"{str(path)!r} is damaged ({error}): delete it to continue from the one before, if there is one."
         ) from error
-    if metadata.pop("format", None) != _FORMAT:
-        raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
-    return {name: json.loads(value) for name, value in metadata.items()}, shapes
+    return header, shapes
 
 
 def read_arrays(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield a checkpoint's names and arrays, one after the other; the arrays are the caller's own."""
+    """Yield the names and arrays of a checkpoint one by one; the arrays are new."""
     import safetensors
 
     with safetensors.safe_open(path, framework="numpy") as file:

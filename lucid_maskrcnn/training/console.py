@@ -1,4 +1,4 @@
-"""What a run shows while it goes on."""
+"""The output of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 __all__ = ["Console"]
 
-_QUIET_SECONDS = 30.0  # between two lines in a file
-_MEMORY = 0.9  # of the shown means: about ten steps
+_SECONDS_BETWEEN_LINES = 30.0  # in a file
+_DECAY = 0.9  # of the moving averages that are shown: about ten steps
 
 
 class Console:
-    """A progress bar on a terminal, a line now and then in a file, both on stderr.
+    """A progress bar on stderr, or a line every half minute if that is a file.
 
     Parameters
     ----------
     total : float
-        Of what ``done`` counts: the steps, or the seconds.
+        Length of the run, in steps or seconds.
     unit : str
-        Name of that.
+        Name of the unit.
     done : float
-        How much of it is done at the start.
+        How much is done at the start.
     shown : bool
         Whether there is any output.
     """
@@ -43,15 +43,15 @@ class Console:
             )
 
     def step(self, record: Mapping[str, float], done: float) -> None:
-        """Show the losses and rates of a step."""
+        """Show the losses and the speed of a step."""
         for name, value in record.items():
             mean = self._means.get(name, value)
-            self._means[name] = _MEMORY * mean + (1 - _MEMORY) * value
+            self._means[name] = _DECAY * mean + (1 - _DECAY) * value
         if self._bar is not None:
             self._bar.n = min(done, self._total)
             self._bar.set_postfix_str(self._summary(), refresh=False)
             self._bar.update(0)
-        elif time.perf_counter() - self._last_line > _QUIET_SECONDS:
+        elif time.perf_counter() - self._last_line > _SECONDS_BETWEEN_LINES:
             left = self._seconds_left(done)
             self.say(f"{done:.0f}/{self._total:.0f} {self._unit}  {self._summary()}  {left / 60:.0f} min left")
 
@@ -64,12 +64,12 @@ class Console:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """End the bar; it stays visible."""
         if self._bar is not None:
             self._bar.close()
 
     def _summary(self) -> str:
-        """Return the means in words, the total first: a narrow terminal cuts the end off."""
+        """Return the averages as text, the total first: a narrow terminal cuts off the end."""
         losses = {n.removesuffix("_loss"): mean for n, mean in self._means.items() if n.endswith("_loss")}
         total = losses.pop("total", 0.0)
         terms = "".join(f"  {name} {mean:.3f}" for name, mean in losses.items())

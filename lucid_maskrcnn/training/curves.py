@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import validators
 from ..atomic import replacing
 from .log import headline, read_log
 
@@ -17,22 +18,27 @@ _INK, _GRID = "#333333", "#dddddd"
 
 
 def draw_curves(log: str | Path, path: str | Path) -> None:
-    """Draw a log as a PNG image.
+    """Plot the log of a run: losses, and the main metrics if there were evaluations.
 
     Parameters
     ----------
     log : str or Path
         A run's ``log.jsonl``.
     path : str or Path
-        Of the image.
+        The plot, a ``.png`` file; written whole or not at all.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
+    FileNotFoundError
+        If there is no such log.
     ValueError
-        If the log has no steps.
+        If ``log`` is not the log of a run or has no steps, or ``path`` does not end in ``.png``.
     """
+    log, path = validators.path("log", log), validators.path("path", path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"path must end in '.png', got {str(path)!r}.")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -55,33 +61,35 @@ def draw_curves(log: str | Path, path: str | Path) -> None:
 
 
 def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
-    window = max(1, len(steps) // 50)
-    x = _smooth([r["step"] for r in steps], window)
+    span = max(1, len(steps) // 50)
+    x = _moving_average([r["step"] for r in steps], span)
     for name in [name for name in steps[0] if name.endswith("_loss")]:
-        y = _smooth([r.get(name) for r in steps], window)
+        y = _moving_average([r.get(name) for r in steps], span)
         total = name == "total_loss"
         style = {"color": _INK, "linewidth": 2} if total else {"linewidth": 1.2}
         axes.plot(x, y, label=name.removesuffix("_loss"), **style)
-    axes.set(xlabel="step", ylabel="loss" if window == 1 else f"loss, mean of {window} steps", ylim=(0, None))
-    _finish(axes)
+    axes.set(xlabel="step", ylabel="loss" if span == 1 else f"loss, mean of {span} steps", ylim=(0, None))
+    _style(axes)
 
 
 def _draw_evaluations(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
     x = [r["step"] for r in evaluations]
-    named = [r["evaluation"] for r in evaluations]
-    for name in headline(named[-1]):
-        axes.plot(x, _smooth([metrics.get(name) for metrics in named], 1), marker="o", markersize=3, label=name)
+    results = [r["evaluation"] for r in evaluations]
+    for name in headline(results[-1]):
+        axes.plot(
+            x, _moving_average([metrics.get(name) for metrics in results], 1), marker="o", markersize=3, label=name
+        )
     axes.set(xlabel="step", ylabel="evaluation")
-    _finish(axes)
+    _style(axes)
 
 
-def _smooth(values: Sequence[float | None], window: int) -> np.ndarray:
-    """Return the means of ``window`` values each; None counts as a gap."""
+def _moving_average(values: Sequence[float | None], span: int) -> np.ndarray:
+    """Return the means of ``span`` values each; None makes a gap."""
     numbers = np.array([np.nan if v is None else v for v in values], float)
-    return np.convolve(numbers, np.full(window, 1 / window), "valid")
+    return np.convolve(numbers, np.full(span, 1 / span), "valid")
 
 
-def _finish(axes: Any) -> None:
+def _style(axes: Any) -> None:
     axes.grid(color=_GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")

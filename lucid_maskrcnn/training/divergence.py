@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,22 @@ import numpy as np
 from lucid import Tensor
 
 from ..atomic import replacing
+from .checkpoints import find_checkpoints
 
-__all__ = ["DivergenceError", "first_bad", "save_batches"]
+__all__ = ["DivergenceError", "DivergenceGuard"]
 
 
 class DivergenceError(FloatingPointError):
-    """A loss, the gradients or the weights became infinite or no number.
+    """A loss, the gradients or the weights became NaN or infinite.
 
     Attributes
     ----------
     step : int
-        At which, counted from 1.
+        Number of the step, counted from 1.
     term : str
-        What it was.
+        Name of the value.
     image_ids : list
-        Of the step's images.
+        Of the images of the step, or of one of its batches; empty if a weight is not finite.
     """
 
     def __init__(self, message: str, step: int, term: str, image_ids: Sequence[Any]) -> None:
@@ -36,13 +38,62 @@ class DivergenceError(FloatingPointError):
         return type(self), (*self.args, self.step, self.term, self.image_ids)
 
 
-def first_bad(values: Mapping[str, float]) -> str | None:
-    """Return the name of the first value that is not finite, None if all are."""
-    return next((name for name, value in values.items() if not math.isfinite(value)), None)
+class DivergenceGuard:
+    """Checks the values of a run before anything of their step is kept.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run: its checkpoints are named in the message, and the batches are written there.
+    lr : float
+        Highest learning rate, for the message.
+    """
+
+    def __init__(self, folder: Path, lr: float) -> None:
+        self._folder, self._lr = folder, lr
+
+    def check_values(self, step: int, values: Mapping[str, float], batches: Sequence[Any]) -> None:
+        """Raise if a value is not finite, and write the batches to ``diverged-<step>.npz``.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, counted from 0.
+        values : mapping of str to float
+            Losses, or the norm of the gradients.
+        batches : sequence of batches
+            What the values were computed from.
+
+        Raises
+        ------
+        DivergenceError
+            It names the first value that is not finite.
+        """
+        term = next((name for name, value in values.items() if not math.isfinite(value)), None)
+        if term is None:
+            return
+        image_ids = [i for batch in batches for i in batch.image_ids]
+        path = self._folder / f"diverged-{step + 1:08}.npz"
+        written = ""
+        with suppress(OSError):  # a full disk is not what the message should be about
+            _save_batches(path, batches)
+            written = f", written to {path.name}"
+        raise self._error(step, f"{term} is {values[term]} for the images {image_ids}{written}", term, image_ids)
+
+    def check_array(self, step: int, name: str, array: np.ndarray) -> None:
+        """Raise DivergenceError if an array that is about to be saved is not finite."""
+        if not np.isfinite(array).all():
+            raise self._error(step, f"{name} is not finite", name, [])
+
+    def _error(self, step: int, problem: str, term: str, image_ids: Sequence[Any]) -> DivergenceError:
+        found = find_checkpoints(self._folder)
+        last = f"the last checkpoint is {found[0].name}" if found else "there is no checkpoint yet"
+        message = f"Step {step + 1}: {problem}; {last}; try a lower learning rate than {self._lr:g}."
+        return DivergenceError(message, step + 1, term, image_ids)
 
 
-def save_batches(path: Path, batches: Sequence[Any]) -> None:
-    """Write the images and targets of some batches as an ``.npz`` file: ``image_0``, ``boxes_0``, … for each image."""
+def _save_batches(path: Path, batches: Sequence[Any]) -> None:
+    """Write images and targets as an ``.npz`` file, with ``image_0``, ``boxes_0``, … for each image."""
     arrays: dict[str, np.ndarray] = {"image_ids": np.array([str(i) for batch in batches for i in batch.image_ids])}
     images = [image for batch in batches for image in batch.images]
     targets = [target for batch in batches for target in batch.targets]

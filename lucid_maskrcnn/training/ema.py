@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from lucid.nn import Module
+
+from .. import ops
+from ..validators import fraction_below_one, instance, non_negative_int
 
 __all__ = ["EMA"]
 
@@ -19,55 +21,92 @@ class EMA:
     Parameters
     ----------
     model : Module
-        Its present state is the start.
+        The averages start with its present weights and buffers.
     decay : float
         Fraction of the average that an update keeps, in [0, 1). The first updates keep less,
-        ``(1 + n) / (10 + n)`` after n, so that the start is soon forgotten.
+        ``(1 + n) / (10 + n)`` after n updates, so that the start is soon forgotten.
+
+    Attributes
+    ----------
+    updates : int
+        Number of calls of :meth:`update`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay}.")
-        self.decay, self.updates = decay, 0
-        self._average = {name: v.data + 0 for name, v in model.state_dict(keep_vars=True).items()}
-
-    def update(self, model: Module) -> None:
-        """Take in the model's present state."""
-        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        for name, variable in model.state_dict(keep_vars=True).items():
-            average = self._average[name]
-            self._average[name] = average + (variable.data - average) * (1 - keep)
-        mx.eval([a for a in self._average.values() if isinstance(a, mx.array)])
+        instance("model", model, Module, "a module")
+        self.decay, self.updates = fraction_below_one("decay", decay), 0
+        self._averages = {name: v.data + 0 for name, v in model.state_dict(keep_vars=True).items()}
 
     @property
     def averages(self) -> dict[str, Any]:
-        """The averages under the model's names, themselves and no copies."""
-        return dict(self._average)
+        """The averages by the model's names, as NumPy or MLX arrays: not copies."""
+        return dict(self._averages)
+
+    def update(self, model: Module) -> None:
+        """Add the model's present weights and buffers to the averages."""
+        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, variable in self._variables(model).items():
+            average = self._averages[name]
+            self._averages[name] = average + (variable.data - average) * (1 - keep)
+        self.updates += 1
+        ops.evaluate(self._averages.values())
 
     def apply(self, model: Module) -> None:
-        """Give ``model`` the averages."""
-        for name, variable in model.state_dict(keep_vars=True).items():
-            variable.data = self._average[name]
+        """Set the model's weights and buffers to the averages."""
+        for name, variable in self._variables(model).items():
+            variable.data = self._averages[name]
 
     @contextmanager
     def applied(self, model: Module) -> Iterator[None]:
-        """Let ``model`` have the averages, and afterwards its own weights and buffers again."""
-        variables = model.state_dict(keep_vars=True)
-        own = {name: variable.data for name, variable in variables.items()}
+        """Set the model's weights and buffers to the averages for as long as the block lasts."""
+        variables = self._variables(model)
+        before = {name: variable.data for name, variable in variables.items()}
         try:
             self.apply(model)
             yield
         finally:
             for name, variable in variables.items():
-                variable.data = own[name]
+                variable.data = before[name]
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the averages under the model's names: copies that ``model.load_state_dict`` takes."""
-        return {name: np.array(average) for name, average in self._average.items()}
+    def restore(self, averages: Mapping[str, Any], updates: int) -> None:
+        """Continue from the :attr:`averages` and :attr:`updates` of an earlier object.
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray], updates: int) -> None:
-        """Go on from averages that :meth:`state_dict` returned after so many updates."""
-        on_gpu = any(isinstance(a, mx.array) for a in self._average.values())
-        self._average = {name: mx.array(a) if on_gpu else np.array(a) for name, a in state.items()}
-        self.updates = updates
+        Parameters
+        ----------
+        averages : mapping of str to array
+            Copied, to this object's device.
+        updates : int
+
+        Raises
+        ------
+        ValueError
+            If names or shapes are not those of the model.
+        """
+        instance("averages", averages, Mapping, "a mapping of names to arrays")
+        _require_same_names("averages have", averages, self._averages)
+        for name, average in self._averages.items():
+            if tuple(averages[name].shape) != tuple(average.shape):
+                raise ValueError(
+                    f"averages[{name!r}] must have shape {tuple(average.shape)}, got {tuple(averages[name].shape)}."
+                )
+        self.updates = non_negative_int("updates", updates)
+        for name, average in self._averages.items():
+            device = "gpu" if ops.is_device_array(average) else "cpu"
+            self._averages[name] = ops.device_array(np.array(averages[name]), device)
+
+    def _variables(self, model: Module) -> dict[str, Any]:
+        variables: dict[str, Any] = model.state_dict(keep_vars=True)
+        _require_same_names("model has", variables, self._averages)
+        return variables
+
+
+def _require_same_names(what: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if given.keys() != wanted.keys():
+        name = min(given.keys() ^ wanted.keys())
+        problem = f"{what} {name!r}, which the averaged model has not" if name in given else f"{what} no {name!r}"
+        raise ValueError(f"{problem}: it must be the same model.")

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import mlx.core as mx
-import numpy as np
 from lucid import Tensor
+
+from .. import ops
+from ..validators import positive_number
+from .parameters import parameter_list
 
 __all__ = ["GradientMean", "clip_gradients"]
 
@@ -18,73 +20,75 @@ class GradientMean:
 
     Parameters
     ----------
-    params : sequence of Parameter
-        Their ``grad`` is taken and, at last, set.
+    params : iterable of Parameter
+        Their ``grad`` is read by :meth:`accumulate` and set by :meth:`assign_mean`.
 
     Attributes
     ----------
     count : int
-        Passes so far.
+        Backward passes so far.
     sums : list
-        Of the gradients so far, as NumPy or MLX arrays; None for parameters that no pass gave one.
+        Sum of the gradients of each parameter, as NumPy or MLX arrays; None for parameters without a gradient.
 
     Notes
     -----
-    Lucid adds to a gradient that is already there in place, in an array that it may have handed out
-    twice; so each pass's gradients are taken away and added here.
+    Lucid adds to an existing gradient in place, in an array that another tensor may share; so the gradients of each
+    pass are removed from the parameters and added here.
     """
 
-    def __init__(self, params: Sequence[Tensor]) -> None:
-        self.params, self.count = params, 0
-        self.sums: list[Any | None] = [None] * len(params)
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        self.params, self.count = parameter_list("params", params), 0
+        self.sums: list[Any | None] = [None] * len(self.params)
 
     def accumulate(self) -> None:
-        """Take the gradients of one pass out of the parameters."""
+        """Add the gradients of one backward pass, and remove them from the parameters."""
         self.add([p.grad for p in self.params], 1)
         for p in self.params:
             p.grad = None
 
     def add(self, sums: Sequence[Any | None], count: int) -> None:
-        """Add the sums of the gradients of ``count`` passes, None for parameters without one."""
+        """Add the sums of the gradients of ``count`` passes, None for parameters without a gradient."""
         self.count += count
         for i, more in enumerate(sums):
             if more is not None:
                 total = self.sums[i]
                 self.sums[i] = more if total is None else total + more
-        mx.eval([total for total in self.sums if isinstance(total, mx.array)])
+        ops.evaluate(total for total in self.sums if total is not None)
 
     def assign_mean(self) -> None:
-        """Set the parameters' gradients to the mean; those that no pass gave one have none."""
+        """Set the parameters' gradients to the mean over all passes; parameters without a gradient get None."""
         for i, p in enumerate(self.params):
             total, self.sums[i] = self.sums[i], None
             p.grad = total if total is None or self.count == 1 else total / self.count
 
 
 def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
-    """Scale the gradients down together so that their common L2 norm is at most ``max_norm``.
+    """Scale all gradients by one factor so that their common L2 norm is at most ``max_norm``.
 
     Parameters
     ----------
     params : iterable of Parameter
-        Those without a gradient are passed over. Each gets a new gradient array where one is scaled.
+        Those without a gradient are skipped. Scaled gradients are new arrays.
     max_norm : float
-        Above 0; ``inf`` only measures.
+        Above 0; with ``math.inf`` the norm is only measured.
 
     Returns
     -------
     float
-        The norm before. Where it is not finite the gradients are left alone: look before you step.
+        The norm before scaling. If it is NaN or infinite the gradients are left as they are: check it before the
+        optimiser's step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm must be above 0, got {max_norm}.")
-    owners = [p for p in params if p.grad is not None]
-    on_gpu = [mx.sum(mx.square(p.grad)) for p in owners if p.is_gpu()]
-    squares = math.fsum(float(np.vdot(p.grad, p.grad)) for p in owners if p.is_cpu())
-    if on_gpu:
-        squares += float(np.asarray(mx.sum(mx.stack(on_gpu))))  # one wait for all
-    norm = math.sqrt(squares)
+    if max_norm != math.inf:
+        max_norm = positive_number("max_norm", max_norm)
+    with_gradient = [p for p in parameter_list("params", params) if p.grad is not None]
+    norm = math.sqrt(ops.sum_of_squares([p.grad for p in with_gradient]))
     if math.isfinite(norm) and norm > max_norm:
         scale = max_norm / (norm + 1e-6)
-        for p in owners:
+        for p in with_gradient:
             p.grad = p.grad * scale
     return norm

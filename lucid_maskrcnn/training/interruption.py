@@ -1,4 +1,4 @@
-"""Ctrl-C in good order."""
+"""Handling Ctrl-C: finish the step, then stop."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["Interrupted", "Interruption"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop, and did, with a checkpoint."""
+    """A run was interrupted, and has written a checkpoint."""
 
 
 class Interruption:
-    """While it is entered, the first SIGINT or SIGTERM is a request; a second one does what it always does.
+    """A context in which the first SIGINT or SIGTERM is only noted; a second one has its usual effect.
 
     Outside of the main thread, where Python allows no signal handlers, it does nothing. A signal that
-    is ignored, as SIGINT in a shell's background job, stays so.
+    is ignored, such as SIGINT in a shell's background job, stays ignored.
 
     Attributes
     ----------
     requested : bool
-        Whether there was one.
+        Whether there was a signal.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Interruption:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a request raises :class:`KeyboardInterrupt` where it comes: nothing there is worth waiting for."""
+        """In this block a signal raises :class:`KeyboardInterrupt` at once."""
         self._at_once = True
         try:
             yield

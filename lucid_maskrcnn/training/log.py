@@ -1,4 +1,4 @@
-"""The log of a run: ``log.jsonl``, one JSON object a line."""
+"""The log of a run: ``log.jsonl``, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .. import validators
+
 __all__ = ["RunLog", "headline", "read_log"]
 
 _MAIN_METRICS = ("AP", "AP50", "AP_0.5", "AP_0.5:0.95")
+_FIRST_KEY = b'{"step":'  # of each line
 
 
 class RunLog:
-    """Appends lines; and as long as it is open no other run uses the folder.
+    """Appends lines, and locks the folder against other runs while it is open.
 
     Parameters
     ----------
     path : Path
-        Created if need be.
+        Created if it does not exist.
 
     Raises
     ------
@@ -38,19 +41,20 @@ class RunLog:
             raise
 
     def truncate(self, step: int) -> None:
-        """Drop what was logged after ``step``, and a line cut off: a resumed run writes them again.
+        """Remove the lines after ``step``, and an unfinished one: a resumed run writes them again.
 
         Raises
         ------
         ValueError
-            If it is no such log; it stays as it is.
+            If the file is not the log of a run; it is left unchanged.
         """
         self._file.seek(0)
         end = 0
         for line in self._file:
-            record = _parse(line)
-            if line.endswith(b"\n") and not (record and isinstance(record.get("step"), int)):
-                raise ValueError(f"{str(self.path)!r} is not the log of a run: move it away.")
+            try:
+                record = _parse(line)
+            except ValueError:
+                raise ValueError(f"{str(self.path)!r} is not the log of a run: move it away.") from None
             if record is None or record["step"] > step:
                 break
             end += len(line)
@@ -58,7 +62,7 @@ class RunLog:
         self._file.seek(end)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add a line; numbers that JSON does not have become null."""
+        """Append a line; NaN and infinity, which JSON does not have, become null."""
         self._file.write(json.dumps(_finite(record)).encode() + b"\n")
         self._file.flush()
 
@@ -67,28 +71,42 @@ class RunLog:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file and let others use the folder."""
+        """Close the file and unlock the folder."""
         self._file.close()
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; one that is cut off, as by a crash, is left out."""
+    """Return the lines of a log; an unfinished last one, as after a crash, is left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not the log of a run.
+    """
+    path = validators.path("path", path)
     with open(path, "rb") as file:
-        return [record for record in map(_parse, file) if record is not None]
+        try:
+            return [record for line in file if (record := _parse(line)) is not None]
+        except ValueError:
+            raise ValueError(f"{str(path)!r} is not the log of a run, such as log.jsonl of a run's folder.") from None
 
 
 def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics of an evaluation that matter most, or the first ones if their names say nothing."""
+    """Return the main metrics of an evaluation, or the first six if none of their names is known."""
     known = [name for kind in ("segm/", "bbox/", "") for name in (kind + end for end in _MAIN_METRICS)]
     return {name: metrics[name] for name in known if name in metrics} or dict(list(metrics.items())[:6])
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    """Return the record of a line, None if it is unfinished; raise ValueError if it is not of a run's log."""
+    if not line.endswith(b"\n") and (line.startswith(_FIRST_KEY) or _FIRST_KEY.startswith(line)):
         return None
-    return record if isinstance(record, dict) else None
+    record = json.loads(line)
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        raise ValueError
+    return record
 
 
 def _finite(value: Any) -> Any:

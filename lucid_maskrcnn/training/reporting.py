@@ -1,4 +1,4 @@
-"""Where a run reports to: the log, the terminal, TensorBoard."""
+"""The reports of a run: to the log, the terminal and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ __all__ = ["Report"]
 
 
 class Report:
-    """All of them.
+    """Reports to all of them; the caller closes them.
 
     Parameters
     ----------
     log : RunLog
-        Open.
     console : Console
-        Open.
     events : EventLog, optional
-        Open, if TensorBoard is wanted.
+        For TensorBoard.
     """
 
     def __init__(self, log: RunLog, console: Console, events: EventLog | None) -> None:
         self._log, self._console, self._events = log, console, events
 
     def step(self, step: int, seconds: float, metrics: Mapping[str, float], done: float) -> None:
-        """Report a step; ``done`` is what the terminal counts."""
+        """Report a step; ``done`` is the position of the progress bar."""
         self._log.write({"step": step, "seconds": round(seconds, 3), **metrics})
         self._console.step(metrics, done)
         if self._events:
@@ -47,7 +45,7 @@ class Report:
         self._console.say(line)
 
     def sync(self) -> None:
-        """Wait until all is on the disk."""
+        """Wait until all lines are on the disk."""
         self._log.sync()
         if self._events:
             self._events.sync()

@@ -1,76 +1,109 @@
-"""What a training run is told, as data."""
+"""The settings of a training run, as data."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from .schedules import Schedule
+from ..validators import (
+    choice,
+    flag,
+    fraction_below_one,
+    integer,
+    non_negative_number,
+    optional,
+    positive_int,
+    positive_number,
+    text,
+)
+from .schedules import SCHEDULE_CHECKS, SCHEDULE_KINDS, Schedule
 
 __all__ = ["LR_PER_IMAGE", "TrainerSettings"]
 
-LR_PER_IMAGE = 0.02 / 16  # He et al. 2017, section 3.1: 0.02 for 16 images a step; the linear rule for others
-_SHAPES = ("multistep", "cosine", "constant")
+LR_PER_IMAGE = 0.02 / 16  # He et al. 2017, section 3.1: 0.02 for 16 images a step; linear scaling for others
+
+_CHECKS: dict[str, Any] = {
+    "steps": optional(positive_int),
+    "minutes": optional(positive_number),
+    "seed": partial(integer, minimum=0, maximum=2**31 - 1),
+    "accumulate": positive_int,
+    "processes": positive_int,
+    "lr": optional(positive_number),
+    "momentum": fraction_below_one,
+    "weight_decay": non_negative_number,
+    "decay_norms": flag,
+    "schedule": partial(choice, options=SCHEDULE_KINDS),
+    **SCHEDULE_CHECKS,
+    "warmup": optional(SCHEDULE_CHECKS["warmup"]),
+    "max_grad_norm": optional(positive_number),
+    "ema": optional(fraction_below_one),
+    "save_every": positive_int,
+    "keep_last": positive_int,
+    "eval_every": optional(positive_int),
+    "keep_best": optional(text),
+    "patience": optional(positive_int),
+}
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Settings of a :class:`Trainer`: the length of the run, the optimiser, and what is kept of it.
+    """Settings of a :class:`Trainer`: the length of the run, the optimiser, and what is kept.
 
     Attributes
     ----------
     steps, minutes : int, float
-        Length of the run, in steps of the optimiser or in time; one of them. A run of given steps is the same on
-        every repetition; one of given minutes is not, as its schedule follows the clock.
+        Length of the run, in steps of the optimiser or in time; give one of the two. A run of given steps is
+        reproducible; one of given minutes is not, as its schedule follows the clock.
     seed : int
-        Of the samplers, which draw anew at each step.
+        Of the random sampling of anchors and RoIs and of dropout; each step has a seed of its own.
     accumulate : int
-        Batches whose mean gradient makes one step.
+        Batches per step: the optimiser takes the mean of their gradients.
     processes : int
-        How many processes share out these batches: on Linux, and for a model on cpu. Each takes its part of the cores,
-        and the memory of a step once more. Small models gain most, as their threads wait more than they compute. The
-        weights differ by rounding, and with live batch norm by its statistics, which each process updates by itself;
-        their mean is kept.
+        Number of processes that compute these batches, at most ``accumulate``; more than one on Linux and for a model
+        on cpu only. Each has an equal part of the cores, and needs the memory of a step. Small models gain most, as
+        their threads wait for each other longer than they compute. The weights differ from those of one process by
+        rounding, and with live batch norm by its statistics, which each process updates separately before their mean
+        is taken.
     lr : float, optional
-        Highest learning rate; by default 0.00125 for each image of a step, all of its batches counted (0.02 for 16).
+        Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16).
     momentum, weight_decay : float
         Of the optimiser.
     decay_norms : bool
-        Whether biases and the norms' scales and shifts decay too, as in the paper.
+        Whether weight decay applies to biases and the norms' scales and shifts too, as in the paper.
     schedule : {"multistep", "cosine", "constant"}
-        Drops at the milestones, half a cosine down to 0, or neither.
+        The learning rate drops at the milestones, follows half a cosine down to 0, or stays.
     milestones, gamma : tuple of float, float
-        Fractions of the run at which the rate drops, and the factor.
+        Fractions of the run at which the learning rate drops, and the factor of each drop.
     warmup, warmup_factor : int, float
         Steps of linear warm-up and the factor of its first step; by default a tenth of the run and at most 1000
         steps, or 200 if the run is limited by time.
     max_grad_norm : float, optional
-        Largest norm of all gradients together; None for any.
+        Gradients are scaled down to this norm of all of them together; None for no limit.
     ema : float, optional
-        Decay of the averaged weights, which then are the ones evaluated and kept; None for no averages.
+        Decay of an exponential moving average of the weights, which then is what is evaluated and kept; None for no
+        average.
     freeze_bn_after : float, optional
-        From this fraction of the run on live batch norm uses its running statistics, as a prediction does, and
-        averages start anew. Batches of a few images have statistics of their own, which the model never sees again;
-        without live batch norm there is nothing to freeze.
+        Fraction of the run after which live batch norm uses its running statistics, as in prediction; averaged weights
+        start anew there. Batches of a few images have statistics of their own, which the model does not see again in
+        prediction. Without effect if batch norm is frozen anyway.
     freeze_bn_lr_factor : float
-        The schedule runs once before and, times this, once after.
+        With ``freeze_bn_after`` the schedule runs once before and once after it, then multiplied by this factor.
     save_every : int
-        Steps from one checkpoint to the next.
+        Steps between checkpoints.
     keep_last : int
         Number of checkpoints kept.
     eval_every : int, optional
-        Steps from one evaluation to the next; by default there is one at the end.
+        Steps between evaluations; by default there is one at the end.
     keep_best : str, optional
-        Name of a figure of the evaluation, like ``"segm/AP"``; the weights where it is highest are kept too.
+        Name of a metric of the evaluation, such as ``"segm/AP"``: the weights with the highest value are kept too.
     patience : int, optional
-        The run ends after so many evaluations in a row without a higher ``keep_best``.
+        The run ends after this number of evaluations in a row without a higher ``keep_best``.
 
     Raises
     ------
-    ValueError
-        If a setting is out of range or lacks its partner.
+    TypeError, ValueError
+        If a setting is not as above, or contradicts another.
     """
 
     steps: int | None = None
@@ -98,48 +131,31 @@ class TrainerSettings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        self._check_relations()
+
+    def _check_relations(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError(f"Give steps or minutes, one of them, got steps={self.steps}, minutes={self.minutes}.")
-        if self.schedule not in _SHAPES:
-            raise ValueError(f"schedule must be one of {', '.join(map(repr, _SHAPES))}, got {self.schedule!r}.")
-        for name in ("steps", "accumulate", "processes", "save_every", "keep_last", "eval_every", "patience"):
-            self._require(name, lambda v: isinstance(v, int) and v >= 1, "a whole number from 1 on")
-        self._require("warmup", lambda v: isinstance(v, int) and v >= 0, "a whole number from 0 on")
-        self._require("seed", lambda v: isinstance(v, int) and 0 <= v < 2**31, "a whole number from 0 to 2147483647")
-        for name in ("minutes", "lr", "max_grad_norm"):
-            self._require(name, lambda v: 0 < v < math.inf, "a number above 0")
-        for name in ("weight_decay", "gamma", "warmup_factor", "freeze_bn_lr_factor"):
-            self._require(name, lambda v: 0 <= v < math.inf, "a number from 0 on")
-        for name in ("momentum", "ema"):
-            self._require(name, lambda v: 0 <= v < 1, "at least 0 and below 1")
-        self._require("freeze_bn_after", lambda v: 0 < v < 1, "a fraction of the run, between 0 and 1")
-        in_order = list(self.milestones) == sorted(self.milestones) and all(0 < m < 1 for m in self.milestones)
-        if not in_order:
-            raise ValueError(f"milestones must be fractions of the run that ascend from 0 to 1, got {self.milestones}.")
         if self.steps is not None and (self.warmup or 0) >= self.steps:
             raise ValueError(f"warmup must be less than the {self.steps} steps of the run, got {self.warmup}.")
         if self.processes > self.accumulate:
             raise ValueError(
-                f"processes must be at most accumulate, {self.accumulate}, got {self.processes}: they share out the "
-                "batches of a step."
+                f"processes must be at most accumulate, {self.accumulate}, got {self.processes}: each process computes "
+                "at least one batch of a step."
             )
         if self.patience is not None and self.keep_best is None:
-            raise ValueError("patience needs keep_best, the name of the figure that is to grow.")
+            raise ValueError("patience needs keep_best, the name of the metric that should grow.")
 
-    def _require(self, name: str, holds: Callable[[Any], bool], wanted: str) -> None:
-        value = getattr(self, name)
-        if value is not None and not holds(value):
-            raise ValueError(f"{name} must be {wanted}, got {value}.")
-
-    def completed(self, images: int) -> TrainerSettings:
-        """Return the settings with a learning rate and a warm-up, for so many images a step."""
-        lr = LR_PER_IMAGE * images if self.lr is None else self.lr
-        usual = 200 if self.steps is None else min(1000, self.steps // 10)
-        return replace(self, lr=lr, warmup=usual if self.warmup is None else self.warmup)
+    def completed(self, images_per_step: int) -> TrainerSettings:
+        """Return the settings with the defaults of the learning rate and the warm-up filled in."""
+        lr = LR_PER_IMAGE * images_per_step if self.lr is None else self.lr
+        default = 200 if self.steps is None else min(1000, self.steps // 10)
+        return replace(self, lr=lr, warmup=default if self.warmup is None else self.warmup)
 
     @property
-    def rates(self) -> Schedule:
+    def lr_schedule(self) -> Schedule:
         """The schedule of the learning rate."""
         return Schedule(
             self.schedule,

@@ -1,4 +1,4 @@
-"""All that a run is, beside its model: what a checkpoint holds, and what may differ when it is resumed."""
+"""The state of a run in a checkpoint, and which settings may change when it is resumed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from lucid.nn import Module
 
+from .. import ops
 from ..config import ImageConfig, ModelConfig, config_from_version_0
 from .checkpoints import read_arrays, read_header, write_checkpoint
 from .ema import EMA
@@ -37,20 +37,20 @@ _PARTS = ("image", "rpn", "heads", "backbone")  # of a model's configuration
 
 @dataclass
 class RunState:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes
     ----------
     step, seconds : int, float
-        Done so far, over all parts of the run.
+        Steps taken and time spent so far, resumed parts included.
     bn_frozen : bool
-        Whether batch norm uses its running statistics by now.
+        Whether batch norm uses its running statistics.
     evaluated, metrics : int, dict
-        The step of the last evaluation, and what it gave.
+        Step and result of the last evaluation.
     best, best_step : float, int
-        The highest figure of ``keep_best`` so far and its step.
+        The highest value of ``keep_best`` so far, and its step.
     stale : int
-        Evaluations since.
+        Number of evaluations since.
     """
 
     step: int = 0
@@ -71,23 +71,23 @@ def save_state(
     model: Module,
     optimizer: SGD,
     ema: EMA | None,
-    numbers: Mapping[str, Any],
+    header: Mapping[str, Any],
     inspect: Callable[[str, np.ndarray], None],
 ) -> None:
-    """Write a checkpoint; ``inspect`` sees each array before."""
+    """Write a checkpoint; ``inspect`` is called with each array before."""
     arrays = dict(_arrays(model, optimizer, ema))
-    write_checkpoint(path, arrays, {**numbers, "ema_updates": ema.updates if ema else 0}, inspect)
+    write_checkpoint(path, arrays, {**header, "ema_updates": ema.updates if ema else 0}, inspect)
 
 
 def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> RunState:
-    """Take a checkpoint over; return where its run was.
+    """Load a checkpoint into model, optimiser and averages, and return the state of its run.
 
     Raises
     ------
     ValueError
         If it is of another model; this one stays as it is.
     """
-    numbers, shapes = read_checkpoint_header(path)
+    header, shapes = read_checkpoint_header(path)
     variables = model.state_dict(keep_vars=True)
     wanted = {f"model.{name}": tuple(variable.shape) for name, variable in variables.items()}
     held = {name: shape for name, shape in shapes.items() if name.startswith("model.")}
@@ -102,23 +102,25 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Ru
     for full_name, array in read_arrays(path):
         kind, _, name = full_name.partition(".")
         if kind == "model":
-            # A new array, not new contents: what was computed from the old one is known to be stale.
-            variables[name].data = mx.array(array) if variables[name].is_gpu() else array
+            # A new array, not new values in the old one: what was computed from that is recognised as stale.
+            variables[name].data = ops.device_array(array, variables[name].device)
         else:
             (averages if kind == "ema" else momenta)[name] = array
     names = _names(model)
     optimizer.momenta = [momenta.get(names[id(p)]) for p in optimizer.params]
     if ema is not None and averages:
-        ema.load_state_dict(averages, numbers["ema_updates"])
-    return RunState(**numbers["state"])
+        ema.restore(averages, header["ema_updates"])
+    return RunState(**header["state"])
 
 
 def read_checkpoint_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Read a checkpoint's header; names that earlier versions wrote become those of today."""
-    numbers, shapes = read_header(path)
+    """Read a checkpoint's header, with today's names for those that earlier versions wrote."""
+    header, shapes = read_header(path)
+    if not {"settings", "data", "state"} <= header.keys():
+        raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
     for part, names in _RENAMED.items():
-        numbers[part] = {names.get(name, name): value for name, value in numbers[part].items()}
-    return numbers, shapes
+        header[part] = {names.get(name, name): value for name, value in header[part].items()}
+    return header, shapes
 
 
 def _arrays(model: Module, optimizer: SGD, ema: EMA | None) -> Iterator[tuple[str, Any]]:
@@ -140,7 +142,7 @@ def _names(model: Module) -> dict[int, str]:
 
 
 def describe(settings: TrainerSettings, loader: Any, model: Module, image_config: ImageConfig | None = None) -> Any:
-    """Return what determines a run, as JSON values."""
+    """Return all that determines a run, as JSON values."""
     config = getattr(model, "config", None)
     if image_config is None and isinstance(config, ModelConfig):
         image_config = config.image
@@ -155,29 +157,29 @@ def describe(settings: TrainerSettings, loader: Any, model: Module, image_config
 
 
 def _describe_data(loader: Any) -> dict[str, Any]:
-    """Return what determines the batches, as far as the loader tells."""
-    told: dict[str, Any] = {"batch_size": loader.batch_size}
-    told |= {n: getattr(loader, n) for n in ("seed", "shuffle", "group_by_shape") if hasattr(loader, n)}
-    # A function's repr has its address, which says nothing in another process.
-    told |= {n: re.sub(r" at 0x\w+", "", repr(getattr(loader, n))) for n in ("augment",) if hasattr(loader, n)}
+    """Return all that determines the batches, as far as the loader has attributes for it."""
+    described: dict[str, Any] = {"batch_size": loader.batch_size}
+    described |= {n: getattr(loader, n) for n in ("seed", "shuffle", "group_by_shape") if hasattr(loader, n)}
+    # The repr of a function has its address, which differs from process to process.
+    described |= {n: re.sub(r" at 0x\w+", "", repr(getattr(loader, n))) for n in ("augment",) if hasattr(loader, n)}
     if getattr(loader, "sample_weights", None) is not None:
-        told["sample_weights"] = zlib.crc32(np.asarray(loader.sample_weights, np.float64).tobytes())
+        described["sample_weights"] = zlib.crc32(np.asarray(loader.sample_weights, np.float64).tobytes())
     dataset = getattr(loader, "dataset", None)
     if dataset is not None:
-        told["images"] = len(dataset)
-        told["image_ids"] = zlib.crc32(json.dumps([str(i) for i in getattr(dataset, "image_ids", ())]).encode())
-        told["categories"] = {str(label): name for label, name in getattr(dataset, "categories", {}).items()}
-    return told
+        described["images"] = len(dataset)
+        described["image_ids"] = zlib.crc32(json.dumps([str(i) for i in getattr(dataset, "image_ids", ())]).encode())
+        described["categories"] = {str(label): name for label, name in getattr(dataset, "categories", {}).items()}
+    return described
 
 
 def taken_over(settings: TrainerSettings, path: Path) -> TrainerSettings:
-    """Fill what ``settings`` leave to the default with what the run of a checkpoint began with."""
+    """Return settings whose defaults are replaced by what the run of a checkpoint began with."""
     before = read_checkpoint_header(path)[0]["settings"]
     return dataclasses.replace(settings, **{n: before[n] for n in _CHOSEN_BY_DEFAULT if getattr(settings, n) is None})
 
 
 def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
-    """Return in words what is not as it was when the run of a checkpoint began.
+    """Return the changes since the run of a checkpoint began, in words.
 
     Parameters
     ----------
@@ -186,16 +188,16 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     now : mapping
         What :func:`describe` returns.
     allowed : bool
-        Whether it may make another run.
+        Whether changes are allowed on which the weights depend.
 
     Raises
     ------
     ValueError
-        If it does and may not.
+        If there are such changes and they are not allowed.
     """
     before = _as_described_now(read_checkpoint_header(path)[0], now)
-    grave: list[str] = []  # what makes another run
-    light: list[str] = []
+    fatal: list[str] = []  # changes on which the weights depend
+    harmless: list[str] = []
     for part in ("settings", "data", "config", "image_config", "machine"):
         old, new = _flat(before[part]), _flat(now[part])
         for name in [*old, *(n for n in new if n not in old)]:
@@ -203,13 +205,13 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
             if was == is_ or (part == "settings" and name in _FREE):
                 continue
             grown = part == "settings" and name in _MAY_GROW and was is not None and is_ is not None and is_ > was
-            (light if grown or part == "machine" else grave).append(_in_words(part, name, was, is_))
-    if grave and not allowed:
+            (harmless if grown or part == "machine" else fatal).append(_in_words(part, name, was, is_))
+    if fatal and not allowed:
         raise ValueError(
-            f"The run in {str(path.parent)!r} cannot go on with other settings: {'; '.join(grave)}. Take the old ones, "
-            "or begin in another folder, or allow changes."
+            f"The run in {str(path.parent)!r} cannot continue with other settings: {'; '.join(fatal)}. Restore them, "
+            "start in another folder, or allow changes."
         )
-    return light + grave
+    return harmless + fatal
 
 
 def _as_described_now(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,5 +234,5 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _in_words(part: str, name: str, was: Any, is_: Any) -> str:
     if part == "data" and name in ("image_ids", "sample_weights"):
-        return f"the {name.replace('_', ' ')} of the data are others"
+        return f"the {name.replace('_', ' ')} of the data have changed"
     return f"{name} was {was} and is {is_}"

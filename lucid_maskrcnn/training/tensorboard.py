@@ -1,4 +1,4 @@
-"""The log of a run for TensorBoard, if that is installed; neither TensorFlow nor PyTorch is needed."""
+"""The log of a run as TensorBoard's event files, which need neither TensorFlow nor PyTorch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["EventLog", "is_installed"]
 
 
 def is_installed() -> bool:
-    """Whether there is TensorBoard."""
+    """Return whether TensorBoard is installed."""
     return importlib.util.find_spec("tensorboard") is not None
 
 
 class EventLog:
-    """Writes scalars.
+    """Writes scalars to an event file.
 
     Parameters
     ----------
     folder : Path
-        Of the event files; one is added.
+        Of the event files; a new one is added.
     step : int
-        Where the run goes on: TensorBoard forgets what came after it in older files.
+        Step from which the run continues: TensorBoard drops later steps of older files.
 
     Raises
     ------
@@ -40,7 +40,7 @@ class EventLog:
         self._writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=started))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add metrics, by their names."""
+        """Add values by their names."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -48,9 +48,9 @@ class EventLog:
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def sync(self) -> None:
-        """Write out what is waiting."""
+        """Flush the file."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Write out what is waiting and end the writer's thread."""
+        """Flush and close the file, and end the writer's thread."""
         self._writer.close()

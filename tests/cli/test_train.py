@@ -217,7 +217,8 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(train(data, out, *batch, "--steps", 1, "--resume", "--seed", 4, "--lr", 1)) == 2
     said = capsys.readouterr().err
     assert (
-        "cannot go on with other settings: seed was 0 and is 4; lr was 0.00125 and is 1.0; seed was 0 and is 4." in said
+        "cannot continue with other settings: seed was 0 and is 4; lr was 0.00125 and is 1.0; seed was 0 and is 4."
+        in said
     )
     assert main(train(data, out, *batch, "--steps", 2, "--resume")) == 0
     assert [r["step"] for r in read_log(out / "log.jsonl")] == [1, 2]
@@ -242,8 +243,8 @@ def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) ->
         (["--weights", "nothing.safetensors"], "nothing.safetensors"),
         (["--weights-backbone", "IMAGENET1K_V1"], "--weights and --weights-backbone exclude each other"),
         (["--arch", "mask_rcnn_resnet_50_fpn"], "mask_rcnn_resnet_50_fpn"),
-        (["--milestones", "3,4"], "milestones must be fractions of the run that ascend from 0 to 1, got (3.0, 4.0)."),
-        (["--momentum", "2"], "momentum must be at least 0 and below 1, got 2.0."),
+        (["--milestones", "3,4"], "milestones[0] must be a number above 0 and below 1, got 3.0."),
+        (["--momentum", "2"], "momentum must be a number of at least 0 and below 1, got 2.0."),
         (["--warmup", "2"], "warmup must be less than the 2 steps of the run, got 2."),
         (["--norm", "frozen"], "--norm is for models without --weights: those bring their own."),
     ],

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from lucid import Tensor
 
+from lucid_maskrcnn.models.layers import Linear
 from lucid_maskrcnn.ops import as_tensor, host
-from lucid_maskrcnn.training import EMA, SGD, WarmupMultiStep, clip_gradients, decay_groups
+from lucid_maskrcnn.training import EMA, SGD, clip_gradients, decay_groups
 
 
 def parameter(values: Any, device: str = "cpu") -> Any:
@@ -64,7 +65,7 @@ def test_without_momentum_it_is_plain_descent() -> None:
         set_grad(p, [1.0])
         optimizer.step()
     assert host(p) == [3.0]
-    assert optimizer.state_dict()["momenta"] == [None]
+    assert optimizer.momenta == [None]
 
 
 def test_arrays_of_others_are_not_written_to() -> None:
@@ -124,41 +125,75 @@ def test_resumed_optimizer_goes_on_bit_for_bit(device: str) -> None:
     optimizer = SGD([first], lr=0.1)
     run(first, optimizer, grads[:3])
     second = parameter(host(first), device)
-    resumed = SGD([second], lr=7.0)
-    resumed.load_state_dict(optimizer.state_dict())
-    assert resumed.groups[0]["lr"] == 0.1
+    resumed = SGD([second], lr=0.1)
+    resumed.momenta = optimizer.momenta
     run(second, resumed, grads[3:])
     np.testing.assert_array_equal(host(second), host(whole))
 
 
-def test_state_of_another_model_is_refused() -> None:
-    p = parameter([1.0, 2.0])
+def test_momenta_of_another_model_are_refused() -> None:
+    momenta = [np.ones(2, np.float32)]
+    with pytest.raises(ValueError, match="momenta must have one entry for each of 2 parameters, got 1"):
+        SGD([parameter([1.0]), parameter([1.0])], lr=0.1).momenta = momenta
+    with pytest.raises(ValueError, match=r"momenta\[0\] must have its parameter's shape \(3,\), got \(2,\)"):
+        SGD([parameter([1.0, 2.0, 3.0])], lr=0.1).momenta = momenta
+
+
+def test_momenta_are_copied_when_they_are_set() -> None:
+    p, momentum = parameter([1.0]), np.ones(1, np.float32)
     optimizer = SGD([p], lr=0.1)
-    set_grad(p, [1.0, 1.0])
+    optimizer.momenta = [momentum]
+    set_grad(p, [1.0])
     optimizer.step()
-    state = optimizer.state_dict()
-    with pytest.raises(ValueError, match="1 parameters in 1 groups, the optimizer has 2"):
-        SGD([parameter([1.0]), parameter([1.0])], lr=0.1).load_state_dict(state)
-    with pytest.raises(ValueError, match=r"momentum 0 has shape \(2,\), its parameter \(3,\)"):
-        SGD([parameter([1.0, 2.0, 3.0])], lr=0.1).load_state_dict(state)
+    assert momentum == [1.0]
 
 
 @pytest.mark.parametrize(
     ("params", "options", "error", "message"),
     [
-        ([], {}, ValueError, "got no parameters"),
-        ([np.ones(3)], {}, TypeError, "got ndarray"),
+        ([], {}, ValueError, "params must have at least one parameter, got none"),
+        (nn.Identity(), {}, TypeError, "params must be parameters, got the model Identity: pass model.parameters()"),
+        (None, {}, TypeError, "params must be an iterable of parameters, got None"),
+        ("abc", {}, TypeError, "params must be an iterable of parameters, got 'abc'"),
+        (parameter([1.0]), {}, TypeError, "got a single tensor: pass it in a list"),
+        ([np.ones(3)], {}, TypeError, r"params\[0\] must be a parameter, got ndarray"),
+        ({"params": []}, {}, TypeError, r"got a single one: pass \[group\]"),
         ([{"params": []}, np.ones(3)], {}, TypeError, "must be a dict with 'params', got ndarray"),
-        ([{"params": [], "momentun": 1}], {}, ValueError, r"has \['momentun'\]"),
-        ("p", {"lr": -1.0}, ValueError, "lr must be finite and at least 0, got -1.0"),
-        ("p", {"lr": math.nan}, ValueError, "lr must be finite"),
+        ([{"params": None}], {}, TypeError, "params must be an iterable of parameters, got None"),
+        ([{"params": [], "momentun": 1}], {}, TypeError, "has no argument 'momentun'; did you mean 'momentum'"),
+        ([{"params": [], "lr": "1"}], {}, TypeError, "lr must be a number of at least 0, got '1'"),
+        ("p", {"lr": -1.0}, ValueError, "lr must be a number of at least 0, got -1.0"),
+        ("p", {"lr": None}, TypeError, "lr must be a number of at least 0, got None"),
+        ("p", {"lr": True}, TypeError, "lr must be a number of at least 0, got True"),
+        ("p", {"lr": math.nan}, ValueError, "lr must be a number of at least 0, got nan"),
+        ("p", {"momentum": math.inf}, ValueError, "momentum must be a number of at least 0, got inf"),
         ("p", {"weight_decay": -1}, ValueError, "weight_decay must be"),
+        ("p", {"nesterov": "no"}, TypeError, "nesterov must be True or False, got 'no'"),
         ("p", {"momentum": 0, "nesterov": True}, ValueError, "nesterov=True needs a momentum"),
     ],
 )
-def test_mistake_gets_a_sentence(params: Any, options: Any, error: type[Exception], message: str) -> None:
+def test_bad_arguments_of_sgd(params: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        SGD([parameter([1.0])] if params == "p" else params, **{"lr": 0.1, **options})
+        SGD([parameter([1.0])] if isinstance(params, str) and params == "p" else params, **{"lr": 0.1, **options})
+
+
+def test_generators_and_numpy_numbers_are_arguments_of_sgd() -> None:
+    params = [parameter([1.0]), parameter([2.0])]
+    assert SGD(iter(params), lr=np.float32(0.5), momentum=np.int64(0)).groups[0]["lr"] == 0.5
+    assert len(SGD(({"params": [p]} for p in params), lr=1).groups) == 2
+
+
+@pytest.mark.parametrize(
+    ("params", "weight_decay", "error", "message"),
+    [
+        (nn.Identity(), 0.1, TypeError, "params must be parameters, got the model Identity"),
+        ([], "0.1", TypeError, "weight_decay must be a number of at least 0, got '0.1'"),
+        ([], -1, ValueError, "weight_decay must be a number of at least 0, got -1"),
+    ],
+)
+def test_bad_arguments_of_decay_groups(params: Any, weight_decay: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        decay_groups(params, weight_decay)
 
 
 # ------------------------------------------------------------------ clipping
@@ -189,43 +224,22 @@ def test_small_and_broken_gradients_are_left_alone() -> None:
     assert clip_gradients([p], 1.0) == math.inf
     assert p.grad[1] == 1
     assert clip_gradients([parameter([1.0])], 1.0) == 0
-    with pytest.raises(ValueError, match="max_norm must be above 0, got 0"):
-        clip_gradients([p], 0)
 
 
-# ------------------------------------------------------------------ schedule
-
-
-def test_warm_up_begins_with_the_first_step_and_drops_at_milestones() -> None:
-    optimizer = SGD([{"params": [parameter([1.0])]}, {"params": [parameter([1.0])], "lr": 1.0}], lr=0.1)
-    schedule = WarmupMultiStep(optimizer, warmup_steps=4, milestones=[6, 8], warmup_factor=0.2)
-    rates = []
-    for _ in range(10):
-        rates.append([group["lr"] for group in optimizer.groups])
-        schedule.step()
-    factors = [0.2, 0.4, 0.6, 0.8, 1, 1, 0.1, 0.1, 0.01, 0.01]
-    np.testing.assert_allclose(rates, np.outer(factors, [0.1, 1.0]))
-
-
-def test_schedule_resumes_where_it_was() -> None:
-    p = parameter([1.0])
-    schedule = WarmupMultiStep(SGD([p], lr=0.1), 3, [5])
-    for _ in range(5):
-        schedule.step()
-    optimizer = SGD([p], lr=9.0)
-    again = WarmupMultiStep(optimizer, 3, [5])
-    again.load_state_dict(schedule.state_dict())
-    assert optimizer.groups[0]["lr"] == pytest.approx(0.01)
-    assert again.last_step == 5
-
-
-def test_no_warm_up_and_bad_schedules() -> None:
-    optimizer = SGD([parameter([1.0])], lr=0.1)
-    assert WarmupMultiStep(optimizer, 0, []).factor(0) == 1
-    with pytest.raises(ValueError, match=r"milestones must ascend, got \[8, 6\]"):
-        WarmupMultiStep(optimizer, 0, [8, 6])
-    with pytest.raises(ValueError, match="warmup_steps must be at least 0"):
-        WarmupMultiStep(optimizer, -1, [])
+@pytest.mark.parametrize(
+    ("params", "max_norm", "error", "message"),
+    [
+        ([], 0, ValueError, "max_norm must be a number above 0, got 0"),
+        ([], math.nan, ValueError, "max_norm must be a number above 0, got nan"),
+        ([], "10", TypeError, "max_norm must be a number above 0, got '10'"),
+        ([], None, TypeError, "max_norm must be a number above 0, got None"),
+        (nn.Identity(), 1, TypeError, "params must be parameters, got the model Identity"),
+        (None, 1, TypeError, "params must be an iterable of parameters, got None"),
+    ],
+)
+def test_bad_arguments_of_clip_gradients(params: Any, max_norm: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        clip_gradients(params, max_norm)
 
 
 # ------------------------------------------------------------------ averaged weights
@@ -241,30 +255,78 @@ class Cell(nn.Module):
         return x
 
 
+def host_average(ema: EMA, name: str) -> np.ndarray:
+    return np.asarray(ema.averages[name])
+
+
 def test_average_follows_weights_and_buffers(device: str) -> None:
     model = Cell(1.0, device)
     ema = EMA(model, decay=0.5)
     set_to = np.array([11.0], np.float32)
     model.weight.data = mx.array(set_to) if device == "gpu" else set_to
     ema.update(model)  # keeps 1/10
-    np.testing.assert_allclose(ema.state_dict()["weight"], [10.0])
-    np.testing.assert_allclose(ema.state_dict()["mean"], [1.0])
+    np.testing.assert_allclose(host_average(ema, "weight"), [10.0])
+    np.testing.assert_allclose(host_average(ema, "mean"), [1.0])
     ema.update(model)  # keeps 2/11
-    np.testing.assert_allclose(ema.state_dict()["weight"], [11 - 2 / 11], rtol=1e-6)
+    np.testing.assert_allclose(host_average(ema, "weight"), [11 - 2 / 11], rtol=1e-6)
     assert host(model.weight) == [11.0]
-    model.load_state_dict(ema.state_dict())
 
 
 def test_average_resumes_and_keeps_its_own_arrays() -> None:
     model = Cell(2.0)
     ema = EMA(model)
     model.mean.data += 5  # as a live batch norm might
-    assert ema.state_dict()["mean"] == [2.0]
+    assert host_average(ema, "mean") == [2.0]
     ema.update(model)
     again = EMA(Cell(0.0))
-    again.load_state_dict(ema.state_dict(), ema.updates)
+    again.restore(ema.averages, ema.updates)
     for e in (ema, again):
         e.update(model)
-    np.testing.assert_array_equal(ema.state_dict()["mean"], again.state_dict()["mean"])
-    with pytest.raises(ValueError, match="decay must be at least 0 and below 1, got 1"):
-        EMA(model, decay=1)
+    np.testing.assert_array_equal(host_average(ema, "mean"), host_average(again, "mean"))
+
+
+@pytest.mark.parametrize(
+    ("model", "decay", "error", "message"),
+    [
+        (Cell(1.0), 1, ValueError, "decay must be a number of at least 0 and below 1, got 1"),
+        (Cell(1.0), math.nan, ValueError, "decay must be a number of at least 0 and below 1, got nan"),
+        (Cell(1.0), "0.9", TypeError, "decay must be a number of at least 0 and below 1, got '0.9'"),
+        ([parameter([1.0])], 0.9, TypeError, "model must be a module, got "),
+        (Cell, 0.9, TypeError, "model must be a module, got the class Cell"),
+    ],
+)
+def test_bad_arguments_of_ema(model: Any, decay: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        EMA(model, decay)
+
+
+@pytest.mark.parametrize(
+    ("averages", "updates", "error", "message"),
+    [
+        ({}, 1, ValueError, "averages have no 'mean': it must be the same model"),
+        ({"weight": np.ones(1), "mean": np.ones(1), "x": 1}, 1, ValueError, "averages have 'x', which the averaged"),
+        (
+            {"weight": np.ones(2), "mean": np.ones(1)},
+            1,
+            ValueError,
+            r"averages\['weight'\] must have shape \(1,\), got",
+        ),
+        ({"weight": np.ones(1), "mean": np.ones(1)}, -1, ValueError, "updates must be a non-negative integer, got -1"),
+        (None, 1, TypeError, "averages must be a mapping of names to arrays, got None"),
+    ],
+)
+def test_averages_of_another_model_are_refused(
+    averages: Any, updates: Any, error: type[Exception], message: str
+) -> None:
+    ema = EMA(Cell(1.0))
+    with pytest.raises(error, match=message):
+        ema.restore(averages, updates)
+    assert (host_average(ema, "weight"), ema.updates) == ([1.0], 0)
+
+
+def test_average_of_another_model_is_refused() -> None:
+    ema, other = EMA(Cell(1.0)), Linear(2, 2)
+    for method in (ema.update, ema.apply, ema.applied(other).__enter__):
+        with pytest.raises(ValueError, match="model has 'bias', which the averaged model has not"):
+            method(*([] if method.__name__ == "__enter__" else [other]))
+    assert ema.updates == 0

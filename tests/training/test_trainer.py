@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import lucid
+import lucid.nn as nn
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -29,6 +30,7 @@ from tiny_runs import Squares, Toy, slim, toy_settings
 
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.config import ImageConfig
+from lucid_maskrcnn.evaluation import Evaluation
 from lucid_maskrcnn.training import (
     DivergenceError,
     GradientMean,
@@ -159,6 +161,47 @@ def test_memory_stays_level(learned: Run) -> None:
     assert max(resident[-5:]) - max(resident[8:13]) < 48e6
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": None}, TypeError, "model must be a module with get_loss, such as a MaskRCNN, got None"),
+        ({"model": nn.Identity()}, TypeError, r"model must have get_loss\(images, targets\), as MaskRCNN has"),
+        ({"loader": [1, 2]}, TypeError, "got list: wrap the data set in lucid_maskrcnn.data.Loader"),
+        ({"loader": None}, TypeError, r"loader must have batch_size and iterate\(start, stop\)"),
+        ({"settings": {"steps": 1}}, TypeError, "settings must be TrainerSettings"),
+        ({"out": None}, TypeError, "out must be a path as str or Path, got None"),
+        ({"out": ""}, ValueError, "out must not be an empty string"),
+        (
+            {"evaluate": "ap"},
+            TypeError,
+            "evaluate must be a function of the model that returns metrics by name, got 'ap'",
+        ),
+        ({"resume": "yes"}, ValueError, "resume must be True, False or 'auto', got 'yes'"),
+        ({"resume": None}, TypeError, "resume must be True, False or 'auto', got None"),
+        ({"resume": 1}, TypeError, "resume must be True, False or 'auto', got 1"),
+        ({"allow_changes": "no"}, TypeError, "allow_changes must be True or False, got 'no'"),
+        ({"progress": None}, TypeError, "progress must be True or False, got None"),
+        ({"tensorboard": "auto"}, TypeError, "tensorboard must be True or False, got 'auto'"),
+    ],
+)
+def test_bad_arguments_of_the_trainer(
+    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    out = tmp_path / "run"
+    usual = {"model": Toy(), "loader": Squares(2, side=8), "out": out, "settings": toy_settings(2)}
+    with pytest.raises(error, match=message):
+        Trainer(**{**usual, **arguments})
+    assert not out.exists()
+
+
+def test_model_without_trained_parameters_is_refused(tmp_path: Path) -> None:
+    model = Toy()
+    for p in model.parameters():
+        p.requires_grad = False
+    with pytest.raises(ValueError, match="at least one parameter with requires_grad=True, got none: nothing to train"):
+        toy_trainer(tmp_path, model=model)
+
+
 # ------------------------------------------------------------------ interrupted and resumed
 
 
@@ -180,7 +223,9 @@ def test_resumed_mask_rcnn_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     settings = TrainerSettings(steps=4, lr=0.02, warmup=1, schedule="constant", ema=0.5, freeze_bn_after=0.5)
     shown: dict[str, Any] = {"settings": settings, "progress": False, "tensorboard": False}
     Trainer(slim(), Squares(1), out=tmp_path / "whole", **shown).run()
-    with pytest.raises(Interrupted, match=r"Stopped after step 2, with a checkpoint in '.*parts'; resume=True goes on"):
+    with pytest.raises(
+        Interrupted, match=r"Stopped after step 2, with a checkpoint in '.*parts'; resume=True continues"
+    ):
         Trainer(slim(), Interrupting(1, at=1), out=tmp_path / "parts", **shown).run()
     Trainer(slim(seed=5), Squares(1), out=tmp_path / "parts", resume=True, **shown).run()
     last = "checkpoint-00000004.safetensors"
@@ -313,7 +358,7 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
     step = int(checkpoint.stem[-8:])
     assert (code, output.splitlines()[1:]) == (
         130,
-        [f"Stopped after step {step}, with a checkpoint in {str(tmp_path / 'run')!r}; resume=True goes on from it."],
+        [f"Stopped after step {step}, with a checkpoint in {str(tmp_path / 'run')!r}; resume=True continues from it."],
     )
     assert steps_of(tmp_path / "run") == list(range(1, step + 1))
 
@@ -403,7 +448,9 @@ def test_full_disk_gets_a_sentence(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"Cannot write into .* The files there are whole; resume once there is room"):
+        with pytest.raises(
+            OSError, match=r"Cannot write into .* The files there are complete; resume once there is room"
+        ):
             toy_trainer(tmp_path / "run", toy_settings(3), resume=True).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -476,7 +523,7 @@ def test_another_run_is_not_resumed_unless_told_to(
     other = dataclasses.replace(toy_settings(4), **settings)
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is compared below
         toy_trainer(tmp_path / "run", other, resume=True, **options)
-    assert f"cannot go on with other settings: {named}. Take the old ones" in str(caught.value)
+    assert f"cannot continue with other settings: {named}. Restore them, start" in str(caught.value)
     toy_trainer(tmp_path / "run", other, resume=True, allow_changes=True, **options).run()
 
 
@@ -549,6 +596,28 @@ def test_a_log_of_something_else_is_left_alone(tmp_path: Path, content: str) -> 
     assert (tmp_path / "log.jsonl").read_text() == content
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["mine\n", '{"images": []}', '{\n "step": 1\n}', "[]\n", '{"step": "one"}\n', '{"step": true}\n', "\n", "PK"],
+)
+def test_read_log_refuses_other_files(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"other.json' is not the log of a run, such as log.jsonl of a run's folder"):
+        read_log(path)
+    with pytest.raises(FileNotFoundError):
+        read_log(tmp_path / "nothing.jsonl")
+    with pytest.raises(TypeError, match="path must be a path as str or Path, got None"):
+        read_log(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("unfinished", ["", "{", '{"st', '{"step": 2, "sec', '{"step": 2}'])
+def test_read_log_leaves_out_an_unfinished_line(tmp_path: Path, unfinished: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n' + unfinished)
+    assert read_log(path) == [{"step": 1}]
+
+
 def test_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     toy_trainer(tmp_path, toy_settings(3)).run()
@@ -586,7 +655,7 @@ def test_no_time_for_a_step_and_so_no_curves(tmp_path: Path, capsys: pytest.Capt
     assert "no curves.png:" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------ numbers that are none
+# ------------------------------------------------------------------ NaN and infinity
 
 
 def test_nan_stops_with_term_step_and_images(tmp_path: Path) -> None:
@@ -604,7 +673,7 @@ def test_nan_stops_with_term_step_and_images(tmp_path: Path) -> None:
     with pytest.raises(DivergenceError) as caught:
         trainer.run()
     assert str(caught.value) == (
-        "Step 3: mask_loss is nan for the images [104, 105], kept in diverged-00000003.npz; the last checkpoint is "
+        "Step 3: mask_loss is nan for the images [104, 105], written to diverged-00000003.npz; the last checkpoint is "
         "checkpoint-00000002.safetensors; try a lower learning rate than 0.01."
     )
     assert isinstance(caught.value, FloatingPointError)
@@ -621,7 +690,7 @@ def test_full_disk_does_not_hide_a_nan(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lucid_maskrcnn.training.trainer.save_batches", full)
+    monkeypatch.setattr("lucid_maskrcnn.training.divergence._save_batches", full)
     model = Toy()
     model.second.bias.data[:] = np.nan
     with pytest.raises(DivergenceError, match=r"Step 1: second_loss is nan for the images \[100, 101\]; there is no"):
@@ -809,7 +878,9 @@ def test_nan_in_another_process_stops_with_its_batch(tmp_path: Path) -> None:
     loader = Squares(2, side=8)
     fourth = loader.batch(3)
     settings = toy_settings(9, processes=2)
-    with pytest.raises(DivergenceError, match=r"Step 2: second_loss is nan for the images \[106, 107\], kept in") as e:
+    with pytest.raises(
+        DivergenceError, match=r"Step 2: second_loss is nan for the images \[106, 107\], written to"
+    ) as e:
         toy_trainer(tmp_path, settings, loader=loader, model=Spoiled()).run()
     assert (e.value.step, e.value.term, e.value.image_ids) == (2, "second_loss", [106, 107])
     with np.load(tmp_path / "diverged-00000002.npz") as batch:
@@ -1035,27 +1106,95 @@ def test_learning_rate_scales_with_the_images_of_a_step(
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "error", "message"),
     [
-        ({}, "Give steps or minutes, one of them, got steps=None, minutes=None"),
-        ({"steps": 5, "minutes": 1.0}, "Give steps or minutes, one of them, got steps=5, minutes=1.0"),
-        ({"steps": 0}, "steps must be a whole number from 1 on, got 0"),
-        ({"steps": 5.5}, "steps must be a whole number from 1 on, got 5.5"),
-        ({"minutes": -1}, "minutes must be a number above 0, got -1"),
-        ({"steps": 5, "lr": math.nan}, "lr must be a number above 0, got nan"),
-        ({"steps": 5, "momentum": 1.0}, "momentum must be at least 0 and below 1, got 1.0"),
-        ({"steps": 5, "seed": -1}, "seed must be a whole number from 0 to 2147483647, got -1"),
-        ({"steps": 5, "schedule": "step"}, "schedule must be one of 'multistep', 'cosine', 'constant', got 'step'"),
-        ({"steps": 5, "milestones": (0.9, 0.5)}, r"milestones must be fractions .* got \(0.9, 0.5\)"),
-        ({"steps": 5, "milestones": (3, 4)}, r"milestones must be fractions of the run that ascend from 0 to 1"),
-        ({"steps": 5, "warmup": 5}, "warmup must be less than the 5 steps of the run, got 5"),
-        ({"steps": 5, "freeze_bn_after": 1}, "freeze_bn_after must be a fraction of the run, between 0 and 1, got 1"),
-        ({"steps": 5, "patience": 2}, "patience needs keep_best"),
+        ({}, ValueError, "Give steps or minutes, one of them, got steps=None, minutes=None"),
+        ({"steps": 5, "minutes": 1.0}, ValueError, "Give steps or minutes, one of them, got steps=5, minutes=1.0"),
+        ({"steps": 0}, ValueError, "steps must be a positive integer, got 0"),
+        ({"steps": 5.5}, TypeError, "steps must be a positive integer, got 5.5"),
+        ({"steps": "5"}, TypeError, "steps must be a positive integer, got '5'"),
+        ({"steps": True}, TypeError, "steps must be a positive integer, got True"),
+        ({"minutes": -1}, ValueError, "minutes must be a number above 0, got -1"),
+        ({"minutes": math.inf}, ValueError, "minutes must be a number above 0, got inf"),
+        ({"steps": 5, "accumulate": None}, TypeError, "accumulate must be a positive integer, got None"),
+        ({"steps": 5, "processes": 0}, ValueError, "processes must be a positive integer, got 0"),
+        ({"steps": 5, "processes": 2}, ValueError, "processes must be at most accumulate, 1, got 2"),
+        ({"steps": 5, "lr": math.nan}, ValueError, "lr must be a number above 0, got nan"),
+        ({"steps": 5, "lr": "0.1"}, TypeError, "lr must be a number above 0, got '0.1'"),
+        ({"steps": 5, "momentum": 1.0}, ValueError, "momentum must be a number of at least 0 and below 1, got 1.0"),
+        ({"steps": 5, "momentum": None}, TypeError, "momentum must be a number of at least 0 and below 1, got None"),
+        ({"steps": 5, "weight_decay": -1}, ValueError, "weight_decay must be a number of at least 0, got -1"),
+        ({"steps": 5, "decay_norms": "no"}, TypeError, "decay_norms must be True or False, got 'no'"),
+        ({"steps": 5, "seed": -1}, ValueError, "seed must be an integer from 0 to 2147483647, got -1"),
+        ({"steps": 5, "seed": None}, TypeError, "seed must be an integer from 0 to 2147483647, got None"),
+        (
+            {"steps": 5, "schedule": "step"},
+            ValueError,
+            "schedule must be one of 'multistep', 'cosine', 'constant', got",
+        ),
+        ({"steps": 5, "schedule": "cosin"}, ValueError, "Did you mean 'cosine'"),
+        ({"steps": 5, "schedule": None}, TypeError, "schedule must be one of 'multistep', 'cosine', 'constant', got"),
+        ({"steps": 5, "milestones": (0.9, 0.5)}, ValueError, "milestones must be fractions of the run in ascending"),
+        ({"steps": 5, "milestones": (0.5, 0.5)}, ValueError, "milestones must be fractions of the run in ascending"),
+        (
+            {"steps": 5, "milestones": (3, 4)},
+            ValueError,
+            r"milestones\[0\] must be a number above 0 and below 1, got 3",
+        ),
+        ({"steps": 5, "milestones": 0.5}, TypeError, "milestones must be a sequence, got 0.5"),
+        ({"steps": 5, "milestones": "0.5"}, TypeError, "milestones must be a sequence, got '0.5'"),
+        ({"steps": 5, "gamma": math.nan}, ValueError, "gamma must be a number of at least 0, got nan"),
+        ({"steps": 5, "warmup": 5}, ValueError, "warmup must be less than the 5 steps of the run, got 5"),
+        ({"steps": 5, "warmup": 0.1}, TypeError, "warmup must be a non-negative integer, got 0.1"),
+        ({"steps": 5, "warmup_factor": "1"}, TypeError, "warmup_factor must be a number of at least 0, got '1'"),
+        ({"steps": 5, "max_grad_norm": 0}, ValueError, "max_grad_norm must be a number above 0, got 0"),
+        ({"steps": 5, "ema": 1}, ValueError, "ema must be a number of at least 0 and below 1, got 1"),
+        ({"steps": 5, "ema": True}, TypeError, "ema must be a number of at least 0 and below 1, got True"),
+        ({"steps": 5, "freeze_bn_after": 1}, ValueError, "freeze_bn_after must be a number above 0 and below 1, got 1"),
+        (
+            {"steps": 5, "freeze_bn_lr_factor": -1},
+            ValueError,
+            "freeze_bn_lr_factor must be a number of at least 0, got",
+        ),
+        ({"steps": 5, "save_every": 0}, ValueError, "save_every must be a positive integer, got 0"),
+        ({"steps": 5, "keep_last": 1.5}, TypeError, "keep_last must be a positive integer, got 1.5"),
+        ({"steps": 5, "eval_every": 0}, ValueError, "eval_every must be a positive integer, got 0"),
+        ({"steps": 5, "keep_best": ""}, ValueError, "keep_best must not be an empty string"),
+        ({"steps": 5, "keep_best": 3}, TypeError, "keep_best must be a string, got 3"),
+        ({"steps": 5, "patience": 0, "keep_best": "AP"}, ValueError, "patience must be a positive integer, got 0"),
+        ({"steps": 5, "patience": 2}, ValueError, "patience needs keep_best"),
     ],
 )
-def test_bad_settings_get_a_sentence(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         TrainerSettings(**settings)
+
+
+def test_settings_take_numpy_scalars_and_lists_and_hold_plain_values() -> None:
+    settings = TrainerSettings(steps=np.int64(10), lr=np.float32(0.5), milestones=[0.25, np.float64(0.5)])
+    assert settings == TrainerSettings(steps=10, lr=0.5, milestones=(0.25, 0.5))
+    assert json.loads(json.dumps(dataclasses.asdict(settings)))["milestones"] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"kind": "linear"}, ValueError, "kind must be one of 'multistep', 'cosine', 'constant', got 'linear'"),
+        ({"warmup": -1}, ValueError, "warmup must be a non-negative integer, got -1"),
+        ({"milestones": (0.8, 0.6)}, ValueError, "milestones must be fractions of the run in ascending order"),
+        ({"milestones": (8, 9)}, ValueError, r"milestones\[0\] must be a number above 0 and below 1, got 8"),
+        ({"freeze_bn_after": "half"}, TypeError, "freeze_bn_after must be a number above 0 and below 1, got 'half'"),
+    ],
+)
+def test_bad_schedules(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Schedule(**fields)
+
+
+@pytest.mark.parametrize(("step", "progress"), [(-1, 0.0), (0, -0.1), (0, 1.5), (0, math.nan)])
+def test_no_factor_outside_of_the_run(step: int, progress: float) -> None:
+    with pytest.raises(ValueError, match=r"(step|progress) must be"):
+        Schedule().factor(step, progress)
 
 
 # ------------------------------------------------------------------ evaluation
@@ -1095,7 +1234,7 @@ def test_evaluation_that_fails_loses_nothing(tmp_path: Path) -> None:
     assert read_log(tmp_path / "run" / "log.jsonl")[-1]["evaluation"] == {"score": None}
 
 
-def test_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+def test_nan_is_never_the_best_metric(tmp_path: Path) -> None:
     metrics = iter([math.nan, 0.1, math.nan])
     settings = toy_settings(6, eval_every=2, keep_best="AP")
     result = toy_trainer(tmp_path / "run", settings, evaluate=lambda model: {"AP": next(metrics), "AR": 1.0}).run()
@@ -1105,12 +1244,36 @@ def test_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
         assert json.loads(file.metadata()["metrics"]) == {"AR": 1.0}
 
 
-def test_figure_that_is_not_there_is_named(tmp_path: Path) -> None:
-    settings = toy_settings(4, keep_best="segm/AP")
-    with pytest.raises(ValueError, match="keep_best is 'segm/AP', but the evaluation gives AP, AR"):
-        toy_trainer(tmp_path / "run", settings, evaluate=lambda model: {"AP": 1.0, "AR": 1.0}).run()
+def test_unknown_metric_to_keep_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    settings = toy_settings(4, keep_best="segm/mAP")
+    metrics = {"segm/AP": 1.0, "bbox/AP": 1.0}
+    message = "keep_best is 'segm/mAP', but the evaluation gives segm/AP, bbox/AP. Did you mean 'segm/AP'"
+    with pytest.raises(ValueError, match=message):
+        toy_trainer(tmp_path / "run", settings, evaluate=lambda model: metrics).run()
+
+    class Evaluate:
+        metric_names = tuple(metrics)
+
+        def __call__(self, model: Any) -> dict[str, float]:
+            return metrics
+
+    with pytest.raises(ValueError, match=message):  # before the run, where the names are known
+        toy_trainer(tmp_path / "other", settings, evaluate=Evaluate())
+    assert not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="keep_best and eval_every need evaluate"):
         toy_trainer(tmp_path / "other", settings)
+
+
+@pytest.mark.parametrize("metrics", [0.5, None, {"AP": "0.5 %"}, {"AP": None}, [("AP", 0.5)]])
+def test_evaluation_must_return_numbers_by_name(tmp_path: Path, metrics: Any) -> None:
+    with pytest.raises(TypeError, match="evaluate must return a mapping of names to numbers, got"):
+        toy_trainer(tmp_path, toy_settings(2), evaluate=lambda model: metrics).run()
+
+
+def test_whole_evaluation_in_place_of_its_metrics_is_refused(tmp_path: Path) -> None:
+    evaluation = Evaluation({}, None, {}, (), (), {}, (), {}, ())
+    with pytest.raises(TypeError, match="names to numbers, got Evaluation: return its metrics"):
+        toy_trainer(tmp_path, toy_settings(2), evaluate=lambda model: evaluation).run()
 
 
 # ------------------------------------------------------------------ what is shown
@@ -1119,7 +1282,7 @@ def test_figure_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_lines_on_stderr_and_a_bar_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lucid_maskrcnn.training.console._QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("lucid_maskrcnn.training.console._SECONDS_BETWEEN_LINES", 0.0)
     settings = TrainerSettings(steps=3)
     toy_trainer(tmp_path / "lines", settings, progress=True, evaluate=lambda model: {"AP": 0.25}).run()
     out, err = capsys.readouterr()
@@ -1146,6 +1309,10 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert picture.size == (1200, 480)
     (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"path must end in '\.png', got '.*curves.jpg'"):
+        draw_curves(tmp_path / "run" / "log.jsonl", tmp_path / "curves.jpg")
+    with pytest.raises(TypeError, match="log must be a path as str or Path, got None"):
+        draw_curves(None, tmp_path / "never.png")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no steps to draw"):
         draw_curves(tmp_path / "empty.jsonl", tmp_path / "never.png")
     assert not (tmp_path / "never.png").exists()

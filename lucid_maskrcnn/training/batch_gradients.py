@@ -1,0 +1,98 @@
+"""Losses and gradients of the batches of a step: what each process of a run computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lucid
+from lucid import Tensor
+from lucid.nn import Module
+
+from ..config import ImageConfig
+from .divergence import DivergenceGuard
+from .gradients import GradientMean
+
+__all__ = ["BatchGradients", "BatchLosses"]
+
+type BatchLosses = tuple[int, dict[str, float]]  # the number of images of a batch, and its losses
+
+
+class BatchGradients:
+    """Forward and backward passes of batches.
+
+    Parameters
+    ----------
+    model : Module
+        With ``get_loss``.
+    params : sequence of Parameter
+        Those whose gradients are computed.
+    guard : DivergenceGuard
+        Checks the losses.
+    seed, accumulate : int
+        As in :class:`TrainerSettings`.
+    image_config : ImageConfig, optional
+        As in :class:`Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        params: Sequence[Tensor],
+        guard: DivergenceGuard,
+        *,
+        seed: int,
+        accumulate: int,
+        image_config: ImageConfig | None,
+    ) -> None:
+        self.model, self.params = model, list(params)
+        self._guard, self._seed, self._accumulate = guard, seed, accumulate
+        self._loss_options = {} if image_config is None else {"image_config": image_config}
+
+    def set_mode(self, *, bn_frozen: bool) -> None:
+        """Put the model into training mode, with or without live batch norm."""
+        self.model.train()
+        for module in self.model.modules() if bn_frozen else ():
+            if hasattr(module, "running_mean"):
+                module.eval()
+
+    def compute(self, batches: Sequence[Any], step: int, first: int, mean: GradientMean) -> list[BatchLosses]:
+        """Add the gradients of some batches of a step to ``mean``, and return their losses.
+
+        Parameters
+        ----------
+        batches : sequence of batches
+            With ``images``, ``targets`` and ``image_ids``.
+        step : int
+            Counted from 0.
+        first : int
+            Index of the first of these batches within the step.
+        mean : GradientMean
+            Of ``params``.
+
+        Raises
+        ------
+        DivergenceError
+            If a loss is not finite.
+        ValueError
+            If a target is not as it must be.
+        """
+        found = []
+        for p in self.params:
+            p.grad = None
+        for number, batch in enumerate(batches, step * self._accumulate + first):
+            # Sampling and dropout draw from Lucid's generator: each batch has its own seed, for runs that are resumed.
+            lucid.random.seed(self._seed + number)
+            losses = self._losses(batch, step)
+            values = {name: float(loss.item()) for name, loss in losses.items()}
+            self._guard.check_values(step, values, [batch])
+            losses["total_loss"].backward()
+            mean.accumulate()
+            found.append((len(batch.images), values))
+        return found
+
+    def _losses(self, batch: Any, step: int) -> Any:
+        try:
+            return self.model.get_loss(batch.images, batch.targets, **self._loss_options)
+        except ValueError as error:
+            raise ValueError(f"Step {step + 1}, images {list(batch.image_ids)}: {error}") from error
