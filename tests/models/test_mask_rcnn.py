@@ -936,3 +936,78 @@ def test_image_with_no_objects_trains_with_live_norms_in_the_heads(device: str) 
     assert all(np.isfinite(float(loss.item())) for loss in losses.values())
     assert np.array_equal(np.array(model.mask_head.bn1.running_var.data), before)
     assert len(model.predict(np.zeros((60, 80, 3), np.uint8), score_thresh=1.0)[0]) == 0
+
+
+# ------------------------------------------------------------------ arguments of the wrong kind
+
+
+@pytest.mark.parametrize("backbone", [None, "resnet", Tiny, lambda x: x])
+def test_backbone_that_is_no_module_is_refused(backbone: Any) -> None:
+    with pytest.raises(TypeError, match=r"backbone must be an nn\.Module from images to feature maps, got "):
+        MaskRCNN(backbone, 8, 2)
+
+
+def test_constructor_takes_numbers_for_pairs_mappings_for_parts_and_numpys_numbers() -> None:
+    settings = {"pool_size": 3, "mask_pool_size": np.int64(4), "image": {"min_size": 64, "max_size": 96}}
+    model = build(**settings, heads={"top_k": np.int32(10)})
+    assert (model.config.pool_size, model.config.mask_pool_size) == ((3, 3), (4, 4))
+    assert model.config.image == ImageConfig(min_size=64, max_size=96)
+    assert model.predict(picture(48, 60))[0].image_size == (48, 60)
+
+
+@pytest.mark.parametrize("call", ["forward", "predict", "get_loss"])
+def test_tensor_on_the_other_device_is_refused(call: str) -> None:
+    x = images(1, 3, 64, 64, device="gpu")
+    arguments = (x, [target(1)]) if call == "get_loss" else (x,)
+    with pytest.raises(ValueError, match="images must be on the model's device, cpu, got a tensor on gpu"):
+        getattr(build(), call)(*arguments)
+
+
+@pytest.mark.parametrize("given", ["image.png", Path("image.png"), np.zeros((8, 8, 3), np.uint8), [1], None])
+def test_forward_takes_tensors_alone(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"images must be a Lucid tensor of shape \(N, 3, H, W\): predict takes paths"):
+        build()(given)
+
+
+@pytest.mark.parametrize("targets", [None, "masks", 3, iter([GOOD]), (t for t in [GOOD])])
+def test_targets_that_are_no_list_are_refused(targets: Any) -> None:
+    with pytest.raises(TypeError, match="targets must be a list of mappings, one per image, got "):
+        build().get_loss(images(1, 3, 64, 64), targets)
+
+
+def test_losses_at_another_size() -> None:
+    model, pixels = build(), picture(64, 64)
+    smaller = replace(model.config.image, min_size=32, max_size=48)
+    there = numbers(seeded_losses(model, pixels, [target(3)]))
+    lucid.random.seed(0)
+    here = numbers(model.get_loss(pixels, [target(3)], image_config=smaller))
+    assert here != there
+    own = build(image=smaller)
+    assert here == numbers(seeded_losses(own, pixels, [target(3)], seed=0))
+    with pytest.raises(TypeError, match="image_config must be an ImageConfig, got 32"):
+        model.get_loss(pixels, [target(3)], image_config=32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score_thresh": None}, "score_thresh must be a number between 0 and 1, got None"),
+        ({"score_thresh": True}, "score_thresh must be a number between 0 and 1, got True"),
+        ({"nms_thresh": 7}, "nms_thresh must be a number between 0 and 1, got 7"),
+        ({"nms_thresh": "0.5"}, "nms_thresh must be a number between 0 and 1, got '0.5'"),
+        ({"top_k": -5}, "top_k must be a non-negative integer, got -5"),
+        ({"top_k": 2.5}, "top_k must be a non-negative integer, got 2.5"),
+        ({"top_k": True}, "top_k must be a non-negative integer, got True"),
+        ({"mask_thresh": [0.5]}, r"mask_thresh must be a number between 0 and 1, got \[0.5\]"),
+    ],
+)
+def test_prediction_settings_of_the_wrong_kind_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        build().predict(images(1, 3, 64, 64), **settings)
+
+
+def test_prediction_settings_may_be_numpys() -> None:
+    model, x = build(), images(1, 3, 64, 64)
+    (expected,) = model.predict(x, score_thresh=0.25, nms_thresh=0.5, top_k=3)
+    (found,) = model.predict(x, score_thresh=np.float64(0.25), nms_thresh=np.float32(0.5), top_k=np.int64(3))
+    assert_same(found, expected)
