@@ -13,6 +13,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..validators import choice, flag, fraction, fraction_below_one, non_negative_int, positive_int
 
 __all__ = [
     "BatchNorm2d",
@@ -85,11 +86,13 @@ class Conv2d(nn.Module):
         std: float | None = None,
     ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, padding
+        in_channels, out_channels = positive_int("in_channels", in_channels), positive_int("out_channels", out_channels)
+        kernel_size = positive_int("kernel_size", kernel_size)
+        self.stride, self.padding = positive_int("stride", stride), non_negative_int("padding", padding)
         if std is None:
             std = math.sqrt(2 / (out_channels * kernel_size**2))
         self.weight = _normal((out_channels, in_channels, kernel_size, kernel_size), std)
-        self.bias = _parameter(out_channels) if bias else None
+        self.bias = _parameter(out_channels) if flag("bias", bias) else None
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Convolve ``x`` (N, C, H, W), with ReLU if asked for."""
@@ -101,7 +104,8 @@ class ConvTranspose2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int) -> None:
         super().__init__()
-        self.stride = stride
+        in_channels, out_channels = positive_int("in_channels", in_channels), positive_int("out_channels", out_channels)
+        kernel_size, self.stride = positive_int("kernel_size", kernel_size), positive_int("stride", stride)
         shape = (in_channels, out_channels, kernel_size, kernel_size)
         self.weight = _normal(shape, math.sqrt(2 / (in_channels * kernel_size**2)))
         self.bias = _parameter(out_channels)
@@ -120,6 +124,7 @@ class Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, std: float | None = None) -> None:
         super().__init__()
+        in_features, out_features = positive_int("in_features", in_features), positive_int("out_features", out_features)
         self.bias = _parameter(out_features)
         if std is None:
             bound = 1 / math.sqrt(in_features)
@@ -143,16 +148,14 @@ def _normal(shape: tuple[int, ...], std: float) -> nn.Parameter:
 
 
 class Dropout(nn.Module):
-    """Zeroes each value with probability ``p`` where a gradient is wanted in training mode."""
+    """Sets each value to zero with probability ``p`` in training mode, where gradients are computed."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {p}.")
-        self.p = p
+        self.p = fraction_below_one("dropout", p)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, or what is left of it."""
+        """Return ``x``, in training mode with dropout."""
         return ops.dropout(x, self.p) if self.p and self.training and lucid.grad_enabled() else x
 
 
@@ -164,15 +167,16 @@ class BatchNorm2d(nn.Module):
     channels : int
         Number of channels.
     frozen : bool
-        Whether scale and offset are constants too, as with pretrained weights. Otherwise they are
-        trained, and the batch's statistics are used where a gradient is wanted in training mode.
+        Whether scale and shift are constants too, as with pretrained weights. Otherwise they are
+        trained, and the batch's statistics are used in training mode where gradients are computed.
     eps, momentum : float
-        Added to the variance; share of a new batch in the running statistics.
+        Added to the variance; weight of a new batch in the running statistics.
     """
 
     def __init__(self, channels: int, *, frozen: bool, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        self.frozen, self.eps, self.momentum = frozen, eps, momentum
+        channels, self.frozen = positive_int("channels", channels), flag("frozen", frozen)
+        self.eps, self.momentum = fraction_below_one("eps", eps), fraction("momentum", momentum)
         kind = nn.Buffer if frozen else nn.Parameter
         self.weight = kind(lucid.ones(channels, dtype=lucid.Float32))
         self.bias = kind(ops.zeros(channels))
@@ -181,17 +185,17 @@ class BatchNorm2d(nn.Module):
 
     @property
     def constant(self) -> bool:
-        """Whether the layer is a fixed scale and offset now, which the convolution can absorb."""
+        """Whether the layer is a constant scale and shift at present, which can be folded into the convolution."""
         return self.frozen or not lucid.grad_enabled()
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Return that scale and offset."""
+        """Return the scale and shift (channels,) of the layer as it is at present."""
         return ops.fold_batch_norm(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """Normalise ``x`` (N, C, H, W) by the batch's statistics in training mode, else by the running ones.
 
-        Of no regions at all there are no statistics: the running ones are used then, and stay.
+        A batch without regions (N = 0) has no statistics: then the running ones are used and left unchanged.
         """
         return ops.batch_norm(
             x,
@@ -211,9 +215,7 @@ def make_norm(norm: str | None, channels: int) -> BatchNorm2d | None:
     """Return the norm layer called ``"frozen"`` or ``"batch"``, or None for None."""
     if norm is None:
         return None
-    if norm not in ("frozen", "batch"):
-        raise ValueError(f"norm must be 'frozen' or 'batch', got {norm!r}.")
-    return BatchNorm2d(channels, frozen=norm == "frozen")
+    return BatchNorm2d(channels, frozen=choice("norm", norm, ("frozen", "batch")) == "frozen")
 
 
 def conv_norm(
