@@ -1,12 +1,12 @@
-"""From pictures to the network's batch and back: the only place that resizes, normalises and pads.
+"""From images to the network's batch and back: the only place that resizes, normalises and pads.
 
 Shapes: N images, C = 3 channels, H × W an image's own size, h × w its size after
 resizing, G objects. Sizes are (height, width); boxes are (x1, y1, x2, y2) in pixels.
 
-The arithmetic is that of torchvision's ``GeneralizedRCNNTransform``, rounding included, so that the
-same file gives the same batch to 5e-6. It normalises before it resizes; interpolation weights sum
-to one, so the order does not matter, and here the uint8 rows are interpolated and the result is
-normalised: a photo is never held in float32 at its own size. With ``antialias`` the resizing is Pillow's,
+The arithmetic is that of torchvision's ``GeneralizedRCNNTransform``, rounding included: the
+same file gives the same batch to 5e-6. torchvision normalises before it resizes; as interpolation weights sum
+to one, the order does not matter, and here the uint8 rows are interpolated and the result is
+normalised, so that a photograph is never held in float32 at its own size. With ``antialias`` Pillow resizes,
 as in detectron2.
 """
 
@@ -15,13 +15,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.array_arguments import described, numeric_array
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size
-from lucid_maskrcnn.ops import chunks, host_zeros, nearest_cells, parallel_for
+from lucid_maskrcnn.ops import (
+    array_module,
+    as_tensor,
+    chunks,
+    device_array,
+    host_zeros,
+    nearest_cells,
+    parallel_for,
+)
+from lucid_maskrcnn.validators import choice, instance, pair, positive_int, shown
 
 __all__ = [
     "ImageBatch",
@@ -59,50 +68,68 @@ class ImageBatch(NamedTuple):
     original_sizes: list[Size]
 
 
-def prepare(images: Sequence[np.ndarray], settings: ImageConfig, device: str = "cpu") -> ImageBatch:
+def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cpu") -> ImageBatch:
     """Resize, normalise and pad images into one batch.
 
     Parameters
     ----------
     images : sequence of np.ndarray of shape (H, W, 3), uint8
         RGB, of any sizes; there may be none.
-    settings : ImageConfig
-        Size rule, pixel mean and deviation, divisor.
+    config : ImageConfig
+        Sizes, pixel mean and standard deviation, divisor.
     device : {"cpu", "gpu"}
-        Where the tensor is to be.
+        The device of the batch.
 
     Returns
     -------
     ImageBatch
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
     Notes
     -----
     Bilinear, half-pixel centres, no antialiasing, as ``torch.nn.functional.interpolate`` on a
     machine with fused multiply-add; agrees with it to 5e-6. With ``antialias`` Pillow resizes the
-    uint8 picture, and nothing is left but to normalise it.
+    uint8 image, which is then only normalised.
     """
+    instance("config", config, ImageConfig, "an ImageConfig")
+    choice("device", device, ("cpu", "gpu"))
+    _check_pixels(images)
     original_sizes = [(image.shape[0], image.shape[1]) for image in images]
-    sizes = [resized_size(size, settings) for size in original_sizes]
-    height, width = _padded_size(sizes, settings.size_divisor)
-    std = 255.0 * np.asarray(settings.pixel_std)
+    sizes = [resized_size(size, config) for size in original_sizes]
+    height, width = _padded_size(sizes, config.size_divisor)
+    std = 255.0 * np.asarray(config.pixel_std)
     scale = 1.0 / std
-    shift = 255.0 * np.asarray(settings.pixel_mean) / std
+    shift = 255.0 * np.asarray(config.pixel_mean) / std
     batch = host_zeros((len(images), height, width, 3), np.float32)
     for canvas, image, (h, w) in zip(batch, images, sizes, strict=True):
-        if settings.antialias and image.shape[:2] != (h, w):
+        if config.antialias and image.shape[:2] != (h, w):
             image = _resize_antialiased(image, (h, w))
-        order = slice(None, None, -1) if settings.bgr else slice(None)  # a view: what is written is in the other order
+        order = slice(None, None, -1) if config.bgr else slice(None)  # written through a view of the other order
         _resize_and_normalise(image, canvas[:h, :w, order], scale, shift)
-    data = batch.transpose(0, 3, 1, 2) if device == "cpu" else mx.transpose(mx.array(batch), (0, 3, 1, 2))
+    data = device_array(batch, device).transpose(0, 3, 1, 2)  # (N, 3, H, W) over (N, H, W, 3) memory
     return ImageBatch(Tensor(data), sizes, original_sizes)
 
 
+def _check_pixels(images: Sequence[np.ndarray]) -> None:
+    if not isinstance(images, (list, tuple)):
+        raise TypeError(f"images must be a list of uint8 arrays (H, W, 3), got {described(images)}.")
+    for i, image in enumerate(images):
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            raise TypeError(f"images[{i}] must be a uint8 array (H, W, 3), got {described(image)}.")
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"images[{i}] must be a uint8 array (H, W, 3), got {described(image)}.")
+
+
 def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
-    """Make one batch of tensors that are ready for the network: pad with zeros, no more.
+    """Make one batch of tensors that are ready for the network: they are padded with zeros, and nothing else.
 
     Parameters
     ----------
-    images : Tensor of shape (N, C, H, W) or (C, H, W), or sequence of Tensor of shape (C, H, W)
+    images : Tensor of shape (N, 3, H, W) or (3, H, W), or sequence of Tensor of shape (3, H, W)
         Floating point, on one device; in a sequence of any H and W.
     divisor : int
         The batch's height and width become multiples of it.
@@ -110,24 +137,20 @@ def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
     Returns
     -------
     ImageBatch
-        A float32 tensor (N, C, H, W) that needs no padding is passed on as it is, else memory is as
-        :func:`prepare` has it. ``original_sizes`` are ``sizes``.
+        A float32 tensor (N, 3, H, W) that needs no padding is passed on as it is, else its memory is that of
+        :func:`prepare`. ``original_sizes`` are ``sizes``.
 
     Raises
     ------
     ValueError
         If there are none, or they are not of these shapes, or on different devices.
     TypeError
-        If they hold integers: such are pictures, and need normalising.
+        If they are no tensors of floats: integers need normalising.
     """
-    ranks = (3, 4) if isinstance(images, Tensor) else (3,)
-    given = [images] if isinstance(images, Tensor) else list(images)
-    if not given:
-        raise ValueError("images must be at least one, got an empty list.")
-    for i, image in enumerate(given):
-        _check_network_ready(image, given[0], f"images[{i}]" if len(ranks) == 1 else "images", ranks)
-    xp = mx if given[0].is_gpu() else np
-    blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, C, h, w)
+    divisor = positive_int("divisor", divisor)
+    given = _network_ready(images)
+    xp = array_module(given[0].data)
+    blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, 3, h, w)
     height, width = _padded_size([(b.shape[2], b.shape[3]) for b in blocks], divisor)
     sizes = [(b.shape[2], b.shape[3]) for b in blocks for _ in range(b.shape[0])]
     if given[0].shape[-2:] == (height, width) and given[0].ndim == 4 and blocks[0].dtype == xp.float32:
@@ -136,24 +159,52 @@ def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
         xp.pad(b.transpose(0, 2, 3, 1), [(0, 0), (0, height - b.shape[2]), (0, width - b.shape[3]), (0, 0)])
         for b in blocks
     ]
-    batch = xp.concatenate(padded).astype(xp.float32)
+    batch = xp.concatenate(padded).astype(xp.float32)  # (N, H, W, 3)
     return ImageBatch(Tensor(batch.transpose(0, 3, 1, 2)), sizes, list(sizes))
 
 
-def _check_network_ready(image: Tensor, first: Tensor, place: str, ranks: tuple[int, ...]) -> None:
-    if image.ndim not in ranks or 0 in image.shape[-3:] or image.shape[-3] != first.shape[-3]:
-        wanted = "(N, 3, H, W) or (3, H, W)" if 4 in ranks else "(3, H, W)"
+def _network_ready(images: Any) -> list[Tensor]:
+    """Return checked tensors: one of shape (N, 3, H, W) or (3, H, W), or several of shape (3, H, W)."""
+    if isinstance(images, Tensor):
+        _check_network_ready(images, images, "images", (3, 4))
+        return [images]
+    if not isinstance(images, (list, tuple)):
+        raise TypeError(f"images must be a tensor, or a list of tensors of shape (3, H, W), got {shown(images)}.")
+    if not images:
+        raise ValueError("images must be at least one, got an empty list.")
+    for i, image in enumerate(images):
+        _check_network_ready(image, images[0], f"images[{i}]", (3,))
+    return list(images)
+
+
+def _check_network_ready(image: Any, first: Tensor, place: str, ranks: tuple[int, ...]) -> None:
+    wanted = "(N, 3, H, W) or (3, H, W)" if 4 in ranks else "(3, H, W)"
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{place} must be a normalised tensor of shape {wanted}, got {described(image)}.")
+    shape = tuple(image.shape)
+    if len(shape) not in ranks or 0 in shape[-3:] or shape[-3] != 3:
         raise ValueError(
-            f"{place} must be a tensor of shape {wanted}, normalised, got shape {tuple(image.shape)}; "
-            "pictures are passed as uint8 arrays (H, W, 3)."
+            f"{place} must be a normalised tensor of shape {wanted}, got shape {shape}{_shape_hint(shape)}; "
+            "images that are not normalised are passed as uint8 arrays (H, W, 3)."
         )
     if image.device != first.device:
-        raise ValueError(f"{place} is on {image.device}, images[0] on {first.device}: move them together.")
+        raise ValueError(f"{place} is on {image.device}, images[0] on {first.device}: move them to one device.")
     if "float" not in str(image.data.dtype):
         raise TypeError(
-            f"{place} must hold normalised floats, got {image.data.dtype}; pictures are passed as uint8 "
-            "arrays (H, W, 3)."
+            f"{place} must hold normalised floats, got {described(image)}; images that are not normalised are passed "
+            "as uint8 arrays (H, W, 3)."
         )
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    """Return what is probably wrong with a shape."""
+    if len(shape) in (3, 4) and shape[-1] == 3:
+        return ", whose channels come last: transpose it"
+    if len(shape) in (3, 4) and shape[-3] == 1:
+        return ", of one channel: repeat it three times"
+    if len(shape) in (3, 4) and shape[-3] == 4:
+        return ", of four channels: leave out alpha"
+    return ""
 
 
 def _padded_size(sizes: Sequence[Size], divisor: int) -> Size:
@@ -165,8 +216,8 @@ def _padded_size(sizes: Sequence[Size], divisor: int) -> Size:
 def _resize_antialiased(image: np.ndarray, size: Size) -> np.ndarray:
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    full = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(full.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
@@ -179,7 +230,7 @@ def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray,
     fraction_row = np.repeat(fraction_x, 3).reshape(w, 3)
     scale_row, shift_row = (np.tile(v.astype(np.float32), w).reshape(w, 3) for v in (scale, shift))
 
-    def run(rows: slice) -> None:
+    def resize_rows(rows: slice) -> None:
         mixed = image[above[rows]].astype(np.float32)  # (rows, W, 3)
         mixed += (image[below[rows]] - mixed) * fraction_y[rows]
         value = mixed.take(left, axis=1)  # (rows, w, 3)
@@ -190,11 +241,11 @@ def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray,
         value *= scale_row
         np.subtract(value, shift_row, out=out[rows])
 
-    parallel_for(chunks(h, _ROWS), run)
+    parallel_for(chunks(h, _ROWS), resize_rows)
 
 
 def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each output position: the source cells before and after it, and the float32 way between."""
+    """Return the source cells before and after each output position, and its float32 fraction of the way between."""
     step = np.float32(n_in) / np.float32(n_out)
     # One rounding of the position, as by a fused multiply-add: float32 steps would be off by 5e-5.
     source = ((np.arange(n_out) + 0.5) * float(step) - 0.5).astype(np.float32)
@@ -203,25 +254,26 @@ def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return before, np.minimum(before + 1, n_in - 1), source - before.astype(np.float32)
 
 
-def resized_size(size: Size, settings: ImageConfig) -> Size:
-    """Return the (height, width) an image of ``size`` is resized to.
+def resized_size(size: Size, config: ImageConfig) -> Size:
+    """Return the (height, width) that an image of ``size`` is resized to.
 
-    Both sides are multiplied by ``scale``, or else the short one becomes ``min_size``, unless the long one would pass
-    ``max_size``; both are rounded down, or with ``antialias`` to the nearest, to one pixel at least.
+    Both sides are multiplied by ``scale``, or else the short one becomes ``min_size``, unless the long one would exceed
+    ``max_size``; both are rounded down, or with ``antialias`` to the nearest integer, and at least one pixel.
     """
-    if settings.antialias:
-        return _rounded_size(size, settings)
-    scale = min(settings.scale or settings.min_size / min(size), settings.max_size / max(size))
+    size = pair("size", size, positive_int)
+    if config.antialias:
+        return _rounded_size(size, config)
+    scale = min(config.scale or config.min_size / min(size), config.max_size / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
-def _rounded_size(size: Size, settings: ImageConfig) -> Size:
+def _rounded_size(size: Size, config: ImageConfig) -> Size:
     """Return the size by detectron2's rule: the short side is exact, then both shrink if the long one is too long."""
-    scale = settings.scale or settings.min_size / min(size)
-    short = scale * min(size) if settings.scale else float(settings.min_size)
+    scale = config.scale or config.min_size / min(size)
+    short = scale * min(size) if config.scale else float(config.min_size)
     height, width = (short if n == min(size) else scale * n for n in size)
-    if max(height, width) > settings.max_size:
-        scale = settings.max_size / max(height, width)
+    if max(height, width) > config.max_size:
+        scale = config.max_size / max(height, width)
         height, width = height * scale, width * scale
     return max(1, int(height + 0.5)), max(1, int(width + 0.5))
 
@@ -230,12 +282,12 @@ def _rounded_size(size: Size, settings: ImageConfig) -> Size:
 
 
 def resize_boxes(boxes: Array, from_size: Size, to_size: Size) -> Array:
-    """Carry boxes from an image of one size to the same image at another.
+    """Transform boxes of an image of one size to the same image at another size.
 
     Parameters
     ----------
     boxes : Tensor or np.ndarray of shape (G, 4), float32
-        Pixels of the image of ``from_size``.
+        In pixels of the image of ``from_size``.
     from_size, to_size : (height, width)
         Each axis has its own factor, ``to / from`` in float32, because sizes are rounded.
 
@@ -243,12 +295,21 @@ def resize_boxes(boxes: Array, from_size: Size, to_size: Size) -> Array:
     -------
     Tensor or np.ndarray of shape (G, 4), float32
         As given; a tensor stays on its device and carries no gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
+    from_size, to_size = pair("from_size", from_size, positive_int), pair("to_size", to_size, positive_int)
     ratio_y, ratio_x = (np.float32(to) / np.float32(of) for to, of in zip(to_size, from_size, strict=True))
     ratios = np.array([ratio_x, ratio_y, ratio_x, ratio_y], np.float32)
     if isinstance(boxes, Tensor):
-        return Tensor(boxes.data * (mx.array(ratios) if boxes.is_gpu() else ratios))
-    return np.asarray(boxes, np.float32) * ratios
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"boxes must be numbers of shape (G, 4), got {described(boxes)}.")
+        return Tensor(as_tensor(boxes, boxes, np.float32).data * device_array(ratios, boxes.device))
+    array = numeric_array("boxes", boxes, "numbers of shape (G, 4)", shape=(None, 4))
+    return array.astype(np.float32, copy=False) * ratios
 
 
 def resize_masks(masks: Array, to_size: Size) -> Array:
@@ -265,10 +326,20 @@ def resize_masks(masks: Array, to_size: Size) -> Array:
     -------
     Tensor or np.ndarray of shape (G, height, width)
         As given in kind, dtype and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
-    rows, columns = (nearest_cells(n, to) for n, to in zip(masks.shape[1:], to_size, strict=True))
-    if isinstance(masks, Tensor):
-        if masks.is_gpu():
-            return Tensor(masks.data[:, mx.array(rows)][:, :, mx.array(columns)])
-        return Tensor(resize_masks(masks.data, to_size))
-    return masks.take(rows, axis=1).take(columns, axis=2)
+    if not isinstance(masks, (Tensor, np.ndarray)):
+        raise TypeError(f"masks must be a tensor or array of shape (G, H, W), got {shown(masks)}.")
+    if masks.ndim != 3:
+        raise ValueError(f"masks must be a tensor or array of shape (G, H, W), got {described(masks)}.")
+    to_size = pair("to_size", to_size, positive_int)
+    array = masks.data if isinstance(masks, Tensor) else masks
+    device = masks.device if isinstance(masks, Tensor) else "cpu"
+    for axis, to in enumerate(to_size, start=1):
+        cells = device_array(nearest_cells(array.shape[axis], to), device)
+        array = array_module(array).take(array, cells, axis=axis)
+    return Tensor(array) if isinstance(masks, Tensor) else array
