@@ -10,7 +10,7 @@ from lucid import Tensor
 from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.validators import shown
 
-__all__ = ["described", "numeric_array", "row_numbers", "zeros_and_ones"]
+__all__ = ["described", "finite_boxes", "numeric_array", "refuse_rows", "row_numbers", "zeros_and_ones"]
 
 
 def described(values: object) -> str:
@@ -67,6 +67,32 @@ def numeric_array(
     return array
 
 
+def finite_boxes(name: str, values: Any) -> np.ndarray:
+    """Return boxes as finite float32 corners of shape (n, 4); ``[]`` is no boxes."""
+    array = numeric_array(name, values, "numbers of shape (n, 4)", shape=(None, 4))
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported as that
+        boxes = array.astype(np.float32, copy=False)
+    refuse_rows(name, boxes, ~np.isfinite(boxes).all(axis=1), "is not finite")
+    return boxes
+
+
+def refuse_rows(name: str, values: np.ndarray, wrong: np.ndarray, problem: str) -> None:
+    """Raise ``ValueError`` for the first wrong row of an array, such as "boxes[2] = (0, 0, nan, 5) is not finite.".
+
+    Parameters
+    ----------
+    name : str
+    values : ndarray of shape (n,) or (n, k)
+    wrong : ndarray of shape (n,), bool
+    problem : str
+        How the sentence goes on after the row's value.
+    """
+    if wrong.any():
+        row = int(wrong.argmax())
+        numbers = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in np.atleast_1d(values[row]).tolist())
+        raise ValueError(f"{name}[{row}] = {numbers if values.ndim == 1 else f'({numbers})'} {problem}.")
+
+
 def zeros_and_ones(name: str, masks: np.ndarray) -> np.ndarray:
     """Return masks as bools, if they are bools or hold nothing but 0 and 1; the message names the first other value.
 
@@ -81,8 +107,8 @@ def zeros_and_ones(name: str, masks: np.ndarray) -> np.ndarray:
     odd = bools & (masks != 1)
     if odd.any():
         first = np.unravel_index(int(odd.argmax()), odd.shape)
-        place = name if masks.ndim == 2 else f"{name}[{first[0]}]"
-        raise ValueError(f"{place} must be of zeros and ones, got {masks[first]}: pass {name.split('[')[0]} > 0, say.")
+        place, remedy = (name, "mask > 0") if masks.ndim == 2 else (f"{name}[{first[0]}]", "masks > 0")
+        raise ValueError(f"{place} must be of zeros and ones, got {masks[first]}: pass {remedy}, say.")
     return bools
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.annotation_formats.coco import make_results
-from lucid_maskrcnn.array_arguments import described, numeric_array, row_numbers
+from lucid_maskrcnn.array_arguments import described, finite_boxes, numeric_array, refuse_rows, row_numbers
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.masks import CompressedMasks, encode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, host, paste_masks
@@ -371,18 +371,15 @@ def _take(tensor: Tensor, rows: np.ndarray) -> Tensor:
 
 
 def _checked_boxes(boxes: Any) -> np.ndarray:
-    array = numeric_array("boxes", boxes, "numbers of shape (n, 4)", shape=(None, 4))
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported as that
-        corners = array.astype(np.float32, copy=False)
-    _refuse_rows(~np.isfinite(corners).all(1), corners, "boxes", "is not finite")
-    swapped = (corners[:, 2:] < corners[:, :2]).any(1)
-    _refuse_rows(swapped, corners, "boxes", "has swapped corners: boxes are (x1, y1, x2, y2) with x1 ≤ x2 and y1 ≤ y2")
+    corners = finite_boxes("boxes", boxes)
+    swapped = (corners[:, 2:] < corners[:, :2]).any(axis=1)
+    refuse_rows("boxes", corners, swapped, "has swapped corners: boxes are (x1, y1, x2, y2) with x1 ≤ x2 and y1 ≤ y2")
     return corners
 
 
 def _checked_scores(scores: Any, num: int) -> Any:
     array = numeric_array("scores", scores, f"numbers of shape ({num},), one for each box", shape=(num,))
-    _refuse_rows(~((array >= 0) & (array <= 1)), array[:, None], "scores", "must be from 0 to 1")
+    refuse_rows("scores", array, ~((array >= 0) & (array <= 1)), "must be from 0 to 1")
     return scores if isinstance(scores, Tensor) else array
 
 
@@ -390,7 +387,7 @@ def _checked_labels(labels: Any, num: int) -> Any:
     wanted = f"integers of shape ({num},), one for each box"
     array = numeric_array("labels", labels, wanted, kinds="iu", shape=(num,))
     wrong = (array < 1) | (array >= 2**31)
-    _refuse_rows(wrong, array[:, None], "labels", "must be a label from 1 on; 0 is background, which is never returned")
+    refuse_rows("labels", array, wrong, "must be a label from 1 on; 0 is background, which is never returned")
     return labels if isinstance(labels, Tensor) else array
 
 
@@ -415,11 +412,3 @@ def _checked_image(image: Any, size: tuple[int, int]) -> np.ndarray:
     if array.dtype != np.uint8:
         raise TypeError(f"image must be {wanted}, got {described(array)}.")
     return array
-
-
-def _refuse_rows(wrong: np.ndarray, values: np.ndarray, name: str, what: str) -> None:
-    """Raise ``ValueError`` for the first wrong row of ``values`` (n, k)."""
-    if wrong.any():
-        row = int(wrong.argmax())
-        shown = ", ".join(f"{v:g}" for v in values[row].tolist())
-        raise ValueError(f"{name}[{row}] = {f'({shown})' if values.shape[1] > 1 else shown} {what}.")

@@ -1,6 +1,6 @@
-"""Reading images: files, PIL images and arrays to RGB pixels, and sizes without decoding.
+"""Reading images: files, PIL images and arrays to RGB pixels, and the size of a file without decoding it.
 
-Sizes are (height, width).
+Shapes: H × W pixels. Sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lucid_maskrcnn.array_arguments import described
+from lucid_maskrcnn.validators import path as checked_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,10 +29,10 @@ _ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
 def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     """Read an image as RGB.
 
-    The EXIF orientation is applied, of several frames the first is read, and an alpha channel is
-    dropped, as ``convert("RGB")`` does for torchvision and detectron2. Grey of 16 bits is scaled
-    by its full range, 65535 to 255: data of 12 bits in 16 come out 16 times too dark, because
-    guessing a range from the pixels would make brightness depend on the content; stretch such
+    The EXIF orientation is applied, the first of several frames is read, and an alpha channel is
+    dropped, as ``convert("RGB")`` does for torchvision and detectron2. 16-bit gray is scaled
+    by its full range, 65535 to 255. Data of 12 bits in 16 come out 16 times too dark: a range
+    guessed from the pixels would make brightness depend on the content. Scale such
     data and pass an array. Float images have no known range and are refused.
 
     Parameters
@@ -48,9 +51,9 @@ def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a readable image, the image is empty, or the array is not as above.
+        If the file is not a readable image, the image is empty, or the array has another shape.
     TypeError
-        If ``source`` is something else.
+        If ``source`` is something else, or an array of another element type.
     """
     from PIL import Image  # here, as it takes as long to import as all of this package
 
@@ -59,14 +62,16 @@ def load_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(source, Image.Image):
         return _from_pil(source, f"the PIL image of mode {source.mode!r}")
     if isinstance(source, (str, Path)):
-        return _from_file(Path(source))
-    raise TypeError(f"An image must be a path, a PIL image or a uint8 array (H, W, 3), got {type(source).__name__}.")
+        if str(source).startswith(("http://", "https://")):
+            raise ValueError(f"An image is read from a file, got the address {str(source)!r}: download it first.")
+        return _from_file(checked_path("image", source))
+    raise TypeError(f"An image must be a path, a PIL image or a uint8 array (H, W, 3), got {described(source)}.")
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != np.uint8 or not is_image:
-        raise ValueError(
+        raise (ValueError if array.dtype == np.uint8 else TypeError)(
             "An image array must be uint8 of shape (H, W, 3), (H, W, 4), (H, W, 1) or (H, W) with values "
             f"0 to 255, got {array.dtype} of shape {array.shape}."
         )
@@ -85,15 +90,15 @@ def _from_file(path: Path) -> np.ndarray:
     from PIL import Image
 
     name = f"the image file {str(path)!r}"
-    with _explained(name):
+    with _named_errors(name):
         image = Image.open(path)
     with image:
         return _from_pil(image, name)
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn what Pillow raises over ``name`` into one sentence; its plugins raise anything."""
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn any error of Pillow's, whose plugins raise anything, into one sentence that begins with ``name``."""
     from PIL import Image
 
     try:
@@ -117,7 +122,7 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
         )
     from PIL import ImageOps
 
-    with _explained(name):
+    with _named_errors(name):
         image = ImageOps.exif_transpose(image)
         if image.mode == "P":  # Pillow warns when a palette's alpha is dropped directly
             image = image.convert("RGBA")
@@ -125,14 +130,14 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
     return _from_16_bit(pixels, name) if pixels.ndim == 2 else pixels
 
 
-def _from_16_bit(grey: np.ndarray, name: str) -> np.ndarray:
-    low, high = int(grey.min()), int(grey.max())
+def _from_16_bit(gray: np.ndarray, name: str) -> np.ndarray:
+    low, high = int(gray.min()), int(gray.max())
     if low < 0 or high > 65535:  # mode "I" is 32 bits, signed
         raise ValueError(
             f"Cannot read {name}: its integers run from {low} to {high}, beyond 16 bits; scale them to 0 to "
             "255 and pass a uint8 array."
         )
-    eight = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    eight = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(eight[:, :, None], 3, axis=2)
 
 
@@ -140,7 +145,7 @@ def _from_16_bit(grey: np.ndarray, name: str) -> np.ndarray:
 
 
 def size_on_disk(path: Path) -> tuple[Size, bool]:
-    """Return (height, width) of an image as :func:`load_image` reads it, and whether EXIF swaps the two.
+    """Return (height, width) of an image file as :func:`load_image` reads it, and whether EXIF swaps the two.
 
     Raises
     ------
@@ -152,9 +157,9 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # A PNG may have it behind its pixels, too; nobody does, and all of them would have to be decoded.
-            has = image.format != "PNG" or "exif" in image.info
-            turned = has and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # A PNG may have EXIF after its pixels; nobody does that, and it would mean decoding every file.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            turned = has_exif and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # Pillow's plugins raise anything
         reason = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
         raise ValueError(f"Cannot read the image file {str(path)!r}: {reason}.") from error
@@ -162,7 +167,14 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
 
 
 def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:
-    """Read an image as RGB; ``said_by`` says that it has ``size``.
+    """Read an image as RGB and check its size.
+
+    Parameters
+    ----------
+    path : Path
+    size : (height, width)
+    said_by : str
+        Who says that it has this size, for the message: "the annotations say".
 
     Raises
     ------
@@ -176,8 +188,8 @@ def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:
 
 
 def size_mismatch(path: Path, found: tuple[int, ...], said: Size, said_by: str) -> str:
-    """Return in words that an image has another size than is said of it, and a possible reason."""
+    """Return how a sentence about an image goes on that has another size than ``said``, with a possible reason."""
     sentence = f"has {found[0]} × {found[1]} pixels (height × width), but {said_by} {said[0]} × {said[1]}"
     if tuple(found) == said[::-1] and size_on_disk(path)[1]:
-        sentence += ": its EXIF orientation turns it, and it was annotated unturned; save it without"
+        sentence += ": its EXIF orientation rotates it, but the annotations are of the image as stored; save it without"
     return sentence

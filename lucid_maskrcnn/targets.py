@@ -1,4 +1,4 @@
-"""What a network is taught about an image: checked once, before anything is computed.
+"""The ground truth of an image, which training needs: checked once, before anything is computed.
 
 Shapes: G objects of an image of H × W pixels. ``G = 0`` is an image without objects.
 """
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, refuse_rows, zeros_and_ones
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
-from lucid_maskrcnn.ops import as_tensor, host
+from lucid_maskrcnn.ops import as_tensor
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
+from lucid_maskrcnn.validators import choice, instance, non_negative_int, pair, positive_int
 
 __all__ = ["Target"]
 
@@ -38,6 +40,17 @@ class Target:
     labels: Tensor
     masks: Tensor | CompressedMasks
 
+    def __post_init__(self) -> None:
+        instance("boxes", self.boxes, Tensor, "a tensor of shape (G, 4)")
+        instance("labels", self.labels, Tensor, "a tensor of shape (G,)")
+        instance("masks", self.masks, (Tensor, CompressedMasks), "CompressedMasks or a tensor of shape (G, H, W)")
+        num = len(self.masks) if isinstance(self.masks, CompressedMasks) else self.masks.shape[0]
+        if tuple(self.boxes.shape) != (num, 4) or tuple(self.labels.shape) != (num,):
+            raise ValueError(
+                f"Target must have one box and one label for each mask, got boxes of shape {tuple(self.boxes.shape)}, "
+                f"labels of shape {tuple(self.labels.shape)} and {num} masks: Target.from_mapping makes and checks it."
+            )
+
     @classmethod
     def from_mapping(
         cls,
@@ -54,18 +67,18 @@ class Target:
         ----------
         target : Mapping
             With ``"boxes"`` (G, 4), ``"labels"`` (G,) and ``"masks"`` (G, H, W) as Lucid tensors,
-            NumPy arrays or lists. ``[]`` will do for each where there is no object. Other keys are
+            NumPy arrays or lists; ``[]`` for each where there is no object. Other keys are
             not read. Masks may also be :class:`~lucid_maskrcnn.masks.CompressedMasks`, or a list of what COCO
-            annotations have as ``"segmentation"``: run-length encodings or lists of polygons; then no stack of
-            masks is made.
+            annotations have as ``"segmentation"``: run-length encodings or lists of polygons; these are never
+            decoded as a whole.
         index : int
-            The image's place in the batch, for the messages.
+            The image's position in the batch, for the messages.
         image_size : (height, width)
             Size of the image that the target belongs to.
         num_classes : int
             Classes without background.
         device : {"cpu", "gpu"}
-            Where the tensors are to be.
+            The device of the tensors.
 
         Returns
         -------
@@ -74,13 +87,16 @@ class Target:
         Raises
         ------
         TypeError
-            If ``target`` is not a mapping or the labels are not integers.
+            If ``target`` is not a mapping, boxes or masks are not numbers, or the labels are not integers.
         ValueError
             If a key is missing, shapes or counts disagree, a number is not finite, a box has no area
-            or lies wholly outside the image, a label is out of range or a mask is not of zeros and
-            ones or malformed. The message names the image, the key and the row.
+            or is outside the image, a label is out of range, or a mask is not of zeros and
+            ones, malformed, or wholly outside its box. A mask may be empty: small objects have no pixel left after
+            resizing. The message names the image, the key and the row.
         """
-        place = f"targets[{index}]"
+        place = f"targets[{non_negative_int('index', index)}]"
+        image_size, num_classes = pair("image_size", image_size, positive_int), positive_int("num_classes", num_classes)
+        choice("device", device, ("cpu", "gpu"))
         if not isinstance(target, Mapping):
             raise TypeError(
                 f"{place} must be a mapping with 'boxes', 'labels' and 'masks', got {type(target).__name__}."
@@ -96,6 +112,7 @@ class Target:
                 f"{place} must have one label and one mask for each box, got {len(boxes)} boxes, "
                 f"{len(labels)} labels and {len(masks)} masks."
             )
+        _check_masks_meet_boxes(masks, boxes, place)
         held = masks if isinstance(masks, CompressedMasks) else as_tensor(masks, device)
         return cls(as_tensor(boxes, device), as_tensor(labels, device), held)
 
@@ -104,7 +121,7 @@ class Target:
 
     @property
     def image_size(self) -> Size:
-        """(height, width) of the image that boxes and masks are measured in."""
+        """(height, width) of the image that the masks cover and whose pixels the boxes are in."""
         if isinstance(self.masks, CompressedMasks):
             return self.masks.image_size
         return self.masks.shape[1], self.masks.shape[2]
@@ -117,57 +134,33 @@ class Target:
         return Target(boxes, self.labels, resize_masks(self.masks, to_size))
 
 
-def _array(values: Any, place: str) -> np.ndarray:
-    if isinstance(values, Tensor):
-        return host(values)
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{place} must be an array, got rows of different lengths.") from error
+# ------------------------------------------------------------------ checks of each part
 
 
 def _boxes(values: Any, place: str, image_size: Size) -> np.ndarray:
-    array = _array(values, place)
-    if array.shape == (0,):
-        array = array.reshape(0, 4)
-    if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "iuf":
-        raise ValueError(f"{place} must be numbers of shape (G, 4), got {array.dtype} of shape {array.shape}.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported as that
-        boxes = array.astype(np.float32)
-    _refuse(~np.isfinite(boxes).all(1), boxes, place, "is not finite")
-    _refuse(
-        (boxes[:, 2:] <= boxes[:, :2]).any(1),
-        boxes,
+    boxes = finite_boxes(place, values)
+    refuse_rows(
         place,
+        boxes,
+        (boxes[:, 2:] <= boxes[:, :2]).any(axis=1),
         "has no area: x2 must be greater than x1 and y2 than y1. "
         "Boxes are (x1, y1, x2, y2) in pixels; COCO files hold (x, y, width, height)",
     )
     height, width = image_size
-    outside = (boxes[:, 2:] <= 0).any(1) | (boxes[:, :2] >= (width, height)).any(1)
-    _refuse(outside, boxes, place, f"lies wholly outside its image of {height} × {width} (height × width)")
+    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= (width, height)).any(axis=1)
+    refuse_rows(place, boxes, outside, f"is outside its image of {height} × {width} (height × width)")
     return boxes
 
 
-def _refuse(bad: np.ndarray, boxes: np.ndarray, place: str, what: str) -> None:
-    if bad.any():
-        row = int(bad.argmax())
-        box = ", ".join(f"{v:g}" for v in boxes[row].tolist())
-        raise ValueError(f"{place}[{row}] = ({box}) {what}.")
-
-
 def _labels(values: Any, place: str, num_classes: int) -> np.ndarray:
-    array = _array(values, place)
-    if array.ndim != 1:
-        raise ValueError(f"{place} must have shape (G,), got {array.shape}.")
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"{place} must be integers, 1 to {num_classes}, got {array.dtype}.")
-    bad = (array < 1) | (array > num_classes)
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(
-            f"{place}[{row}] = {array[row]} must be 1 to {num_classes}, the model's num_classes; "
-            "background is 0 and is not labelled."
-        )
+    array = numeric_array(place, values, f"integers of shape (G,), 1 to {num_classes}", kinds="iu", shape=(None,))
+    wrong = (array < 1) | (array > num_classes)
+    refuse_rows(
+        place,
+        array,
+        wrong,
+        f"must be 1 to {num_classes}, the model's num_classes; background is 0 and has no objects",
+    )
     return array.astype(np.int32)
 
 
@@ -176,27 +169,33 @@ def _masks(values: Any, place: str, image_size: Size) -> np.ndarray | Compressed
         return _dense_masks(values, place, image_size)
     try:
         return CompressedMasks.of(values, image_size)
-    except ValueError as error:
-        raise ValueError(
-            f"{place}{str(error).removeprefix('masks')}"
-        ) from error  # masks[2] … -> targets[0]['masks'][2]
+    except ValueError as error:  # masks[2] … becomes targets[0]['masks'][2] …
+        raise ValueError(f"{place}{str(error).removeprefix('masks')}") from error
 
 
 def _dense_masks(values: Any, place: str, image_size: Size) -> np.ndarray:
-    array = _array(values, place)
+    wanted = f"zeros and ones of the image's size, shape (G, {image_size[0]}, {image_size[1]})"
+    array = numeric_array(place, values, wanted, kinds="biuf")
     if array.shape[:1] == (0,):
         return np.zeros((0, *image_size), bool)
-    if array.ndim != 3 or array.shape[1:] != image_size or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{place} must be of zeros and ones and of the image's size, shape (G, {image_size[0]}, "
-            f"{image_size[1]}), got {array.dtype} of shape {array.shape}."
-        )
-    if array.dtype == bool:
-        return array
-    masks = array != 0
-    odd = masks & (array != 1)
-    if odd.any():
-        row = int(odd.any((1, 2)).argmax())
-        value = array[row][odd[row]][0]
-        raise ValueError(f"{place}[{row}] must be of zeros and ones, got {value}: pass masks > 0, say.")
-    return masks
+    return zeros_and_ones(place, numeric_array(place, array, wanted, kinds="biuf", shape=(None, *image_size)))
+
+
+def _check_masks_meet_boxes(masks: np.ndarray | CompressedMasks, boxes: np.ndarray, place: str) -> None:
+    """Refuse masks wholly outside their boxes: boxes in another unit or order, or of another object."""
+    height, width = masks.image_size if isinstance(masks, CompressedMasks) else masks.shape[1:]
+    limits = np.array([width, height, width, height], np.float32)
+    # A pixel of tolerance: boxes and masks of one object may be rounded differently.
+    around = np.stack([np.floor(boxes[:, :2]) - 1, np.ceil(boxes[:, 2:]) + 1], axis=1).reshape(-1, 4).clip(0, limits)
+    for i, (x1, y1, x2, y2) in enumerate(around.astype(int).tolist()):
+        region = slice(y1, y2), slice(x1, x2)
+        if isinstance(masks, CompressedMasks):
+            missed = not masks.decode_region(i, *region).any() and masks.areas[i] > 0
+        else:
+            missed = not masks[(i, *region)].any() and masks[i].any()
+        if missed:
+            box = ", ".join(f"{v:g}" for v in boxes[i].tolist())
+            raise ValueError(
+                f"{place}['masks'][{i}] has no pixel in its box ({box}): boxes are (x1, y1, x2, y2) in pixels of the "
+                "image, in the order of the masks."
+            )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lucid_maskrcnn.array_arguments import numeric_array
+from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import choice, flag, fraction, instance, label_names, positive_int
@@ -81,7 +81,7 @@ def draw_detections(
     pixels = load_image(image)
     show_boxes, show_labels = flag("show_boxes", show_boxes), flag("show_labels", show_labels)
     alpha, scale = fraction("alpha", alpha), positive_int("scale", scale)
-    corners = _finite_boxes(boxes)
+    corners = finite_boxes("boxes", boxes).clip(-_FAR, _FAR)
     num = len(corners)
     ids = np.arange(num) if color_ids is None else _column("color_ids", color_ids, num, "iu")
     colors = [color_of(int(i)) for i in ids]
@@ -168,14 +168,6 @@ def viewing_scale(size: tuple[int, int]) -> int:
 
 
 # ------------------------------------------------------------------ arguments
-
-
-def _finite_boxes(boxes: Any) -> np.ndarray:
-    corners = numeric_array("boxes", boxes, "numbers of shape (n, 4)", shape=(None, 4))
-    if not np.isfinite(corners).all():
-        row = int((~np.isfinite(corners)).any(axis=1).argmax())
-        raise ValueError(f"boxes[{row}] must be finite, got {corners[row].tolist()}.")
-    return corners.clip(-_FAR, _FAR).astype(np.float32)
 
 
 def _column(name: str, values: Any, num: int, kinds: str) -> np.ndarray:

@@ -51,7 +51,7 @@ def test_anything_else_is_named(values, error, given):
 def test_other_values_than_zero_and_one_are_found():
     masks = np.array([[[0, 1]], [[0, 7]]])
     np.testing.assert_array_equal(zeros_and_ones("m", masks[:1]), [[[False, True]]])
-    with pytest.raises(ValueError, match=r"^m\[1\] must be of zeros and ones, got 7: pass m > 0, say.$"):
+    with pytest.raises(ValueError, match=r"^m\[1\] must be of zeros and ones, got 7: pass masks > 0, say.$"):
         zeros_and_ones("m", masks)
     with pytest.raises(ValueError, match=r"^m must be of zeros and ones, got nan"):
         zeros_and_ones("m", np.array([[0, np.nan]]))

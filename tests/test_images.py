@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lucid import Tensor
 from PIL import Image
 
-from lucid_maskrcnn.images import load_image
+from lucid_maskrcnn.images import load_checked, load_image, size_on_disk
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -154,24 +155,70 @@ def test_float_tiff_and_32_bit_integers_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("array", "error", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), r"must be uint8 .* got float32 of shape \(4, 4, 3\)"),
-        (np.zeros((4, 4), bool), "got bool"),
-        (np.zeros((3, 8, 9), np.uint8), r"got uint8 of shape \(3, 8, 9\)"),
-        (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
-        (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
-        (np.zeros(5, np.uint8), r"\(5,\)"),
-        (np.zeros((0, 4, 3), np.uint8), r"at least one pixel, got an array of shape \(0, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.float32), TypeError, r"must be uint8 .* got float32 of shape \(4, 4, 3\)"),
+        (np.zeros((4, 4), bool), TypeError, "got bool"),
+        (np.zeros((4, 4, 3), np.uint16), TypeError, "got uint16"),
+        (np.zeros((3, 8, 9), np.uint8), ValueError, r"got uint8 of shape \(3, 8, 9\)"),
+        (np.zeros((4, 4, 2), np.uint8), ValueError, r"\(4, 4, 2\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), ValueError, r"\(1, 4, 4, 3\)"),
+        (np.zeros(5, np.uint8), ValueError, r"\(5,\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"at least one pixel, got an array of shape \(0, 4, 3\)"),
     ],
 )
-def test_other_arrays_are_refused(array: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_other_arrays_are_refused(array: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         load_image(array)
 
 
-def test_empty_pil_image_and_other_types_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one pixel"):
-        load_image(Image.new("RGB", (0, 5)))
-    with pytest.raises(TypeError, match="got int"):
-        load_image(7)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (Image.new("RGB", (0, 5)), ValueError, "at least one pixel"),
+        (7, TypeError, "a path, a PIL image or a uint8 array .*, got 7"),
+        (None, TypeError, "got None"),
+        (b"a.png", TypeError, "got b'a.png'"),
+        ([[0, 255]], TypeError, r"got \[\[0, 255\]\]"),
+        (Tensor(np.zeros((3, 4, 5), np.float32)), TypeError, r"got float32 of shape \(3, 4, 5\)"),
+        ("", ValueError, "image must"),
+        ("https://example.org/a.png", ValueError, "read from a file, got the address 'https://example.org/a.png'"),
+    ],
+)
+def test_other_sources_are_refused(source: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_image(source)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ sizes
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (3, False), (6, True), (8, True)])
+def test_size_on_disk_is_that_of_the_image_as_it_is_read(tmp_path: Path, orientation: int, turned: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(Image.fromarray(noise(4, 6)), tmp_path / "a.jpg", exif=exif)
+    assert size_on_disk(path) == (load_image(path).shape[:2], turned)
+
+
+def test_image_of_another_size_than_said_is_refused(tmp_path: Path) -> None:
+    path = save(Image.fromarray(noise(4, 6)), tmp_path / "a.png")
+    assert load_checked(path, (4, 6), "the annotations say").shape == (4, 6, 3)
+    with pytest.raises(ValueError, match=r"a\.png' has 4 × 6 pixels \(height × width\), but the annotations say 5 × 6"):
+        load_checked(path, (5, 6), "the annotations say")
+
+
+def test_exif_orientation_is_named_as_a_reason(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(Image.fromarray(noise(4, 6)), tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match="EXIF orientation rotates it"):
+        load_checked(path, (4, 6), "the annotations say")
+
+
+@pytest.mark.parametrize("name", ["empty.png", "text.jpg", "header.png", "folder", "nothing.png"])
+def test_size_of_a_broken_file_names_it(tmp_path: Path, name: str) -> None:
+    path = broken_files(tmp_path).get(name, tmp_path / name)
+    with pytest.raises(ValueError, match="Cannot read the image file") as caught:
+        size_on_disk(path)
+    assert path.name in str(caught.value)

@@ -21,6 +21,14 @@ def masks(count: int, dtype: Any = bool) -> np.ndarray:
     return np.ones((count, *SIZE), dtype)
 
 
+def masks_in(*rectangles: tuple[int, int, int, int]) -> np.ndarray:
+    """Masks of rectangles (first row, row after the last, first column, column after the last)."""
+    found = masks(len(rectangles)) & False
+    for mask, (y1, y2, x1, x2) in zip(found, rectangles, strict=True):
+        mask[y1:y2, x1:x2] = True
+    return found
+
+
 def good(**changes: Any) -> dict[str, Any]:
     return {"boxes": [[0, 0, 4, 3], [1.5, 2, 8, 6]], "labels": [1, 3], "masks": masks(2)} | changes
 
@@ -121,10 +129,10 @@ REFUSED = [
     ({"boxes": [], "masks": []}, ValueError, r"targets\[1\] has no 'labels': it has \['boxes', 'masks'\]"),
     ({}, ValueError, "has no 'boxes' and no 'labels' and no 'masks'"),
     ([1, 2], TypeError, r"targets\[1\] must be a mapping .* got list"),
-    (good(boxes=[[0, 0, 4], [1, 2, 8]]), ValueError, r"\(G, 4\), got int64 of shape \(2, 3\)"),
+    (good(boxes=[[0, 0, 4], [1, 2, 8]]), ValueError, r"\(n, 4\), got int64 of shape \(2, 3\)"),
     (good(boxes=[0, 0, 4, 3]), ValueError, r"of shape \(4,\)"),
-    (good(boxes=[[0, 0, 4, 3], [1]]), ValueError, r"targets\[1\]\['boxes'\] must be an array, got rows"),
-    (good(boxes=np.array([["a"] * 4] * 2)), ValueError, "must be numbers"),
+    (good(boxes=[[0, 0, 4, 3], [1]]), ValueError, r"targets\[1\]\['boxes'\] must be numbers .* got rows"),
+    (good(boxes=np.array([["a"] * 4] * 2)), TypeError, "must be numbers"),
     (good(boxes=[[0, 0, 4, 3]]), ValueError, "got 1 boxes, 2 labels and 2 masks"),
     (good(labels=[1]), ValueError, "got 2 boxes, 1 labels and 2 masks"),
     (good(masks=masks(3)), ValueError, "got 2 boxes, 2 labels and 3 masks"),
@@ -142,13 +150,13 @@ REFUSED = [
     ),
     (good(boxes=[[0, 0, 4, 0], [1, 2, 8, 6]]), ValueError, r"\[0\] = \(0, 0, 4, 0\) has no area"),
     (good(boxes=[[1, 0, 1 + 1e-9, 3], [1, 2, 8, 6]]), ValueError, "has no area"),
-    (good(boxes=[[0, 0, 4, 3], [8, 2, 9, 6]]), ValueError, "lies wholly outside its image of 6 × 8"),
-    (good(boxes=[[-5, 0, 0, 3], [1, 2, 8, 6]]), ValueError, "lies wholly outside"),
+    (good(boxes=[[0, 0, 4, 3], [8, 2, 9, 6]]), ValueError, "is outside its image of 6 × 8"),
+    (good(boxes=[[-5, 0, 0, 3], [1, 2, 8, 6]]), ValueError, "is outside its image"),
     (good(labels=[1, 4]), ValueError, r"targets\[1\]\['labels'\]\[1\] = 4 must be 1 to 3"),
     (good(labels=[0, 1]), ValueError, r"\['labels'\]\[0\] = 0 must be 1 to 3.*background"),
-    (good(labels=[1.0, 2.0]), TypeError, "must be integers, 1 to 3, got float64"),
+    (good(labels=[1.0, 2.0]), TypeError, r"must be integers of shape \(G,\), 1 to 3, got float64"),
     (good(labels=[True, True]), TypeError, "got bool"),
-    (good(labels=[[1], [2]]), ValueError, r"must have shape \(G,\), got \(2, 1\)"),
+    (good(labels=[[1], [2]]), ValueError, r"shape \(G,\), 1 to 3, got int64 of shape \(2, 1\)"),
     (good(masks=np.ones((2, 8, 6), bool)), ValueError, r"shape \(G, 6, 8\), got bool of shape \(2, 8, 6\)"),
     (good(masks=masks(1)[0]), ValueError, r"of shape \(6, 8\)"),
     (
@@ -162,6 +170,20 @@ REFUSED = [
         r"\['masks'\]\[0\] must be .* got 255: pass masks > 0",
     ),
     (good(masks=masks(2, np.float32) * 0.5), ValueError, "got 0.5"),
+    (good(masks=masks(2, np.float32) * np.nan), ValueError, "got nan"),
+    (good(masks=None), TypeError, r"\['masks'\] must be zeros and ones .* got None"),
+    (good(masks="a.png"), TypeError, "got 'a.png'"),
+    (good(boxes=None), TypeError, r"\['boxes'\] must be numbers .* got None"),
+    (good(boxes=[[True] * 4] * 2), TypeError, "got bool of shape"),
+    (good(labels=None), TypeError, r"\['labels'\] must be integers .* got None"),
+    (good(labels=["a", "b"]), TypeError, r"\['labels'\] must be integers"),
+    (None, TypeError, r"targets\[1\] must be a mapping .* got NoneType"),
+    (good(masks=masks_in((0, 1, 0, 1), (0, 1, 5, 8))), ValueError, r"\['masks'\]\[1\] has no pixel in its box"),
+    (
+        good(masks=CompressedMasks.from_dense(masks_in((5, 6, 7, 8), (2, 6, 2, 8)))),
+        ValueError,
+        r"targets\[1\]\['masks'\]\[0\] has no pixel in its box \(0, 0, 4, 3\): boxes are",
+    ),
 ]
 
 
@@ -185,3 +207,55 @@ def test_resized_target_has_boxes_by_axis_and_nearest_masks(device: str) -> None
     np.testing.assert_array_equal(host(target.boxes), [[3, 4, 9, 8]])
     np.testing.assert_array_equal(host(target.labels), [2])
     np.testing.assert_array_equal(host(target.masks), pixels.repeat(2, 1).repeat(3, 2))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_empty_masks_and_masks_that_stick_out_of_their_box_are_accepted(compressed: bool) -> None:
+    found = masks_in((3, 4, 0, 4), (0, 0, 0, 0))  # one pixel below its box, and none
+    assert len(build(good(masks=CompressedMasks.from_dense(found) if compressed else found))) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"index": -1}, ValueError, "index must be a non-negative integer, got -1"),
+        ({"index": "0"}, TypeError, "index must be a non-negative integer, got '0'"),
+        ({"image_size": (6, 0)}, ValueError, r"image_size\[1\] must be a positive integer, got 0"),
+        ({"image_size": "68"}, TypeError, "image_size must be a sequence of 2 values"),
+        ({"num_classes": 0}, ValueError, "num_classes must be a positive integer, got 0"),
+        ({"num_classes": "3"}, TypeError, "num_classes must be a positive integer, got '3'"),
+        ({"num_classes": True}, TypeError, "num_classes must be a positive integer, got True"),
+        ({"device": "cuda"}, ValueError, "device must be one of 'cpu', 'gpu', got 'cuda'"),
+    ],
+)
+def test_wrong_arguments_of_from_mapping_are_named(change: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Target.from_mapping(good(), **{"index": 1, "image_size": SIZE, "num_classes": 3} | change)
+
+
+def test_numpy_integers_are_integers() -> None:
+    sizes = {"image_size": (np.int64(6), np.int32(8)), "num_classes": np.int64(3), "index": np.int64(0)}
+    assert len(Target.from_mapping(good(), **sizes)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"boxes": np.zeros((2, 4), np.float32)}, TypeError, r"boxes must be a tensor of shape \(G, 4\)"),
+        ({"labels": None}, TypeError, "labels must be a tensor"),
+        ({"masks": masks(2)}, TypeError, "masks must be CompressedMasks or a tensor"),
+        ({"masks": Tensor(masks(3))}, ValueError, r"boxes of shape \(2, 4\), labels of shape \(2,\) and 3 masks"),
+        ({"boxes": Tensor(np.zeros((2, 5), np.float32))}, ValueError, r"got boxes of shape \(2, 5\)"),
+    ],
+)
+def test_target_is_made_of_tensors_that_fit(change: dict, error: type[Exception], message: str) -> None:
+    checked = build(good())
+    with pytest.raises(error, match=message):
+        Target(**{"boxes": checked.boxes, "labels": checked.labels, "masks": checked.masks} | change)
+
+
+@pytest.mark.parametrize(("size", "error"), [((0, 3), ValueError), (None, TypeError), ((2.5, 3), TypeError)])
+def test_size_of_a_resized_target_is_checked(size: Any, error: type[Exception]) -> None:
+    for target in (good(), good(masks=CompressedMasks.from_dense(masks(2)))):
+        with pytest.raises(error, match="to_size"):
+            build(target).resized(size)

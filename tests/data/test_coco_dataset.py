@@ -285,7 +285,7 @@ def test_exif_orientation_is_named(files):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(files[0] / "a.png", exif=exif)
-    with pytest.raises(ValueError, match=r"60 × 40 pixels .* 40 × 60: its EXIF orientation turns it"):
+    with pytest.raises(ValueError, match=r"60 × 40 pixels .* 40 × 60: its EXIF orientation rotates it"):
         CocoInstances(*files)[0]
 
 

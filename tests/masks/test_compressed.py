@@ -334,7 +334,7 @@ def test_no_regions_no_targets(device):
 
 def test_an_index_beyond_the_masks_is_refused():
     masks = CompressedMasks.from_dense(ellipses(2, (20, 30), (2, 9)))
-    with pytest.raises(ValueError, match=r"gt_idx\[0\] is 2, but there are 2 masks"):
+    with pytest.raises(ValueError, match=r"gt_idx\[0\] must be an index of one of 2 masks, got 2"):
         ops.mask_targets(masks, Tensor(np.float32([[0, 0, 9, 9]])), Tensor(np.int32([2])), 28)
 
 
