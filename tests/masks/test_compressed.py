@@ -320,10 +320,11 @@ def test_regions_are_sampled_with_compressed_masks(device):
             device=device,
         )
         lucid.random.seed(0)
-        samples.append(RoISampler(HeadConfig(), 28)([as_tensor(boxes + np.float32(1), device)], [target]))
-    assert samples[1].masks.device == device
-    assert samples[1].masks.shape == (samples[0].positive.shape[0], 28, 28)
-    np.testing.assert_allclose(host(samples[1].masks), host(samples[0].masks), atol=1e-5)
+        sampler = RoISampler(HeadConfig(), 28)
+        samples.append(sampler.select_training_samples([as_tensor(boxes + np.float32(1), device)], [target]))
+    assert samples[1].gt_masks.device == device
+    assert samples[1].gt_masks.shape == (samples[0].positive.shape[0], 28, 28)
+    np.testing.assert_allclose(host(samples[1].gt_masks), host(samples[0].gt_masks), atol=1e-5)
 
 
 def test_no_regions_no_targets(device):
