@@ -92,7 +92,7 @@ def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapp
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
-    except ValueError as error:  # bytes that are no text too
+    except (ValueError, RecursionError) as error:  # bytes that are no text, brackets nested too deep
         raise ValueError(f"{str(file)!r} is not JSON: {str(error).rstrip('.')}.") from error
 
 

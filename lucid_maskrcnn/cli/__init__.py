@@ -10,6 +10,7 @@ import argparse
 import dis
 import platform
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -35,7 +36,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 1 if ``check-data`` has found issues, 2 for a mistake in the arguments or files, 130 when
         interrupted.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(sys.argv[1:] if argv is None else list(argv))
+
+
+def _run(arguments: list[str]) -> int:
+    """Return the exit code of a command, once its errors are told."""
+    try:
+        return _parse_and_run(arguments)
+    except KeyboardInterrupt:
+        warn("lucid-maskrcnn: interrupted.")
+        return 130
+    except OSError as error:
+        known = error.filename and error.strerror
+        sentence = f"{error.filename!r}: {error.strerror}." if known else str(error)
+    except (TypeError, ValueError, ImportError) as error:
+        if not _is_answer(error):
+            raise
+        sentence = str(error)
+    warn(f"lucid-maskrcnn: {sentence}")
+    return 2
+
+
+def _parse_and_run(arguments: list[str]) -> int:
     parser, commands = _parser()
     if not arguments:
         parser.print_help()
@@ -43,19 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((a for a in arguments if not a.startswith("-")), "")
     commands.get(command, parser).check_options(arguments)
     args = parser.parse_args(arguments)
-    try:
-        return args.run(args) or 0
-    except KeyboardInterrupt:
-        warn("lucid-maskrcnn: interrupted.")
-        return 130
-    except OSError as error:
-        sentence = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
-    except (TypeError, ValueError, ImportError) as error:
-        if not _is_answer(error):
-            raise
-        sentence = str(error)
-    warn(f"lucid-maskrcnn: {sentence}")
-    return 2
+    return args.run(args) or 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    warn(f"lucid-maskrcnn: warning: {message}")
 
 
 def _is_answer(error: Exception) -> bool:

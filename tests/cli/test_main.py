@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -104,6 +105,29 @@ def test_control_characters_of_names_are_escaped(tmp_path: Path, capsys: pytest.
     assert err[:-1].isprintable()
     say("a\x1b[2J\udcff\u202e é 日本")
     assert capsys.readouterr().out == "a\\x1b[2J\\udcff\\u202e é 日本\n"
+
+
+def test_warnings_are_one_line_without_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_: object) -> np.ndarray:
+        with warnings.catch_warnings(action="always"):
+            warnings.warn("the image\nis large", UserWarning, stacklevel=1)
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr("lucid_maskrcnn.images.load_image", load)
+    assert main(["demo", "--out", str(tmp_path / "demo.png")]) == 0
+    assert set(capsys.readouterr().err.splitlines()) == {"lucid-maskrcnn: warning: the image is large"}
+
+
+def test_full_disk_behind_stdout_is_one_sentence() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    for command in ("--help", "info"):
+        with open("/dev/full", "w") as full:
+            line = [sys.executable, "-m", "lucid_maskrcnn.cli", command]
+            run = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (run.returncode, run.stderr) == (2, "lucid-maskrcnn: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&-", "| true"])

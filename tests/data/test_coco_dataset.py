@@ -298,7 +298,9 @@ def test_exif_orientation_is_named(files):
         ('{"images": []}', "has no list of 'annotations'"),
         ('{"images": {}, "annotations": [], "categories": []}', "has no list of 'images'"),
         ("\udcff", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
+    ids=["list", "number", "cut off", "no annotations", "images", "bytes", "nested"],
 )
 def test_files_of_another_format_are_refused(files, text, message):
     files[1].write_bytes(text.encode("utf-8", "surrogateescape"))
