@@ -61,7 +61,7 @@ class Arena:
             self.free.insert(i, (start, end))
 
     def release(self) -> None:
-        """Hand the pages of all free spans back to the system."""
+        """Return the pages of all free spans to the system."""
         page = mmap.PAGESIZE
         with self.lock:
             self.collect()
@@ -72,7 +72,7 @@ class Arena:
 
 
 def _map(size: int) -> Any:
-    """Reserve memory, or nothing where the system refuses."""
+    """Map memory that is only used when it is written to; return an empty object where the system refuses."""
     try:
         if not hasattr(mmap, "MAP_PRIVATE"):
             return mmap.mmap(-1, size)

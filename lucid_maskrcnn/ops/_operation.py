@@ -80,7 +80,7 @@ class Op(_LucidOperation):
     needs: tuple[bool, ...] = ()
 
     # Lucid stores the output on its operator, which makes a reference cycle that keeps every
-    # activation of an abandoned forward pass alive until the garbage collector comes by.
+    # activation of an abandoned forward pass alive until the garbage collector runs.
     result = property(lambda self: None, lambda self, value: None)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -147,7 +147,7 @@ def _plain(on_tensors: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrap(output: Array) -> Tensor:
-    # Scalars would become Lucid's "free" tensors, which change device and dtype on contact.
+    # Scalars would become Lucid's "free" tensors, which change device and dtype when they meet other tensors.
     return Tensor(output if isinstance(output, (np.ndarray, mx.array)) else np.asarray(output))
 
 
@@ -157,7 +157,7 @@ def _gradient_function(result: Tensor, backward: Backward, present: tuple[bool, 
 
     def gradients() -> Any:
         output = of_result()
-        # Lucid's own engine may visit a node again after its gradient was spent.
+        # Lucid's own engine may visit a node again after its gradient was used.
         if output is None or output.grad is None:
             wanted: list[Array | None] = [None] * sum(present)
         else:
@@ -242,7 +242,7 @@ def device_array(array: np.ndarray, device: str) -> Array:
 
 
 def is_device_array(array: Any) -> bool:
-    """Whether an array is MLX's, of a tensor on "gpu"."""
+    """Return whether an array is MLX's: the data of a tensor on "gpu"."""
     return isinstance(array, mx.array)
 
 
@@ -261,7 +261,7 @@ def zeros(*shape: int) -> Tensor:
 
 def shape_only(*shape: int) -> Tensor:
     """Return a float32 tensor on cpu that has a shape but no memory; its values are not to be written."""
-    return Tensor(np.broadcast_to(np.float32(0), shape))
+    return Tensor(np.broadcast_to(np.float32(0), [non_negative_int("shape", n) for n in shape]))
 
 
 def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -374,7 +374,7 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
 
 
 def _count_axes_from_the_front(node: Tensor) -> None:
-    """Lucid 2.9's reductions put a reduced axis back in the wrong place where it was counted from the end."""
+    """Make a reduction's axes non-negative: Lucid 2.9 puts a reduced axis back in the wrong place if it is negative."""
     axis = getattr(node._op, "axis", None)
     if axis is not None and not getattr(node._op, "keepdims", True):
         axes = axis if isinstance(axis, tuple) else (axis,)
@@ -436,7 +436,7 @@ def engine_is_sound() -> bool:
 
 
 class _GradMode:
-    """Gradients on or off in the whole process, and back afterwards.
+    """Turn gradients on or off in the whole process, and restore what was there afterwards.
 
     Lucid's own switch is of the whole process too, but the first of two threads to leave it would turn
     gradients on under the other.

@@ -29,7 +29,7 @@ from ._parallel import parallel_for
 
 __all__ = ["box_area", "box_iou", "clip_boxes", "decode_boxes", "encode_boxes"]
 
-# A predicted side grows at most 62.5-fold (1000 / 16), so that exp() of a wild delta stays finite.
+# A predicted side grows at most 62.5-fold (1000 / 16), so that exp() of a large delta stays finite.
 _LOG_GROWTH_CAP = math.log(1000.0 / 16)
 _ANY_BOXES = (..., 4)
 
@@ -105,7 +105,7 @@ class _BoxIoU(Op):
                 by_union = grad / union
                 by_area = -by_union * (inter / union)  # (A, B)
                 by_inter = by_union - by_area
-            # How the overlap's sides follow the corners, whichever of the two boxes has them.
+            # The gradient of the overlap's sides, whichever of the two boxes they come from.
             by_side = by_inter[..., None] * shared[..., ::-1] * (overlap >= 0)  # (A, B, 2)
 
             def corners(own: Array, other: Array, side: Array, axis: int) -> Array:
@@ -245,14 +245,14 @@ def _to_corners(xp: Any, half_centre: Array, side: Array) -> Array:
 
 
 def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Return the deltas that lead from ``boxes`` to ``reference``: the inverse of :func:`decode_boxes`.
+    """Return the deltas of ``reference`` relative to ``boxes``: the inverse of :func:`decode_boxes`.
 
     Parameters
     ----------
     reference : Tensor of shape (R, 4), float
-        Where to, ground truth; ``(x1, y1, x2, y2)`` in pixels.
+        Boxes to encode, ground truth; ``(x1, y1, x2, y2)`` in pixels.
     boxes : Tensor of shape (R, 4), float
-        Where from, anchors or proposals.
+        Boxes that they are encoded relative to, anchors or proposals.
     weights : four numbers
         Factors of dx, dy, dw, dh: (1, 1, 1, 1) in the RPN, (10, 10, 5, 5) in the box head.
 
@@ -302,7 +302,7 @@ class _DecodeBoxes(_BoxCoder):
 
 
 def decode_boxes(deltas: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Return the boxes that ``deltas`` make of ``boxes``.
+    """Apply ``deltas`` to ``boxes``: the inverse of :func:`encode_boxes`.
 
     Parameters
     ----------

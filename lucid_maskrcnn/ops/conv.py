@@ -123,7 +123,7 @@ def correlate(
     size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
     result = out = empty((x.shape[0], *size, filters), np.result_type(x, matrix))
     if kernel == (1, 1) and stride == 1 and padding == 0:
-        # Where pixels do not meet, rows and images do not matter: one column of pixels cuts most evenly.
+        # A 1 × 1 kernel mixes no pixels: all images as one column of pixels can be cut most evenly.
         x, out = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, out))
         residual = None if residual is None else residual.reshape(out.shape)
     columns = _Columns(x, kernel, stride, padding, _BLOCKS_PER_THREAD * num_threads(), filters)
@@ -202,7 +202,7 @@ class _Columns:
 
 
 def _grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
-    """Gradient of :func:`correlate` with respect to the weight of that ``shape``: (O, C, kh, kw)."""
+    """Return the gradient of :func:`correlate` with respect to the weight of that ``shape``: (O, C, kh, kw)."""
     filters, channels, *kernel = shape
     if kernel == [1, 1] and stride == 1 and padding == 0:
         x, grad = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, grad))
@@ -229,11 +229,11 @@ def _grad_input(
     padding: int,
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    """Gradient of :func:`correlate` with respect to ``x``: (N, H, W, C)."""
+    """Return the gradient of :func:`correlate` with respect to ``x``: (N, H, W, C)."""
     (kh, kw), filters = kernel, matrix.shape[1]
     n, height, width, channels = shape
     if stride == 1 and padding < min(kh, kw) and kh == kw:
-        # A convolution again, with the kernel turned round and its channels exchanged.
+        # A convolution again, with the kernel rotated by 180 degrees and its channels exchanged.
         turned = matrix.reshape(kh, kw, channels, filters)[::-1, ::-1].transpose(0, 1, 3, 2)
         return correlate(grad, np.ascontiguousarray(turned).reshape(-1, channels), kernel, 1, kh - 1 - padding)
     total = zeros((n, height + 2 * padding, width + 2 * padding, channels), grad.dtype)
@@ -374,7 +374,7 @@ class _OneChannel(Op):
 
 
 def one_channel(x: Tensor, weight: Tensor, bias: Tensor, channels: Tensor) -> Tensor:
-    """Convolve with 1×1 kernels, of which each image needs one: that of its own channel.
+    """Compute one output channel of a 1×1 convolution for each image.
 
     Parameters
     ----------
@@ -483,7 +483,7 @@ def conv_transpose2d(
     x : Tensor of shape (N, C, H, W)
         ``N = 0`` is allowed.
     weight : Tensor of shape (C, O, kh, kw)
-        The filters, in the order that PyTorch stores them.
+        The filters, in PyTorch's order of axes.
     bias : Tensor of shape (O,), optional
         Added to each output channel.
     stride : int

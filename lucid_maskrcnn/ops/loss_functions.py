@@ -72,7 +72,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logits : Tensor of shape (R, K + 1), float
         ``R = 0`` gives 0.
     labels : Tensor of shape (R,), int32
-        The right column of each row, from 0 to K.
+        Class of each row, from 0 to K.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def smooth_l1(x: Tensor, i: Tensor, j: Tensor, targets: Tensor, *, beta: float, 
     x : Tensor of shape (N, M, …) or (N, M · …), float
         Predictions, of which the loss picks S.
     i, j : Tensor of shape (S,), int32
-        Where. ``S = 0`` gives 0.
+        Row and entry of each. ``S = 0`` gives 0.
     targets : Tensor of shape (S, …)
         What ``x[i, j]`` should be.
     beta : float
@@ -211,7 +211,7 @@ def binary_cross_entropy(x: Tensor, i: Tensor, j: Tensor, targets: Tensor) -> Te
     x : Tensor of shape (N, M, …) or (N, M · …), float
         Logits, of which the loss picks S.
     i, j : Tensor of shape (S,), int32
-        Where. ``S = 0`` gives 0.
+        Row and entry of each. ``S = 0`` gives 0.
     targets : Tensor of shape (S, …)
         Probabilities, 0 … 1.
 

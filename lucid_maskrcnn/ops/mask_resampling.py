@@ -1,4 +1,4 @@
-"""Instance masks between an RoI's grid and the image: pasting predictions, cutting out targets.
+"""Resampling of instance masks between an RoI's grid and the image: pasted predictions and training targets.
 
 Both are bilinear and separable, so each mask is two small matrix products.
 
@@ -23,20 +23,20 @@ from ._checks import box_tensor, check_range, check_tensor, index_tensor
 from ._memory import empty
 from ._operation import Op, as_tensor, host
 from ._parallel import chunks, parallel_for
-from .roi_align import Grid, gathers, plan, pool_gpu, regions
+from .roi_align import MAX_CELLS, Grid, gathers, plan, pool_gpu, regions
 
 __all__ = ["mask_targets", "paste_masks"]
 
 _GPU_PIXELS = 1 << 25  # pixels pasted at a time on gpu
 _TASK = 8  # masks that a thread takes at a time
-_FAR = 2.0**30  # where corners end that would leave the range of integers
+_FAR = 2.0**30  # where corners beyond the range of integers are clipped
 
 
 # ------------------------------------------------------------------ pasting
 
 
 class _Patch(NamedTuple):
-    """The part of the image that one mask covers, and how its pixels are made of the mask's cells."""
+    """The part of the image that one mask covers, and the weights of the mask's cells in its pixels."""
 
     y: slice
     x: slice
@@ -93,7 +93,7 @@ class _PasteMasks(Op):
 
 
 def _sampled_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
-    """Yield where each mask goes, sampled at the pixels' centres: detectron2's arithmetic."""
+    """Yield each mask's patch, sampled at the pixels' centres: detectron2's arithmetic."""
     for x1, y1, x2, y2 in boxes.astype(np.float32, copy=False):
         y, weights_y = _sampled(y1, y2, side, image_size[0])
         x, weights_x = _sampled(x1, x2, side, image_size[1])
@@ -120,7 +120,7 @@ def _bilinear_weights(position: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 
 def _snapped_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
-    """Yield where each mask goes: torchvision's arithmetic, for the pixels inside the image only."""
+    """Yield each mask's patch: torchvision's arithmetic, for the pixels inside the image only."""
     boxes = boxes.astype(np.float32, copy=False)
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)  # one cell more around
     centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
@@ -294,7 +294,7 @@ def mask_targets(
     shape = _masks_shape(gt_masks)
     index_tensor("gt_idx", gt_idx, rois.shape[0])
     check_range("gt_idx", np.asarray(gt_idx.data), shape[0], "masks")
-    size = positive_int("size", size)
+    size = positive_int("size", size, MAX_CELLS)
     grid = Grid((size, size), 0, flag("aligned", aligned))
     if isinstance(gt_masks, Tensor):
         return _MaskTargets(grid)(gt_masks, rois, gt_idx)

@@ -15,6 +15,7 @@ cells of the map that a sample is interpolated from. A ``Region`` is what one Ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -43,7 +44,7 @@ _SAMPLES = 1 << 18  # samples along an axis prepared at a time
 _GATHERED = 1 << 25  # numbers gathered at a time on gpu
 _TASK = 32  # RoIs pooled by a thread at a time
 _BAND = 64  # rows of a map whose gradient a thread sums up at a time
-_MAX_CELLS = 1 << 20  # the longest RoI whose number of samples may follow its size
+MAX_CELLS = 1 << 20  # the longest RoI whose number of samples may follow its size
 _SLACK = 1.5  # rows read in one piece for each row needed; beyond, the needed ones are gathered
 
 
@@ -120,7 +121,7 @@ def _num_samples(step: np.ndarray, sampling_ratio: int, axis: str) -> np.ndarray
     if sampling_ratio > 0:
         return np.full(len(step), sampling_ratio)
     num = np.ceil(np.where(np.isnan(step), 1, step))  # NaN stays NaN in the positions
-    if num.max(initial=0) > _MAX_CELLS:
+    if num.max(initial=0) > MAX_CELLS:
         worst = int(num.argmax())
         raise ValueError(
             f"rois[{worst}] has bins of {num[worst]:.3g} cells along {axis}: with sampling_ratio=0 an RoI is sampled "
@@ -341,7 +342,7 @@ def _as_dtype(chunk: Chunk, dtype: Any) -> Chunk:
 
 
 class Gather(NamedTuple):
-    """Some RoIs of like size: which cells they read and with which weights."""
+    """Some RoIs of similar size: which cells they read and with which weights."""
 
     members: np.ndarray  # (R,)
     cells: mx.array  # (R, Ky, Kx) int32, all inside the maps: MLX does not check
@@ -510,8 +511,8 @@ def _pool(
 
 
 def _grid(output_size: int | tuple[int, int], sampling_ratio: int, aligned: bool) -> Grid:
-    size = pair("output_size", output_size, positive_int)
-    return Grid(size, integer("sampling_ratio", sampling_ratio, -1, _MAX_CELLS), flag("aligned", aligned))
+    size = pair("output_size", output_size, partial(positive_int, maximum=MAX_CELLS))
+    return Grid(size, integer("sampling_ratio", sampling_ratio, -1, MAX_CELLS), flag("aligned", aligned))
 
 
 def _scale(name: str, value: float | tuple[float, float]) -> tuple[float, float]:
@@ -536,7 +537,7 @@ class _RoILevels(Op):
         return np.fmin(np.fmax(target, 0), self.num_levels - 1).astype(np.int32)
 
     def gpu(self, rois: mx.array) -> mx.array:
-        # On the host: a logarithm that is off by one bit sends a box of exactly 224 pixels elsewhere.
+        # On the host: a logarithm that is off by one bit assigns a box of exactly 224 pixels to another level.
         return mx.array(self._levels(np.asarray(rois)))
 
     _levels = cpu

@@ -59,6 +59,8 @@ __all__ = [
 
 BELOW_THRESHOLD, BETWEEN_THRESHOLDS = -1, -2  # what `match` says of a box that matches no object
 
+_MAX_INT = 2**31 - 1  # of int32
+
 
 # ------------------------------------------------------------------ plain arithmetic without a graph
 
@@ -134,7 +136,7 @@ def _pick(x: Any, i: Any, j: Any) -> Any:
 
 
 def concat(parts: Sequence[Tensor]) -> Tensor:
-    """Return the parts, one or more of equal shapes but for their first axes, joined along it, without a gradient."""
+    """Concatenate one or more tensors along their first axis, the only one that may differ, without a gradient."""
     parts = tensors("parts", parts)
     first = tuple(parts[0].shape)
     for i, part in enumerate(parts):
@@ -153,13 +155,13 @@ def _concat(*parts: Any) -> Any:
 
 def arange(count: int, like: Tensor) -> Tensor:
     """Return the numbers below ``count`` as int32, on the device of ``like``."""
-    return as_tensor(np.arange(non_negative_int("count", count), dtype=np.int32), like)
+    return as_tensor(np.arange(non_negative_int("count", count, _MAX_INT), dtype=np.int32), like)
 
 
 def full(count: int, value: int, like: Tensor) -> Tensor:
     """Return ``count`` times ``value`` as int32, on the device of ``like``."""
-    value = integer("value", value, -(2**31), 2**31 - 1)
-    return as_tensor(np.full(non_negative_int("count", count), value, np.int32), like)
+    value = integer("value", value, -_MAX_INT - 1, _MAX_INT)
+    return as_tensor(np.full(non_negative_int("count", count, _MAX_INT), value, np.int32), like)
 
 
 # ------------------------------------------------------------------ anchors

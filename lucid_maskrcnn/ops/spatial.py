@@ -45,7 +45,7 @@ class _MaxPool2d(Op):
         rows = max(_BLOCK_VALUES // max(width * channels * s, 1), 1)
 
         def pool(task: tuple[int, slice]) -> None:
-            # Over rows first, then over columns, with a border that never wins.
+            # Over rows first, then over columns; outside the image there is -inf.
             image, block = task
             tall = scratch("tall", (block.stop - block.start) * (width + 2 * p) * channels, x.dtype)
             tall = tall.reshape(-1, width + 2 * p, channels)
@@ -109,7 +109,7 @@ class _MaxPool2d(Op):
 
 
 def _rows_read(block: slice, offset: int, stride: int, size: int) -> tuple[slice, slice]:
-    """Of a block of output rows: which of them read an input row inside 0 … size - 1, and those input rows."""
+    """Return which rows of a block of output rows read an input row inside 0 … size - 1, and those input rows."""
     low = min(max(block.start, -(offset // stride)), block.stop)
     high = max(low, min(block.stop, (size - 1 - offset) // stride + 1))
     first = low * stride + offset
@@ -141,7 +141,10 @@ def max_pool2d(x: Tensor, kernel_size: int, *, stride: int, padding: int = 0) ->
     if padding > kernel_size // 2:
         raise ValueError(f"padding must be at most half of kernel_size, {kernel_size}, got {padding}.")
     if min(x.shape[2:]) + 2 * padding < kernel_size:
-        raise ValueError(f"x of {x.shape[2]} × {x.shape[3]} pixels is smaller than max_pool2d's {kernel_size}.")
+        raise ValueError(
+            f"x must be at least as large as kernel_size, {kernel_size}, got {x.shape[2]} × {x.shape[3]} pixels with "
+            f"padding {padding}."
+        )
     return _MaxPool2d(kernel_size, stride, padding)(x)
 
 

@@ -1,4 +1,4 @@
-"""3×3 convolutions by a quarter of the multiplications (Winograd 1980; Lavin and Gray 2015).
+"""3×3 convolutions with a quarter of the multiplications (Winograd 1980; Lavin and Gray 2015).
 
 A tile of 6 × 6 input pixels gives 4 × 4 outputs. Along one axis, six values d and a kernel g of three
 give four outputs ``y = Aᵀ (G g ∘ Bᵀ d)``: both are read as polynomials, evaluated at six points,
@@ -10,7 +10,7 @@ products, so that all of it is matrix products on channels-last memory:
     y = (A ⊗ A)ᵀ M          16 × 36, for each tile and filter
 
 The points are 0, ±2/3, ±3/2 and infinity: half the rounding error of the customary 0, ±1, ±2 and
-infinity. They are also each other's inverses, so the transform of a kernel turned round is the
+infinity. They are also each other's inverses, so the transform of a kernel rotated by 180 degrees is the
 transform U of the kernel itself, reordered and scaled. The gradient with respect to the input thus
 needs no transform of its own: the order and the scales are put into A and B instead.
 
@@ -57,7 +57,7 @@ class Transforms(NamedTuple):
 
 @cache
 def _transforms(dtype: np.dtype, turned: bool) -> Transforms:
-    """Return the matrices; ``turned`` for kernels that are turned round with respect to their transform."""
+    """Return the matrices; ``turned`` for the transform of kernels that are to be rotated by 180 degrees."""
     n = len(_NODES)
     others = [[x for j, x in enumerate(_NODES) if j != i] for i in range(n)]
     scale = np.array([np.prod([x - y for y in rest]) for x, rest in zip(_NODES, others, strict=True)])
@@ -68,11 +68,11 @@ def _transforms(dtype: np.dtype, turned: bool) -> Transforms:
         g[i] = x ** np.arange(3) / scale[i]
     a[-1, n] = g[n, -1] = 1
     b[n] = np.poly(_NODES)[::-1]
-    # Rows of B and of G may share a factor in any way: equal sizes round least.
+    # A factor may be moved between a row of B and that of G: rows of equal size have the least rounding errors.
     balance = np.sqrt(np.abs(b).sum(axis=1) / np.abs(g).sum(axis=1))
     b, g = b / balance[:, None], g * balance[:, None]
     if turned:
-        # G applied to the kernel turned round is G's own rows at the inverse nodes, times these factors.
+        # G applied to the rotated kernel is G's own rows at the inverse nodes, times these factors.
         factor = g.sum(axis=1) / g[_INVERSES].sum(axis=1)
         a, b = a[:, _INVERSES], (b * factor[:, None])[_INVERSES]
     return Transforms(*(np.kron(m, m).astype(dtype) for m in (a, b, g)))
@@ -82,7 +82,7 @@ def _transforms(dtype: np.dtype, turned: bool) -> Transforms:
 
 
 class _Kept(NamedTuple):
-    """The transform of a weight array, and by what to tell that it still is."""
+    """The transform of a weight array, and what shows whether the array has changed since."""
 
     weight: weakref.ref[np.ndarray]
     contents: tuple[int, ...]
@@ -130,7 +130,7 @@ def _forget(key: int) -> None:
 
 
 def _contents(array: np.ndarray) -> tuple[int, ...]:
-    """Return numbers that change with the array's: the sum of its bits, and a checksum of a sample in its order."""
+    """Return a fingerprint of an array: the sum of its words, and a checksum of a sample of them, in order."""
     flat = np.ascontiguousarray(array).reshape(-1)
     words = flat.view(np.uint32)
     return int(np.add.reduce(words, dtype=np.uint32)), zlib.crc32(np.ascontiguousarray(words[::61]))
@@ -252,7 +252,7 @@ def _put(values: np.ndarray, block: _Block, cols: int, out: np.ndarray) -> None:
 
 
 def suits(kernel: tuple[int, int], stride: int, channels: int, filters: int) -> bool:
-    """Return whether a convolution is of the kind that gains here."""
+    """Return whether a convolution is faster in the transform domain."""
     return kernel == (3, 3) and stride == 1 and min(channels, filters) >= _FEWEST_CHANNELS
 
 
@@ -271,7 +271,7 @@ def correlate(
     Parameters
     ----------
     turned : bool
-        Whether the kernels are turned round: with ``points`` (36, O, C) of a convolution it gives that
+        Whether the kernels are rotated by 180 degrees: with ``points`` (36, O, C) of a convolution it gives that
         convolution's gradient with respect to its input.
     bias, residual, relu
         Added to the result: (O,), (N, P, Q, O); and whether negative results then become 0.

@@ -134,7 +134,7 @@ CALLS: dict[str, dict[str, Any]] = {
 OTHERS = {
     *("add_scalars", "array_module", "as_tensor", "cell_anchors", "chunks", "device_array", "engine_is_sound"),
     *("evaluate", "host_zeros", "is_device_array", "nearest_cells", "no_grad", "num_threads", "parallel_for"),
-    *("permutation", "release_memory", "repair_engine", "sgd_update", "split_evenly", "zeros"),
+    *("permutation", "release_memory", "repair_engine", "sgd_update", "shape_only", "split_evenly", "zeros"),
 }
 OPTIONAL = {"bias", "residual", "scale"}  # may be None
 TENSORS = [

@@ -206,7 +206,7 @@ M, R, I = (tensor(a) for a in ground_truth(3))  # noqa: E741
         (lambda: paste_masks(P, B, (9, 9), 128), ValueError, "threshold must be a number between 0 and 1, got 128"),
         (lambda: mask_targets(M[0], R, I, 28), ValueError, r"gt_masks must have shape \(G, H, W\), got \(30, 40\)"),
         (lambda: mask_targets(M, R, tensor(np.int32([0, 3, 0])), 28), ValueError, r"gt_idx\[1\] .* 3 masks, got 3"),
-        (lambda: mask_targets(M, R, I, 0), ValueError, "size must be a positive integer, got 0"),
+        (lambda: mask_targets(M, R, I, 0), ValueError, "size must be an integer from 1 to 1048576, got 0"),
         (lambda: mask_targets(values(M), R, I, 28), TypeError, "gt_masks must be a Lucid tensor .* or CompressedMasks"),
         (lambda: mask_targets(M[:, :0], R, I, 28), ValueError, "gt_masks must have H and W of at least 1"),
     ],

@@ -332,7 +332,11 @@ F, R, I = (tensor(a) for a in scene(12))  # noqa: E741
         (lambda: roi_align(F, R, tensor(np.zeros(9)), 7, 1), TypeError, "roi_idx .* got float64"),
         (lambda: roi_align(F, R, tensor(np.full(9, 2)), 7, 1), ValueError, r"roi_idx\[0\] .* 2 images, got 2"),
         (lambda: roi_align(F, R, tensor(np.full(9, -1)), 7, 1), ValueError, r"roi_idx\[0\] .* got -1"),
-        (lambda: roi_align(F, R, I, (7, 0), 1), ValueError, r"output_size\[1\] must be a positive integer, got 0"),
+        (
+            lambda: roi_align(F, R, I, (7, 0), 1),
+            ValueError,
+            r"output_size\[1\] must be an integer from 1 to 1048576, got 0",
+        ),
         (lambda: roi_align(F, R, I, 7, 0), ValueError, "spatial_scale must be a number above 0"),
         (lambda: roi_align(F, R, I, 7, 1, 1.5), TypeError, "sampling_ratio must be an integer .* got 1.5"),
         (lambda: roi_align(F, R, I, 7, 1, -3), ValueError, "sampling_ratio must be an integer .* got -3"),

@@ -7,6 +7,7 @@ from gradients import tensor, values
 from lucid import Tensor
 
 from lucid_maskrcnn.models import _AnchorGenerator
+from lucid_maskrcnn.models.pooling import FeatureMaps
 from lucid_maskrcnn.ops import (
     arange,
     cell_anchors,
@@ -50,7 +51,7 @@ def test_anchors_equal_torchvision(torchvision_ops, device: str, case: str) -> N
     grids = torchvision_ops[f"anchor_{case}_grid"].tolist()
     maps = [tensor(np.zeros((1, 1, *grid), np.float32), device) for grid in grids]
     height, width = torchvision_ops[f"anchor_{case}_image"].tolist()
-    anchors = generator(maps, (height, width))
+    anchors = generator(FeatureMaps(maps, (height, width)))
     assert {a.device for a in anchors} == {device}
     assert [a.shape[0] for a in anchors] == [3 * rows * cols for rows, cols in grids]
     found = np.concatenate([values(a) for a in anchors])
