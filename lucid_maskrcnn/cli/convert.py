@@ -1,4 +1,4 @@
-"""``convert`` and ``info``: files of weights."""
+"""``convert`` and ``info``: converting files of weights, and describing them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
         "convert",
         help="turn a checkpoint into a .safetensors file",
         description="Read weights of torchvision, detectron2 or this package, in .safetensors, .pth or .pkl, and write "
-        "them as .safetensors with all that builds the model in the header.",
+        "them as .safetensors with the model's configuration in the header.",
     )
     convert.add_argument("source", metavar="IN", help="a file, or a name that info lists")
     convert.add_argument("target", type=file_path, metavar="OUT.safetensors")
@@ -32,18 +32,18 @@ def add_commands(commands: Any) -> None:
         "--to",
         choices=("lucid_maskrcnn", "torchvision"),
         default="lucid_maskrcnn",
-        help="whose names the entries get",
+        help="the library whose names are written",
     )
     convert.set_defaults(run=_convert)
 
     info = commands.add_parser(
-        "info", help="say what is in a file of weights, or which published weights there are", description=_INFO
+        "info", help="describe a file of weights, or list the published weights", description=_INFO
     )
     info.add_argument("weights", nargs="?", metavar="FILE|NAME")
     info.set_defaults(run=_info)
 
 
-_INFO = "Say what model a file belongs to, or what is known of published weights. Without an argument: list those."
+_INFO = "Describe a file of weights and its model, or published weights. Without an argument: list those."
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -64,13 +64,13 @@ def _convert(args: argparse.Namespace) -> None:
 def _info(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.weights import list_weights, read_weights_file
     from lucid_maskrcnn.weights.download import cached
-    from lucid_maskrcnn.weights.sources import matching
+    from lucid_maskrcnn.weights.registry import find_by_name
 
     if args.weights is None:
         for line in _overview(list_weights()):
             say(line)
         return
-    entries = matching(args.weights)
+    entries = find_by_name(args.weights)
     for entry in entries:
         path = cached(entry)
         facts = _published(entry, path)
@@ -109,14 +109,14 @@ def _published(entry: PublishedWeights, path: Path | None) -> dict[str, str]:
 
 
 def _described(file: WeightsFile, path: Path) -> dict[str, str]:
-    """Return what a file says of itself, and what its names and shapes say."""
+    """Return the facts in a file's header, and those that its names and shapes determine."""
     sizes = [a.size for n, a in file.arrays.items() if not n.endswith(("running_mean", "running_var"))]
     facts = {
         "file": str(path),
         "format": f"{file.kind}, {file.source}'s names",
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
         "parameters": f"{sum(sizes):,}",
-        **(_of_config(file.config) if file.config else {"architecture": "not said"}),
+        **(_of_config(file.config) if file.config else {"architecture": "unknown"}),
     }
     known = {"dataset": "trained on", "licence": "licence", "source": "source"}
     facts |= {label: file.metadata[key] for key, label in known.items() if key in file.metadata}
@@ -136,7 +136,7 @@ def _of_config(config: ModelConfig) -> dict[str, str]:
         "conventions": f"{conventions.name}: {_CONVENTIONS[conventions.name]}",
     }
     if differences:
-        facts["conventions"] += "; all but for the settings below"
+        facts["conventions"] += "; except for the settings below"
     special = _special(config) | differences
     if special:
         facts["settings"] = ", ".join(f"{name}={json.dumps(value)}" for name, value in special.items())
@@ -144,7 +144,7 @@ def _of_config(config: ModelConfig) -> dict[str, str]:
 
 
 def _special(config: ModelConfig) -> dict[str, Any]:
-    """Return what differs from the architecture, but for classes and conventions."""
+    """Return the settings that differ from the architecture's, except for classes and conventions."""
     from lucid_maskrcnn.config import ARCHITECTURES, architecture_of
 
     usual = ARCHITECTURES.get(architecture_of(config) or "")
@@ -170,7 +170,7 @@ def _classes(config: ModelConfig) -> str:
 
 
 def _metrics(metrics: Any) -> str:
-    """Return metrics in a line; those of a nested table under both names."""
+    """Return metrics in a line; nested ones with both names."""
     if not isinstance(metrics, dict):
         return str(metrics)
     parts = []
@@ -189,12 +189,14 @@ def _number(value: Any) -> str:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
 def _show(facts: dict[str, str]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
-        say(f"{name:{width}}  {value}")
+        # A file's metadata could otherwise send control sequences to the terminal.
+        printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+        say(f"{name:{width}}  {printable}")
     say()

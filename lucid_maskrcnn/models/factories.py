@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Concatenate
 
+from .. import validators
 from .. import weights as weight_files
 from ..config import ARCHITECTURES, Category, HeadConfig, ImageConfig, ModelConfig, RPNConfig, architecture_of
 from ..validators import check_keywords
@@ -202,6 +203,7 @@ def mask_rcnn_resnet_101_fpn() -> None:
 
 def build_from_file(weights: str | Path) -> MaskRCNN:
     """Build the model that weights belong to; see :meth:`MaskRCNN.from_file`."""
+    validators.path("weights", weights)  # None would mean: without weights
     return _assemble(None, None, weights, None, None, {})
 
 

@@ -1,8 +1,7 @@
-"""Weights: reading and writing files of them, and the published ones."""
+"""Weights: reading and writing files, loading them into models, and the published weights."""
 
 from .assign import assign, check_fit
-from .registry import PublishedWeights, list_weights
-from .sources import locate
+from .registry import PublishedWeights, list_weights, locate
 from .weights_file import (
     WeightsFile,
     find_backbone,

@@ -1,31 +1,53 @@
-"""Putting arrays into a module: all of them or none."""
+"""Copying arrays into the parameters and buffers of a module: all of them or none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import lucid
 import lucid.nn as nn
 import numpy as np
 
 from .. import ops
+from ..validators import instance, shown
+from .formats.stored_arrays import StoredArray
 
 __all__ = ["as_arrays", "assign", "check_fit"]
 
 
-def as_arrays(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a user's mapping with arrays, or what has their shape and type, as values.
+def as_arrays(weights: Mapping[str, Any], argument: str = "weights") -> dict[str, Any]:
+    """Return a user's mapping with NumPy arrays as values; arrays of other libraries are converted.
+
+    Parameters
+    ----------
+    weights : mapping of str to array
+        Arrays of NumPy, MLX or another library, tensors, numbers, or arrays that are still in a file.
+    argument : str
+        What messages call the mapping.
 
     Raises
     ------
     TypeError
-        If it is no mapping.
+        If it is not a mapping, a key is not a string, or a value is not numeric.
     """
-    if not isinstance(weights, Mapping):
-        raise TypeError(
-            f"weights must be a mapping of names to arrays or the path of a file, got {type(weights).__name__}."
-        )
-    return {name: array if hasattr(array, "shape") else np.asarray(array) for name, array in weights.items()}
+    instance(argument, weights, Mapping, "a mapping of names to arrays or the path of a file")
+    return {
+        instance(f"a key of {argument}", name, str, "a string"): _as_array(f"{argument}[{shown(name)}]", array)
+        for name, array in weights.items()
+    }
+
+
+def _as_array(name: str, array: Any) -> Any:
+    if isinstance(array, StoredArray):
+        return array
+    try:
+        converted = ops.host(array) if isinstance(array, lucid.Tensor) else np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers, got {shown(array)}.") from error
+    if converted.dtype.kind not in "biufc":
+        raise TypeError(f"{name} must be an array of numbers, got {shown(array)}.")
+    return converted
 
 
 def check_fit(
@@ -35,23 +57,23 @@ def check_fit(
     names: Mapping[str, str] | None = None,
     source: str = "These weights",
 ) -> None:
-    """Compare names, shapes and types with every parameter and buffer of ``module``.
+    """Compare names, shapes and dtypes with every parameter and buffer of ``module``.
 
     Parameters
     ----------
     module : nn.Module
-        Only the shapes of its parameters and buffers are looked at.
+        Only the shapes of its parameters and buffers are used.
     arrays : mapping of str to array
-        Not read, where they are still in a file.
+        Those that are still in a file are not read.
     names : mapping of str to str, optional
-        What to call an entry in messages, where the source has other names.
+        What messages call an entry, if the source has other names.
     source : str
-        What to call the arrays in messages.
+        What messages call the weights.
 
     Raises
     ------
     ValueError
-        If entries are missing, unexpected, mis-shaped or not numbers; the message lists them.
+        If entries are missing, unexpected, of another shape or not floating point; the message lists them.
     """
     own = module.state_dict(keep_vars=True)
     called = names or {}
@@ -69,42 +91,48 @@ def check_fit(
     ]
     if shapes:
         problems.append(f"wrong shapes: {_listed(shapes)}")
-    no_floats = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if np.dtype(a.dtype).kind != "f"]
-    if no_floats:
-        problems.append(f"not floating point: {_listed(no_floats)}")
+    not_floating = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if np.dtype(a.dtype).kind != "f"]
+    if not_floating:
+        problems.append(f"not floating point: {_listed(not_floating)}")
     if problems:
         raise ValueError(f"{source} do not fit the model; {'; '.join(problems)}.")
 
 
-def assign(module: nn.Module, arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None) -> None:
+def assign(
+    module: nn.Module,
+    arrays: Mapping[str, Any],
+    *,
+    names: Mapping[str, str] | None = None,
+    source: str = "These weights",
+) -> None:
     """Set every parameter and buffer of ``module``.
 
     Parameters
     ----------
     module : nn.Module
-        Left as it was if anything does not fit.
+        Unchanged if anything does not fit.
     arrays : mapping of str to array
-        One per entry of the module's ``state_dict``, floating, of the same shape. They are copied, as
-        float32, into the module's own arrays; those that are still in a file are read one at a time.
-    names : mapping of str to str, optional
-        What to call an entry in messages, where the source has other names.
+        One for each entry of the module's ``state_dict``, of the same shape and a floating dtype. They are copied as
+        float32 into the module's own arrays; those that are still in a file are read one at a time.
+    names, source
+        As for :func:`check_fit`.
 
     Raises
     ------
     ValueError
         As :func:`check_fit`.
     """
-    check_fit(module, arrays, names=names)
+    check_fit(module, arrays, names=names, source=source)
     for name, variable in module.state_dict(keep_vars=True).items():
         target = variable.data
         if isinstance(target, np.ndarray) and target.dtype == np.float32:
-            # In place: new arrays would leave holes of the old ones' size.
+            # In place: new arrays would fragment the memory.
             np.copyto(target, np.asarray(arrays[name]), casting="same_kind")
         else:
             variable.data = ops.device_array(np.array(arrays[name], np.float32), variable.device)
 
 
 def _listed(items: Iterable[str], most: int = 12) -> str:
-    entries = list(items)
+    entries = [item if len(item) <= 200 else f"{item[:197]}..." for item in items]
     more = f" and {len(entries) - most} more" if len(entries) > most else ""
     return ", ".join(entries[:most]) + more

@@ -1,4 +1,4 @@
-"""Which library wrote some weights, and which model they belong to: found from names and shapes alone.
+"""Which library wrote the weights, and which model they belong to: found from names and shapes alone.
 
 Shapes: K classes without background.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import ARCHITECTURES, ModelConfig
+from ..validators import shown
 from .naming import (
     CAFFE2,
     CAFFE2_BODY,
@@ -27,7 +28,7 @@ from .naming import (
 
 __all__ = ["Body", "Translated", "torchvision_arrays", "translate", "translate_body"]
 
-type Array = Any  # np.ndarray, or StoredArray: one that is still in its file
+type Array = Any  # np.ndarray, or a StoredArray that is still in its file
 
 # Counters of batch norm, a ResNet's classifier, constants that detectron2 takes from its configuration.
 _IGNORED = re.compile(
@@ -35,7 +36,9 @@ _IGNORED = re.compile(
     r"|pixel_(?:mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"
 )
 _NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1)\.weight")
-_BLOCKS = {(2, False): 18, (6, True): 50, (23, True): 101}  # of the third stage, whether they are bottlenecks
+# Depth of the ResNet by the number of blocks in its third stage, and whether they are bottlenecks.
+_DEPTHS = {(2, False): 18, (6, True): 50, (23, True): 101}
+_MAX_REPEATED = 64  # size of a repeated class-agnostic layer over that of cls_score, so that memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,16 @@ class Translated:
     Attributes
     ----------
     source : {"lucid_maskrcnn", "torchvision", "detectron2", "Detectron"}
-        Whose names they had.
+        The library whose names they had.
     arrays : dict of str to array
-        All that a model of ``config`` has, and what it has no place for.
+        By this package's names, or their own if this package has no name for them.
     config : ModelConfig or None
-        As far as names and shapes tell, else the source's conventions. None for this package's own names: there the
-        file's header says it.
+        From names and shapes, and for the rest from the source's conventions. None for this package's own names: there
+        the file's header states it.
     unused : dict of str to array
-        Under their own names: counters, and rows of the background that nothing reads.
+        By their own names: counters, and rows of the background that this package does not have.
     naming : Naming or None
-        From this package's names back to the source's; None for this package's own.
+        Translates this package's names into the source's; None if the names are this package's.
     """
 
     source: str
@@ -71,12 +74,13 @@ class Body:
     Attributes
     ----------
     source : {"torchvision", "detectron2", "Lucid", "Caffe2"}
-        Whose names they had.
+        The library whose names they had.
     arrays : dict of str to array
+        By this package's names.
     depth : {18, 50, 101}
-        Layers of the ResNet.
+        Number of layers of the ResNet.
     conventions : {"detectron2"} or None
-        Whose input the body wants, if the file tells.
+        The library in whose conventions the body expects its input, if the names determine it.
     """
 
     source: str
@@ -91,10 +95,10 @@ def translate(arrays: Mapping[str, Array], name: str) -> Translated:
     Parameters
     ----------
     arrays : mapping of str to array
-        Under this package's, torchvision's, detectron2's or Detectron's names. Only the few class layers are read
-        if they are still in their file.
+        By this package's, torchvision's, detectron2's or Detectron's names. Of those that are still in their file,
+        only the class layers are read.
     name : str
-        What to call them in messages.
+        What messages call the weights.
 
     Raises
     ------
@@ -104,10 +108,10 @@ def translate(arrays: Mapping[str, Array], name: str) -> Translated:
     if "fc1.weight" in arrays and "cls_score.weight" in arrays:
         return Translated("lucid_maskrcnn", dict(arrays))
     if "roi_heads.box_predictor.cls_score.weight" in arrays:
-        if _any_starts(arrays, "backbone.bottom_up."):
+        if _has_prefix(arrays, "backbone.bottom_up."):
             ours, unused = _from_detectron2(arrays)
             return Translated("detectron2", ours, _config(ours, name, "detectron2"), unused, DETECTRON2)
-        if _any_starts(arrays, "backbone.body."):
+        if _has_prefix(arrays, "backbone.body."):
             ours, unused = _from_torchvision(arrays)
             return Translated("torchvision", ours, _config(ours, name), unused, _torchvision_naming(ours))
     if "cls_score_w" in arrays and "conv1_w" in arrays:
@@ -117,21 +121,21 @@ def translate(arrays: Mapping[str, Array], name: str) -> Translated:
         raise ValueError(f"{name} holds a ResNet without the rest of a Mask R-CNN: pass it as weights_backbone.")
     raise ValueError(
         f"{name} holds no Mask R-CNN with a ResNet-FPN under the names of this package, torchvision, detectron2 or "
-        f"Detectron: its entries are {_some(arrays)}."
+        f"Detectron: its entries are {_first_names(arrays)}."
     )
 
 
-def _any_starts(arrays: Mapping[str, Array], prefix: str) -> bool:
+def _has_prefix(arrays: Mapping[str, Array], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in arrays)
 
 
-def _some(arrays: Iterable[str]) -> str:
+def _first_names(arrays: Iterable[str]) -> str:
     names = list(arrays)
-    return (", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")) or "none"
+    return (", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")) or "none"
 
 
 def _renamed(arrays: Mapping[str, Array], naming: Naming) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the arrays under this package's names, and those that mean nothing to it under their own."""
+    """Return the arrays by this package's names, and those that it does not use by their own names."""
     unused = {name: array for name, array in arrays.items() if _IGNORED.fullmatch(name)}
     return {naming.ours(name): array for name, array in arrays.items() if name not in unused}, unused
 
@@ -142,7 +146,7 @@ _BACKGROUND_ROWS = {"bbox_pred": 4, "mask_head.mask_predictor": 1}
 
 
 def _from_torchvision(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return torchvision's entries under this package's names, and what it has no use for under their own."""
+    """Return torchvision's arrays by this package's names, and those that it does not use by their own names."""
     ours, unused = _renamed(arrays, TORCHVISION)
     for layer, entry in _class_entries(ours):
         rows = _BACKGROUND_ROWS[layer]
@@ -153,7 +157,7 @@ def _from_torchvision(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], di
 
 
 def _class_entries(arrays: Mapping[str, Array]) -> list[tuple[str, str]]:
-    """Return the layers with rows of the background, and their entries."""
+    """Return the layers that have rows for the background in torchvision, and their entries."""
     entries = [(layer, f"{layer}.{kind}") for layer in _BACKGROUND_ROWS for kind in ("weight", "bias")]
     return [(layer, entry) for layer, entry in entries if entry in arrays and len(arrays[entry].shape)]
 
@@ -163,14 +167,14 @@ def _torchvision_naming(arrays: Mapping[str, Array]) -> Naming:
 
 
 def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Turn this package's weights into torchvision's: the inverse of :func:`translate`.
+    """Turn this package's weights into torchvision's, the inverse of :func:`translate`.
 
     Parameters
     ----------
     arrays : mapping of str to array
-        Under this package's names.
+        By this package's names.
     unused : mapping of str to array, optional
-        What :func:`translate` found no use for; rows of the background are zero without it.
+        As in :class:`Translated`; without it, rows of the background are zero.
     """
     naming = _torchvision_naming(arrays)
     rest = dict(unused or {})
@@ -188,30 +192,36 @@ def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] 
 
 
 def _from_detectron2(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return detectron2's entries under this package's names, and what it has no use for under their own."""
+    """Return detectron2's arrays by this package's names, and those that it does not use by their own names."""
     ours, unused = _renamed(arrays, DETECTRON2)
     for entry in ("cls_score.weight", "cls_score.bias"):
         if entry in ours and len(ours[entry].shape):
-            ours[entry] = np.roll(np.asarray(ours[entry]), 1, axis=0)  # background from last to first
-    _spread(ours)
+            ours[entry] = np.roll(np.asarray(ours[entry]), 1, axis=0)  # the background's row moves from last to first
+    _repeat_class_agnostic(ours)
     _complete_norms(ours)
     return ours, unused
 
 
-def _spread(arrays: dict[str, Array]) -> None:
+def _repeat_class_agnostic(arrays: dict[str, Array]) -> None:
     """Repeat the rows of class-agnostic layers for every class."""
-    if "cls_score.bias" not in arrays:
+    scores = arrays.get("cls_score.weight")
+    if scores is None or not scores.shape:
         return
-    num_classes = max(arrays["cls_score.bias"].size - 1, 1)
-    for layer, rows in (("bbox_pred", 4), ("mask_head.mask_predictor", 1)):
+    num_classes = scores.shape[0] - 1
+    for layer, rows in _BACKGROUND_ROWS.items():
         for entry in (f"{layer}.weight", f"{layer}.bias"):
-            if entry in arrays and arrays[entry].shape[:1] == (rows,) and num_classes > 1:
-                array = np.asarray(arrays[entry])
-                arrays[entry] = np.tile(array, (num_classes, *(1,) * (array.ndim - 1)))
+            if entry not in arrays or arrays[entry].shape[:1] != (rows,) or num_classes < 2:
+                continue
+            if (
+                arrays[entry].size * num_classes > _MAX_REPEATED * scores.size
+            ):  # not a Mask R-CNN: the shapes will not fit
+                continue
+            array = np.asarray(arrays[entry])
+            arrays[entry] = np.tile(array, (num_classes, *(1,) * (array.ndim - 1)))
 
 
 def _complete_norms(arrays: dict[str, Array]) -> None:
-    """Add the statistics that a file may leave out: mean 0 and variance 1."""
+    """Add the statistics of batch norm that a file may omit: mean 0 and variance 1."""
     for name in [n for n in arrays if _NORM.fullmatch(n)]:
         stem = name.removesuffix("weight")
         for kind, fill in (("running_mean", 0), ("running_var", 1)):
@@ -219,8 +229,9 @@ def _complete_norms(arrays: dict[str, Array]) -> None:
 
 
 def _from_detectron(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return Detectron's arrays by this package's names, and those that it does not use by their own names."""
     ours, unused = _renamed(arrays, CAFFE2)
-    for layer, entry in _class_entries(ours):  # the rows of the classes are torchvision's here
+    for layer, entry in _class_entries(ours):  # with rows for the background, as in torchvision
         rows = _BACKGROUND_ROWS[layer]
         if ours[entry].shape[0] > rows:
             ours[entry] = np.asarray(ours[entry])[rows:]
@@ -232,7 +243,7 @@ def _from_detectron(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict
 
 
 def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvision") -> ModelConfig:
-    """Return the configuration as far as shapes tell it, the rest as in the conventions."""
+    """Return the configuration: from the shapes what they determine, the rest from the conventions."""
 
     def rows(entry: str, axis: int = 0) -> int:
         if entry not in arrays or len(arrays[entry].shape) <= axis:
@@ -259,19 +270,19 @@ def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvis
 
 
 def _depth(arrays: Iterable[str], prefix: str, name: str) -> int:
-    third = [m for n in arrays if (m := re.fullmatch(re.escape(prefix) + r"layer3\.(\d+)\.conv(\d)\.weight", n))]
+    third = [m for n in arrays if (m := re.fullmatch(re.escape(prefix) + r"layer3\.(\d{1,3})\.conv(\d)\.weight", n))]
     blocks = 1 + max((int(m[1]) for m in third), default=-1)
-    depth = _BLOCKS.get((blocks, any(m[2] == "3" for m in third)))
+    depth = _DEPTHS.get((blocks, any(m[2] == "3" for m in third)))
     if depth is None:
         raise ValueError(f"{name} has {blocks} blocks in its third stage: only ResNet-18, -50 and -101 are known.")
     return depth
 
 
-# ------------------------------------------------------------------ bodies alone
+# ------------------------------------------------------------------ ResNet bodies alone
 
 
 def _body_source(arrays: Mapping[str, Array]) -> tuple[str, Naming, str] | None:
-    """Return whose ResNet the arrays hold, its names, and the prefix in front of them; None for none."""
+    """Return the library whose ResNet the arrays are, its naming and the names' prefix; None without a ResNet."""
     for first, source, naming, prefix in (
         ("backbone.body.conv1.weight", "torchvision", TORCHVISION_BODY, "backbone.body."),
         ("backbone.bottom_up.stem.conv1.weight", "detectron2", DETECTRON2_BODY, "backbone.bottom_up."),
@@ -286,31 +297,31 @@ def _body_source(arrays: Mapping[str, Array]) -> tuple[str, Naming, str] | None:
 
 
 def translate_body(arrays: Mapping[str, Array], name: str) -> Body:
-    """Turn the weights of a ResNet, alone or in a detector, into the names of this package's body.
+    """Translate the weights of a ResNet, alone or in a detector, into the names of this package's body.
 
     Parameters
     ----------
     arrays : mapping of str to array
-        Under torchvision's, Lucid's, detectron2's or Caffe2's names. A classifier's last layer, and the rest of a
-        detector, are left out.
+        By torchvision's, Lucid's, detectron2's or Caffe2's names. A classifier's last layer, and the rest of a
+        detector, are ignored.
     name : str
-        What to call them in messages.
+        What messages call the weights.
 
     Raises
     ------
     ValueError
-        If there is no ResNet in them.
+        If there is no ResNet among them.
     """
     found = _body_source(arrays)
     if found is None:
         raise ValueError(
             f"{name} holds no ResNet under the names of torchvision, Lucid, detectron2 or Caffe2: its entries are "
-            f"{_some(arrays)}."
+            f"{_first_names(arrays)}."
         )
     source, naming, prefix = found
     own = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
     body, _ = _renamed(own, naming)
     _complete_norms(body)
-    # A converted torchvision body keeps torchvision's input; the original ones take blue, green, red.
+    # A torchvision body that was converted for detectron2 keeps torchvision's input; MSRA's expect blue, green, red.
     conventions = "detectron2" if source == "Caffe2" or prefix == "backbone.bottom_up." else None
     return Body(source, body, _depth(body, "", name), conventions)

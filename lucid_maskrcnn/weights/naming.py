@@ -61,7 +61,7 @@ class _Rule:
     def __init__(self, before: str, after: str) -> None:
         self.offsets = {number: int(offset or 0) for number, offset in _FIELD.findall(before)}
         literals = _FIELD.split(before)[::3]  # the text between the fields
-        groups = [f"(?P<n{number}>[0-9]+)" for number, _ in _FIELD.findall(before)]
+        groups = [f"(?P<n{number}>[0-9]{{1,4}})" for number, _ in _FIELD.findall(before)]
         pattern = "".join(re.escape(text) + group for text, group in zip(literals, [*groups, ""], strict=True))
         self.pattern = re.compile(pattern if before.endswith(".") else pattern + "$")
         self.after = after

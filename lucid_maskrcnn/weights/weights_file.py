@@ -7,23 +7,21 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lucid.nn as nn
 import numpy as np
 
+from .. import validators
 from ..atomic import replacing
 from ..config import TORCHVISION, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..validators import choice, instance
 from .assign import as_arrays, assign
 from .categories import CATEGORIES
+from .formats import Checkpoint, open_checkpoint
 from .layouts import Body, Translated, torchvision_arrays, translate, translate_body
 from .naming import Naming
-from .registry import PublishedWeights, identify, identify_by_hash
-from .sources import locate
-
-if TYPE_CHECKING:
-    from .formats.checkpoint_file import Checkpoint
+from .registry import PublishedWeights, identify, identify_by_hash, locate
 
 __all__ = [
     "WeightsFile",
@@ -37,29 +35,32 @@ __all__ = [
 
 _FORMAT = "lucid_maskrcnn"
 _DTYPES = ("float32", "float16")
-_UNUSED = "unused."  # in front of what only another library has a place for
+_UNUSED = "unused."  # prefix of arrays that only another library has
+_SUFFIX = ".safetensors"
+_CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file holds.
+    """The content of a file of weights.
 
     Attributes
     ----------
     arrays : dict of str to array
-        Under the names of ``state_dict``; ``np.asarray`` reads those that are still in the file.
+        By the names of ``state_dict``; ``np.asarray`` reads those that are still in the file.
     config : ModelConfig or None
-        None where neither the header nor names and shapes tell which model it is.
+        None if neither the header nor names and shapes determine the model.
     metadata : dict of str to str
-        What is known of the weights: licence, metrics, …
+        Licence, metrics, data set, …
     source : str
-        Whose names they had: ``"lucid_maskrcnn"``, ``"torchvision"``, ``"detectron2"`` or ``"Detectron"``.
+        The library whose names the file has: ``"lucid_maskrcnn"``, ``"torchvision"``, ``"detectron2"`` or
+        ``"Detectron"``.
     kind : str
-        Of the file: ``"safetensors"``, ``"torch"``, ``"torch legacy"`` or ``"pickle"``.
+        The file's format: ``"safetensors"``, ``"torch"``, ``"torch legacy"`` or ``"pickle"``.
     unused : dict of str to array
-        Entries under their own names that only the other library has a place for.
+        Arrays that only the other library has, by its names.
     naming : Naming or None
-        From this package's names back to the source's; None for this package's own.
+        Translates this package's names into the source's; None if the names are this package's.
     """
 
     arrays: dict[str, Any]
@@ -80,24 +81,23 @@ def read_weights_file(path: str | Path) -> WeightsFile:
     Parameters
     ----------
     path : str or Path
-        A ``.safetensors`` file, torch's ``.pth`` in either form, or a ``.pkl`` of detectron2 or Detectron, under the
-        names of this package, torchvision, detectron2 or Detectron. The content counts, not the ending.
+        A ``.safetensors`` file, PyTorch's ``.pth`` in the zip or legacy format, or a ``.pkl`` of detectron2 or
+        Detectron, with the names of this package, torchvision, detectron2 or Detectron. The content decides which, not
+        the file's name.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, asks for anything but arrays, or holds something else.
+        If the file is damaged, asks for anything but arrays, or has no Mask R-CNN.
     """
-    from .formats import open_checkpoint  # here, as most models are built without a file
-
     checkpoint = open_checkpoint(path)
     arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(_UNUSED)}
     found = translate(arrays, repr(str(path)))
     kept = {n.removeprefix(_UNUSED): a for n, a in checkpoint.arrays.items() if n.startswith(_UNUSED)}
     metadata = dict(checkpoint.metadata)
-    if "figures" in metadata:  # what version 0 called them
+    if "figures" in metadata:  # the key of version 0
         metadata.setdefault("metrics", metadata.pop("figures"))
     config = _read_config(metadata, path)
     if config is None and found.config is not None:
@@ -111,7 +111,7 @@ def read_weights_file(path: str | Path) -> WeightsFile:
 
 def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | None:
     """Take the configuration out of a header's entries; None if there is none."""
-    entries = {key: metadata.pop(key) for key in ("config", "arguments", "categories") if key in metadata}
+    entries = {key: metadata.pop(key) for key in _CONFIG_KEYS if key in metadata}
     if not entries:
         return None
     try:
@@ -121,14 +121,14 @@ def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | No
         categories = {int(label): name for label, name in dict(values.get("categories", {})).items()}
         return config_from_version_0(dict(values.get("arguments", {})), categories)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} has a header that is no configuration of a model: {error}") from error
+        raise ValueError(f"{str(path)!r} has a header whose configuration is not valid: {error}") from error
 
 
 def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> PublishedWeights | None:
-    """Return the published weights that a file is, by its hash; only those are hashed that might be published.
+    """Return the published weights whose hash a file has; only files that may be published are hashed.
 
-    It matters for more than names: torchvision's first weights want another epsilon than all others, and
-    nothing in the file but its hash tells.
+    The answer decides more than names: torchvision's ``COCO_V1`` needs another epsilon than all others, and only the
+    hash identifies it.
     """
     assert found.config is not None
     if found.source == "torchvision" and found.config.num_classes == 90 and checkpoint.kind != "safetensors":
@@ -139,7 +139,7 @@ def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> Published
 def _as_published(
     published: PublishedWeights, config: ModelConfig, metadata: Mapping[str, str]
 ) -> tuple[ModelConfig, dict[str, str]]:
-    """Return configuration and metadata with what is known of published weights."""
+    """Return configuration and metadata completed with those of the published weights."""
     names = CATEGORIES[published.categories] if published.categories else None
     facts = {
         "name": published.name,
@@ -152,14 +152,14 @@ def _as_published(
 
 
 def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) -> Body:
-    """Read the weights of a ResNet: a classifier's, or the body of a detector.
+    """Read the weights of a ResNet: of a classifier, or of a detector's body.
 
     Parameters
     ----------
     weights : mapping, str or Path
-        Arrays, the name of published weights, which are downloaded if need be, or a file.
+        Arrays by name, the name of published weights, which are downloaded if necessary, or a file.
     architecture : str
-        Whose the name is: ``"resnet50"``, …
+        The architecture to which a name belongs: ``"resnet50"``, …
 
     Raises
     ------
@@ -167,9 +167,7 @@ def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) ->
         As for :func:`read_weights_file` and :func:`locate`.
     """
     if not isinstance(weights, (str, Path)):
-        return translate_body(as_arrays(weights), "weights_backbone")
-    from .formats import open_checkpoint
-
+        return translate_body(as_arrays(weights, "weights_backbone"), "weights_backbone")
     path = locate(weights, architecture)
     return translate_body(open_checkpoint(path).arrays, repr(str(path)))
 
@@ -180,41 +178,44 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     Parameters
     ----------
     model : MaskRCNN
-        With as many classes as the weights have, background not counted. Left as it was if anything does not fit.
+        With as many classes as the weights have, background not counted. Unchanged if anything does not fit.
     weights : str, Path or mapping of str to array
-        A name that :func:`list_weights` knows, a file that ``weights=`` of the factories takes, or arrays under the
-        names of this package, torchvision, detectron2 or Detectron. Counters of batch norm, and rows of the background
-        that nothing reads, are left out; detectron2's class-agnostic layers are repeated for every class.
+        A name that :func:`list_weights` has, a file that ``weights=`` of the factories takes, or arrays by the names
+        of this package, torchvision, detectron2 or Detectron. Counters of batch norm, and unused rows of the
+        background, are ignored; detectron2's class-agnostic layers are repeated for every class.
 
     Warns
     -----
     UserWarning
-        If the weights were trained with detectron2's conventions and the model has torchvision's, or the other way
-        round: the detections are wrong then.
+        If the weights were trained with detectron2's conventions and the model has torchvision's, or vice versa, as
+        the detections are wrong then.
 
     Raises
     ------
     TypeError
-        If an argument is something else.
+        If an argument has another type.
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, or entries are missing, unexpected or mis-shaped: the message lists them by the names
-        that they have in ``weights``.
+        If the file is damaged, or entries are missing, unexpected or of other shapes; the message lists them by their
+        names in ``weights``.
     """
     instance("model", model, nn.Module, "a model")
     config = getattr(model, "config", None)
     if isinstance(weights, Mapping):
         found = translate(as_arrays(weights), "weights")
         of_weights, arrays, naming = found.config, found.arrays, found.naming
+        source = "These weights"
     else:
         instance("weights", weights, (str, Path), "a name, the path of a file or a mapping of names to arrays")
         architecture = architecture_of(config) if isinstance(config, ModelConfig) else None
         file = read_weights_file(locate(weights, architecture))
         of_weights, arrays, naming = file.config, file.arrays, file.naming
+        source = f"weights {str(weights)!r}"
     _warn_of_other_conventions(config, of_weights)
     own_names = model.state_dict(keep_vars=True)
-    assign(model, arrays, names=None if naming is None else {name: naming.theirs(name) for name in own_names})
+    names = None if naming is None else {name: naming.theirs(name) for name in own_names}
+    assign(model, arrays, names=names, source=source)
 
 
 def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> None:
@@ -238,13 +239,13 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
     model : MaskRCNN
         With a ResNet-FPN backbone of the same depth.
     weights : str, Path or mapping of str to array
-        Of a classifier, whose last layer is left out, or of a detector, of which only the body is taken: as
+        Of a classifier, whose last layer is ignored, or of a detector, of which only the body is used: as
         ``weights_backbone=`` of the factories.
 
     Raises
     ------
     TypeError, FileNotFoundError, ValueError
-        As for :func:`load_weights`; if the backbone is none of this package's.
+        As for :func:`load_weights`; ``TypeError`` also if the backbone is not a ResNet-FPN of this package.
     """
     body = getattr(getattr(model, "backbone", None), "body", None)
     config = getattr(model, "config", None)
@@ -264,78 +265,104 @@ def save_weights(
     metadata: Mapping[str, str] | None = None,
     dtype: str = "float32",
 ) -> None:
-    """Write a model's weights, whole or not at all.
+    """Write a model's weights and configuration as safetensors; the file appears only once it is complete.
 
     Parameters
     ----------
     model : nn.Module
         On either device.
     path : str or Path
-        An existing file is replaced once the new one is complete.
+        Ends in ``.safetensors``. Missing folders are made; an existing file is replaced.
     config : ModelConfig, optional
-        What builds the model again; by default its own.
+        The configuration that builds this model; by default ``model.config``.
     metadata : mapping of str to str, optional
-        More for the header: licence, metrics, source.
+        Further entries of the header, such as licence, metrics and source.
     dtype : {"float32", "float16"}
         Element type of matrices and filters; float16 halves the file and keeps about three decimal digits.
-        Vectors stay float32: a running variance may be beyond what float16 holds.
+        Vectors stay float32, as a running variance may exceed the range of float16.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above.
+        If an argument is not as above, or a weight exceeds the range of ``dtype``.
     """
     instance("model", model, nn.Module, "a model")
-    choice("dtype", dtype, _DTYPES)
+    path = _checked_path(path)
     if config is None:
         config = getattr(model, "config", None)
-    _write(path, model.state_dict(), config, metadata or {}, dtype)
+    else:
+        instance("config", config, ModelConfig, "a ModelConfig or None")
+    header = _checked_metadata({} if metadata is None else metadata)
+    choice("dtype", dtype, _DTYPES)
+    _write(path, model.state_dict(), config, header, dtype)
 
 
 def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT, dtype: str = "float32") -> None:
-    """Write weights that were read from any file as safetensors, whole or not at all.
+    """Write weights that were read from any file as safetensors; the file appears only once it is complete.
 
-    Nothing is lost: what only another library has a place for goes along, and comes back.
+    Nothing is lost: arrays that only another library has are kept, and restored when converting back.
 
     Parameters
     ----------
     weights : WeightsFile
-        What :func:`read_weights_file` returned.
+        As :func:`read_weights_file` returns it.
     path : str or Path
-        An existing file is replaced once the new one is complete.
+        As for :func:`save_weights`.
     to : {"lucid_maskrcnn", "torchvision"}
-        Whose names they get.
+        The library whose names are written.
     dtype : {"float32", "float16"}
         As for :func:`save_weights`.
 
     Raises
     ------
     ValueError
-        If an argument is another, or torchvision has no such model: it strides and pools otherwise than detectron2.
+        If an argument is not as above, or ``to="torchvision"`` and the weights have detectron2's strides or pooling,
+        which torchvision's models do not have.
     """
+    instance("weights", weights, WeightsFile, "what read_weights_file() returns")
+    path = _checked_path(path)
     choice("dtype", dtype, _DTYPES)
     choice("to", to, (_FORMAT, "torchvision"))
     if to == "torchvision":
-        _require_torchvisions(weights.config)
+        _check_torchvision_conventions(weights.config)
         arrays = torchvision_arrays(weights.arrays, weights.unused)
     else:
         arrays = weights.arrays | {_UNUSED + name: array for name, array in weights.unused.items()}
     _write(path, arrays, weights.config, {**weights.metadata, "format": to}, dtype)
 
 
-def _require_torchvisions(config: ModelConfig | None) -> None:
+def _check_torchvision_conventions(config: ModelConfig | None) -> None:
     if config is None:
         return
     strided = config.backbone is not None and config.backbone.stride_in_1x1
     if conventions_of(config)[0] is not TORCHVISION or strided or config.heads.aligned:
         raise ValueError(
-            "to='torchvision' is for weights of torchvision's conventions: these follow detectron2's in their "
-            "strides, input or pooling, which torchvision's model does not have."
+            "to='torchvision' needs weights with torchvision's conventions: these follow detectron2's in their "
+            "strides, input or pooling, which torchvision's models do not have."
         )
 
 
+def _checked_path(path: str | Path) -> Path:
+    checked = validators.path("path", path)
+    if checked.suffix.lower() != _SUFFIX:
+        raise ValueError(f"path must end in {_SUFFIX}, the format that is written, got {str(checked)!r}.")
+    if checked.is_dir():
+        raise ValueError(f"path must be a file, got the directory {str(checked)!r}.")
+    return checked
+
+
+def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    instance("metadata", metadata, Mapping, "a mapping of str to str")
+    for key, value in metadata.items():
+        instance("a key of metadata", key, str, "a string")
+        instance(f"metadata[{key!r}]", value, str, "a string; json.dumps makes one of other values")
+        if key in _CONFIG_KEYS:
+            raise ValueError(f"metadata must not have the key {key!r}: config= writes the configuration.")
+    return dict(metadata)
+
+
 def _write(
-    path: str | Path,
+    path: Path,
     arrays: Mapping[str, Any],
     config: ModelConfig | None,
     metadata: Mapping[str, str],
@@ -346,14 +373,21 @@ def _write(
     header = {"format": _FORMAT, **metadata}
     if config is not None:
         header["config"] = json.dumps(config.to_dict())
-    path = Path(path)
+    content = save({name: _as_written(name, array, dtype) for name, array in arrays.items()}, metadata=header)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(save({name: _stored(array, dtype) for name, array in arrays.items()}, metadata=header))
+        file.write(content)
 
 
-def _stored(array: Any, dtype: str) -> np.ndarray:
-    """Return an array as it is written: matrices in ``dtype``, other floats in float32, counters as they are."""
+def _as_written(name: str, array: Any, dtype: str) -> np.ndarray:
+    """Return an array in the file's dtype: ``dtype`` for matrices, float32 for other floats, else its own."""
     array = np.asarray(array)
-    kept = array.dtype if array.dtype.kind != "f" else np.dtype(dtype if array.ndim > 1 else "float32")
-    return np.asarray(array, kept, order="C")  # ascontiguousarray would give a counter an axis
+    if array.dtype.kind != "f":
+        return np.asarray(array, order="C")  # ascontiguousarray would give a counter an axis
+    stored = np.dtype(dtype if array.ndim > 1 else "float32")
+    with np.errstate(over="ignore"):
+        written = np.asarray(array, stored, order="C")
+    if stored.itemsize < array.dtype.itemsize and np.isinf(written).any() and not np.isinf(array).any():
+        largest = array.flat[np.abs(array).argmax()]
+        raise ValueError(f"dtype {str(stored)!r} cannot hold {name}, which has the value {largest:.4g}: use 'float32'.")
+    return written

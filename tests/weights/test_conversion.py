@@ -375,7 +375,7 @@ def test_info_of_names(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert main(["info", "NUCLEI"]) == 0
     assert "nucleus" in capsys.readouterr().out
     assert main(["info", str(locate("NUCLEI"))]) == 0
-    assert "but for the settings below" in capsys.readouterr().out
+    assert "except for the settings below" in capsys.readouterr().out
     assert main(["info", "COCO_D2_3X"]) == 0
     said = capsys.readouterr().out
     assert said.count("not on this machine") == 2

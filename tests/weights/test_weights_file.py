@@ -8,8 +8,10 @@ import inspect
 import json
 import math
 import random
+import re
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,9 @@ from lucid_maskrcnn.weights import (
     load_weights,
     read_weights_file,
     save_weights,
+    write_converted,
 )
-from lucid_maskrcnn.weights.naming import TORCHVISION
+from lucid_maskrcnn.weights.naming import DETECTRON2, TORCHVISION
 
 SLIM = {"width": 8, "fpn_channels": 8, "hidden_dim": 16, "mask_hidden_channels": 8}
 
@@ -371,7 +374,7 @@ def test_header_that_is_no_configuration_is_refused(
     saved: tuple[Path, dict[str, Any]], tmp_path: Path, text: str
 ) -> None:
     path, _ = copy_of(saved, tmp_path)
-    with pytest.raises(ValueError, match=r"slim.safetensors' has a header that is no configuration of a model: "):
+    with pytest.raises(ValueError, match=r"slim.safetensors' has a header whose configuration is not valid: "):
         MaskRCNN.from_file(rewritten(path, config=text))
 
 
@@ -478,3 +481,133 @@ def test_weights_of_other_conventions_warn() -> None:
 def test_backbone_of_no_mask_rcnn_is_refused(model: Any) -> None:
     with pytest.raises(TypeError, match="model must be a MaskRCNN on a ResNet-FPN of this package"):
         load_backbone(model, {})
+
+
+# ------------------------------------------------------------------ wrong arguments
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: save_weights(None, "x.safetensors"), TypeError, "model must be a model, got None."),
+        (lambda m: save_weights(m, None), TypeError, "path must be a path as str or Path, got None."),
+        (
+            lambda m: save_weights(m, b"x.safetensors"),
+            TypeError,
+            "path must be a path as str or Path, got b'x.safetens",
+        ),
+        (lambda m: save_weights(m, ""), ValueError, "path must not be an empty string."),
+        (lambda m: save_weights(m, "x.pth"), ValueError, "path must end in .safetensors, the format that is written"),
+        (lambda m: save_weights(m, "x"), ValueError, "path must end in .safetensors, the format that is written, got"),
+        (lambda m: save_weights(m, "x.safetensors", dtype=np.float16), TypeError, "dtype must be one of 'float32', 'f"),
+        (lambda m: save_weights(m, "x.safetensors", dtype="half"), ValueError, "dtype must be one of 'float32', 'f"),
+        (
+            lambda m: save_weights(m, "x.safetensors", config={}),
+            TypeError,
+            "config must be a ModelConfig or None, got {}",
+        ),
+        (
+            lambda m: save_weights(m, "x.safetensors", metadata=[1]),
+            TypeError,
+            "metadata must be a mapping of str to str",
+        ),
+        (
+            lambda m: save_weights(m, "x.safetensors", metadata={"a": 1}),
+            TypeError,
+            "metadata['a'] must be a string; json",
+        ),
+        (
+            lambda m: save_weights(m, "x.safetensors", metadata={1: "a"}),
+            TypeError,
+            "a key of metadata must be a string",
+        ),
+        (
+            lambda m: save_weights(m, "x.safetensors", metadata={"config": ""}),
+            ValueError,
+            "must not have the key 'config'",
+        ),
+        (lambda m: load_weights(None, {}), TypeError, "model must be a model, got None."),
+        (
+            lambda m: load_weights(m, None),
+            TypeError,
+            "weights must be a name, the path of a file or a mapping of names",
+        ),
+        (
+            lambda m: load_weights(m, True),
+            TypeError,
+            "weights must be a name, the path of a file or a mapping of names",
+        ),
+        (
+            lambda m: load_weights(m, [1, 2]),
+            TypeError,
+            "weights must be a name, the path of a file or a mapping of names",
+        ),
+        (lambda m: load_weights(m, ""), ValueError, "weights must not be an empty string."),
+        (
+            lambda m: load_weights(m, "."),
+            ValueError,
+            "weights must be a name or the path of a file: '.' is a directory.",
+        ),
+        (lambda m: load_weights(m, {1: np.zeros(2)}), TypeError, "a key of weights must be a string, got 1."),
+        (lambda m: load_weights(m, {"a": None}), TypeError, "weights['a'] must be an array of numbers, got None."),
+        (lambda m: load_weights(m, {"a": "x"}), TypeError, "weights['a'] must be an array of numbers, got 'x'."),
+        (lambda m: load_weights(m, {}), ValueError, "weights holds no Mask R-CNN"),
+        (lambda m: load_weights(m, "NUCLEI"), ValueError, "weights 'NUCLEI' do not fit the model; missing: "),
+        (
+            lambda m: load_backbone(m, None),
+            TypeError,
+            "weights_backbone must be a mapping of names to arrays or the path",
+        ),
+        (lambda m: load_backbone(m.fc1, {}), TypeError, "model must be a MaskRCNN on a ResNet-FPN of this package"),
+        (lambda m: read_weights_file(None), TypeError, "path must be a path as str or Path, got None."),
+        (lambda m: read_weights_file("."), ValueError, "'.' is a directory."),
+        (lambda m: write_converted({}, "x.safetensors"), TypeError, "weights must be what read_weights_file() returns"),
+        (lambda m: MaskRCNN.from_file(None), TypeError, "got None."),
+        (lambda m: mask_rcnn_resnet_18_fpn(weights=True), TypeError, "got True."),
+        (lambda m: mask_rcnn_resnet_18_fpn(weights=""), ValueError, "weights must not be an empty string."),
+    ],
+)
+def test_wrong_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[MaskRCNN], object], error: type, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=re.escape(message)):
+        call(slim())
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_may_be_tensors_or_lists() -> None:
+    model, other = slim(), slim()
+    arrays = dict(in_torchvision_names(model))
+    arrays["rpn.head.conv.0.0.bias"] = lucid.Tensor(arrays["rpn.head.conv.0.0.bias"])
+    arrays["roi_heads.box_head.fc6.bias"] = arrays["roi_heads.box_head.fc6.bias"].tolist()
+    load_weights(other, arrays)
+    assert same(model, other)
+
+
+def test_float16_refuses_weights_beyond_its_range(tmp_path: Path) -> None:
+    model = slim()
+    model.fc1.weight.data[0, 0] = -1e5
+    with pytest.raises(ValueError, match=r"dtype 'float16' cannot hold fc1.weight, which has the value -1e\+05: use"):
+        save_weights(model, tmp_path / "half.safetensors", dtype="float16")
+    assert not list(tmp_path.iterdir())
+    model.fc1.weight.data[0, 0] = np.inf  # of a diverged run: kept as it is
+    save_weights(model, tmp_path / "half.safetensors", dtype="float16")
+
+
+def test_long_numbers_in_names_are_no_layers(tmp_path: Path) -> None:
+    arrays = in_torchvision_names(slim())
+    arrays[f"backbone.body.layer3.{'9' * 5000}.conv1.weight"] = np.zeros(1, np.float32)
+    save_file(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"unexpected: backbone.body.layer3.9+\.\.\.") as caught:
+        load_weights(slim(), tmp_path / "x.safetensors")
+    assert len(str(caught.value)) < 1000
+
+
+def test_class_agnostic_layers_are_not_repeated_beyond_the_file(tmp_path: Path) -> None:
+    arrays = {DETECTRON2.theirs(name): array for name, array in slim().state_dict().items()}
+    arrays["roi_heads.box_predictor.cls_score.weight"] = np.zeros((10**6, 1), np.float32)
+    arrays["roi_heads.mask_head.predictor.weight"] = np.zeros((1, 10**4), np.float32)  # 40 GB if it were repeated
+    save_file(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"x.safetensors"):
+        MaskRCNN.from_file(tmp_path / "x.safetensors")
