@@ -1,17 +1,17 @@
-"""Train a Mask R-CNN on a few photographs of balloons, and see what so few give.
+"""Train a Mask R-CNN on a few photographs of balloons.
 
     python examples/train_balloon.py DATA_DIR                # about 20 minutes on two cores
-    python examples/train_balloon.py DATA_DIR --scratch      # without the nuclei model's body
+    python examples/train_balloon.py DATA_DIR --scratch      # without the backbone of the nuclei model
     python examples/train_balloon.py DATA_DIR --resume
 
 DATA_DIR holds ``images/``, ``instances_train.json`` (61 photographs) and ``instances_val.json`` (13), polygons in
-COCO format. No weights of an ImageNet classifier are needed: the body comes from the model of nuclei in the
-package, which has never seen a photograph; where the network is at hand, ``weights="COCO_V1"`` of
-``mask_rcnn_resnet_50_fpn`` is a far better start. The evaluation needs the extra ``[coco]``.
+COCO format. No download is needed: the backbone comes from the nuclei model in the package, which was not trained on
+photographs. Where weights can be downloaded, ``weights="COCO_V1"`` of ``mask_rcnn_resnet_50_fpn`` is a far better
+start. The evaluation needs the extra ``[coco]``.
 
-What to expect: more than half of the balloons are found and outlined well, and several times as many faces, shirts and
-patches of sky are taken for balloons: 61 photographs show what a balloon is, but not what everything else is. Raise the
-score threshold, or start from COCO's weights.
+What to expect: more than half of the balloons are detected with good masks, together with several times as many false
+positives, such as faces, shirts and patches of sky: 61 photographs show what a balloon is, but not what everything else
+is. Raise the score threshold, or start from COCO's weights.
 """
 
 import argparse
@@ -30,10 +30,11 @@ from lucid_maskrcnn.weights import locate
 CROP = 384
 
 
-def build(scratch: bool) -> MaskRCNN:
-    """Return the model, with the body of the nuclei model or from scratch."""
+def build(scratch: bool, categories: dict[int, str]) -> MaskRCNN:
+    """Return the model, with the backbone of the nuclei model or from scratch."""
     arguments = {
-        "num_classes": 1,
+        "num_classes": len(categories),
+        "categories": categories,
         "norm": "batch",
         "width": MaskRCNN.from_file("NUCLEI").config.backbone.width,
         "fpn_channels": 64,
@@ -48,10 +49,10 @@ def build(scratch: bool) -> MaskRCNN:
 
 def train(args: argparse.Namespace) -> None:
     lucid.random.seed(0)
-    model = build(args.scratch)
     dataset, held_out = (
         CocoInstances(args.data_dir / "images", args.data_dir / f"instances_{split}.json") for split in ("train", "val")
     )
+    model = build(args.scratch, dataset.categories)
     augment = Augmentation.photographs(crop=CROP, image=model.config.image, zoom=(0.6, 1.4), exposure=0.1)
     settings = TrainerSettings(
         steps=args.steps,
@@ -85,5 +86,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/balloon"), help="folder of the run")
     parser.add_argument("--steps", type=int, default=900, help="length of the run (default: %(default)s)")
     parser.add_argument("--scratch", action="store_true", help="start from random weights")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
     train(parser.parse_args())

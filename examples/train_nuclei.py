@@ -1,7 +1,7 @@
 """Train the Mask R-CNN of nuclei that comes with the package, from scratch, on an ordinary CPU.
 
-    python examples/train_nuclei.py DATA_DIR                   # 8000 steps of some 0.7 s on two cores
-    python examples/train_nuclei.py DATA_DIR --resume          # goes on where the run was stopped, or killed
+    python examples/train_nuclei.py DATA_DIR                   # 8000 steps of about 0.7 s on two cores
+    python examples/train_nuclei.py DATA_DIR --resume          # continues a run that was stopped or killed
     python examples/train_nuclei.py DATA_DIR --start runs/nuclei/weights.safetensors --gentle --lr 0.005 --steps 1500
     python examples/train_nuclei.py DATA_DIR --evaluate-only runs/nuclei/weights.safetensors
 
@@ -27,9 +27,9 @@ from lucid_maskrcnn.evaluation import Evaluation, evaluate, evaluate_results
 from lucid_maskrcnn.training import Trainer, TrainerSettings
 from lucid_maskrcnn.weights import save_weights
 
-# What it takes to build the model again; it travels in the header of the weights. Most nuclei are 6 to 50
-# pixels wide, whether an image has 256 pixels or 1024: all are enlarged by 2.5, so that a nucleus of 6 has nearly
-# four cells of the finest map, and anchors start at 12.
+# The configuration of the model. Most nuclei are 6 to 50 pixels wide, whether an image has 256 pixels or 1024: all
+# images are enlarged by 2.5, so that a nucleus of 6 pixels has nearly four cells of the finest map, and anchors start
+# at 12.
 ARCHITECTURE = {
     "num_classes": 1,
     "norm": "batch",
@@ -45,36 +45,36 @@ ARCHITECTURE = {
     # An image has up to 375 nuclei, each with several proposals.
     "top_k": 400,
     "rpn": {"pre_nms_top_n": 2000, "post_nms_top_n": 2000},
-    # Half a pixel is a lot on a nucleus: RoIs are aligned with the cells' centres, and masks are sampled at pixel
+    # Half a pixel matters on a nucleus: RoIs are aligned with the cells' centres, and masks are sampled at pixel
     # centres, not pasted into whole pixels.
-    # Nuclei do not overlap much: of two boxes that do, one is of a part or of a pair.
+    # Nuclei do not overlap much: if two boxes do, one of them is of a part of a nucleus or of a pair.
     "heads": {"aligned": True, "snap_masks": False, "nms_thresh": 0.3},
 }
-# Half of torchvision's proposals and RoIs: a crop has a few dozen nuclei, and the mask head, which sees every
-# positive RoI, is the dearest part of a step.
+# Half of torchvision's proposals and RoIs: a crop has a few dozen nuclei, and the mask head, which is applied to every
+# positive RoI, takes most of the time of a step.
 SAMPLING = {
     "rpn": RPNConfig(pre_nms_top_n_train=1000, post_nms_top_n_train=1000, **ARCHITECTURE["rpn"]),
     "heads": HeadConfig(batch_size=256, **ARCHITECTURE["heads"]),
 }
 CROP = 448
-# Windows differ as much as microscopes and stains do. When that no longer helps, a last run on windows that differ
-# little from the pictures themselves gives half a point more.
+# Crops vary as much as microscopes and stains do. When that no longer helps, a last run on crops that differ little
+# from the images themselves gains half a point of AP_0.5.
 VARIATION = {"zoom": (0.7, 1.35), "exposure": 0.35, "gamma": 0.2, "channels": 0.08, "blur": 0.6, "noise": 4.0}
 GENTLE = {"zoom": (0.9, 1.1), "exposure": 0.1, "gamma": 0.05, "channels": 0.02}
-# How often pictures of a kind, and of a size, come, against 1. Sizes tell the microscopes apart: the embryos, four
-# pictures of a thousand nuclei side by side, are the hardest; those of 520 × 696 are nearly solved.
+# Sampling weights by kind and by size of the image, 1 if not named. Sizes tell the microscopes apart: the embryos, four
+# images of a thousand nuclei side by side, are the hardest; those of 520 × 696 are nearly solved.
 KINDS = {"histology_lilac": 2.5, "histology_white": 2, "histology_pink": 2}
 SIZES = {(485, 1024): 3.5, (256, 256): 1.5, (520, 696): 0.5}
 LICENCE = "CC0-1.0: trained on BBBC038v1, Broad Bioimage Benchmark Collection (Caicedo et al. 2019)"
 
 
 def loader_of(dataset: CocoInstances, batch: int, seed: int, variation: dict[str, Any]) -> Loader:
-    """Return batches of random windows, at about the scale of a prediction, turned and stained otherwise."""
+    """Return batches of random crops at about the scale of a prediction, with random rotation and stain."""
     image = ImageConfig(**ARCHITECTURE["image"], max_size=ARCHITECTURE["max_size"])
     augment = Augmentation.microscopy(crop=CROP, image=image, **variation)
-    # AP counts nuclei, not images: large and crowded images come more often, as the root of their area and number.
-    # And a fifth of the images are not fluorescence, and differ more among themselves: these come more often too.
-    # So do those that earlier weights got most nuclei wrong in.
+    # AP counts nuclei, not images: large and crowded images are drawn more often, by the square root of their area
+    # and number of nuclei. So are the fifth of the images that are not fluorescence, which vary more, and those in
+    # which earlier weights had most errors.
     images = dataset.coco()["images"]
     areas = [image["height"] * image["width"] for image in images]
     chosen = [KINDS.get(image.get("kind"), 1) * SIZES.get((image["height"], image["width"]), 1) for image in images]
@@ -82,19 +82,19 @@ def loader_of(dataset: CocoInstances, batch: int, seed: int, variation: dict[str
     return Loader(dataset, batch, seed=seed, augment=augment, sample_weights=weights)
 
 
-def pictures(data_dir: Path, split: str) -> CocoInstances:
+def open_images(data_dir: Path, split: str) -> CocoInstances:
     """Return the images of ``"train"`` or ``"val"``."""
     return CocoInstances(data_dir / "images", data_dir / f"instances_{split}.json")
 
 
 def measure(model: MaskRCNN, data_dir: Path) -> Evaluation:
     """Return the evaluation on the held-out images."""
-    return evaluate(model, pictures(data_dir, "val"))
+    return evaluate(model, open_images(data_dir, "val"))
 
 
 def train(args: argparse.Namespace) -> None:
     lucid.random.seed(args.seed)
-    dataset = pictures(args.data_dir, "train")
+    dataset = open_images(args.data_dir, "train")
     model = mask_rcnn_resnet_18_fpn(
         weights=args.start, trainable_layers=5, categories=dataset.categories, **{**ARCHITECTURE, **SAMPLING}
     )
@@ -111,7 +111,7 @@ def train(args: argparse.Namespace) -> None:
         schedule="cosine",
         warmup=min(300, args.steps // 10),
         ema=0.998,
-        # The statistics of two windows are poor, and vary with the kind of image. Given weights have better ones.
+        # The statistics of two crops are poor, and vary with the kind of image. Pretrained weights have better ones.
         freeze_bn_after=0.001 if args.start else 0.4,
         freeze_bn_lr_factor=1.0,
         save_every=100,
@@ -130,8 +130,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 def calibrate(model: MaskRCNN, data_dir: Path) -> None:
-    """Shift the scores so that 0.5 is where AP_0.5 is highest, on every third training picture."""
-    dataset = pictures(data_dir, "train")
+    """Shift the scores so that 0.5 is where AP_0.5 is highest, on every third training image."""
+    dataset = open_images(data_dir, "train")
     some = Subset(dataset, range(0, len(dataset), 3))
     found = evaluate(model, some, score_thresh=0.3, iou_types=())
     ap = {
@@ -145,7 +145,7 @@ def calibrate(model: MaskRCNN, data_dir: Path) -> None:
 
 
 def write(weights: Path, data_dir: Path, target: Path) -> None:
-    """Write the weights in half precision with their metrics, which are those of what is written."""
+    """Write the weights in half precision, with the metrics of what is written."""
     model = mask_rcnn_resnet_18_fpn(weights=weights)
     calibrate(model, data_dir)
     save_weights(model, target, dtype="float16")
@@ -162,19 +162,21 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/nuclei"), help="folder of the run")
-    parser.add_argument("--start", metavar="WEIGHTS", help="begin with these, such as NUCLEI, in place of random ones")
-    parser.add_argument("--gentle", action="store_true", help="vary the windows little: for a last, short run")
+    parser.add_argument(
+        "--start", metavar="WEIGHTS", help="start from these weights, such as NUCLEI, instead of random ones"
+    )
+    parser.add_argument("--gentle", action="store_true", help="vary the crops little: for a last, short run")
     parser.add_argument("--steps", type=int, default=8000, help="length of the run (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=2, help="windows a step (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=2, help="crops per step (default: %(default)s)")
     parser.add_argument(
         "--processes",
         type=int,
         default=2 if sys.platform == "linux" else 1,
-        help="which share them out evenly: as many as cores, where the system can (default: %(default)s)",
+        help="processes that compute them, at most the number of cores; 1 except on Linux (default: %(default)s)",
     )
     parser.add_argument("--lr", type=float, default=0.015, help="highest learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
     parser.add_argument("--evaluate-only", type=Path, metavar="WEIGHTS", help="evaluate these weights and stop")
     args = parser.parse_args()
     if args.evaluate_only:

@@ -54,14 +54,14 @@ class Batch:
 
 
 class Squares:
-    """Two bright squares on dark noise, the darker of class 1, in each picture; no two batches are alike."""
+    """Two bright squares on dark noise, the darker of class 1, in each image; no two batches are alike."""
 
     def __init__(self, batch_size: int = 2, seed: int = 0, side: int = SIDE, wait: float = 0) -> None:
         self.batch_size, self.seed, self.side, self.wait = batch_size, seed, side, wait
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
-        pairs = [self._picture(rng) for _ in range(self.batch_size)]
+        pairs = [self._make_image(rng) for _ in range(self.batch_size)]
         indices = [step * self.batch_size + i for i in range(self.batch_size)]
         return Batch([image for image, _ in pairs], [t for _, t in pairs], [100 + i for i in indices], indices)
 
@@ -70,7 +70,7 @@ class Squares:
             time.sleep(self.wait)
             yield self.batch(step)
 
-    def _picture(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+    def _make_image(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
         side = self.side
         image = rng.integers(0, 60, (side, side, 3)).astype(np.uint8)
         boxes, masks = [], np.zeros((2, side, side), bool)

@@ -1,4 +1,4 @@
-"""``train``: pictures and annotations in, weights out."""
+"""``train``: train a model on images with annotations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from .common import argument_type, file_path, positive_int, positive_number, say
 __all__ = ["add_commands"]
 
 _SEED = argument_type(int, partial(validators.integer, minimum=0, maximum=2**31 - 1))
+_CROP = argument_type(int, partial(validators.integer, minimum=32))  # smaller inputs are padded to 32 pixels
 _ARCHITECTURES = (
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
@@ -28,141 +29,160 @@ _ARCHITECTURES = (
 )
 _EPILOG = """\
 The learning rate scales with the images of a step: 0.02 for 16, so 0.0025 for the default batch of 2. With
---weights or --weights-backbone the new class layers and the upper part of the body are trained and batch norm is
-constant; without, everything is, with live batch norm, which needs some ten thousand steps and a higher rate.
-Ctrl-C ends the run after the step at hand; the same command with --resume goes on, and gives the same weights as
-if nothing had happened."""
+--weights or --weights-backbone the new class layers and the upper layers of the backbone are trained, and batch norm
+is frozen; without, all layers are trained with live batch norm, which needs about ten thousand steps and a higher
+learning rate. Ctrl-C stops the run after the current step; the same command with --resume continues it, and gives the
+same weights as an uninterrupted run."""
 
 
 def add_commands(commands: Any) -> None:
-    """Add it to the subparsers of the command line."""
+    """Add the command to the subparsers of the command line."""
     train = commands.add_parser(
         "train",
-        help="train on your own pictures",
-        description="Train on pictures with COCO annotations, or with label images. DIR gets log.jsonl, "
-        "checkpoints, weights.safetensors and curves.png.",
+        help="train on your own images",
+        description="Train on images with COCO annotations or label images. DIR gets log.jsonl, checkpoints, "
+        "weights.safetensors and curves.png.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_data(train.add_argument_group("data"), train)
     _add_model(train.add_argument_group("model"))
-    _add_length(train.add_argument_group("length and optimiser"))
-    _add_keeping(train.add_argument_group("what is kept and shown"))
+    _add_length(train.add_argument_group("length"))
+    _add_optimiser(train.add_argument_group("optimiser"))
+    _add_output(train.add_argument_group("output"))
     train.set_defaults(run=_train)
 
 
 def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
-    train.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the pictures")
+    train.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
     train.add_argument(
-        "annotations", type=file_path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file; or --labels"
+        "annotations", type=file_path, nargs="?", metavar="ANNOTATIONS", help="JSON file of COCO instances; or --labels"
     )
-    group.add_argument(
-        "--labels", type=file_path, metavar="DIR", help="folder of label images, in place of ANNOTATIONS"
-    )
-    group.add_argument("--val-images", type=file_path, metavar="DIR", help="pictures to evaluate on (default: IMAGES)")
+    group.add_argument("--labels", type=file_path, metavar="DIR", help="folder of label images, instead of ANNOTATIONS")
+    group.add_argument("--val-images", type=file_path, metavar="DIR", help="images to evaluate on (default: IMAGES)")
     group.add_argument("--val-annotations", type=file_path, metavar="FILE", help="their annotations")
-    group.add_argument("--val-labels", type=file_path, metavar="DIR", help="or their label images")
-    group.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="pictures a batch (default: 2)")
+    group.add_argument("--val-labels", type=file_path, metavar="DIR", help="or folder of their label images")
+    group.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="images per batch (default: 2)")
     group.add_argument(
         "--augment",
         choices=("photographs", "microscopy", "none"),
         default="photographs",
-        help="random variations of the pictures (default: photographs)",
+        help="random augmentation (default: photographs)",
     )
     group.add_argument(
         "--crop",
-        type=positive_int,
+        type=_CROP,
         metavar="PIXELS",
-        help="train on windows of this size, cut out at random at about the scale of a prediction",
+        help="train on random crops of this size, at about the scale of a prediction",
     )
 
 
 def _add_model(group: Any) -> None:
     group.add_argument(
-        "--arch", choices=_ARCHITECTURES, metavar="NAME", help=f"{', '.join(_ARCHITECTURES)} (default: of the weights)"
+        "--arch",
+        choices=_ARCHITECTURES,
+        metavar="NAME",
+        help=f"{', '.join(_ARCHITECTURES)} (default: that of the weights, else mask_rcnn_resnet_50_fpn)",
     )
-    group.add_argument("--weights", metavar="NAME|FILE", help="start from a detector's")
-    group.add_argument("--weights-backbone", metavar="NAME|FILE", help="start from an ImageNet classifier's")
+    group.add_argument("--weights", metavar="NAME|FILE", help="start from weights of a Mask R-CNN")
+    group.add_argument("--weights-backbone", metavar="NAME|FILE", help="start from weights of an ImageNet classifier")
     group.add_argument(
-        "--trainable-layers", type=int, choices=range(6), metavar="N", help="of the body's five, from the top"
+        "--trainable-layers",
+        type=int,
+        choices=range(6),
+        metavar="N",
+        help="number of the backbone's five layers to train, from the top",
     )
-    group.add_argument("--norm", choices=("frozen", "batch"), help="constant or live batch norm")
+    group.add_argument("--norm", choices=("frozen", "batch"), help="frozen or live batch norm")
     group.add_argument("--min-size", type=positive_int, metavar="PIXELS", help="short side of the network's input")
-    group.add_argument("--max-size", type=positive_int, metavar="PIXELS", help="its long side, at most")
-    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    group.add_argument("--max-size", type=positive_int, metavar="PIXELS", help="maximum of its long side")
+    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(default: cpu)")
 
 
 def _add_length(group: Any) -> None:
     length = group.add_mutually_exclusive_group(required=True)
-    length.add_argument("--epochs", type=positive_number, metavar="N", help="so many times through the pictures")
-    length.add_argument("--steps", type=positive_int, metavar="N", help="so many steps of the optimiser")
-    length.add_argument("--minutes", type=positive_number, metavar="N", help="so long; not to be repeated bit for bit")
-    group.add_argument("--accumulate", type=positive_int, default=1, metavar="K", help="batches a step (default: 1)")
+    length.add_argument("--epochs", type=positive_number, metavar="N", help="passes over the images")
+    length.add_argument("--steps", type=positive_int, metavar="N", help="steps of the optimiser")
+    length.add_argument("--minutes", type=positive_number, metavar="N", help="time; such a run is not reproducible")
+    group.add_argument("--accumulate", type=positive_int, default=1, metavar="K", help="batches per step (default: 1)")
     group.add_argument(
         "--processes",
         type=positive_int,
         default=1,
         metavar="N",
-        help="which share out the batches of a step; quicker for small models (default: 1)",
+        help="processes that compute the batches of a step; faster for small models (default: 1)",
     )
-    group.add_argument("--lr", type=positive_number, help="highest learning rate (default: 0.00125 × pictures a step)")
-    group.add_argument("--momentum", type=float, default=0.9)
-    group.add_argument("--weight-decay", type=float, default=1e-4)
+
+
+def _add_optimiser(group: Any) -> None:
+    group.add_argument("--lr", type=positive_number, help="highest learning rate (default: 0.00125 × images per step)")
+    group.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
+    group.add_argument("--weight-decay", type=float, default=1e-4, help="(default: 0.0001)")
     group.add_argument(
         "--decay-norms",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="whether norms and biases decay too (default: yes)",
+        help="apply weight decay to norms and biases (default: yes)",
     )
-    group.add_argument("--schedule", choices=("multistep", "cosine", "constant"), default="multistep")
+    group.add_argument(
+        "--schedule",
+        choices=("multistep", "cosine", "constant"),
+        default="multistep",
+        help="of the learning rate (default: multistep)",
+    )
     group.add_argument(
         "--milestones",
         type=_fractions,
         metavar="A,B",
-        help="fractions of the run at which it drops (default: 2/3 and 8/9)",
+        help="fractions of the run at which the learning rate drops (default: 2/3 and 8/9)",
     )
-    group.add_argument("--warmup", type=int, metavar="STEPS", help="(default: a tenth of the run, at most 1000)")
+    group.add_argument("--warmup", type=int, metavar="STEPS", help="(default: a tenth of the run, at most 1000 steps)")
     group.add_argument(
-        "--max-grad-norm", type=float, default=10.0, metavar="NORM", help="of the gradients (default: 10; 0: none)"
+        "--max-grad-norm",
+        type=float,
+        default=10.0,
+        metavar="NORM",
+        help="scale gradients down to this norm (default: 10; 0: never)",
     )
-    group.add_argument("--ema", type=float, metavar="DECAY", help="keep averaged weights, such as with 0.999")
+    group.add_argument("--ema", type=float, metavar="DECAY", help="keep averaged weights, for example with 0.999")
     group.add_argument(
         "--freeze-bn-after",
         type=float,
         metavar="FRACTION",
-        help="of the run, after which live batch norm uses its running statistics, and the schedule starts again at "
-        "0.3 of the rate (default: 0.8; 0: never)",
+        help="of the run, after which live batch norm uses its running statistics and the schedule starts again at "
+        "0.3 of the learning rate (default: 0.8; 0: never)",
     )
-    group.add_argument("--seed", type=_SEED, default=0, metavar="N")
+    group.add_argument("--seed", type=_SEED, default=0, metavar="N", help="(default: 0)")
 
 
-def _add_keeping(group: Any) -> None:
-    group.add_argument("--out", type=file_path, required=True, metavar="DIR", help="of the run; created if need be")
+def _add_output(group: Any) -> None:
+    group.add_argument("--out", type=file_path, required=True, metavar="DIR", help="folder of the run")
     group.add_argument(
-        "--save-every", type=positive_int, default=200, metavar="STEPS", help="checkpoints (default: 200)"
+        "--save-every", type=positive_int, default=200, metavar="STEPS", help="write a checkpoint (default: 200)"
     )
-    group.add_argument("--keep-last", type=positive_int, default=1, metavar="K", help="of them (default: 1)")
+    group.add_argument("--keep-last", type=positive_int, default=1, metavar="K", help="checkpoints kept (default: 1)")
     group.add_argument(
-        "--eval-every", type=positive_int, metavar="STEPS", help="(default: an epoch, but at least 200 steps)"
+        "--eval-every", type=positive_int, metavar="STEPS", help="evaluate (default: an epoch, at least 200 steps)"
     )
     group.add_argument(
         "--keep-best",
-        metavar="FIGURE",
-        help="best.safetensors has the highest (default: segm/AP, or AP_0.5:0.95 without pycocotools)",
+        metavar="METRIC",
+        help="best.safetensors gets the weights with the highest (default: segm/AP, or AP_0.5:0.95 without "
+        "pycocotools)",
     )
     group.add_argument(
-        "--patience", type=positive_int, metavar="N", help="stop after N evaluations without a higher one"
+        "--patience", type=positive_int, metavar="N", help="stop after N evaluations without a better one"
     )
     resume = group.add_mutually_exclusive_group()
-    resume.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    resume.add_argument("--auto-resume", action="store_true", help="go on if there is a checkpoint, else begin")
+    resume.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
+    resume.add_argument("--auto-resume", action="store_true", help="continue if there is a checkpoint, else start")
     group.add_argument("--allow-changes", action="store_true", help="resume with other settings than before")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     group.add_argument(
         "--tensorboard",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="event files (default: if TensorBoard is installed)",
+        help="write event files (default: if TensorBoard is installed)",
     )
 
 
@@ -178,12 +198,12 @@ def _train(args: argparse.Namespace) -> None:
 
     resume = "auto" if args.auto_resume else args.resume
     check_folder(args.out, resume)
-    dataset, evaluated_on = _data(args)
-    lucid.random.seed(args.seed)  # the layers that start anew draw from it
+    dataset, held_out = _data(args)
+    lucid.random.seed(args.seed)  # new layers are initialised from it
     model = _model(args, dataset)
     loader = _loader(args, dataset, model)
-    settings = _settings(args, model, loader.steps_per_epoch, evaluated=evaluated_on is not None)
-    evaluate = _evaluator(evaluated_on, progress=not args.quiet) if evaluated_on else None
+    settings = _settings(args, model, loader.steps_per_epoch, evaluated=held_out is not None)
+    evaluate = None if held_out is None else _Evaluator(held_out, model, progress=not args.quiet)
     model.to(args.device)
     trainer = Trainer(
         model,
@@ -201,7 +221,7 @@ def _train(args: argparse.Namespace) -> None:
     try:
         result = trainer.run()
     except Interrupted:
-        print(f"Stopped after step {trainer.state.step}: the same command with --resume goes on.", file=sys.stderr)
+        print(f"Stopped after step {trainer.state.step}: the same command with --resume continues.", file=sys.stderr)
         raise
     except DivergenceError as error:
         raise SystemExit(f"lucid-maskrcnn: {error}") from error
@@ -213,14 +233,14 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _summary(args: argparse.Namespace, dataset: Any, loader: Any, settings: Any) -> str:
-    images = args.batch_size * args.accumulate
+    images_per_step = args.batch_size * args.accumulate
     length = f"{settings.minutes:g} minutes" if settings.steps is None else f"{settings.steps} steps"
     kinds = "1 category" if len(dataset.categories) == 1 else f"{len(dataset.categories)} categories"
     names = ", ".join(str(name) for name in list(dataset.categories.values())[:8])
     more = f" and {len(dataset.categories) - 8} more" if len(dataset.categories) > 8 else ""
     return (
-        f"{len(dataset)} pictures, {kinds} ({names}{more}); {length} of {images} "
-        f"{'picture' if images == 1 else 'pictures'}, {loader.steps_per_epoch / args.accumulate:g} an epoch; "
+        f"{len(dataset)} images, {kinds} ({names}{more}); {length} of {images_per_step} "
+        f"{'image' if images_per_step == 1 else 'images'}, {loader.steps_per_epoch / args.accumulate:g} per epoch; "
         f"learning rate {settings.lr:g}, {settings.warmup} steps of warm-up"
     )
 
@@ -229,7 +249,7 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
     from lucid_maskrcnn.training import TrainerSettings
 
     epoch = batches / args.accumulate
-    usual = "segm/AP" if _has_pycocotools() else "AP_0.5:0.95"
+    main_metric = "segm/AP" if _has_pycocotools() else "AP_0.5:0.95"
     freeze_bn_after = args.freeze_bn_after
     if freeze_bn_after is None and any(not getattr(module, "frozen", True) for module in model.modules()):
         freeze_bn_after = 0.8
@@ -251,7 +271,7 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
         save_every=args.save_every,
         keep_last=args.keep_last,
         eval_every=(args.eval_every or max(200, math.ceil(epoch))) if evaluated else None,
-        keep_best=(args.keep_best or usual) if evaluated else None,
+        keep_best=(args.keep_best or main_metric) if evaluated else None,
         patience=args.patience,
         **({} if args.milestones is None else {"milestones": args.milestones}),
     )
@@ -265,20 +285,20 @@ def _data(args: argparse.Namespace) -> tuple[Any, Any]:
     dataset = _dataset(args.images, args.annotations, args.labels, "ANNOTATIONS", "--labels")
     if not dataset.categories:
         raise ValueError(f"{str(args.annotations or args.labels)!r} has no categories.")
-    evaluated_on = None
+    held_out = None
     if args.val_annotations or args.val_labels:
         folder = args.val_images or args.images
-        evaluated_on = _dataset(folder, args.val_annotations, args.val_labels, "--val-annotations", "--val-labels")
-        if evaluated_on.categories != dataset.categories:
+        held_out = _dataset(folder, args.val_annotations, args.val_labels, "--val-annotations", "--val-labels")
+        if held_out.categories != dataset.categories:
             raise ValueError(
-                f"The pictures to evaluate on have the categories {evaluated_on.categories}, those to train on "
-                f"{dataset.categories}."
+                f"The images to evaluate on have the categories {held_out.categories}, those to train on "
+                f"{dataset.categories}: they must be the same."
             )
     elif args.val_images or args.eval_every or args.keep_best or args.patience:
         raise ValueError(
             "--val-images, --eval-every, --keep-best and --patience need --val-annotations or --val-labels."
         )
-    return dataset, evaluated_on
+    return dataset, held_out
 
 
 def _dataset(images: Path, annotations: Path | None, labels: Path | None, *names: str) -> Any:
@@ -287,7 +307,7 @@ def _dataset(images: Path, annotations: Path | None, labels: Path | None, *names
     if (annotations is None) == (labels is None):
         raise ValueError(f"Give {names[0]} or {names[1]}, one of them.")
     if not images.is_dir():
-        raise ValueError(f"There is no folder of pictures {str(images)!r}.")
+        raise ValueError(f"There is no folder of images {str(images)!r}.")
     if annotations is not None:
         return CocoInstances(images, annotations)
     return LabelImages(images, labels or Path())
@@ -296,19 +316,31 @@ def _dataset(images: Path, annotations: Path | None, labels: Path | None, *names
 def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     from lucid_maskrcnn.data import Augmentation, Loader
 
-    cut = {} if args.crop is None else {"crop": args.crop, "image": model.config.image}
+    crop = {} if args.crop is None else {"crop": args.crop, "image": model.config.image}
     if args.augment == "none":
-        augment = Augmentation(**cut) if cut else None
+        augment = Augmentation(**crop) if crop else None
     else:
-        augment = getattr(Augmentation, args.augment)(**cut)
+        augment = getattr(Augmentation, args.augment)(**crop)
     return Loader(dataset, args.batch_size, seed=args.seed, augment=augment)
 
 
-def _evaluator(dataset: Any, *, progress: bool) -> Callable[[Any], Mapping[str, float]]:
-    from lucid_maskrcnn.evaluation import evaluate
+class _Evaluator:
+    """Evaluates a model on a data set; ``metric_names`` are known before the first evaluation."""
 
-    iou_types = ("segm", "bbox") if _has_pycocotools() else ()
-    return lambda model: evaluate(model, dataset, iou_types=iou_types, progress=progress).metrics
+    def __init__(self, dataset: Any, model: Any, *, progress: bool) -> None:
+        from lucid_maskrcnn.evaluation import evaluate_results
+
+        self._dataset, self._progress = dataset, progress
+        self._iou_types = ("segm", "bbox") if _has_pycocotools() else ()
+        nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
+        top_k = max(1, model.config.heads.top_k)
+        empty = evaluate_results(nothing, [], max_detections=top_k, iou_types=self._iou_types)
+        self.metric_names = tuple(empty.metrics)
+
+    def __call__(self, model: Any) -> Mapping[str, float]:
+        from lucid_maskrcnn.evaluation import evaluate
+
+        return evaluate(model, self._dataset, iou_types=self._iou_types, progress=self._progress).metrics
 
 
 def _has_pycocotools() -> bool:

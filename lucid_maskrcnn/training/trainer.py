@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -450,11 +450,11 @@ def _check_evaluation(evaluate: Any, settings: TrainerSettings) -> None:
         _check_metric(settings.keep_best, names)
 
 
-def _check_metric(name: str, known: Any) -> None:
+def _check_metric(name: str, known: Collection[str]) -> None:
     if name not in known:
         near = nearest(name, known)
-        hint = f" Did you mean {near!r}?" if near else ""
-        raise ValueError(f"keep_best is {name!r}, but the evaluation gives {', '.join(known) or 'nothing'}.{hint}")
+        hint = f"; did you mean {near!r}?" if near else f": it gives {', '.join(known) or 'none'}."
+        raise ValueError(f"keep_best must be a metric of the evaluation, got {name!r}{hint}")
 
 
 def _checked_metrics(metrics: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""``lucid-maskrcnn train``: from a folder of pictures to weights, and what it says about mistakes."""
+"""``lucid-maskrcnn train``: from a folder of images to weights, and what it says about mistakes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures of squares with COCO annotations and label images, and weights of a slim model."""
+    """Six images of squares with COCO annotations and label images, and weights of a slim model."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("images", "labels"):
         (folder / name).mkdir()
@@ -73,7 +73,7 @@ def same_arrays(a: Path, b: Path) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_from_pictures_to_weights(
+def test_images_and_annotations_become_weights(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -100,7 +100,7 @@ def test_from_pictures_to_weights(
     assert main(train(data, out, *options)) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
-        "6 pictures, 2 categories (dim, bright); 2 steps of 3 pictures, 2 an epoch; learning rate 0.00375, 0 steps of "
+        "6 images, 2 categories (dim, bright); 2 steps of 3 images, 2 per epoch; learning rate 0.00375, 0 steps of "
         "warm-up"
     )
     names = [line.split()[0] for line in said[1:-2]]
@@ -113,7 +113,7 @@ def test_from_pictures_to_weights(
     assert said[-2].endswith(f"min; weights: {out / 'weights.safetensors'}")
     assert said[-1].startswith("highest segm/AP 0." if pycocotools else "highest AP_0.5:0.95 0.")
     assert said[-1].endswith(str(out / "best.safetensors"))
-    assert sizes == [64] * 6  # as for a prediction, although training saw windows of 32
+    assert sizes == [64] * 6  # as for a prediction, although training saw crops of 32
     model = MaskRCNN.from_file(out / "weights.safetensors")
     assert model.categories == NAMES
     assert model.config.image.min_size == 64
@@ -202,7 +202,7 @@ def test_ctrl_c_and_resume_give_what_one_run_gives(data: Path, tmp_path: Path) -
     assert run.returncode == 130
     step = int(find_checkpoints(tmp_path / "parts")[0].stem[-8:])
     assert said.splitlines() == [
-        f"Stopped after step {step}: the same command with --resume goes on.",
+        f"Stopped after step {step}: the same command with --resume continues.",
         "lucid-maskrcnn: interrupted.",
     ]
     assert main(train(data, tmp_path / "parts", *options, "--resume")) == 0
@@ -246,12 +246,18 @@ def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) ->
         (["--milestones", "3,4"], "milestones[0] must be a number above 0 and below 1, got 3.0."),
         (["--momentum", "2"], "momentum must be a number of at least 0 and below 1, got 2.0."),
         (["--warmup", "2"], "warmup must be less than the 2 steps of the run, got 2."),
+        (
+            ["--val-annotations", "instances.json", "--keep-best", "AP_0.5:0.9"],
+            "keep_best must be a metric of the evaluation, got 'AP_0.5:0.9'; did you mean 'AP_0.5:0.95'?",
+        ),
+        (["--batch-size", "100"], "batch_size must be at most the number of images, 6, got 100."),
         (["--norm", "frozen"], "--norm is for models without --weights: those bring their own."),
     ],
 )
 def test_mistake_is_one_sentence_before_any_work(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
 ) -> None:
+    options = [str(data / option) if option == "instances.json" else option for option in options]
     assert main(train(data, tmp_path / "run", *options)) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -268,7 +274,7 @@ def test_mistakes_about_places(data: Path, tmp_path: Path, capsys: pytest.Captur
     command = train(data, tmp_path / "run")
     command[1] = str(tmp_path / "nowhere")
     assert main(command) == 2
-    assert "There is no folder of pictures" in capsys.readouterr().err
+    assert "There is no folder of images" in capsys.readouterr().err
     other = tmp_path / "other.json"
     content = json.loads((data / "instances.json").read_text())
     content["categories"][0]["name"] = "dog"
@@ -290,6 +296,8 @@ def test_mistakes_about_places(data: Path, tmp_path: Path, capsys: pytest.Captur
         ["--steps", "2", "--milestones", "a,b"],
         ["--steps", "2", "--resume", "--auto-resume"],
         ["--steps", "2", "--schedule", "linear"],
+        ["--steps", "2", "--crop", "1"],
+        ["--steps", "2", "--crop", "31.5"],
     ],
 )
 def test_arguments_that_cannot_be(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

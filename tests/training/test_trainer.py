@@ -140,8 +140,8 @@ def test_the_file_of_weights_builds_its_model(learned: Run) -> None:
     assert learned.result.weights == learned.out / "weights.safetensors"
     model = MaskRCNN.from_file(learned.result.weights)
     assert model.categories == {1: "dim", 2: "bright"}
-    picture = Squares(1).batch(0).images[0]
-    (found,), (own,) = (m.predict(picture, score_thresh=0.0) for m in (model, learned.model))
+    image = Squares(1).batch(0).images[0]
+    (found,), (own,) = (m.predict(image, score_thresh=0.0) for m in (model, learned.model))
     np.testing.assert_array_equal(found.scores.numpy(), own.scores.numpy())
     assert learned.result.metrics == {"segm/AP": 0.5}
 
@@ -1247,7 +1247,7 @@ def test_nan_is_never_the_best_metric(tmp_path: Path) -> None:
 def test_unknown_metric_to_keep_is_refused_with_the_nearest(tmp_path: Path) -> None:
     settings = toy_settings(4, keep_best="segm/mAP")
     metrics = {"segm/AP": 1.0, "bbox/AP": 1.0}
-    message = "keep_best is 'segm/mAP', but the evaluation gives segm/AP, bbox/AP. Did you mean 'segm/AP'"
+    message = "keep_best must be a metric of the evaluation, got 'segm/mAP'; did you mean 'segm/AP'"
     with pytest.raises(ValueError, match=message):
         toy_trainer(tmp_path / "run", settings, evaluate=lambda model: metrics).run()
 
@@ -1306,8 +1306,8 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     from PIL import Image
 
     toy_trainer(tmp_path / "run", toy_settings(6, eval_every=2), evaluate=lambda model: {"segm/AP": 0.5}).run()
-    with Image.open(tmp_path / "run" / "curves.png") as picture:
-        assert picture.size == (1200, 480)
+    with Image.open(tmp_path / "run" / "curves.png") as image:
+        assert image.size == (1200, 480)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"path must end in '\.png', got '.*curves.jpg'"):
         draw_curves(tmp_path / "run" / "log.jsonl", tmp_path / "curves.jpg")
