@@ -13,6 +13,8 @@ import numpy as np
 
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.validators import instance
+from lucid_maskrcnn.validators import path as checked_path
 
 __all__ = ["SUFFIXES", "labels_of_masks", "read_label_image", "read_label_image_size"]
 
@@ -35,10 +37,12 @@ def read_label_image(path: str | Path) -> np.ndarray:
 
     Raises
     ------
+    TypeError
+        If ``path`` is not a path.
     ValueError
         If it cannot be read, or has colors, fractions, several frames or negative numbers.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     with _named_errors(path):
         labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
     name = f"The label image {str(path)!r}"
@@ -66,7 +70,7 @@ def read_label_image_size(path: str | Path) -> Size | None:
     """
     from PIL import Image
 
-    path = Path(path)
+    path = checked_path("path", path)
     with _named_errors(path):
         if path.suffix.lower() == ".npy":
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
@@ -107,6 +111,7 @@ def labels_of_masks(masks: CompressedMasks) -> np.ndarray:
     -------
     ndarray of shape (H, W), uint16, or uint32 for more than 65535 instances
     """
+    instance("masks", masks, CompressedMasks, "CompressedMasks")
     height, width = masks.image_size
     labels = np.zeros(height * width, np.uint16 if len(masks) < 2**16 else np.uint32)
     owner = np.repeat(np.arange(1, len(masks) + 1), np.diff(masks.offsets))

@@ -36,7 +36,7 @@ _WANTED = "CompressedMasks, COCO segmentations, or zeros and ones of shape (G, H
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CompressedMasks:
-    """Masks of one image, as runs of pixels.
+    """Masks of one image, stored as runs of pixels.
 
     Made by :meth:`from_dense`, :meth:`from_coco` or :meth:`from_labels`, and never modified: methods that change
     something return new ones. ``masks[rows]`` selects by an integer, a slice, a bool mask or a list of integers,
@@ -128,7 +128,7 @@ class CompressedMasks:
         wanted = "zeros and ones of shape (G, H, W)"
         array = zeros_and_ones("masks", numeric_array("masks", masks, wanted, kinds="biuf", shape=(None, None, None)))
         size = _checked_size(array.shape[1:])
-        return _join((runs_of_mask(mask, size[0]) for mask in array), size)
+        return _from_parts((runs_of_mask(mask, size[0]) for mask in array), size)
 
     @classmethod
     def from_coco(cls, segmentations: Iterable[Any], image_size: Size) -> CompressedMasks:
@@ -165,14 +165,14 @@ class CompressedMasks:
                 own = _polygons(segmentation, num - 1)
                 polygons += own
                 polygon_owners += [num - 1] * len(own)
-        # Those of all objects at once: it is many small steps.
+        # All objects at once: one by one they would be many small NumPy calls.
         found = [_runs_of_rles(rles, size)] if rles else []
         if polygons:
             which, *runs = fill_polygons(polygons, size)
             found.append((np.array(polygon_owners)[which], *runs))
         none = np.zeros(0, np.int64)
         owner, starts, stops = (np.concatenate(parts) for parts in zip((none,) * 3, *found, strict=True))
-        return _in_order(*_split_at_columns(owner, starts, stops, size[0]), num, size)
+        return _from_runs(*_split_at_columns(owner, starts, stops, size[0]), num, size)
 
     @classmethod
     def from_labels(cls, labels: Any) -> CompressedMasks:
@@ -199,7 +199,7 @@ class CompressedMasks:
         some = value != 0
         numbers, owner = np.unique(value[some], return_inverse=True)
         column, top = np.divmod(begins[some], height + 1)
-        return _in_order(owner, column, top, ends[some] - column * (height + 1), len(numbers), size)
+        return _from_runs(owner, column, top, ends[some] - column * (height + 1), len(numbers), size)
 
     # -------------------------------------------------------------- their properties
 
@@ -212,7 +212,7 @@ class CompressedMasks:
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take."""
+        """Memory in bytes."""
         return self.starts.nbytes + self.stops.nbytes + self.offsets.nbytes
 
     @property
@@ -276,11 +276,7 @@ class CompressedMasks:
         ValueError
             If the region is not inside the image.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index!r}.")
-        for part, size in ((rows, self.image_size[0]), (columns, self.image_size[1])):
-            if part.start is None or part.stop is None or not 0 <= part.start <= part.stop <= size:
-                raise ValueError(f"The region must lie inside the image of {self.image_size}, got {rows}, {columns}.")
+        self._check_region(index, rows, columns)
         height = self.image_size[0]
         h, w = rows.stop - rows.start, columns.stop - columns.start
         first, last = self.offsets[index], self.offsets[index + 1]
@@ -299,8 +295,20 @@ class CompressedMasks:
         np.add.accumulate(pixels, axis=0, out=pixels)
         return pixels[:h].view(bool)
 
+    def _check_region(self, index: int, rows: slice, columns: slice) -> None:
+        if not isinstance(index, (int, np.integer)):
+            raise TypeError(f"index must be an integer, got {shown(index)}.")
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index}.")
+        for name, part, size in (("rows", rows, self.image_size[0]), ("columns", columns, self.image_size[1])):
+            ends = (part.start, part.stop) if isinstance(part, slice) else (None, None)
+            if not all(isinstance(n, (int, np.integer)) for n in ends):
+                raise TypeError(f"{name} must be a slice with integers as start and stop, got {shown(part)}.")
+            if not 0 <= part.start <= part.stop <= size:
+                raise ValueError(f"{name} must be inside the image, from 0 to {size}, got {shown(part)}.")
+
     def to_dense(self) -> np.ndarray:
-        """Return all the pixels of all masks: (G, H, W), bool."""
+        """Return the pixels of all masks: (G, H, W), bool."""
         out = np.zeros((len(self), *self.image_size), bool)
         for i, mask in enumerate(out):
             mask[...] = self.decode(i)
@@ -333,17 +341,19 @@ class CompressedMasks:
             column = width - 1 - column
         if vertical:
             top, bottom = height - bottom, height - top
-        return _in_order(self._owners(), column, top, bottom, len(self), self.image_size)
+        return _from_runs(self._owners(), column, top, bottom, len(self), self.image_size)
 
     def rotated(self, turns: int) -> CompressedMasks:
         """Return the masks rotated counterclockwise by quarter turns, as ``np.rot90(mask, turns)`` does."""
         turns = integer("turns", turns) % 4
         if turns % 2 == 0:
             return self.flipped(horizontal=turns == 2, vertical=turns == 2)
-        # Mirrored along the diagonal, what ran down the columns runs along the rows: that is decoded, in each box.
+        # Transposing turns runs down the columns into runs along the rows, so each mask is decoded within its box.
         height, width = self.image_size
-        turned = _join((runs_of_mask(box.T, width, top=x, left=y) for box, y, x in self._boxed()), (width, height))
-        return turned.flipped(vertical=turns == 1, horizontal=turns == 3)
+        transposed = _from_parts(
+            (runs_of_mask(box.T, width, top=x, left=y) for box, y, x in self._boxed()), (width, height)
+        )
+        return transposed.flipped(vertical=turns == 1, horizontal=turns == 3)
 
     def _boxed(self) -> Iterable[tuple[np.ndarray, int, int]]:
         """Yield the pixels of each mask within its box, (h, w), and the box's first row and column."""
@@ -363,13 +373,13 @@ class CompressedMasks:
         keep = (first < last) & (column >= 0) & (column < width)
         offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets]
         start = column[keep].astype(np.int64) * height
-        return CompressedMasks(_small(start + first[keep]), _small(start + last[keep]), offsets, (height, width))
+        return CompressedMasks(_int32(start + first[keep]), _int32(start + last[keep]), offsets, (height, width))
 
     def resized(self, to_size: Size) -> CompressedMasks:
         """Return the masks resized to the nearest pixel, as :func:`lucid_maskrcnn.transforms.resize_masks` does."""
         height, width = _checked_size(pair("to_size", to_size, positive_int))
         rows, columns = (nearest_cells(n, to) for n, to in zip(self.image_size, (height, width), strict=True))
-        # Which of the new rows (columns) is the first to copy this old one, or one after it.
+        # The first new row (column) that copies an old one, or one after it.
         first_row, first_column = (
             np.searchsorted(of, np.arange(n + 1)) for of, n in zip((rows, columns), self.image_size, strict=True)
         )
@@ -378,13 +388,13 @@ class CompressedMasks:
         copies = (first_column[column + 1] - first_column[column]) * (top < bottom)
         run = np.repeat(np.arange(len(copies)), copies)
         copy = np.arange(len(run)) - np.repeat(np.cumsum(copies) - copies, copies)
-        return _in_order(
+        return _from_runs(
             self._owners()[run], first_column[column[run]] + copy, top[run], bottom[run], len(self), (height, width)
         )
 
 
 def are_segmentations(masks: Any, image_size: Size) -> bool:
-    """Return whether these are run-length encodings or lists of polygons, and not a stack of masks as nested lists."""
+    """Return whether these are run-length encodings or lists of polygons, rather than dense masks as nested lists."""
     if not isinstance(masks, (list, tuple)) or not masks:
         return False
     if any(isinstance(mask, Mapping) for mask in masks):
@@ -407,14 +417,14 @@ def _checked_size(size: Any) -> Size:
     return height, width
 
 
-def _small(values: np.ndarray) -> np.ndarray:
+def _int32(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int32, copy=False)
 
 
-def _in_order(
+def _from_runs(
     owner: np.ndarray, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, num: int, size: Size
 ) -> CompressedMasks:
-    """Make ``num`` masks of runs in any order, each within a column; those that overlap or touch become one."""
+    """Return ``num`` masks of runs in any order, each within one column; runs that overlap or touch are merged."""
     height, width = size
     step = height + 1  # so that the end of a column and the start of the next are two places
     base = (owner * max(width, 1) + column) * step
@@ -429,15 +439,15 @@ def _in_order(
     bottom = reach[last] - line * step
     owner, column = np.divmod(line, max(width, 1))
     base = column * height
-    return CompressedMasks(_small(base + top), _small(base + bottom), np.searchsorted(owner, np.arange(num + 1)), size)
+    return CompressedMasks(_int32(base + top), _int32(base + bottom), np.searchsorted(owner, np.arange(num + 1)), size)
 
 
-def _join(parts: Iterable[Runs], size: Size) -> CompressedMasks:
-    """Make masks of the runs of each."""
+def _from_parts(parts: Iterable[Runs], size: Size) -> CompressedMasks:
+    """Return masks of the runs of each."""
     starts, stops = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for first, last in parts:
-        starts.append(_small(first))
-        stops.append(_small(last))
+        starts.append(_int32(first))
+        stops.append(_int32(last))
     offsets = np.cumsum([len(part) for part in starts])
     return CompressedMasks(np.concatenate(starts), np.concatenate(stops), offsets, size)
 
@@ -498,7 +508,7 @@ def _refuse(row: int, what: str) -> NoReturn:
 def _split_at_columns(
     owner: np.ndarray, starts: np.ndarray, stops: np.ndarray, height: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cut runs where a column ends, and drop empty ones: return owner, column, top and bottom of each piece."""
+    """Split runs where a column ends, and drop empty ones: return owner, column, top and bottom of each piece."""
     some = starts < stops
     owner, starts, stops = owner[some], starts[some], stops[some]
     first = starts // max(height, 1)

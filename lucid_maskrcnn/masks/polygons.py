@@ -1,18 +1,22 @@
-"""Polygons to pixels, with the rule of pycocotools, so that the same annotation covers the same pixels.
+"""Polygons to pixels, by the rule of pycocotools: the same annotation covers the same pixels; and masks to polygons.
 
 A pixel belongs to a polygon if its centre's column crosses the outline above it an odd number of times.
-pycocotools walks the outline on a grid five times as fine as the pixels, points rounded to it, and so
-does this: mathematically neater rules differ from it in the pixels of the rim.
+pycocotools rounds the points to a grid five times as fine as the pixels and walks along the outline on it, and so
+does this: other rules give other pixels along the outline.
 
 Shapes: P points of a polygon, E edges of all polygons, R runs of pixels.
+
+Names: *fine* coordinates are those of pycocotools' grid; *crossings* are where an edge crosses the middle of a column.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
 from lucid_maskrcnn.masks.runs import bounding_slices
 
 __all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons", "trace_polygons"]
@@ -37,7 +41,7 @@ def check_polygon(values: object) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are no such numbers. The message goes on from the polygon's name.
+        If they are no such numbers. The message has no subject: the caller names the polygon.
     """
     try:
         points = np.asarray(values)
@@ -114,12 +118,12 @@ def _crossings(a: np.ndarray, b: np.ndarray, width: int) -> tuple[np.ndarray, np
 
 
 def _steps_before(middle: np.ndarray, x: np.ndarray, slope: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """Return after how many steps down a steep edge the walk leaves the fine column on one side of the crossing.
+    """Return how many steps down a steep edge are taken before it leaves the fine column before the crossing.
 
-    That is the last step t where ``x + slope · t``, rounded as the walk rounds it, is still there: solved,
-    and then looked up around the solution, as the rounding decides.
+    That is the last step t at which ``x + slope · t``, rounded as pycocotools rounds it, is still in that column: the
+    equation is solved, and the steps around the solution are tried, because the rounding decides.
     """
-    slope = np.where(flat, 1.0, slope)  # flat edges are not asked for, and may have a slope of zero
+    slope = np.where(flat, 1.0, slope)  # flat edges, whose slope may be zero, are not used
     guess = np.floor((middle + 0.5 - x) / slope)
     around = guess + np.arange(-1, 3)[:, None]
     beyond = x + slope * around + 0.5 >= middle + 1
@@ -130,12 +134,12 @@ def _steps_before(middle: np.ndarray, x: np.ndarray, slope: np.ndarray, flat: np
 # ------------------------------------------------------------------ masks to polygons
 
 
-def trace_polygons(mask: np.ndarray) -> list[list[float]]:
+def trace_polygons(mask: Any) -> list[list[float]]:
     """Return the outer boundary of each 4-connected part of a mask, along the edges of its pixels.
 
     Parameters
     ----------
-    mask : ndarray of shape (H, W), bool
+    mask : array or Tensor of shape (H, W), bool or zeros and ones
 
     Returns
     -------
@@ -145,6 +149,8 @@ def trace_polygons(mask: np.ndarray) -> list[list[float]]:
     # A corner of the boundary joins one horizontal and one vertical side. In every row of corners the horizontal sides
     # connect the first with the second, the third with the fourth, and so on; in every column likewise the vertical
     # sides. A ring is followed by taking a horizontal and a vertical side in turn.
+    wanted = "one mask of shape (H, W)"
+    mask = zeros_and_ones("mask", numeric_array("mask", mask, wanted, kinds="biuf", shape=(None, None)))
     rows, columns = bounding_slices(mask)
     cells = np.pad(mask[rows, columns], 1).astype(np.int8)
     nw, ne, sw, se = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]

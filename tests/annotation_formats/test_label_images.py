@@ -105,3 +105,16 @@ def test_more_than_65535_instances_need_32_bits():
 
 def test_no_masks_give_background():
     assert labels_of_masks(CompressedMasks.from_coco([], (2, 3))).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("read", [read_label_image, read_label_image_size])
+@pytest.mark.parametrize(("path", "error"), [(None, TypeError), (7, TypeError), ("", ValueError)])
+def test_path_must_be_a_path(read, path, error):
+    with pytest.raises(error, match="path must"):
+        read(path)
+
+
+@pytest.mark.parametrize("masks", [None, np.ones((1, 2, 3), bool), "a.png"])
+def test_label_images_are_made_of_compressed_masks_only(masks):
+    with pytest.raises(TypeError, match="masks must be CompressedMasks"):
+        labels_of_masks(masks)

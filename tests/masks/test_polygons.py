@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons, trace_polygons
+from lucid_maskrcnn.ops import as_tensor
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -177,3 +178,22 @@ def test_traced_polygons_rasterise_to_the_mask_without_its_holes(mask):
         return
     height, width = mask.shape
     np.testing.assert_array_equal(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), filled)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (np.ones((1, 2, 3), bool), ValueError, r"one mask of shape \(H, W\), got bool of shape \(1, 2, 3\)"),
+        (np.full((2, 3), 255), ValueError, "zeros and ones, got 255"),
+        (None, TypeError, "got None"),
+        ("mask", TypeError, "got 'mask'"),
+    ],
+)
+def test_trace_polygons_refuses(mask, error, message):
+    with pytest.raises(error, match=message):
+        trace_polygons(mask)
+
+
+def test_zeros_and_ones_are_traced_as_bools(device):
+    mask = np.array([[0, 1], [1, 1]])
+    assert trace_polygons(as_tensor(mask, device)) == trace_polygons(mask) == trace_polygons(mask > 0)
