@@ -55,7 +55,7 @@ def same(a: MaskRCNN, b: MaskRCNN) -> bool:
 
 
 @pytest.mark.parametrize("arch", ["R50", "R101"])
-def test_every_name_of_detectron2_has_one_here(arch: str) -> None:
+def test_names_of_detectron2(arch: str) -> None:
     shapes = detectron2_recipe.shapes(arch)
     ours = {DETECTRON2_NAMES.ours(name) for name in shapes}
     assert len(ours) == len(shapes)
@@ -65,13 +65,13 @@ def test_every_name_of_detectron2_has_one_here(arch: str) -> None:
     )
 
 
-def test_every_name_of_caffe2_is_detectron2s() -> None:
+def test_names_of_caffe2() -> None:
     for style in json.loads((DATA / "c2_name_map.json").read_text()).values():
         for theirs, detectron2 in style["map"].items():
             assert CAFFE2.ours(theirs) == DETECTRON2_NAMES.ours(detectron2)
 
 
-def test_names_of_2019_are_understood() -> None:
+def test_torchvision_names_of_2019() -> None:
     arrays = slim_in_torchvision_names()
     old = {}
     for name, array in arrays.items():
@@ -90,7 +90,7 @@ def test_names_of_2019_are_understood() -> None:
 # ------------------------------------------------------------------ a file is enough
 
 
-def test_torchvisions_file_builds_its_model(tmp_path: Path) -> None:
+def test_model_from_torchvision_file(tmp_path: Path) -> None:
     arrays = slim_in_torchvision_names()
     save_file(arrays, tmp_path / "model.safetensors")
     model = MaskRCNN.from_file(tmp_path / "model.safetensors")
@@ -104,7 +104,7 @@ def test_torchvisions_file_builds_its_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(6))
-def test_detectron2s_file_brings_its_conventions(tmp_path: Path, version: int) -> None:
+def test_model_from_detectron2_file(tmp_path: Path, version: int) -> None:
     arrays = slim_in_detectron2_names() | {
         "pixel_mean": np.zeros((3, 1, 1), np.float32),
         "proposal_generator.anchor_generator.cell_anchors.0": np.zeros((3, 4), np.float32),
@@ -125,7 +125,7 @@ def test_detectron2s_file_brings_its_conventions(tmp_path: Path, version: int) -
     assert set(found.labels.data.tolist()) <= {1, 2, 3}
 
 
-def test_class_agnostic_layers_serve_every_class(tmp_path: Path) -> None:
+def test_class_agnostic_layers_are_repeated(tmp_path: Path) -> None:
     arrays = slim_in_detectron2_names()
     for name, rows in (("box_predictor.bbox_pred", 4), ("mask_head.predictor", 1)):
         for kind in ("weight", "bias"):
@@ -138,14 +138,14 @@ def test_class_agnostic_layers_serve_every_class(tmp_path: Path) -> None:
         )
 
 
-def test_missing_statistics_are_0_and_1() -> None:
+def test_missing_batch_norm_statistics() -> None:
     arrays = {n: a for n, a in slim_in_detectron2_names().items() if not n.endswith(("running_mean", "running_var"))}
     model = mask_rcnn_resnet_50_fpn(3, conventions="detectron2", **SLIM)
     load_weights(model, arrays)
     assert (model.backbone.body.bn1.running_var.data == 1).all()
 
 
-def test_published_weights_are_known_by_their_file_name(tmp_path: Path) -> None:
+def test_published_weights_are_identified_by_file_name(tmp_path: Path) -> None:
     v1 = next(e for e in registry.list_weights("mask_rcnn_resnet_50_fpn") if e.name == "COCO_V1")
     path = tmp_path / v1.file
     model = mask_rcnn_resnet_50_fpn(90, **SLIM)
@@ -156,7 +156,7 @@ def test_published_weights_are_known_by_their_file_name(tmp_path: Path) -> None:
     assert mask_rcnn_resnet_50_fpn(weights=path, norm_eps=1e-5).backbone.body.bn1.eps == 1e-5
 
 
-def test_min_size_and_other_classes_can_be_given(tmp_path: Path) -> None:
+def test_min_size_and_num_classes_with_weights(tmp_path: Path) -> None:
     save_file(slim_in_torchvision_names(), tmp_path / "model.safetensors")
     with pytest.warns(UserWarning, match="num_classes=5 but the weights have 3"):
         model = mask_rcnn_resnet_18_fpn(5, weights=tmp_path / "model.safetensors", min_size=320)
@@ -165,7 +165,7 @@ def test_min_size_and_other_classes_can_be_given(tmp_path: Path) -> None:
     assert model.cls_score.weight.data.std() > 0  # drawn, not left as zeros
 
 
-def test_the_wrong_factory_names_the_right_one(tmp_path: Path) -> None:
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
     save_file(slim_in_torchvision_names(), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="are of mask_rcnn_resnet_18_fpn, not of mask_rcnn_resnet_50_fpn_v2: call"):
         mask_rcnn_resnet_50_fpn_v2(weights=tmp_path / "model.safetensors")
@@ -181,13 +181,13 @@ def test_the_wrong_factory_names_the_right_one(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_other_networks_are_refused(tmp_path: Path, arrays: dict, message: str) -> None:
+def test_weights_of_other_networks(tmp_path: Path, arrays: dict, message: str) -> None:
     save_file(arrays, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=message):
         MaskRCNN.from_file(tmp_path / "x.safetensors")
 
 
-def test_a_faster_rcnn_lacks_the_mask_head(tmp_path: Path) -> None:
+def test_weights_of_faster_rcnn(tmp_path: Path) -> None:
     arrays = {n: a for n, a in slim_in_torchvision_names().items() if "mask" not in n}
     save_file(arrays, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=r"'mask_head.deconv.weight' is missing"):
@@ -195,7 +195,7 @@ def test_a_faster_rcnn_lacks_the_mask_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocks", [1, 5])
-def test_other_depths_are_refused(tmp_path: Path, blocks: int) -> None:
+def test_weights_of_other_depths(tmp_path: Path, blocks: int) -> None:
     arrays = slim_in_torchvision_names()
     arrays = {n: a for n, a in arrays.items() if "layer3.1" not in n} | {
         n.replace("layer3.1", f"layer3.{blocks - 1}"): a for n, a in arrays.items() if "layer3.1" in n and blocks > 1
@@ -213,7 +213,7 @@ def body_of(model: MaskRCNN) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("depth", "build"), [(18, lucid.models.resnet_18), (50, lucid.models.resnet_50)])
-def test_lucids_classifier_serves_as_body(tmp_path: Path, depth: int, build: object) -> None:
+def test_backbone_from_lucid_classifier(tmp_path: Path, depth: int, build: object) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # Lucid casts memory that it has not filled yet
         theirs = build()
     arrays = {n: np.asarray(a, np.float32) for n, a in theirs.state_dict().items()}
@@ -225,7 +225,7 @@ def test_lucids_classifier_serves_as_body(tmp_path: Path, depth: int, build: obj
         np.testing.assert_array_equal(array, renamed[name])
 
 
-def test_caffe2s_classifier_brings_its_input(tmp_path: Path) -> None:
+def test_backbone_from_caffe2_sets_its_conventions(tmp_path: Path) -> None:
     source = body_of(mask_rcnn_resnet_50_fpn(2, **SLIM))
     arrays = {CAFFE2_BODY.theirs(name): array for name, array in source.items()}
     arrays |= {"fc1000_w": np.zeros((2, 2), np.float32), "conv1_b": np.zeros(8, np.float32)}
@@ -238,14 +238,14 @@ def test_caffe2s_classifier_brings_its_input(tmp_path: Path) -> None:
     assert model.backbone.body.layer2[0].conv1.stride == 2
 
 
-def test_a_detectors_body_serves_another(tmp_path: Path) -> None:
+def test_backbone_from_a_detector(tmp_path: Path) -> None:
     arrays = slim_in_torchvision_names()
     model = mask_rcnn_resnet_18_fpn(9, weights_backbone=arrays, **SLIM)
     for name, array in body_of(model).items():
         np.testing.assert_array_equal(array, arrays[f"backbone.body.{name}"])
 
 
-def test_a_detectron_file_builds_a_model(tmp_path: Path) -> None:
+def test_model_from_detectron_file(tmp_path: Path) -> None:
     model = mask_rcnn_resnet_50_fpn(3, **SLIM)
     pairs = {ours: theirs for theirs, ours in detectron_names().items()}
     arrays = {pairs[n]: a for n, a in model.state_dict().items() if n in pairs}
@@ -269,7 +269,7 @@ def detectron_names() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
-def test_torchvisions_weights_come_back_bit_for_bit(tmp_path: Path, norm: str) -> None:
+def test_convert_torchvision_round_trip_is_exact(tmp_path: Path, norm: str) -> None:
     arrays = slim_in_torchvision_names(norm=norm)
     save_file(arrays, tmp_path / "theirs.safetensors")
     assert main(["convert", str(tmp_path / "theirs.safetensors"), str(tmp_path / "ours.safetensors")]) == 0
@@ -284,7 +284,7 @@ def test_torchvisions_weights_come_back_bit_for_bit(tmp_path: Path, norm: str) -
     assert same(models[1], models[2])
 
 
-def test_a_trained_models_file_goes_to_torchvision_and_back(tmp_path: Path) -> None:
+def test_convert_trained_model_to_torchvision_and_back(tmp_path: Path) -> None:
     model = mask_rcnn_resnet_18_fpn(
         num_classes=2, norm="batch", anchor_sizes=[8, 16, 32, 64, 128], categories={1: "a", 2: "b"}, **SLIM
     )
@@ -301,7 +301,7 @@ def test_a_trained_models_file_goes_to_torchvision_and_back(tmp_path: Path) -> N
         assert file.metadata()["licence"] == "CC0-1.0"
 
 
-def test_a_saved_model_is_a_file_that_is_enough(tmp_path: Path) -> None:
+def test_saved_model_keeps_its_configuration(tmp_path: Path) -> None:
     model = mask_rcnn_resnet_18_fpn(
         2, top_k=7, min_size=99, conventions="detectron2", heads=HeadConfig(batch_size=9), categories={1: "a"}, **SLIM
     )
@@ -313,7 +313,7 @@ def test_a_saved_model_is_a_file_that_is_enough(tmp_path: Path) -> None:
     assert again.categories == {1: "a"}
 
 
-def test_conversion_to_float16(tmp_path: Path) -> None:
+def test_convert_to_float16(tmp_path: Path) -> None:
     save_file(slim_in_torchvision_names(), tmp_path / "theirs.safetensors")
     command = ["convert", str(tmp_path / "theirs.safetensors"), str(tmp_path / "half.safetensors")]
     assert main([*command, "--dtype", "float16"]) == 0
@@ -324,7 +324,7 @@ def test_conversion_to_float16(tmp_path: Path) -> None:
         np.testing.assert_allclose(half[name], array, rtol=1e-3, atol=1e-6)
 
 
-def test_detectron2s_conventions_travel_but_not_to_torchvision(tmp_path: Path, capsys: object) -> None:
+def test_convert_detectron2_to_torchvision_is_refused(tmp_path: Path, capsys: object) -> None:
     path = tmp_path / "d2.pkl"
     path.write_bytes(pickle.dumps({"model": slim_in_detectron2_names(), "__author__": "me"}, protocol=4))
     assert main(["convert", str(path), str(tmp_path / "d2.safetensors")]) == 0
@@ -349,7 +349,7 @@ def test_detectron2s_conventions_travel_but_not_to_torchvision(tmp_path: Path, c
         (["COCO_D2_3X", "out.safetensors"], "pass 'mask_rcnn_resnet_50_fpn/COCO_D2_3X' or 'mask_rcnn_resnet_101_fpn/"),
     ],
 )
-def test_conversions_that_cannot_be(capsys: object, arguments: list[str], message: str) -> None:
+def test_convert_wrong_arguments(capsys: object, arguments: list[str], message: str) -> None:
     assert main(["convert", *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -366,7 +366,7 @@ def test_info_of_a_file(tmp_path: Path, capsys: object) -> None:
     assert "classes       3\n" in said
 
 
-def test_info_of_names(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_info_of_published_weights(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LUCID_HOME", str(tmp_path))
     assert main(["info"]) == 0
     overview = capsys.readouterr().out
@@ -398,7 +398,7 @@ def test_conventions_by_name() -> None:
         mask_rcnn_resnet_18_fpn(2, conventions="mmdet", **SLIM)
 
 
-def test_reading_leaves_the_arrays_in_the_file(tmp_path: Path) -> None:
+def test_arrays_are_read_on_demand(tmp_path: Path) -> None:
     save_file(slim_in_torchvision_names(), tmp_path / "model.safetensors")
     file = read_weights_file(tmp_path / "model.safetensors")
     assert file.source == "torchvision"

@@ -58,7 +58,7 @@ def same(a: MaskRCNN, b: MaskRCNN) -> bool:
 # ------------------------------------------------------------------ this package's files
 
 
-def test_weights_survive_the_file(tmp_path: Path) -> None:
+def test_save_and_load_weights(tmp_path: Path) -> None:
     model, other = slim(), slim()
     assert not same(model, other)
     save_weights(model, tmp_path / "model.safetensors")
@@ -67,7 +67,7 @@ def test_weights_survive_the_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]  # nothing temporary is left
 
 
-def test_half_precision_halves_matrices_and_spares_vectors(tmp_path: Path) -> None:
+def test_float16_of_matrices_keeps_vectors_float32(tmp_path: Path) -> None:
     model = slim()
     model.backbone.body.bn1.running_var.data = np.full(8, 1e6, np.float32)  # beyond float16
     save_weights(model, tmp_path / "half.safetensors", dtype="float16")
@@ -80,7 +80,7 @@ def test_half_precision_halves_matrices_and_spares_vectors(tmp_path: Path) -> No
         assert other.state_dict()[name].dtype == np.float32
 
 
-def test_a_file_builds_its_model(tmp_path: Path) -> None:
+def test_model_from_file(tmp_path: Path) -> None:
     settings = {"norm": "batch", "min_size": 64, "max_size": 96, "top_k": 7, "categories": {1: "cat", 2: "dog"}}
     model = mask_rcnn_resnet_18_fpn(2, **settings, **SLIM)
     path = tmp_path / "model.safetensors"
@@ -99,7 +99,7 @@ def test_a_file_builds_its_model(tmp_path: Path) -> None:
         mask_rcnn_resnet_50_fpn(weights=path)
 
 
-def test_a_scale_travels_and_gives_way_to_a_size(tmp_path: Path) -> None:
+def test_image_scale_is_saved_and_min_size_overrides_it(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     image = {"scale": 0.5, "pixel_mean": [0.5, 0.5, 0.5]}
     save_weights(mask_rcnn_resnet_18_fpn(1, norm="batch", image=image, max_size=96, **SLIM), path)
@@ -110,7 +110,7 @@ def test_a_scale_travels_and_gives_way_to_a_size(tmp_path: Path) -> None:
     assert sized.config.image.pixel_mean == (0.5, 0.5, 0.5)
 
 
-def test_other_classes_start_anew_and_the_call_says_which(tmp_path: Path) -> None:
+def test_other_num_classes_initializes_class_layers_and_warns(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = slim(categories={1: "a", 2: "b", 3: "c"})
     save_weights(model, path)
@@ -122,24 +122,24 @@ def test_other_classes_start_anew_and_the_call_says_which(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 64, (10**15).to_bytes(8, "little") + b"{}"])
-def test_a_file_that_is_no_safetensors(tmp_path: Path, content: bytes) -> None:
+def test_invalid_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken.safetensors' is (not a checkpoint|empty)"):
         mask_rcnn_resnet_18_fpn(weights=path)
 
 
-def test_unknown_weights_name_the_known_ones() -> None:
+def test_unknown_weights() -> None:
     with pytest.raises(FileNotFoundError, match="weights must be one of 'NUCLEI' or the path"):
         mask_rcnn_resnet_18_fpn(weights="COCO")
 
 
-def test_weights_of_a_ready_and_a_classifier_exclude_each_other() -> None:
+def test_weights_and_weights_backbone_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="weights and weights_backbone exclude each other"):
         mask_rcnn_resnet_18_fpn(weights="NUCLEI", weights_backbone={})
 
 
-def test_unknown_precision() -> None:
+def test_unknown_dtype() -> None:
     with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16', got 'int8'"):
         save_weights(slim(), "never.safetensors", dtype="int8")
     assert not Path("never.safetensors").exists()
@@ -162,7 +162,7 @@ def in_torchvision_names(model: MaskRCNN) -> dict[str, np.ndarray]:
     ("factory", "arch"),
     [(mask_rcnn_resnet_50_fpn, "maskrcnn_resnet50_fpn"), (mask_rcnn_resnet_101_fpn, "maskrcnn_resnet101_fpn")],
 )
-def test_every_name_and_shape_is_torchvisions(factory: object, arch: str) -> None:
+def test_names_and_shapes_are_torchvisions(factory: object, arch: str) -> None:
     model = factory(5)
     wanted = {name: shape for name, shape in recipe.shapes(arch, 6).items() if not name.endswith("num_batches_tracked")}
     assert {name: a.shape for name, a in in_torchvision_names(model).items()} == wanted
@@ -178,7 +178,7 @@ def test_torchvision_weights_from_mapping_and_file(tmp_path: Path) -> None:
         assert same(model, other)
 
 
-def test_weights_of_any_precision_become_float32() -> None:
+def test_weights_of_any_float_dtype_become_float32() -> None:
     model, other = slim(), slim()
     load_weights(other, {n: a.astype(np.float64) for n, a in in_torchvision_names(model).items()})
     assert same(model, other)
@@ -213,7 +213,7 @@ def test_loaded_weights_are_copies() -> None:
         ),
     ],
 )
-def test_weights_that_do_not_fit_change_nothing(spoil: object, message: str) -> None:
+def test_weights_that_do_not_fit_leave_the_model_unchanged(spoil: object, message: str) -> None:
     model, before = slim(), None
     before = model.state_dict()
     arrays = in_torchvision_names(slim())
@@ -223,12 +223,12 @@ def test_weights_that_do_not_fit_change_nothing(spoil: object, message: str) -> 
     assert all(np.array_equal(a, before[n]) for n, a in model.state_dict().items())
 
 
-def test_weights_of_the_wrong_kind() -> None:
+def test_weights_of_the_wrong_type() -> None:
     with pytest.raises(TypeError, match=r"weights must be a name, .* or a mapping of names to arrays, got \[1, 2\]"):
         load_weights(slim(), [1, 2])
 
 
-def test_a_classifiers_weights_for_the_body() -> None:
+def test_backbone_from_a_classifier() -> None:
     source, model = slim(), slim()
     names = {n.removeprefix("backbone.body."): a for n, a in source.state_dict().items() if ".body." in n}
     names |= {"fc.weight": np.zeros((10, 64)), "fc.bias": np.zeros(10), "bn1.num_batches_tracked": np.array(1)}
@@ -243,7 +243,7 @@ def test_a_classifiers_weights_for_the_body() -> None:
 # ------------------------------------------------------------------ the factories
 
 
-def test_defaults_are_torchvisions() -> None:
+def test_factory_defaults_are_torchvisions() -> None:
     model = slim(None)
     assert model.num_classes == 90
     assert (model.config.image.min_size, model.config.image.max_size) == (800, 1333)
@@ -270,19 +270,19 @@ def test_trainable_layers_count_from_the_top(layers: int) -> None:
         ({"num_classes": 0}, ValueError, "num_classes must be an integer from 1 to 1000000, got 0"),
     ],
 )
-def test_arguments_that_will_not_do(settings: dict, error: type, message: str) -> None:
+def test_factory_wrong_arguments(settings: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         slim(**settings)
 
 
-def test_building_is_reproducible() -> None:
+def test_initialization_is_reproducible() -> None:
     lucid.random.seed(3)
     first = slim()
     lucid.random.seed(3)
     assert same(first, slim())
 
 
-def test_the_header_is_json(tmp_path: Path) -> None:
+def test_header_is_json(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_weights(slim(), path)
     with safe_open(path, "numpy") as file:
@@ -595,7 +595,7 @@ def test_float16_refuses_weights_beyond_its_range(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "half.safetensors", dtype="float16")
 
 
-def test_long_numbers_in_names_are_no_layers(tmp_path: Path) -> None:
+def test_very_long_numbers_in_array_names(tmp_path: Path) -> None:
     arrays = in_torchvision_names(slim())
     arrays[f"backbone.body.layer3.{'9' * 5000}.conv1.weight"] = np.zeros(1, np.float32)
     save_file(arrays, tmp_path / "x.safetensors")
@@ -604,7 +604,7 @@ def test_long_numbers_in_names_are_no_layers(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000
 
 
-def test_class_agnostic_layers_are_not_repeated_beyond_the_file(tmp_path: Path) -> None:
+def test_repeated_class_agnostic_layers_have_bounded_size(tmp_path: Path) -> None:
     arrays = {DETECTRON2.theirs(name): array for name, array in slim().state_dict().items()}
     arrays["roi_heads.box_predictor.cls_score.weight"] = np.zeros((10**6, 1), np.float32)
     arrays["roi_heads.mask_head.predictor.weight"] = np.zeros((1, 10**4), np.float32)  # 40 GB if it were repeated

@@ -10,6 +10,7 @@ import pytest
 from checkpoint_files import RECORDED, SIX, good_zip
 
 from lucid_maskrcnn.weights.formats import open_checkpoint
+from lucid_maskrcnn.weights.formats.stored_arrays import ByteOrder, DiskFile, ElementType, Span, StoredArray
 
 
 def test_stored_array_repr_dtype_and_copy() -> None:
@@ -41,11 +42,27 @@ def test_file_changed_after_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_file_shorter_than_the_checks_saw(tmp_path: Path) -> None:
-    path = good_zip(tmp_path / "x.pth")
-    array = open_checkpoint(path).arrays["a"]
-    status = path.stat()
-    array._disk.__dict__["size"] = 60  # as if it had always been so short
-    path.write_bytes(path.read_bytes()[:60])
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(ValueError, match=r"x.pth' ends before its arrays do\.$"):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(12))
+    disk = DiskFile(path, path, size=12, modified=path.stat().st_mtime_ns)
+    array = StoredArray(disk, Span(0, 24), ElementType.of("float32"), (6,))
+    with pytest.raises(ValueError, match=r"x' ends before its arrays do\.$"):
         np.asarray(array)
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "content", "expected"),
+    [
+        ("float32", "<", b"\0\0\x80\x3f", np.float32(1)),
+        ("f4", ">", b"\x3f\x80\0\0", np.float32(1)),
+        ("bfloat16", "<", b"\x80\x3f", np.float32(1)),
+        ("int16", ">", b"\1\2", np.int16(258)),
+        ("bool", "<", b"\2", np.True_),
+    ],
+)
+def test_element_types(tmp_path: Path, name: str, order: ByteOrder, content: bytes, expected: np.generic) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    disk = DiskFile(path, path, size=len(content), modified=path.stat().st_mtime_ns)
+    found = np.asarray(StoredArray(disk, Span(0, len(content)), ElementType.of(name, order), ()))
+    assert (found.dtype, found.item()) == (expected.dtype, expected.item())
