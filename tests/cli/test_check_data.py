@@ -67,7 +67,7 @@ def test_command_on_label_images(tmp_path, capsys):
         (["{images}"], "Give ANNOTATIONS or --labels, one of them."),
         (["{images}", "{file}", "--labels", "x"], "Give ANNOTATIONS or --labels, one of them."),
         (["nowhere", "{file}"], "There is no folder of images 'nowhere'."),
-        (["{images}", "nowhere.json"], "nowhere.json: No such file or directory."),
+        (["{images}", "nowhere.json"], "'nowhere.json': No such file or directory."),
         (["{images}", "{images}/a.png"], "is not JSON"),
         (["{images}", "{file}", "--draw", "{file}"], "is a file."),
         (["{images}", "{file}", "--draw", "{images}"], "--draw must be another folder than that of the images."),
