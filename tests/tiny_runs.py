@@ -16,10 +16,12 @@ import lucid
 import lucid.nn as nn
 import mlx.core as mx
 import numpy as np
+from safetensors.numpy import load_file
 
 from lucid_maskrcnn import HeadConfig, MaskRCNN, RPNConfig, mask_rcnn_resnet_18_fpn, ops
 from lucid_maskrcnn.models.layers import Linear
-from lucid_maskrcnn.training import Interrupted, Trainer, TrainerSettings, checkpoints
+from lucid_maskrcnn.ops import as_tensor
+from lucid_maskrcnn.training import Interrupted, Trainer, TrainerSettings, checkpoints, read_log
 
 SIDE = 64
 ARGUMENTS: dict[str, Any] = {
@@ -135,6 +137,61 @@ def toy_settings(steps: int = 40, **more: Any) -> TrainerSettings:
         "save_every": 1,
     }
     return TrainerSettings(steps=steps, **{**usual, **more})
+
+
+def toy_trainer(out: Path, settings: TrainerSettings | None = None, **options: Any) -> Trainer:
+    usual: dict[str, Any] = {"model": Toy(), "loader": Squares(2, side=8), "progress": False, "tensorboard": False}
+    return Trainer(**{**usual, **options}, out=out, settings=settings or toy_settings())
+
+
+class Interrupting(Squares):
+    """Sends a signal to this process as it hands out a batch."""
+
+    def __init__(self, *args: Any, at: int, number: int = signal.SIGINT, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.at, self.number = at, number
+
+    def iterate(self, start: int, stop: int) -> Any:
+        for index, batch in enumerate(super().iterate(start, stop), start):
+            if index == self.at:
+                os.kill(os.getpid(), self.number)
+            yield batch
+
+
+def same_arrays(a: Path, b: Path) -> bool:
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def close_arrays(a: Path, b: Path) -> None:
+    first, second = load_file(a), load_file(b)
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_allclose(array, second[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def steps_of(out: Path) -> list[int]:
+    return [record["step"] for record in read_log(out / "log.jsonl") if "evaluation" not in record]
+
+
+def timeless(out: Path) -> list[dict[str, Any]]:
+    """The log without what the clock says."""
+    return [
+        {k: v for k, v in record.items() if k not in ("seconds", "images_per_s")}
+        for record in read_log(out / "log.jsonl")
+    ]
+
+
+# ------------------------------------------------------------------ parameters
+
+
+def parameter(values: Any, device: str = "cpu") -> Any:
+    return nn.Parameter(as_tensor(values, device, np.float32))
+
+
+def set_grad(p: Any, values: Any) -> None:
+    array = np.asarray(values, np.float32)
+    p.grad = mx.array(array) if p.is_gpu() else array
 
 
 # ------------------------------------------------------------------ in a process of its own
