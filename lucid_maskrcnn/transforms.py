@@ -261,6 +261,7 @@ def resized_size(size: Size, config: ImageConfig) -> Size:
     ``max_size``; both are rounded down, or with ``antialias`` to the nearest integer, and at least one pixel.
     """
     size = pair("size", size, positive_int)
+    instance("config", config, ImageConfig, "an ImageConfig")
     if config.antialias:
         return _rounded_size(size, config)
     scale = min(config.scale or config.min_size / min(size), config.max_size / max(size))

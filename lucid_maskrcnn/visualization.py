@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import choice, flag, fraction, instance, label_names, positive_int
+from lucid_maskrcnn.validators import choice, flag, fraction, instance, label_names, pair, positive_int
 
 __all__ = ["color_of", "draw_detections", "draw_masks", "draw_target", "viewing_scale"]
 
@@ -164,7 +164,9 @@ def draw_target(
 
 def viewing_scale(size: tuple[int, int]) -> int:
     """Return how many times to enlarge an image of (height, width) to look at it on a screen."""
-    return min(max(1, 800 // max(size)), 4)  # forty nuclei in 256 × 256 pixels need a closer look
+    return min(
+        max(1, 800 // max(pair("size", size, positive_int))), 4
+    )  # forty nuclei in 256 × 256 pixels need a closer look
 
 
 # ------------------------------------------------------------------ arguments

@@ -338,6 +338,7 @@ def test_boxes_of_integers_become_float32(device: str) -> None:
         (lambda: resize_masks(np.zeros((1, 4, 4)), (0, 1)), ValueError, r"to_size\[0\] must be a positive integer"),
         (lambda: resize_masks(np.zeros((1, 4, 4)), 2.5), TypeError, "to_size must be a positive integer, got 2.5"),
         (lambda: resized_size((8, 0), ImageConfig()), ValueError, r"size\[1\] must be a positive integer, got 0"),
+        (lambda: resized_size((8, 8), {"min_size": 8}), TypeError, "config must be an ImageConfig"),
         (lambda: resized_size("ab", ImageConfig()), TypeError, "size must be a sequence of 2 values"),
     ],
 )

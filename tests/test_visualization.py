@@ -123,6 +123,14 @@ def test_small_images_are_enlarged_to_be_looked_at(size, scale):
     assert viewing_scale(size) == scale
 
 
+@pytest.mark.parametrize(
+    ("size", "error"), [(None, TypeError), ("ab", TypeError), ((0, 5), ValueError), ((5, 5, 3), ValueError)]
+)
+def test_viewing_scale_needs_a_size(size, error):
+    with pytest.raises(error, match="size"):
+        viewing_scale(size)
+
+
 def test_labels_do_not_cover_each_other_and_stay_in_the_image():
     rng = np.random.default_rng(1)
     corners = rng.uniform(0, 240, (60, 2))

@@ -1,13 +1,12 @@
 """Masks in compressed form, COCO's run-length encoding and polygons."""
 
 from .compressed import CompressedMasks, are_segmentations
-from .polygons import check_polygon, fill_polygons, trace_polygons
+from .polygons import fill_polygons, trace_polygons
 from .rle import decode_rle, encode_rle, rle_area
 
 __all__ = [
     "CompressedMasks",
     "are_segmentations",
-    "check_polygon",
     "decode_rle",
     "encode_rle",
     "fill_polygons",

@@ -152,7 +152,8 @@ class CompressedMasks:
             coordinates or one that is not finite. The message names the object's row.
         """
         size = _checked_size(image_size)
-        if isinstance(segmentations, (str, bytes, Mapping)) or not isinstance(segmentations, Iterable):
+        one_or_none = isinstance(segmentations, (str, bytes, Mapping)) or getattr(segmentations, "ndim", 1) == 0
+        if one_or_none or not isinstance(segmentations, Iterable):
             raise TypeError(f"segmentations must be one for each object, in a list, got {shown(segmentations)}.")
         rles: dict[int, Mapping[str, Any]] = {}
         polygons: list[np.ndarray] = []
@@ -296,7 +297,7 @@ class CompressedMasks:
         return pixels[:h].view(bool)
 
     def _check_region(self, index: int, rows: slice, columns: slice) -> None:
-        if not isinstance(index, (int, np.integer)):
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
             raise TypeError(f"index must be an integer, got {shown(index)}.")
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index}.")
@@ -365,7 +366,7 @@ class CompressedMasks:
 
         Where it reaches beyond the image, nothing is set.
         """
-        top, left = integer("top", top), integer("left", left)
+        top, left = integer("top", top, -(2**31), 2**31), integer("left", left, -(2**31), 2**31)
         height, width = _checked_size((positive_int("height", height), positive_int("width", width)))
         column, first, last = self._columns()
         column = column - left

@@ -45,14 +45,14 @@ def check_polygon(values: object) -> np.ndarray:
     """
     try:
         points = np.asarray(values)
-    except ValueError:  # lists of different lengths
+    except (ValueError, TypeError, IndexError):  # lists of different lengths, or something NumPy cannot read
         points = np.asarray(None)
     if points.ndim != 1 or (points.size and points.dtype.kind not in "iuf"):
         raise ValueError("must be a flat list of numbers x, y, x, y, …")
     if points.size % 2:
         raise ValueError(f"has an odd number of coordinates, {points.size}")
     if points.size < 6:
-        raise ValueError(f"has {points.size // 2} points, and a polygon has three at least")
+        raise ValueError(f"has {points.size // 2} points, but a polygon needs at least three")
     points = points.astype(np.float64)
     if not np.isfinite(points).all():
         raise ValueError("has a coordinate that is not finite")
