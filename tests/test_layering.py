@@ -225,6 +225,12 @@ def test_underscore_modules_are_imported_in_their_own_folder_only(path: Path) ->
     assert wrong == [], "Import it from the folder's __init__.py, which exports what others need."
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "ops"], ids=name_of)
+def test_mlx_is_imported_in_ops_only(path: Path) -> None:
+    wrong = [f"{name_of(path)}:{line} imports {d}" for d, line in imports(path) if d.split(".")[0] == "mlx"]
+    assert wrong == []
+
+
 def test_import_of_the_package_is_light() -> None:
     """Neither extras nor torch nor the command line come along with ``import lucid_maskrcnn``."""
     script = (

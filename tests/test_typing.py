@@ -18,12 +18,26 @@ pytest.importorskip("mypy")
 RIGHT = """
 from typing import Any, assert_type
 
-from lucid_maskrcnn import Detections, ImageConfig, MaskRCNN, mask_rcnn_resnet_50_fpn
+from lucid_maskrcnn import (
+    Detections,
+    ImageConfig,
+    MaskRCNN,
+    ModelConfig,
+    mask_rcnn_resnet_18_fpn,
+    mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_50_fpn_v2,
+    mask_rcnn_resnet_101_fpn,
+)
 from lucid_maskrcnn.data import CocoInstances, Loader
 from lucid_maskrcnn.training import Trainer, TrainerSettings
 
 model = mask_rcnn_resnet_50_fpn(num_classes=3, weights_backbone="IMAGENET1K_V1")
 assert_type(model, MaskRCNN)
+assert_type(mask_rcnn_resnet_18_fpn(weights="NUCLEI", top_k=400).to("gpu").eval(), MaskRCNN)
+assert_type(mask_rcnn_resnet_50_fpn_v2(min_size=640, max_size=640, image={"bgr": True}), MaskRCNN)
+assert_type(mask_rcnn_resnet_101_fpn(5, conventions="detectron2", trainable_layers=3), MaskRCNN)
+assert_type(model.config, ModelConfig)
+assert_type(model.config.image, ImageConfig)
 assert_type(MaskRCNN.from_file("mine.safetensors"), MaskRCNN)
 found = model.predict("a.png", score_thresh=0.5)[0]
 assert_type(found, Detections)
@@ -44,6 +58,11 @@ from lucid_maskrcnn import ImageConfig, MaskRCNN, mask_rcnn_resnet_50_fpn
 from lucid_maskrcnn import mask_rcnn_resnet_34_fpn  # attr-defined
 from lucid_maskrcnn.training import TrainerSettings
 model = mask_rcnn_resnet_50_fpn(num_classes="3")  # arg-type
+mask_rcnn_resnet_50_fpn(num_class=3)  # call-arg
+mask_rcnn_resnet_50_fpn(3, pretrained=True)  # call-arg
+mask_rcnn_resnet_50_fpn(3, trainable_backbone_layers=3)  # call-arg
+mask_rcnn_resnet_50_fpn(3, min_size="800")  # arg-type
+model.config.imag  # attr-defined
 model.predict("a.png", score_tresh=0.5)  # call-arg
 model.predict("a.png", score_thresh="0.5")  # arg-type
 model.predict("a.png")[0].nmes  # attr-defined

@@ -212,6 +212,12 @@ class MaskRCNN(nn.Module):
         """Names of the labels; None if there are none."""
         return self.config.category_names or None
 
+    if TYPE_CHECKING:  # Lucid ships no types: without these the result of model.eval() would be Any
+
+        def train(self, mode: bool = True) -> Self: ...  # noqa: D102
+        def eval(self) -> Self: ...  # noqa: D102
+        def to(self, device: str) -> Self: ...  # noqa: D102
+
     # -------------------------------------------------------------- the three ways to call it
 
     def forward(
