@@ -27,7 +27,6 @@ from lucid_maskrcnn.validators import (
     fraction,
     integer,
     label_names,
-    number,
     optional,
     pair,
     positive_int,
@@ -299,7 +298,7 @@ class Detections(Mapping[str, Tensor]):
             raise ValueError(f"image must be of the detections' size, {height} × {width} pixels, got {h} × {w}.")
         choice("color_by", color_by, ("instance", "class"))
         scale = positive_int("scale", scale)
-        keep = np.flatnonzero(host(self.scores) >= number("score_thresh", score_thresh))
+        keep = np.flatnonzero(host(self.scores) >= fraction("score_thresh", score_thresh))
         found = self[keep]
         return draw_detections(
             pixels,

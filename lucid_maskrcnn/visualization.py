@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import choice, flag, fraction, instance, label_names, pair, positive_int
+from lucid_maskrcnn.validators import choice, flag, fraction, instance, integer, label_names, pair, positive_int
 
 __all__ = ["color_of", "draw_detections", "draw_masks", "draw_target", "viewing_scale"]
 
@@ -198,6 +198,7 @@ def _enlarged(pixels: np.ndarray, scale: int) -> Image.Image:
 
 def color_of(number: int) -> Color:
     """Return the color (red, green, blue) of a number: bright, and far in hue from those of the numbers near it."""
+    number = integer("number", number)
     hue = (0.08 + number * 0.6180339887) % 1  # steps of the golden ratio come near an old hue as late as can be
     lightness = (0.56, 0.68, 0.48)[number % 3]
     red, green, blue = (255 * part for part in colorsys.hls_to_rgb(hue, lightness, 0.95))
@@ -235,7 +236,17 @@ def draw_masks(
         Opacity of the areas, from 0 to 1.
     thickness : int
         Width of the contours in pixels; they are inside the masks.
+
+    Raises
+    ------
+    ValueError
+        If the masks are of another size or not as many as the colors.
     """
+    size = image.height, image.width
+    if masks.image_size != size or len(colors) != len(masks):
+        raise ValueError(
+            f"masks must be of the image's size {size} and have one color each, got {masks!r} and {len(colors)} colors."
+        )
     canvas = np.array(image)
     for i, (x1, y1, x2, y2) in reversed(list(enumerate(masks.boxes.astype(int).tolist()))):
         region = slice(y1, y2), slice(x1, x2)

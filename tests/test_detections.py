@@ -382,8 +382,9 @@ def test_draw_needs_an_image_of_the_right_size():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"score_thresh": "0.5"}, TypeError, "score_thresh must be a finite number, got '0.5'"),
-        ({"score_thresh": None}, TypeError, "score_thresh must be a finite number"),
+        ({"score_thresh": "0.5"}, TypeError, "score_thresh must be a number between 0 and 1, got '0.5'"),
+        ({"score_thresh": None}, TypeError, "score_thresh must be a number"),
+        ({"score_thresh": 50}, ValueError, "score_thresh must be a number between 0 and 1, got 50"),
         ({"color_by": "score"}, ValueError, "color_by must be one of 'instance', 'class', got 'score'"),
         ({"color_by": None}, TypeError, "color_by must be one of"),
         ({"masks": "no"}, TypeError, "masks must be True or False, got 'no'"),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.visualization import color_of, draw_detections, draw_target, viewing_scale
+from lucid_maskrcnn.visualization import color_of, draw_detections, draw_masks, draw_target, viewing_scale
 
 GREY = 90
 
@@ -105,6 +105,20 @@ def test_neighbouring_colors_differ():
     assert distance[near > 0].min() >= 8
     assert distance[(near > 0) & (near < 5)].min() >= 90
     assert color_of(0) == (249, 139, 36)  # the same in every run
+
+
+@pytest.mark.parametrize("number", [None, "1", 1.5, True, [1]])
+def test_color_of_takes_an_integer(number):
+    assert color_of(np.int64(0)) == color_of(0)
+    with pytest.raises(TypeError, match="number must be an integer"):
+        color_of(number)
+
+
+@pytest.mark.parametrize(("size", "count"), [((20, 31), 1), ((20, 30), 2)])
+def test_draw_masks_needs_masks_of_the_image_and_a_color_each(size, count):
+    masks = CompressedMasks.from_dense(np.ones((1, *size), bool))
+    with pytest.raises(ValueError, match=r"image's size \(20, 30\) and have one color each"):
+        draw_masks(Image.fromarray(grey((20, 30))), masks, [(1, 2, 3)] * count, 0.5, 1)
 
 
 def test_scale_enlarges_the_image_with_finer_contours():

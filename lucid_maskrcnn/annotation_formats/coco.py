@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import path, shown
+from lucid_maskrcnn.validators import instance, path, shown
 
 __all__ = [
     "bboxes_of",
@@ -207,6 +207,7 @@ def complete_annotation(annotation: Mapping[str, Any], size: tuple[int, int] | N
     ValueError
         If it has neither a segmentation nor a bbox, or the segmentation is malformed.
     """
+    instance("annotation", annotation, Mapping, "a mapping")
     whole = {"iscrowd": 0, **{key: value for key, value in annotation.items() if value is not None}}
     if "area" in whole and "bbox" in whole:
         return whole

@@ -101,3 +101,9 @@ def test_missing_keys_are_added(annotation, size, added):
 def test_annotation_without_mask_and_box_is_refused(annotation):
     with pytest.raises(ValueError, match="annotation 9 must have a segmentation or a bbox and an area"):
         complete_annotation(annotation)
+
+
+@pytest.mark.parametrize("annotation", [None, "a", 7, [1]])
+def test_annotation_must_be_a_mapping(annotation):
+    with pytest.raises(TypeError, match="annotation must be a mapping, got"):
+        complete_annotation(annotation)
