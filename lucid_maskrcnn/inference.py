@@ -113,7 +113,7 @@ def predict_files(
     sources = _check_paths(paths)
     folder = validators.path("out", out)
     score_thresh = validators.fraction("score_thresh", score_thresh)
-    options = {} if top_k is None else {"top_k": validators.non_negative_int("top_k", top_k)}
+    top_k = validators.optional(validators.non_negative_int)("top_k", top_k)
     validators.choice("device", device, ("cpu", "gpu"))
     if on_image is not None and not callable(on_image):
         raise TypeError(f"on_image must be a function, got {validators.shown(on_image)}.")
@@ -130,7 +130,7 @@ def predict_files(
     for image_id, (path, drawing) in enumerate(zip(sources, _drawing_paths(sources, folder), strict=True), start=1):
         pixels = load_image(path)
         started = time.perf_counter()
-        found = model.predict(pixels, score_thresh=score_thresh, **options)[0]
+        found = model.predict(pixels, score_thresh=score_thresh, top_k=top_k)[0]
         seconds = time.perf_counter() - started
         save_drawing(drawing, pixels, found)
         results += found.to_coco(image_id)

@@ -1,4 +1,4 @@
-"""Files of any library to models and back: what is recognised, converted, refused and described."""
+"""Files of any library to models and back: what is recognised, converted and refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.cli import main
 from lucid_maskrcnn.config import DETECTRON2, HeadConfig, ImageConfig, RPNConfig
-from lucid_maskrcnn.weights import load_weights, locate, read_weights_file, registry, save_weights
+from lucid_maskrcnn.weights import load_weights, read_weights_file, registry, save_weights
 from lucid_maskrcnn.weights.layouts import torchvision_arrays, translate
 from lucid_maskrcnn.weights.naming import CAFFE2, CAFFE2_BODY, LUCID_BODY, TORCHVISION
 from lucid_maskrcnn.weights.naming import DETECTRON2 as DETECTRON2_NAMES
@@ -338,52 +338,6 @@ def test_convert_detectron2_to_torchvision_is_refused(tmp_path: Path, capsys: ob
         path = tmp_path / "special.safetensors"
         save_weights(mask_rcnn_resnet_50_fpn(2, **special, **SLIM), path)
         assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere.pth", "out.safetensors"], "there is no file 'nowhere.pth'"),
-        (["NUCLEI", "out.pth"], "OUT must end in .safetensors, got 'out.pth'"),
-        (["NUCLEI", "no/such/folder/out.safetensors"], "is a directory, or is in none"),
-        (["COCO_D2_3X", "out.safetensors"], "pass 'mask_rcnn_resnet_50_fpn/COCO_D2_3X' or 'mask_rcnn_resnet_101_fpn/"),
-    ],
-)
-def test_convert_wrong_arguments(capsys: object, arguments: list[str], message: str) -> None:
-    assert main(["convert", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_info_of_a_file(tmp_path: Path, capsys: object) -> None:
-    path = tmp_path / "d2.pkl"
-    path.write_bytes(pickle.dumps({"model": slim_in_detectron2_names(), "__author__": "me"}, protocol=4))
-    assert main(["info", str(path)]) == 0
-    said = capsys.readouterr().out
-    model = MaskRCNN.from_file(path)
-    count = sum(a.size for n, a in model.state_dict().items() if not n.endswith(("running_mean", "running_var")))
-    for words in ("mask_rcnn_resnet_50_fpn", f"{count:,}", "detectron2: BGR", '"width": 8', "pickle"):
-        assert words in said
-    assert "classes       3\n" in said
-
-
-def test_info_of_published_weights(capsys: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LUCID_HOME", str(tmp_path))
-    assert main(["info"]) == 0
-    overview = capsys.readouterr().out
-    for entry in registry.list_weights():
-        assert entry.name in overview
-    assert main(["info", "NUCLEI"]) == 0
-    assert "nucleus" in capsys.readouterr().out
-    assert main(["info", str(locate("NUCLEI"))]) == 0
-    assert "except for the settings below" in capsys.readouterr().out
-    assert main(["info", "COCO_D2_3X"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("not on this machine") == 2
-    assert "CC-BY-SA-3.0" in said
-    assert main(["info", "mask_rcnn_resnet_101_fpn/COCO_D2_3X"]) == 0
-    assert capsys.readouterr().out.count("not on this machine") == 1
-    assert main(["info", "nothing.pth"]) == 2
-    assert "nothing.pth" in capsys.readouterr().err
 
 
 def test_conventions_by_name() -> None:
