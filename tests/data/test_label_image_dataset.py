@@ -181,3 +181,33 @@ def test_missing_folders(folders):
         LabelImages(folders[0], folders[1] / "no")
     with pytest.raises(ValueError, match="has no images"):
         LabelImages(*folders)
+
+
+# ------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"images_dir": None}, TypeError, "images_dir must be a path as str or Path, got None."),
+        ({"labels_dir": 3}, TypeError, "labels_dir must be a path as str or Path, got 3."),
+        ({"labels_dir": ""}, ValueError, "labels_dir must not be an empty string."),
+        ({"category": 1}, TypeError, "category must be a string, got 1."),
+        ({"category": ""}, ValueError, "category must not be an empty string."),
+    ],
+)
+def test_arguments_are_checked(folders, options, error, message):
+    add(folders, "a", labels())
+    arguments = {"images_dir": folders[0], "labels_dir": folders[1]} | options
+    with pytest.raises(error, match=re.escape(message)):
+        LabelImages(**arguments)
+
+
+def test_slice_is_a_subset(folders):
+    for name in "abc":
+        add(folders, name, labels())
+    part = LabelImages(*folders)[1:]
+    assert part.file_names == ["b.png", "c.png"]
+    assert [target["image_id"] for _, target in part] == [2, 3]
+    with pytest.raises(IndexError, match=r"There is no image 3: the data set has 3 images\."):
+        LabelImages(*folders)[3]
