@@ -60,7 +60,7 @@ def test_four_tensors_of_the_promised_types(device, n):
     assert {k: v.shape for k, v in found.numpy().items()} == {k: shape for k, (shape, _) in types.items()}
 
 
-def test_arrays_and_lists_are_cast_at_the_door():
+def test_arrays_and_lists_become_tensors():
     found = Detections([[1, 2, 3, 4]], [0.5], [1], np.ones((1, 2, 2)), SIZE)
     assert {k: v.dtype for k, v in arrays(found).items()} == {
         "boxes": np.float32,
@@ -70,10 +70,17 @@ def test_arrays_and_lists_are_cast_at_the_door():
     }
 
 
-def test_masks_are_pasted_once_and_only_when_asked_for(device):
+def test_masks_are_pasted_once_and_only_when_asked_for(device, monkeypatch):
     found = make(4, device)
+    pasted = []
+
+    def paste_and_count(probs, boxes, *args, **options):
+        pasted.append(len(boxes))
+        return paste_masks(probs, boxes, *args, **options)
+
+    monkeypatch.setattr("lucid_maskrcnn.detections.paste_masks", paste_and_count)
     found.to_rle(), found.to_polygons(), found.to_coco(1), found[:2], repr(found)
-    assert found._masks is None
+    assert set(pasted) == {1}
     expected = paste_masks(found.mask_probs, found.boxes, SIZE, 0.5)
     np.testing.assert_array_equal(found.numpy()["masks"], np.asarray(expected.data))
     assert found.masks is found.masks
@@ -156,7 +163,7 @@ def test_tensors_index_on_their_device(device):
         (np.zeros((2, 2), int), TypeError, "selected by"),
     ],
 )
-def test_wrong_indices(index, error, message):
+def test_wrong_indices_are_named(index, error, message):
     with pytest.raises(error, match=message):
         make(4)[index]
 

@@ -50,7 +50,7 @@ def assert_is(masks, dense):
 
 @settings(max_examples=40, deadline=None)
 @given(stacks)
-def test_there_and_back(dense):
+def test_dense_masks_and_rle_convert_back(dense):
     masks = CompressedMasks.from_dense(dense)
     np.testing.assert_array_equal(masks.to_dense(), dense)
     rles = [encode_rle(mask) for mask in dense]
@@ -63,7 +63,7 @@ def test_there_and_back(dense):
 
 @settings(max_examples=40, deadline=None)
 @given(stacks)
-def test_properties_are_those_of_the_pixels(dense):
+def test_areas_and_boxes_are_those_of_the_pixels(dense):
     masks = CompressedMasks.from_dense(dense)
     np.testing.assert_array_equal(masks.areas, dense.sum((1, 2)))
     assert masks.boxes.dtype == np.float32
@@ -75,12 +75,12 @@ def test_properties_are_those_of_the_pixels(dense):
 
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(st.sampled_from([np.uint8, np.int32, np.uint16]), small, elements=st.integers(0, 5)))
-def test_label_images(labels):
+def test_from_labels_makes_a_mask_of_each_number(labels):
     numbers = np.unique(labels[labels > 0])
     assert_is(CompressedMasks.from_labels(labels), labels == numbers[:, None, None])
 
 
-def test_labels_of_any_width():
+def test_from_labels_takes_large_and_negative_numbers():
     labels = np.array([[0, 2**40, 7], [-3, 7, 7]])
     expected = [labels == n for n in (-3, 7, 2**40)]
     assert_is(CompressedMasks.from_labels(labels), np.stack(expected))
@@ -95,20 +95,20 @@ def test_polygons_of_an_object_are_joined():
     assert_is(CompressedMasks.from_coco(mixed, (7, 8)), dense)
 
 
-def test_empty_and_touching_runs_are_tidied_up():
+def test_empty_and_touching_runs_are_merged():
     rle = {"size": [4, 3], "counts": [1, 0, 1, 1, 0, 3, 2, 4]}
     assert_is(CompressedMasks.from_coco([rle], (4, 3)), decode_rle(rle)[None])
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, bool])
-def test_dense_masks_of_any_kind(kind, device):
+def test_from_dense_takes_bools_and_numbers(kind, device):
     dense = ellipses(3, (20, 30), (2, 9))
     assert_is(CompressedMasks.from_dense(dense.astype(kind)), dense)
     if kind is not np.uint8:  # which Lucid has no tensors of
         assert_is(CompressedMasks.from_dense(as_tensor(dense.astype(kind), device)), dense)
 
 
-def test_whatever_a_target_has():
+def test_of_takes_every_form_of_masks():
     dense = ellipses(2, (20, 30), (2, 9))
     masks = CompressedMasks.from_dense(dense)
     for given_masks in (masks, dense, dense.tolist(), list(dense), masks.to_rle(), lucid.Tensor(dense)):
@@ -127,7 +127,7 @@ def test_no_masks_and_no_pixels():
         assert [rle["size"] for rle in masks.to_rle()] == [[*shape[1:]]] * shape[0]
 
 
-def test_many_strings_decode_as_one_by_one():
+def test_decode_counts_of_many_strings_is_that_of_each():
     strings = [encode_rle(mask)["counts"] for mask in ellipses(30, (90, 70), (1, 40))] + ["0", b"6", ""]
     lengths, num = decode_counts(strings)
     sizes = [(90, 70)] * 30 + [(0, 0), (2, 3)]
@@ -145,7 +145,7 @@ def test_many_strings_decode_as_one_by_one():
 
 @settings(max_examples=30, deadline=None)
 @given(stacks, st.integers(-5, 5))
-def test_flips_and_turns(dense, turns):
+def test_flipped_and_rotated_are_those_of_dense_masks(dense, turns):
     masks = CompressedMasks.from_dense(dense)
     assert_is(masks.flipped(horizontal=True), dense[:, :, ::-1])
     assert_is(masks.flipped(vertical=True), dense[:, ::-1])
@@ -155,7 +155,7 @@ def test_flips_and_turns(dense, turns):
 
 @settings(max_examples=40, deadline=None)
 @given(stacks, st.integers(-20, 20), st.integers(-20, 20), small)
-def test_crops_inside_and_outside(dense, top, left, size):
+def test_cropped_is_a_slice_inside_and_outside_the_image(dense, top, left, size):
     wide = np.pad(dense, ((0, 0), (60, 60), (60, 60)))
     expected = wide[:, 60 + top : 60 + top + size[0], 60 + left : 60 + left + size[1]]
     assert_is(CompressedMasks.from_dense(dense).cropped(top, left, *size), expected)
@@ -163,7 +163,7 @@ def test_crops_inside_and_outside(dense, top, left, size):
 
 @settings(max_examples=40, deadline=None)
 @given(stacks, small)
-def test_resizing_is_that_of_dense_masks(dense, size):
+def test_resized_is_that_of_dense_masks(dense, size):
     assert_is(CompressedMasks.from_dense(dense).resized(size), resize_masks(dense, size))
 
 
@@ -180,7 +180,7 @@ def test_decode_region_is_a_slice_of_the_dense_mask(dense, data):
 
 
 @pytest.mark.parametrize("rows", [2, -1, slice(1, 3), [3, 0, 0], [], np.array([True, False, True, False])])
-def test_selecting_rows(rows):
+def test_index_selects_rows(rows):
     dense = ellipses(4, (20, 30), (2, 9))
     assert_is(CompressedMasks.from_dense(dense)[rows], dense[rows].reshape(-1, 20, 30))
 
@@ -265,7 +265,7 @@ def from_coco(segmentations, size=(4, 5)):
         (lambda: SOME.resized((2.5, 3)), TypeError, r"to_size\[0\] must be a positive integer, got 2.5"),
     ],
 )
-def test_mistakes_are_named(call, error, message):
+def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert str(caught.value).endswith(".")
@@ -298,7 +298,7 @@ def targets_of(masks, boxes, image_size, to_size, device="cpu"):
 
 
 @pytest.mark.parametrize("to_size", [(96, 130), (150, 203), (61, 47), (800, 1083)])
-def test_targets_are_those_of_dense_masks_bit_for_bit(to_size):
+def test_mask_targets_are_those_of_dense_masks_bit_for_bit(to_size):
     dense = ellipses(12, (96, 130), (3, 60))
     masks = CompressedMasks.from_dense(dense)
     expected = targets_of(dense, masks.boxes, (96, 130), to_size)
@@ -309,7 +309,7 @@ def test_targets_are_those_of_dense_masks_bit_for_bit(to_size):
         np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
 
 
-def test_targets_on_gpu_are_those_on_cpu():
+def test_mask_targets_on_gpu_are_those_on_cpu():
     dense = ellipses(5, (40, 50), (3, 20))
     masks = CompressedMasks.from_dense(dense)
     on_cpu = targets_of(masks, masks.boxes, (40, 50), (60, 75))
@@ -317,7 +317,7 @@ def test_targets_on_gpu_are_those_on_cpu():
     np.testing.assert_allclose(targets_of(dense, masks.boxes, (40, 50), (60, 75), "gpu"), on_cpu, atol=1e-5)
 
 
-def test_regions_are_sampled_with_compressed_masks(device):
+def test_rois_are_sampled_with_compressed_masks(device):
     dense = ellipses(6, (64, 80), (4, 20))
     boxes = CompressedMasks.from_dense(dense).boxes
     samples = []
@@ -337,7 +337,7 @@ def test_regions_are_sampled_with_compressed_masks(device):
     np.testing.assert_allclose(host(samples[1].gt_masks), host(samples[0].gt_masks), atol=1e-5)
 
 
-def test_no_regions_no_targets(device):
+def test_no_rois_give_no_mask_targets(device):
     masks = CompressedMasks.from_dense(ellipses(2, (20, 30), (2, 9)))
     none = as_tensor(np.zeros((0, 4), np.float32), device), as_tensor(np.zeros(0, np.int32), device)
     assert ops.mask_targets(masks, *none, 28).shape == (0, 28, 28)
