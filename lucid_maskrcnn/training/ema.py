@@ -100,6 +100,7 @@ class EMA:
             self._averages[name] = ops.device_array(np.array(averages[name]), device)
 
     def _variables(self, model: Module) -> dict[str, Any]:
+        instance("model", model, Module, "a module")
         variables: dict[str, Any] = model.state_dict(keep_vars=True)
         _require_same_names("model has", variables, self._averages)
         return variables

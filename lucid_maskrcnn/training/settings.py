@@ -150,7 +150,7 @@ class TrainerSettings:
 
     def completed(self, images_per_step: int) -> TrainerSettings:
         """Return the settings with the defaults of the learning rate and the warm-up filled in."""
-        lr = LR_PER_IMAGE * images_per_step if self.lr is None else self.lr
+        lr = LR_PER_IMAGE * positive_int("images_per_step", images_per_step) if self.lr is None else self.lr
         default = 200 if self.steps is None else min(1000, self.steps // 10)
         return replace(self, lr=lr, warmup=default if self.warmup is None else self.warmup)
 

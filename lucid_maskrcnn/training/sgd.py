@@ -15,7 +15,7 @@ from lucid import Tensor
 from lucid.nn import Module
 
 from .. import ops
-from ..validators import check_keywords, flag, non_negative_number
+from ..validators import check_keywords, flag, non_negative_number, shown
 from .parameters import parameter_list
 
 __all__ = ["SGD", "decay_groups"]
@@ -90,6 +90,8 @@ class SGD:
     @momenta.setter
     def momenta(self, arrays: Sequence[Array | None]) -> None:
         params = self.params
+        if not isinstance(arrays, (list, tuple)):
+            raise TypeError(f"momenta must be a list of arrays, got {shown(arrays)}.")
         if len(arrays) != len(params):
             raise ValueError(f"momenta must have one entry for each of {len(params)} parameters, got {len(arrays)}.")
         for i, (p, v) in enumerate(zip(params, arrays, strict=True)):

@@ -218,9 +218,23 @@ def _as_described_now(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict
     """Return a checkpoint's description; those of version 0 had a factory's arguments in place of the configuration."""
     if "arguments" not in before:
         return dict(before)
-    config = config_from_version_0(before["arguments"])
-    known = {} if config is None else config.to_dict() | {"categories": now["config"].get("categories", [])}
-    return {**before, "config": known, "image_config": now["image_config"]}
+    data = dict(before["data"])
+    if isinstance(data.get("augment"), str):
+        renamed = data["augment"].replace("ImageSettings(", "ImageConfig(")
+        data["augment"] = re.sub(r"\bcrop=(\d+)", r"crop=(\1, \1)", renamed)
+    config = _config_as_described_now(before["arguments"], now["config"])
+    return {**before, "data": data, "config": config, "image_config": now["image_config"]}
+
+
+def _config_as_described_now(arguments: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration in a header of version 0; what it leaves at the default may not have been recorded."""
+    config = config_from_version_0(arguments)
+    default = config_from_version_0({"depth": arguments.get("depth")})
+    if config is None or default is None:
+        return dict(now)
+    defaults = _flat(default.to_dict())
+    recorded = {name: v for name, v in _flat(config.to_dict()).items() if v != defaults[name]}
+    return {**_flat(now), **json.loads(json.dumps(recorded))}
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

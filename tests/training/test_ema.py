@@ -106,3 +106,9 @@ def test_average_of_another_model_is_refused() -> None:
         with pytest.raises(ValueError, match="model has 'bias', which the averaged model has not"):
             method(*([] if method.__name__ == "__enter__" else [other]))
     assert ema.updates == 0
+
+
+@pytest.mark.parametrize("model", [None, {}, Cell])
+def test_average_of_no_model_is_refused(model: Any) -> None:
+    with pytest.raises(TypeError, match="model must be a module, got"):
+        EMA(Cell(1.0)).update(model)

@@ -132,3 +132,9 @@ def test_small_and_nan_gradients_are_not_scaled() -> None:
 def test_bad_arguments_of_clip_gradients(params: Any, max_norm: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         clip_gradients(params, max_norm)
+
+
+@pytest.mark.parametrize("params", [None, 1, "weights", nn.Identity(), [np.ones(2)]])
+def test_gradient_mean_takes_parameters_only(params: Any) -> None:
+    with pytest.raises(TypeError, match=r"params(\[0\])? must be"):
+        GradientMean(params)

@@ -131,6 +131,12 @@ def test_momenta_of_another_model_are_refused() -> None:
         SGD([parameter([1.0, 2.0, 3.0])], lr=0.1).momenta = momenta
 
 
+@pytest.mark.parametrize("momenta", [None, "one", 1.0, np.ones(1)])
+def test_momenta_must_be_a_list(momenta: Any) -> None:
+    with pytest.raises(TypeError, match="momenta must be a list of arrays, got"):
+        SGD([parameter([1.0])], lr=0.1).momenta = momenta
+
+
 def test_momenta_are_copied_when_they_are_set() -> None:
     p, momentum = parameter([1.0]), np.ones(1, np.float32)
     optimizer = SGD([p], lr=0.1)

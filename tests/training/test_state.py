@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from tiny_runs import (
+    ARGUMENTS,
     Interrupting,
     Squares,
     Toy,
@@ -23,12 +25,13 @@ from tiny_runs import (
 )
 
 from lucid_maskrcnn.config import ImageConfig
+from lucid_maskrcnn.data import Augmentation
 from lucid_maskrcnn.training import (
     Interrupted,
     Trainer,
     TrainerSettings,
 )
-from lucid_maskrcnn.training.checkpoints import find_checkpoints
+from lucid_maskrcnn.training.checkpoints import find_checkpoints, read_arrays, read_header, write_checkpoint
 
 OLD_CHECKPOINT = Path(__file__).parent / "files" / "checkpoint_with_old_names.safetensors"
 
@@ -109,6 +112,39 @@ def test_checkpoint_with_old_names_of_settings_is_resumed(tmp_path: Path) -> Non
         assert (result.step, result.best, trainer.state.best_step, trainer.state.stale) == (6, 0.5, 2, 2)
     close_arrays(*(tmp_path / name / "weights.safetensors" for name in ("old", "whole")))
     close_arrays(*(find_checkpoints(tmp_path / name)[0] for name in ("old", "whole")))
+
+
+def rewrite_as_version_0(checkpoint: Path, arguments: dict[str, Any]) -> None:
+    """Give a checkpoint the header that was written before there was a configuration."""
+    header, _ = read_header(checkpoint)
+    del header["config"], header["image_config"]
+    augment = header["data"]["augment"].replace("ImageConfig(", "ImageSettings(").replace("crop=(48, 48)", "crop=48")
+    header |= {"arguments": arguments, "data": {**header["data"], "augment": augment}}
+    write_checkpoint(checkpoint, dict(read_arrays(checkpoint)), header, lambda name, array: None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ({"depth": 18, **ARGUMENTS}, None),
+        ({"depth": 18, **ARGUMENTS, "proposals": {"post_nms_top_n_train": 60}, "heads": {"batch_size": 32}}, None),
+        ({}, None),  # of a model on a backbone of one's own
+        ({"depth": 18, **ARGUMENTS, "heads": {"batch_size": 64}}, "heads.batch_size was 64 and is 32"),
+        ({"depth": 18, **ARGUMENTS, "hidden_dim": 32}, "hidden_dim was 32 and is 16"),
+    ],
+)
+def test_checkpoint_of_a_factory_s_arguments_is_resumed(
+    tmp_path: Path, arguments: dict[str, Any], changed: str | None
+) -> None:
+    model, out = slim(), tmp_path / "run"
+    loader = Squares(1)
+    loader.augment = Augmentation(crop=48, image=model.config.image)  # type: ignore[attr-defined]
+    options: dict[str, Any] = {"loader": loader, "settings": TrainerSettings(steps=1, lr=0.01)}
+    toy_trainer(out, model=model, **options).run()
+    rewrite_as_version_0(find_checkpoints(out)[0], arguments)
+    refused = contextlib.nullcontext() if changed is None else pytest.raises(ValueError, match=changed)
+    with refused:
+        assert toy_trainer(out, model=slim(), resume=True, **options).run().step == 1
 
 
 def test_run_may_be_prolonged_and_keeps_its_default_learning_rate(
