@@ -1,10 +1,10 @@
-"""Tables in plain text."""
+"""Plain text: tables and counts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["align_columns"]
+__all__ = ["align_columns", "count_of"]
 
 
 def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
@@ -30,3 +30,8 @@ def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -
         )
         for row in rows
     ]
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return ``"no issues"``, ``"1 issue"``, ``"2 issues"``."""
+    return f"{count or 'no'} {noun}{'s' * (count != 1)}"

@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from lucid_maskrcnn.data import validate
-    from lucid_maskrcnn.data.validation import count_of
+    from lucid_maskrcnn.text_tables import count_of
 
     if (args.annotations is None) == (args.labels is None):
         raise ValueError("Give ANNOTATIONS or --labels, one of them.")

@@ -16,6 +16,10 @@ from lucid_maskrcnn import validators
 
 __all__ = [
     "Parser",
+    "add_device",
+    "add_score_thresh",
+    "add_top_k",
+    "add_weights",
     "argument_type",
     "check_output_file",
     "check_output_folder",
@@ -133,6 +137,47 @@ non_negative_int = argument_type(int, validators.non_negative_int)
 positive_number = argument_type(float, validators.positive_number)
 fraction = argument_type(float, validators.fraction)
 file_path: Callable[[str], Path] = argument_type(str, validators.path)
+
+
+# ------------------------------------------------------------------ options of several commands
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights``."""
+    parser.add_argument(
+        "--weights",
+        default="NUCLEI",
+        metavar="NAME|FILE",
+        help="a name that 'lucid-maskrcnn info' lists, or a file of weights (default: NUCLEI)",
+    )
+
+
+def add_score_thresh(parser: argparse.ArgumentParser, default: float) -> None:
+    """Add ``--score-thresh``."""
+    parser.add_argument(
+        "--score-thresh",
+        type=fraction,
+        default=default,
+        metavar="S",
+        help=f"detections have a higher score (default: {default:g})",
+    )
+
+
+def add_top_k(parser: argparse.ArgumentParser) -> None:
+    """Add ``--top-k``."""
+    parser.add_argument(
+        "--top-k",
+        type=positive_int,
+        metavar="N",
+        help="at most N detections per image (default: the model's own setting)",
+    )
+
+
+def add_device(parser: Any) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="cpu (NumPy) or gpu (MLX) (default: cpu)"
+    )
 
 
 # ------------------------------------------------------------------ where results go

@@ -7,7 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .common import check_output_folder, file_path, fraction, positive_int, say
+from .common import (
+    add_device,
+    add_score_thresh,
+    add_top_k,
+    add_weights,
+    check_output_folder,
+    file_path,
+    positive_int,
+    say,
+)
 
 __all__ = ["add_commands"]
 
@@ -25,22 +34,9 @@ def add_commands(commands: Any) -> None:
     )
     evaluate.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
     evaluate.add_argument("annotations", type=file_path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
-    evaluate.add_argument(
-        "--weights",
-        default="NUCLEI",
-        metavar="NAME|FILE",
-        help="a name that info lists, or a file (default: NUCLEI)",
-    )
-    evaluate.add_argument(
-        "--top-k", type=positive_int, metavar="N", help="at most N detections per image (default: the model's own)"
-    )
-    evaluate.add_argument(
-        "--score-thresh",
-        type=fraction,
-        default=0.05,
-        metavar="S",
-        help="detections have a higher score (default: 0.05)",
-    )
+    add_weights(evaluate)
+    add_top_k(evaluate)
+    add_score_thresh(evaluate, 0.05)
     evaluate.add_argument(
         "--out",
         type=file_path,
@@ -51,7 +47,7 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--without-coco", action="store_true", help="instance accuracy only, which does not need pycocotools"
     )
-    evaluate.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    add_device(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 

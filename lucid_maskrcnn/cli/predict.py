@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import check_output_file, check_output_folder, file_path, fraction, positive_int, say
+from .common import (
+    add_device,
+    add_score_thresh,
+    add_top_k,
+    add_weights,
+    check_output_file,
+    check_output_folder,
+    file_path,
+    say,
+)
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.detections import Detections
@@ -33,7 +42,7 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help="drawing to write, .png or .jpg (default: lucid_maskrcnn_demo.png)",
     )
-    _add_score_thresh(demo)
+    add_score_thresh(demo, 0.5)
     demo.set_defaults(run=_demo)
 
     predict = commands.add_parser(
@@ -43,12 +52,7 @@ def add_commands(commands: Any) -> None:
         "detections.json (COCO results) and images.json (image ids, file names, categories).",
     )
     predict.add_argument("images", type=file_path, nargs="+", metavar="IMAGE", help="an image file")
-    predict.add_argument(
-        "--weights",
-        default="NUCLEI",
-        metavar="NAME|FILE",
-        help="a name that 'lucid-maskrcnn info' lists, or a file of weights (default: NUCLEI)",
-    )
+    add_weights(predict)
     predict.add_argument(
         "--out",
         type=file_path,
@@ -56,26 +60,17 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="folder to write to; created if it does not exist (default: out)",
     )
-    _add_score_thresh(predict)
-    predict.add_argument(
-        "--top-k", type=positive_int, metavar="N", help="detections per image (default: the model's own setting)"
-    )
-    predict.add_argument(
-        "--device", choices=("cpu", "gpu"), default="cpu", help="where to compute: cpu or gpu (default: cpu)"
-    )
+    add_score_thresh(predict, 0.5)
+    add_top_k(predict)
+    add_device(predict)
     predict.set_defaults(run=_predict)
-
-
-def _add_score_thresh(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--score-thresh", type=fraction, default=0.5, metavar="S", help="detections score more (default: 0.5)"
-    )
 
 
 def _demo(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.images import load_image
     from lucid_maskrcnn.inference import DRAWING_FORMATS, save_drawing
     from lucid_maskrcnn.models import MaskRCNN
+    from lucid_maskrcnn.text_tables import count_of
 
     if args.out.suffix.lower() not in DRAWING_FORMATS:
         raise ValueError(f"--out must end in {', '.join(DRAWING_FORMATS)}, got {str(args.out)!r}.")
@@ -94,7 +89,7 @@ def _demo(args: argparse.Namespace) -> None:
     for line in _table(found):
         say(f"  {line}")
     say()
-    say(f"{len(found)} objects with a score over {args.score_thresh:g}")
+    say(f"{count_of(len(found), 'object')} with a score over {args.score_thresh:g}")
     say(f"load {loaded - started:.2f} s, predict {predicted - loaded:.2f} s on cpu")
     save_drawing(args.out, pixels, found)
     say(f"drawing: {args.out}")
@@ -113,9 +108,11 @@ def _table(found: Detections, limit: int = 10) -> Iterator[str]:
 
 def _predict(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.inference import predict_files
+    from lucid_maskrcnn.text_tables import count_of
 
     def report(image: ImagePrediction) -> None:
-        say(f"{image.path}: {len(image.detections)} objects in {image.seconds:.2f} s, drawn in {image.drawing}")
+        objects = count_of(len(image.detections), "object")
+        say(f"{image.path}: {objects} in {image.seconds:.2f} s, drawn in {image.drawing}")
 
     check_output_folder("--out", args.out)
     job = predict_files(
@@ -127,4 +124,4 @@ def _predict(args: argparse.Namespace) -> None:
         device=args.device,
         on_image=report,
     )
-    say(f"{job.n_objects} detections in {job.out / 'detections.json'}")
+    say(f"{count_of(job.n_objects, 'detection')} in {job.out / 'detections.json'}")

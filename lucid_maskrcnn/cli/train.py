@@ -15,7 +15,7 @@ from typing import Any
 
 from lucid_maskrcnn import validators
 
-from .common import argument_type, file_path, positive_int, positive_number, say
+from .common import add_device, argument_type, file_path, positive_int, positive_number, say
 
 __all__ = ["add_commands"]
 
@@ -96,7 +96,7 @@ def _add_model(group: Any) -> None:
     group.add_argument("--norm", choices=("frozen", "batch"), help="frozen or live batch norm")
     group.add_argument("--min-size", type=positive_int, metavar="PIXELS", help="short side of the network's input")
     group.add_argument("--max-size", type=positive_int, metavar="PIXELS", help="maximum of its long side")
-    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(default: cpu)")
+    add_device(group)
 
 
 def _add_length(group: Any) -> None:

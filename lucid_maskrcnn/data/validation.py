@@ -17,6 +17,7 @@ from lucid_maskrcnn.images import load_image, size_mismatch
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.ops import as_tensor, box_iou, host
 from lucid_maskrcnn.targets import Target
+from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import flag, function, path
 
 from .coco_dataset import CocoInstances
@@ -94,11 +95,6 @@ class ValidationReport:
             *(f"  {name}: {count}" for name, count in self.category_counts.most_common()),
             *([f"  {sizes}"] if total else []),
         ]
-
-
-def count_of(count: int, noun: str) -> str:
-    """Return ``"no issues"``, ``"1 issue"``, ``"2 issues"``."""
-    return f"{count or 'no'} {noun}{'s' * (count != 1)}"
 
 
 def validate(

@@ -60,9 +60,10 @@ def test_predict_writes_drawings_results_and_one_line_per_image(
     results = json.loads((out / "detections.json").read_text())
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith(f"{image}: {len(results) // 2} objects in ")
+    assert len(results) == 4
+    assert lines[0].startswith(f"{image}: 2 objects in ")
     assert lines[0].endswith(f" s, drawn in {out / 'whole.png'}")
-    assert lines[2] == f"{len(results)} detections in {out / 'detections.json'}"
+    assert lines[2] == f"4 detections in {out / 'detections.json'}"
 
 
 def test_reader_that_goes_away_does_not_stop_the_work(tmp_path: Path, image: Path) -> None:
