@@ -47,7 +47,12 @@ def _fits(shape: Sequence[int], wanted: Shape) -> bool:
             return False
         shape = (*shape[:at], *shape[len(shape) - behind :])
         wanted = (*wanted[:at], *wanted[at + 1 :])
-    return len(shape) == len(wanted) and all(isinstance(w, str) or w == n for n, w in zip(shape, wanted, strict=True))
+    if len(shape) != len(wanted):
+        return False
+    for n, w in zip(shape, wanted, strict=True):  # noqa: SIM110 - twice as fast as all(...), and on predict's path
+        if n != w and not isinstance(w, str):
+            return False
+    return True
 
 
 def _written(shape: Shape) -> str:
