@@ -169,9 +169,12 @@ class RoISampler:
             return RoISamples(*(ops.concat(column) for column in zip(*in_batch, strict=True)))
 
     def _of_image(self, image: int, proposals: Tensor, target: Target) -> RoISamples:
-        boxes = ops.concat([proposals, target.boxes])  # an object is trained on even if no proposal found it
+        # 1. label: the object of each box, or background; an object is trained on even if no proposal found it
+        boxes = ops.concat([proposals, target.boxes])
         matches = self.matcher(target.boxes, boxes)
+        # 2. sample: as many as the losses are taken over, at most a fraction of them positive
         positive, negative = self.sampler(matches)
+        # 3. targets: class, deltas and mask of the object of each positive box
         objects = ops.take(matches, positive)  # (P,)
         positive_boxes = ops.take(boxes, positive)
         labels = ops.take(target.labels, objects)

@@ -145,8 +145,11 @@ class _RegionProposalNetwork(nn.Module):
         images, anchors, labels, positive_images, positive_anchors, gt_deltas = [], [], [], [], [], []
         with ops.no_grad():
             for image, target in enumerate(targets):
+                # 1. label: the object of each anchor, or background, or neither
                 matches = self.matcher(target.boxes, output.anchors)
+                # 2. sample: as many as the loss is taken over, at most half of them positive
                 positive, negative = self.sampler(matches)
+                # 3. targets: whether there is an object, and of the positive ones, where
                 num_positive, num_negative = positive.shape[0], negative.shape[0]
                 anchors += [positive, negative]
                 labels += [ops.full(num_positive, 1, positive), ops.full(num_negative, 0, positive)]
