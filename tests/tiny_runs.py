@@ -14,7 +14,6 @@ from typing import Any
 
 import lucid
 import lucid.nn as nn
-import mlx.core as mx
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -117,7 +116,7 @@ class _Norm(nn.Module):
         self.running_mean = nn.Buffer(lucid.zeros(channels, dtype=lucid.Float32))
 
     def forward(self, x: Any) -> Any:
-        xp: Any = mx if x.is_gpu() else np
+        xp = ops.array_module(x.data)
         mean = self.running_mean.data
         if self.training and lucid.grad_enabled():
             mean = xp.mean(x.data, axis=0)
@@ -191,7 +190,7 @@ def parameter(values: Any, device: str = "cpu") -> Any:
 
 def set_grad(p: Any, values: Any) -> None:
     array = np.asarray(values, np.float32)
-    p.grad = mx.array(array) if p.is_gpu() else array
+    p.grad = ops.device_array(array, p.device)
 
 
 # ------------------------------------------------------------------ in a process of its own

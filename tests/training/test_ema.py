@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import lucid.nn as nn
-import mlx.core as mx
 import numpy as np
 import pytest
 from lucid import Tensor
@@ -14,6 +13,7 @@ from tiny_runs import (
     parameter,
 )
 
+from lucid_maskrcnn import ops
 from lucid_maskrcnn.models.layers import Linear
 from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.training import (
@@ -39,7 +39,7 @@ def test_average_follows_weights_and_buffers(device: str) -> None:
     model = Cell(1.0, device)
     ema = EMA(model, decay=0.5)
     set_to = np.array([11.0], np.float32)
-    model.weight.data = mx.array(set_to) if device == "gpu" else set_to
+    model.weight.data = ops.device_array(set_to, device)
     ema.update(model)  # keeps 1/10
     np.testing.assert_allclose(host_average(ema, "weight"), [10.0])
     np.testing.assert_allclose(host_average(ema, "mean"), [1.0])
