@@ -58,9 +58,10 @@ def shown(value: object) -> str:
 
 def integer(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
     """Return an integer from ``minimum`` to ``maximum``, both included; None is no limit."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be {_integer_range(minimum, maximum)}, got {shown(value)}.")
-    value = int(value)
+    if type(value) is not int:  # plain integers, the usual case, are the quickest
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} must be {_integer_range(minimum, maximum)}, got {shown(value)}.")
+        value = int(value)
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
         raise ValueError(f"{name} must be {_integer_range(minimum, maximum)}, got {shown(value)}.")
     return value
@@ -159,13 +160,15 @@ def path(name: str, value: Any) -> Path:
 
 def choice[T](name: str, value: T, options: Collection[T]) -> T:
     """Return one of ``options``; the message lists them, and the nearest one to a misspelt string."""
-    if isinstance(value, (bool, np.bool_)) or not any(type(value) is type(o) and value == o for o in options):
+    is_flag = isinstance(value, (bool, np.bool_))
+    found = [o for o in options if not is_flag and isinstance(value, type(o)) and value == o]
+    if not found:
         listed = ", ".join(map(repr, options))
         near = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else None
         hint = f" Did you mean {near!r}?" if near else ""
-        kind = ValueError if any(isinstance(value, type(o)) for o in options) else TypeError
+        kind = ValueError if not is_flag and any(isinstance(value, type(o)) for o in options) else TypeError
         raise kind(f"{name} must be one of {listed}, got {shown(value)}.{hint}")
-    return value
+    return found[0]
 
 
 def instance[T](name: str, value: Any, kind: type[T] | tuple[type, ...], wanted: str) -> T:

@@ -186,9 +186,8 @@ class _Columns:
         values = scratch("values", count * width * kh * kw * channels, self.x.dtype)
         values = values.reshape(count, width, kh, kw * channels)
         of_row, of_pixel, of_value = staged.strides
-        under_kernel = np.lib.stride_tricks.as_strided(
-            staged, values.shape, (of_row * s, of_pixel * s, of_row, of_value), writeable=False
-        )
+        strides = (of_row * s, of_pixel * s, of_row, of_value)
+        under_kernel: np.ndarray = np.ndarray(values.shape, values.dtype, staged, strides=strides)  # a view
         np.copyto(values, under_kernel)
         return values.reshape(count * width, -1)
 
