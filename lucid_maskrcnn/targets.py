@@ -19,7 +19,7 @@ from lucid_maskrcnn.ops import as_tensor
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
 from lucid_maskrcnn.validators import choice, instance, non_negative_int, pair, positive_int
 
-__all__ = ["Target"]
+__all__ = ["Target", "misses_box"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,21 +181,34 @@ def _dense_masks(values: Any, place: str, image_size: Size) -> np.ndarray:
     return zeros_and_ones(place, numeric_array(place, array, wanted, kinds="biuf", shape=(None, *image_size)))
 
 
+def misses_box(masks: CompressedMasks, boxes: np.ndarray) -> np.ndarray:
+    """Return which masks lie wholly outside their boxes (G, 4), empty ones not: (G,) bool.
+
+    They are compared by the boxes around them, with a tolerance of one pixel: boxes and masks of one object may be
+    rounded differently.
+    """
+    apart = (masks.boxes[:, 2:] <= boxes[:, :2] - 1) | (masks.boxes[:, :2] >= boxes[:, 2:] + 1)
+    return apart.any(axis=1) & (masks.areas > 0)
+
+
+def _dense_misses_box(masks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the same of dense masks (G, H, W), of which only the pixels in the boxes are looked at."""
+    height, width = masks.shape[1:]
+    limits = np.array([width, height, width, height], np.float32)
+    around = np.concatenate([np.floor(boxes[:, :2]) - 1, np.ceil(boxes[:, 2:]) + 1], axis=1).clip(0, limits)
+    regions = around.astype(int).tolist()
+    return np.array(
+        [not m[y1:y2, x1:x2].any() and bool(m.any()) for m, (x1, y1, x2, y2) in zip(masks, regions, strict=True)], bool
+    )
+
+
 def _check_masks_meet_boxes(masks: np.ndarray | CompressedMasks, boxes: np.ndarray, place: str) -> None:
     """Refuse masks wholly outside their boxes: boxes in another unit or order, or of another object."""
-    height, width = masks.image_size if isinstance(masks, CompressedMasks) else masks.shape[1:]
-    limits = np.array([width, height, width, height], np.float32)
-    # A pixel of tolerance: boxes and masks of one object may be rounded differently.
-    around = np.stack([np.floor(boxes[:, :2]) - 1, np.ceil(boxes[:, 2:]) + 1], axis=1).reshape(-1, 4).clip(0, limits)
-    for i, (x1, y1, x2, y2) in enumerate(around.astype(int).tolist()):
-        region = slice(y1, y2), slice(x1, x2)
-        if isinstance(masks, CompressedMasks):
-            missed = not masks.decode_region(i, *region).any() and masks.areas[i] > 0
-        else:
-            missed = not masks[(i, *region)].any() and masks[i].any()
-        if missed:
-            box = ", ".join(f"{v:g}" for v in boxes[i].tolist())
-            raise ValueError(
-                f"{place}['masks'][{i}] has no pixel in its box ({box}): boxes are (x1, y1, x2, y2) in pixels of the "
-                "image, in the order of the masks."
-            )
+    missed = misses_box(masks, boxes) if isinstance(masks, CompressedMasks) else _dense_misses_box(masks, boxes)
+    if missed.any():
+        row = int(missed.argmax())
+        box = ", ".join(f"{v:g}" for v in boxes[row].tolist())
+        raise ValueError(
+            f"{place}['masks'][{row}] has no pixel in its box ({box}): boxes are (x1, y1, x2, y2) in pixels of the "
+            "image, in the order of the masks."
+        )

@@ -17,6 +17,7 @@ from lucid_maskrcnn.images import Size, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.polygons import check_polygon
 from lucid_maskrcnn.masks.rle import parse_rle
+from lucid_maskrcnn.targets import misses_box
 from lucid_maskrcnn.validators import positive_int, sequence, shown, text
 
 from .issues import Issue, cannot_be_used
@@ -50,9 +51,9 @@ class AnnotatedImage:
         objects = self.objects
         masks = CompressedMasks.from_coco([o.segmentation for o in objects], self.size)
         boxes = np.array([o.box or (0, 0, 0, 0) for o in objects], np.float32).reshape(-1, 4)  # (G, 4)
-        without_box = [i for i, o in enumerate(objects) if o.box is None]
-        if without_box:
-            boxes[without_box] = masks[without_box].boxes
+        # A bbox that is elsewhere than the segmentation, which check-data reports, is no box of the object.
+        from_mask = np.array([o.box is None for o in objects], bool) | misses_box(masks, boxes)
+        boxes[from_mask] = masks.boxes[from_mask]
         return {
             "boxes": boxes,
             "labels": np.array([o.label for o in objects], np.int32),

@@ -266,14 +266,15 @@ def _issues_of_objects(annotated: AnnotatedImage, target: Mapping[str, Any]) -> 
     issues: list[Issue] = []
     seen: dict[Any, int] = {}
     masks: CompressedMasks = target["masks"]
-    boxes, tight, areas = target["boxes"], masks.boxes, masks.areas
+    tight, areas = masks.boxes, masks.areas
     for i, annotation in enumerate(annotated.objects):
         place = f"annotation {annotation.id}"
         if not areas[i]:
             issues.append(Issue(place, "has a segmentation that covers no pixel", fatal=False))
             continue
-        if not _agree(boxes[i], tight[i]):
-            box, around = (", ".join(f"{v:g}" for v in corners.tolist()) for corners in (boxes[i], tight[i]))
+        bbox = np.array(tight[i] if annotation.box is None else annotation.box, np.float32)
+        if not _agree(bbox, tight[i]):
+            box, around = (", ".join(f"{v:g}" for v in corners.tolist()) for corners in (bbox, tight[i]))
             problem = f"has a box from its bbox, ({box}), that is not the one around its segmentation, ({around})"
             issues.append(Issue(place, f"{problem}; a bbox is x, y, width, height", fatal=False))
         first, last = masks.offsets[i], masks.offsets[i + 1]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucid_maskrcnn.data import CocoInstances
+from lucid_maskrcnn.data import CocoInstances, validate
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
+from lucid_maskrcnn.targets import Target
 
 
 @pytest.fixture
@@ -101,6 +102,19 @@ def test_images_with_slivers_only_go_with_the_empty_ones(files):
     content = changed({"bbox": [0, 0, 64, 1]}, index=4)
     assert CocoInstances(files[0], content).image_ids == [10, 20, 30, 40]
     assert CocoInstances(files[0], content, keep_empty=False).image_ids == [10, 20]
+
+
+def test_box_elsewhere_than_the_mask_is_the_one_around_the_mask(files):
+    """It is reported by check-data, and does not end a run in the middle of an epoch."""
+    files[1].write_text(json.dumps(changed({"bbox": [45, 30, 9, 9]})))
+    (_, target) = CocoInstances(*files)[0]
+    assert target["boxes"].tolist() == [[10, 5, 30, 15], [40.5, 30, 60, 40]]
+    Target.from_mapping(target, index=0, image_size=data_sets.SIZES[0], num_classes=3)
+    report = validate(*files)
+    assert [str(i) for i in report.issues] == [
+        "annotation 1 has a box from its bbox, (45, 30, 54, 39), that is not the one around its segmentation, "
+        "(10, 5, 30, 15); a bbox is x, y, width, height."
+    ]
 
 
 def test_boxes_without_area_are_left_out(files):
