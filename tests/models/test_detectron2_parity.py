@@ -113,7 +113,7 @@ def test_roi_align(recorded: dict, device: str, size: int, aligned: int, ratio: 
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_bottleneck_strides_where_it_is_told(recorded: dict, first: bool) -> None:
+def test_stride_in_1x1_or_3x3_of_a_bottleneck(recorded: dict, first: bool) -> None:
     names = {n.removeprefix("bk_"): a for n, a in recorded.items() if n.startswith("bk_") and "_y_" not in n}
     x = names.pop("x")
     width = names["conv1.weight"].shape[0] if "conv1.weight" in names else names["conv1_weight"].shape[0]
@@ -126,7 +126,7 @@ def test_bottleneck_strides_where_it_is_told(recorded: dict, first: bool) -> Non
     np.testing.assert_allclose(out.data, recorded[f"bk_y_stride1x1_{int(first)}"], atol=1e-4)
 
 
-def test_proposals_of_given_answers(recorded: dict) -> None:
+def test_proposals_of_recorded_predictions(recorded: dict) -> None:
     height, width, nms, before, after, _ = recorded["rpnsel_params"].tolist()
     settings = replace(DETECTRON2.rpn, nms_thresh=nms, pre_nms_top_n=int(before), post_nms_top_n=int(after))
     parts = [(recorded[f"rpnsel_boxes_{i}"], recorded[f"rpnsel_logits_{i}"]) for i in range(3)]
@@ -153,7 +153,7 @@ def encode(boxes: np.ndarray, side: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", ["a", "b", "agn"])
-def test_detections_of_given_answers(recorded: dict, case: str) -> None:
+def test_detections_of_recorded_predictions(recorded: dict, case: str) -> None:
     scores, boxes = recorded["frcnn_scores"].astype(np.float64), recorded["frcnn_boxes"]
     score, nms, top = recorded[f"frcnn_{case}_params"].tolist()
     num_classes = scores.shape[1] - 1
@@ -191,7 +191,7 @@ def test_pasted_masks(recorded: dict, device: str) -> None:
     assert (snapped != wanted).sum() > 3  # torchvision's are others
 
 
-def test_boxes_are_clipped_and_empty_ones_dropped_in_the_picture(recorded: dict) -> None:
+def test_boxes_are_clipped_and_empty_ones_dropped_in_the_image(recorded: dict) -> None:
     boxes, probs = recorded["post_boxes_in"], recorded["post_prob_in"]
     size, original = tuple(recorded["post_in_hw"].tolist()), tuple(recorded["post_out_hw"].tolist())
     restored = transforms.resize_boxes(boxes, size, original)

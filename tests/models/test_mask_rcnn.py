@@ -1,4 +1,4 @@
-"""Proposals, heads and pooling against torchvision; whole models, as small as they get, from argument to gradient."""
+"""Whole models, as small as possible: arguments, predictions, losses and gradients."""
 
 import functools
 import inspect
@@ -13,246 +13,17 @@ import lucid
 import lucid.nn as nn
 import numpy as np
 import pytest
-from gradients import backward, tensor, values
+from gradients import tensor, values
 from lucid import Tensor
 from PIL import Image
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.config import HeadConfig, ImageConfig, RPNConfig
-from lucid_maskrcnn.models import (
-    FeatureMaps,
-    MultiScaleROIAlign,
-    _AnchorGenerator,
-    _MaskRCNNLoss,
-    _RegionProposalNetwork,
-    _ResNetFPNBackbone,
-)
-from lucid_maskrcnn.models.heads import RoISampler, RoISamples, postprocess_detections
 from lucid_maskrcnn.models.layers import Conv2d
-from lucid_maskrcnn.models.pooling import map_scale
-from lucid_maskrcnn.models.rpn import AnchorSamples, RPNOutput
-from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.training import SGD
 from lucid_maskrcnn.transforms import prepare
 
 LOSSES = ["rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss", "mask_loss", "total_loss"]
-
-# ------------------------------------------------------------------ against torchvision
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("training", [False, True])
-def test_proposals_are_filtered_as_torchvision_does(torchvision_ops, device: str, training: bool) -> None:
-    meta = torchvision_ops.meta["rpn_filter"]
-    numbers, others = (meta["pre_nms_top_n"], meta["post_nms_top_n"]), (1, 1)
-    in_training, at_test = (numbers, others) if training else (others, numbers)
-    settings = RPNConfig(
-        pre_nms_top_n=at_test[0],
-        post_nms_top_n=at_test[1],
-        pre_nms_top_n_train=in_training[0],
-        post_nms_top_n_train=in_training[1],
-        nms_thresh=meta["nms_thresh"],
-        min_size=meta["min_size"],
-    )
-    generator = _AnchorGenerator((8, 16, 32), (1.0,), per_level=True)
-    network = _RegionProposalNetwork(1, generator, settings)
-    for image, size in enumerate(meta["image_shapes"]):
-        boxes = torchvision_ops["rpn_filter_proposals"][image]
-        output = RPNOutput(
-            objectness=tensor(torchvision_ops["rpn_filter_objectness"][image].reshape(1, -1, 1), device),
-            deltas=tensor(np.zeros((1, *boxes.shape), np.float32), device),
-            anchors=tensor(boxes, device),
-            level_sizes=meta["anchors_per_level"],
-        )
-        (found,) = network.filter_proposals(output, [tuple(size)], training=training)
-        assert found.device == device
-        np.testing.assert_allclose(
-            values(found), torchvision_ops[f"rpn_filter_boxes{image}"], rtol=0, atol=1e-4, strict=True
-        )
-
-
-@pytest.mark.parity
-def test_detections_are_torchvisions(torchvision_ops, device: str) -> None:
-    meta = torchvision_ops.meta["detections"]
-    settings = HeadConfig(box_weights=tuple(meta["weights"]), min_size=meta["min_size"])
-    for image, size in enumerate(meta["image_shapes"]):
-        rows = slice(30 * image, 30 * image + 30)
-        found = postprocess_detections(
-            tensor(torchvision_ops["det_logits"][rows], device),
-            tensor(torchvision_ops["det_deltas"][rows, 4:], device),  # no columns for background
-            tensor(torchvision_ops[f"det_proposals{image}"], device),
-            tuple(size),
-            settings,
-            score_thresh=meta["score_thresh"],
-            nms_thresh=meta["nms_thresh"],
-            top_k=meta["detections_per_img"],
-        )
-        assert {t.device for t in found} == {device}
-        np.testing.assert_array_equal(values(found.labels), torchvision_ops[f"det_labels{image}"])
-        np.testing.assert_allclose(values(found.scores), torchvision_ops[f"det_scores{image}"], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(values(found.boxes), torchvision_ops[f"det_boxes{image}"], rtol=0, atol=2e-4)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("side", [7, 14])
-def test_pooling_of_a_pyramid_is_torchvisions(torchvision_ops, device: str, side: int) -> None:
-    maps = [tensor(torchvision_ops[f"ms_feat_{i}"], device, requires_grad=True) for i in range(4)]
-    unused = tensor(torchvision_ops["ms_feat_pool"], device, requires_grad=True)
-    boxes = [torchvision_ops[f"ms_boxes{i}"] for i in range(2)]
-    roi_idx = np.repeat(np.arange(2, dtype=np.int32), [len(b) for b in boxes])
-    image_size = (160, 192)
-    scales = [map_scale(image_size[0], m.shape[2]) for m in maps]
-    assert scales == torchvision_ops.meta["ms_scales"]
-    pool = MultiScaleROIAlign((side, side))
-    features = FeatureMaps([*maps, unused], image_size)
-    assert [y for y, _ in features.scales[:4]] == scales
-    out = pool(features, tensor(np.concatenate(boxes), device), tensor(roi_idx, device))
-    np.testing.assert_allclose(values(out), torchvision_ops[f"ms{side}_out"], rtol=0, atol=5e-5)
-    backward(out, torchvision_ops[f"ms{side}_cot"])
-    for i, features in enumerate(maps):
-        np.testing.assert_allclose(np.asarray(features.grad), torchvision_ops[f"ms{side}_grad_{i}"], rtol=0, atol=1e-4)
-    assert unused.grad is None
-
-
-# ------------------------------------------------------------------ parts
-
-
-@pytest.mark.parametrize(
-    ("image", "cells", "scale"),
-    [
-        (224, 56, 1 / 4),
-        (225, 57, 1 / 4),  # rounded up
-        (227, 57, 1 / 4),
-        (101, 26, 1 / 4),
-        (799, 25, 1 / 32),
-        (7, 1, 1 / 8),
-        (1, 1, 1),
-        (96, 32, 1 / 3),
-        (100, 34, 1 / 3),
-        (97, 20, 1 / 5),
-        (10, 10, 1),
-        (10, 20, 2),
-        (10, 7, 0.7),  # no whole stride
-    ],
-)
-def test_scale_of_a_map(image: int, cells: int, scale: float) -> None:
-    assert map_scale(image, cells) == scale
-
-
-def empty_map(*size: int) -> Tensor:
-    return tensor(np.zeros((1, 1, *size), np.float32))
-
-
-def test_a_single_map_has_all_sizes_at_the_stride_given() -> None:
-    generator = _AnchorGenerator((8, 16), (1.0, 4.0), per_level=False, stride=16)
-    (anchors,) = generator(FeatureMaps([empty_map(2, 3)], (32, 48)))
-    assert generator.num_anchors == 4
-    assert anchors.shape == (2 * 3 * 4, 4)
-    assert values(anchors)[:4].tolist() == [[-4, -4, 4, 4], [-8, -8, 8, 8], [-2, -8, 2, 8], [-4, -16, 4, 16]]
-    centres = (values(anchors)[::4, :2] + values(anchors)[::4, 2:]) / 2
-    assert centres.tolist() == [[0, 0], [16, 0], [32, 0], [0, 16], [16, 16], [32, 16]]
-
-
-def test_a_level_may_have_several_sizes() -> None:
-    generator = _AnchorGenerator(((8, 12), (16, 24)), (1.0,), per_level=True, stride=16)
-    fine, coarse = generator(FeatureMaps([empty_map(4, 4), empty_map(2, 1)], (32, 32)))
-    assert generator.num_anchors == 2
-    assert values(fine)[2:4].tolist() == [[4, -4, 12, 4], [2, -6, 14, 6]]  # a step of 8, whatever the stride given
-    assert values(coarse)[2:4].tolist() == [[-8, 8, 8, 24], [-12, 4, 12, 28]]
-
-
-def test_a_stride_that_contradicts_the_map_is_used_with_one_warning() -> None:
-    generator = _AnchorGenerator((8,), (1.0,), per_level=False, stride=16)
-    with pytest.warns(UserWarning, match=r"anchor_stride=16 is used as given, .* a stride of 8 pixels"):
-        (anchors,) = generator(FeatureMaps([empty_map(4, 4)], (32, 32)))
-    generator(FeatureMaps([empty_map(4, 4)], (32, 32)))  # a second warning would be an error
-    assert values(anchors)[1].tolist() == [12, -4, 20, 4]
-
-
-@pytest.mark.parametrize(("stride", "image"), [(16, 32), (3, 64), (3, 32), (5, 32), (8, 36), (16, 40), (2, 31)])
-def test_a_map_rounded_up_or_down_contradicts_nothing(stride: int, image: int) -> None:
-    for cells in {math.ceil(image / stride), image // stride}:
-        generator = _AnchorGenerator((8,), (1.0,), per_level=False, stride=stride)
-        generator(FeatureMaps([empty_map(cells, cells)], (image, image)))
-
-
-# ------------------------------------------------------------------ what is learnt
-
-ANCHORS = np.float32([[0, 0, 8, 8], [20, 0, 28, 8], [0, 20, 8, 28], [20, 20, 28, 28], [4, 0, 12, 8], [40, 40, 48, 48]])
-
-
-def rectangles(boxes: np.ndarray, labels: list[int], device: str) -> Target:
-    """Return objects that fill their boxes in an image of 50 × 50."""
-    masks = np.zeros((len(boxes), 50, 50), bool)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
-        mask[y1:y2, x1:x2] = True
-    return Target(*(tensor(a, device) for a in (boxes.reshape(-1, 4), np.array(labels, np.int32), masks)))
-
-
-def test_anchors_learn_their_own_images_objects(device: str) -> None:
-    network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), RPNConfig())
-    objects = [ANCHORS[:0], ANCHORS[[1, 3]] + np.float32(0.5), ANCHORS[[0]]]
-    output = RPNOutput(*(tensor(a, device) for a in (np.zeros((3, 6, 1)), np.zeros((3, 6, 4)), ANCHORS)), [6])
-    samples = network.label_and_sample_anchors(
-        output, [rectangles(boxes, [1] * len(boxes), device) for boxes in objects]
-    )
-    assert {t.device for t in samples} == {device}
-    pairs = list(zip(values(samples.image).tolist(), values(samples.anchor).tolist(), strict=True))
-    assert pairs == [
-        *((0, a) for a in range(6)),
-        *((1, a) for a in (1, 3, 0, 2, 4, 5)),
-        *((2, a) for a in (0, 1, 2, 3, 5)),  # anchor 4 overlaps the object by a third: neither
-    ]
-    is_object = values(samples.is_object)
-    assert is_object.dtype == np.float32
-    assert is_object.ravel().tolist() == [0] * 6 + [1, 1, 0, 0, 0, 0] + [1, 0, 0, 0, 0]
-    assert values(samples.positive_image).tolist() == [1, 1, 2]
-    assert values(samples.positive_anchor).tolist() == [1, 3, 0]
-    np.testing.assert_allclose(values(samples.gt_deltas), [[1 / 16, 1 / 16, 0, 0]] * 2 + [[0, 0, 0, 0]], atol=1e-6)
-
-
-def test_regions_learn_their_own_images_objects(device: str) -> None:
-    objects = [rectangles(ANCHORS[[0]], [2], device), rectangles(ANCHORS[:0], [], device)]
-    objects.append(rectangles(ANCHORS[[3, 1]], [3, 1], device))
-    moved = ANCHORS[[1, 5]] + np.float32([2, 0, 2, 0])
-    proposals = [tensor(a, device) for a in (ANCHORS[[5]], ANCHORS[[2, 5]], moved)]
-    sampler = RoISampler(HeadConfig(batch_size=4, positive_fraction=1.0), 4)
-    samples = sampler.select_training_samples(proposals, objects)
-    assert {t.device for t in samples} == {device}
-    expected = np.concatenate([ANCHORS[[0, 5]], ANCHORS[[2, 5]], moved[[0]], ANCHORS[[3, 1]], moved[[1]]])
-    np.testing.assert_array_equal(values(samples.rois), expected)
-    assert values(samples.roi_idx).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
-    assert values(samples.labels).tolist() == [2, 0, 0, 0, 1, 3, 1, 0]
-    assert values(samples.positive).tolist() == [0, 4, 5, 6]
-    assert values(samples.positive_class).tolist() == [1, 0, 2, 0]
-    deltas = np.zeros((4, 4))
-    deltas[1, 0] = -2 / 8 * 10  # the object is 2 pixels to the left; the weight is 10
-    np.testing.assert_allclose(values(samples.gt_deltas), deltas, atol=1e-6)
-    masks = np.ones((4, 4, 4), bool)
-    masks[1, :, 3] = False  # the last quarter of the region is beyond the object
-    np.testing.assert_array_equal(values(samples.gt_masks) > 0.5, masks)
-
-
-def test_losses_by_hand(device: str) -> None:
-    def on_device(*arrays: Any) -> list[Tensor]:
-        return [tensor(np.array(a, np.float32 if np.array(a).dtype.kind == "f" else np.int32), device) for a in arrays]
-
-    rpn = RPNOutput(*on_device(np.zeros((2, 3, 1)), np.full((2, 3, 4), 2.0), np.zeros((3, 4))), [3])
-    anchors = AnchorSamples(
-        *on_device([0, 0, 1, 1], [0, 2, 1, 0], [[1.0], [0.0], [0.0], [0.0]], [0], [0], [[2.0, 2.0, 2.0, 0.0]])
-    )
-    rois = RoISamples(
-        *on_device(
-            np.zeros((5, 4)), [0] * 5, [2, 0, 0, 1, 0], [0, 3], [1, 0], [[1.0, 0.0, 0.0, 0.0]] * 2, np.ones((2, 2, 2))
-        )
-    )
-    cls_logits, bbox_deltas, mask_logits = on_device(np.zeros((5, 3)), np.zeros((5, 8)), np.zeros((2, 1, 2, 2)))
-    losses = _MaskRCNNLoss()(rpn, anchors, cls_logits, bbox_deltas, mask_logits, rois)
-    assert list(losses) == LOSSES
-    step = 1 / 9 / 2  # below the linear part of smooth L1
-    expected = [math.log(2), (2 - step) / 4, math.log(3), 2 * (1 - step) / 5, math.log(2)]
-    assert [float(values(loss)) for loss in losses.values()] == pytest.approx([*expected, sum(expected)], rel=1e-6)
-
 
 # ------------------------------------------------------------------ small models
 
@@ -316,7 +87,7 @@ def images(*shape: int, seed: int = 0, device: str = "cpu") -> Tensor:
     return tensor(np.random.default_rng(seed).standard_normal(shape).astype(np.float32), device)
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def noise_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -390,7 +161,7 @@ def test_arguments_and_defaults() -> None:
     assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
 
 
-def test_names_of_the_parts() -> None:
+def test_names_of_submodules() -> None:
     model = build()
     parts = "backbone rpn rpn.head rpn.anchor_generator roipool mask_roipool fc1 fc2 drop1 drop2 cls_score bbox_pred"
     in_mask_head = "conv1 conv2 conv3 conv4 deconv mask_predictor"
@@ -443,14 +214,14 @@ def test_forward_without_regions(make: Callable[..., MaskRCNN], device: str) -> 
         assert p.grad is None or not np.asarray(p.grad).any(), name
 
 
-def test_regions_of_one_image_need_no_index() -> None:
+def test_roi_idx_may_be_left_out_for_one_image() -> None:
     model, x = build(), images(1, 3, 64, 64)
     rois = tensor(np.float32([[0, 0, 30, 20], [5, 5, 60, 50]]))
     for one, other in zip(model(x, rois), model(x, rois, tensor(np.zeros(2, np.int32))), strict=True):
         np.testing.assert_array_equal(values(one), values(other))
 
 
-def test_a_region_is_looked_up_in_its_own_image() -> None:
+def test_rois_are_pooled_from_their_own_image() -> None:
     model, x = build_pyramid(), images(2, 3, 64, 64)
     rois = tensor(np.float32([[0, 0, 30, 20], [5, 5, 60, 50]]))
     both = model(x, rois, tensor(np.array([1, 0], np.int32)))
@@ -483,7 +254,7 @@ def test_predictions_are_well_formed(make: Callable[..., MaskRCNN], device: str)
         assert set(labels.tolist()) <= {1, 2, 3}
 
 
-def test_tensors_of_every_form() -> None:
+def test_predict_takes_tensors_of_three_and_four_dimensions() -> None:
     model, x = build(), images(2, 3, 64, 64)
     both = model.predict(x)
     for i in range(2):
@@ -496,25 +267,25 @@ def test_tensors_of_every_form() -> None:
     assert sizes == [(64, 64), (40, 90)]
 
 
-def test_pictures_of_every_form(tmp_path: Path) -> None:
-    model, pixels = build_pyramid(), picture(48, 60)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+def test_predict_takes_paths_pil_images_and_arrays(tmp_path: Path) -> None:
+    model, pixels = build_pyramid(), noise_image(48, 60)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
     (expected,) = model.predict(pixels)
     assert expected.image_size == (48, 60)
     np.testing.assert_array_equal(expected.image, pixels)
-    forms = [[pixels], Image.fromarray(pixels), [Image.fromarray(pixels)], tmp_path / "picture.png"]
-    for form in [*forms, str(tmp_path / "picture.png")]:
+    forms = [[pixels], Image.fromarray(pixels), [Image.fromarray(pixels)], tmp_path / "image.png"]
+    for form in [*forms, str(tmp_path / "image.png")]:
         (found,) = model.predict(form)
         assert_same(found, expected)
-    mixed = model.predict([tmp_path / "picture.png", Image.fromarray(pixels), pixels])
+    mixed = model.predict([tmp_path / "image.png", Image.fromarray(pixels), pixels])
     assert [one.image_size for one in mixed] == [(48, 60)] * 3
     for found in mixed:
         assert_same(found, expected, 1e-4)
 
 
-def test_pictures_of_several_sizes_answer_in_their_own_pixels() -> None:
+def test_detections_are_in_pixels_of_each_original_image() -> None:
     shapes = [(30, 40), (64, 64), (120, 50)]
-    found = build().predict([picture(*shape, seed=i) for i, shape in enumerate(shapes)])
+    found = build().predict([noise_image(*shape, seed=i) for i, shape in enumerate(shapes)])
     assert [one.image_size for one in found] == shapes
     for one, (height, width) in zip(found, shapes, strict=True):
         assert len(one)
@@ -524,13 +295,13 @@ def test_pictures_of_several_sizes_answer_in_their_own_pixels() -> None:
 
 
 @pytest.mark.parametrize("make", [build, build_pyramid])
-def test_a_batch_gives_what_its_images_give_alone(make: Callable[..., MaskRCNN]) -> None:
-    model, pixels = make(), [picture(64, 64, seed) for seed in range(3)]
+def test_batch_gives_the_detections_of_its_images_alone(make: Callable[..., MaskRCNN]) -> None:
+    model, pixels = make(), [noise_image(64, 64, seed) for seed in range(3)]
     for found, one in zip(model.predict(pixels), pixels, strict=True):
         assert_same(found, model.predict(one)[0], 1e-4)
 
 
-def test_thresholds_and_numbers(device: str) -> None:
+def test_score_nms_and_mask_thresholds_and_top_k(device: str) -> None:
     model, x = build().to(device), images(1, 3, 64, 64, device=device)
     (everything,) = model.predict(x, score_thresh=0, nms_thresh=1, top_k=1000)
     assert 10 < len(everything) <= 3 * 12  # each proposal once for each class
@@ -552,7 +323,7 @@ def test_thresholds_and_numbers(device: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 0}, {"score_thresh": 1.0}])
-def test_nothing_found(device: str, settings: dict[str, float]) -> None:
+def test_no_detections(device: str, settings: dict[str, float]) -> None:
     found = build_pyramid().to(device).predict(images(2, 3, 64, 40, device=device), **settings)
     assert [len(one) for one in found] == [0, 0]
     for one in found:
@@ -596,8 +367,8 @@ def test_losses_and_gradients_are_finite(make: Callable[..., MaskRCNN], counts: 
         assert np.asarray(p.grad).any() == learns, name
 
 
-def test_losses_of_pictures_are_those_of_their_tensors() -> None:
-    model, pixels = build(), picture(64, 64)
+def test_losses_of_images_are_those_of_their_tensors() -> None:
+    model, pixels = build(), noise_image(64, 64)
     settings = model.config.image
     ready = (pixels / 255 - settings.pixel_mean) / settings.pixel_std
     x = tensor(ready.transpose(2, 0, 1)[None].astype(np.float32))
@@ -606,8 +377,8 @@ def test_losses_of_pictures_are_those_of_their_tensors() -> None:
     )
 
 
-def test_targets_follow_their_picture_when_it_is_resized() -> None:
-    model, small, objects = build(), picture(32, 32), target(4, 32, 32)
+def test_targets_are_resized_with_their_image() -> None:
+    model, small, objects = build(), noise_image(32, 32), target(4, 32, 32)
     resized = {
         "boxes": 2 * objects["boxes"],
         "labels": objects["labels"],
@@ -652,8 +423,8 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(device: str) -> None:
 # ------------------------------------------------------------------ modes
 
 
-def test_mode_makes_no_difference_to_predict() -> None:
-    model, pixels = build_resnet(dropout=0.5, min_size=64, max_size=64), picture(64, 64)
+def test_predict_is_the_same_in_training_mode() -> None:
+    model, pixels = build_resnet(dropout=0.5, min_size=64, max_size=64), noise_image(64, 64)
     model.train()
     before = {name: values(v).copy() for name, v in model.state_dict(keep_vars=True).items()}
     (training,) = model.predict(pixels)
@@ -711,19 +482,6 @@ def test_frozen_batch_norm_never_changes() -> None:
         np.testing.assert_array_equal(values(after[name]), value)
 
 
-@pytest.mark.parametrize("layers", range(6))
-def test_trainable_layers_are_counted_from_the_top(layers: int) -> None:
-    names = ["conv1", "layer1", "layer2", "layer3", "layer4"]
-    lucid.random.seed(0)
-    backbone = _ResNetFPNBackbone(18, width=4, out_channels=6, trainable_layers=layers)
-    learn = {name.split(".")[0] for name in trainable(backbone.body)}
-    assert learn == set(names[5 - layers :])
-    assert any(name.startswith("inner_blocks") for name in trainable(backbone.fpn))
-    live = _ResNetFPNBackbone(18, width=4, out_channels=6, norm="batch", trainable_layers=layers)
-    learn = {name.split(".")[0] for name in trainable(live.body)}
-    assert learn == set(names[5 - layers :]) | ({"bn1"} if layers == 5 else set())
-
-
 def test_frozen_layers_get_no_gradient() -> None:
     model = build_resnet(norm="frozen", trainable_layers=2)
     model.get_loss(images(1, 3, 64, 64), [target(2)])["total_loss"].backward()
@@ -738,7 +496,7 @@ def test_frozen_layers_get_no_gradient() -> None:
 
 @pytest.mark.parametrize("make", [build, build_pyramid, build_resnet])
 def test_devices_agree(make: Callable[..., MaskRCNN]) -> None:
-    pixels, objects = [picture(64, 64), picture(64, 64, 1)], [target(4), target(0)]
+    pixels, objects = [noise_image(64, 64), noise_image(64, 64, 1)], [target(4), target(0)]
     settings = {} if make is not build_resnet else {"min_size": 64, "max_size": 64}
     models = {device: make(1, **settings).to(device) for device in ("cpu", "gpu")}
     for model in models.values():
@@ -758,8 +516,8 @@ def test_devices_agree(make: Callable[..., MaskRCNN]) -> None:
         assert error <= 1e-3 * np.abs(grad).max() + 1e-7, name
 
 
-def test_a_model_moves_there_and_back() -> None:
-    model, pixels = build(), picture(64, 64)
+def test_model_moves_to_gpu_and_back() -> None:
+    model, pixels = build(), noise_image(64, 64)
     (before,) = model.predict(pixels)
     model.to("gpu")
     assert model.predict(pixels)[0]["boxes"].device == "gpu"
@@ -789,7 +547,7 @@ def test_a_model_moves_there_and_back() -> None:
         ),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_constructor_refuses_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(**settings)
 
@@ -807,7 +565,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], error: type[Exception
         ),
     ],
 )
-def test_backbones_that_do_not_fit(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_backbone_that_does_not_fit_is_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     model = build(**settings)
     for call in (model.predict, model, lambda x: model.get_loss(x, [target(1)])):
         with pytest.raises(error, match=message):
@@ -825,18 +583,18 @@ def test_backbones_that_do_not_fit(settings: dict[str, Any], error: type[Excepti
         ({"score_thresh": "0.5"}, "score_thresh must be a number between 0 and 1, got '0.5'"),
     ],
 )
-def test_thresholds_out_of_range(settings: dict[str, float], message: str) -> None:
+def test_predict_refuses_thresholds_out_of_range(settings: dict[str, float], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         build().predict(images(1, 3, 64, 64), **settings)
 
 
-def test_no_images_are_refused() -> None:
+def test_no_image_at_all_is_refused() -> None:
     for none in ([], tensor(np.zeros((0, 3, 64, 64), np.float32))):
         with pytest.raises(ValueError, match="images must be at least one, got"):
             build().predict(none)
 
 
-def test_regions_that_do_not_fit() -> None:
+def test_rois_that_do_not_fit_are_refused() -> None:
     model, x = build(), images(2, 3, 64, 64)
     with pytest.raises(ValueError, match=r"rois must have shape \(R, 4\), got \(1, 5\)"):
         model(x, tensor(np.ones((1, 5), np.float32)))
@@ -846,10 +604,10 @@ def test_regions_that_do_not_fit() -> None:
         model(x, tensor(np.ones((1, 4), np.float32)), tensor(np.array([2], np.int32)))
 
 
-def test_images_that_are_none() -> None:
+def test_wrong_images_are_refused() -> None:
     model = build()
     with pytest.raises(TypeError, match="all tensors or all paths, PIL images and arrays"):
-        model.predict([images(3, 64, 64), picture(64, 64)])
+        model.predict([images(3, 64, 64), noise_image(64, 64)])
     with pytest.raises(ValueError, match=r"got shape \(3, 4, 64, 64, 1\)"):
         model.predict(images(3, 4, 64, 64, 1))
     with pytest.raises(TypeError, match="normalised floats"):
@@ -881,12 +639,12 @@ GOOD = target(2)
         ([GOOD["boxes"]], TypeError, r"targets\[0\] must be a mapping"),
     ],
 )
-def test_targets_that_cannot_be(targets: list[Any], error: type[Exception], message: str) -> None:
+def test_wrong_targets_are_refused(targets: list[Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build().get_loss(images(1, 3, 64, 64), targets)
 
 
-def test_a_contradicting_stride_warns_once_for_a_model() -> None:
+def test_contradicting_anchor_stride_warns_once_per_model() -> None:
     model = build(anchor_stride=16)
     with pytest.warns(UserWarning, match="anchor_stride=16"):
         model.predict(images(1, 3, 64, 64))
@@ -904,15 +662,15 @@ def test_fewer_pooled_levels() -> None:
 def test_two_threads_predict_at_once() -> None:
     """Even a model in training mode, whose batch norm must not see the other thread's switch of gradients."""
     model = build_resnet(min_size=64, max_size=96).train()
-    pictures = [picture(64, 96, seed=i) for i in range(6)]
-    expected = [model.predict(p, score_thresh=0.0)[0] for p in pictures]
+    arrays = [noise_image(64, 96, seed=i) for i in range(6)]
+    expected = [model.predict(p, score_thresh=0.0)[0] for p in arrays]
     state = {name: np.array(v) for name, v in model.state_dict().items()}
     found: dict[int, Any] = {}
 
     def work(own: range) -> None:
         for _ in range(5):
             for i in own:
-                found[i] = model.predict(pictures[i], score_thresh=0.0)[0]
+                found[i] = model.predict(arrays[i], score_thresh=0.0)[0]
 
     threads = [threading.Thread(target=work, args=(range(start, 6, 2),)) for start in range(2)]
     for thread in threads:
@@ -947,12 +705,12 @@ def test_backbone_that_is_no_module_is_refused(backbone: Any) -> None:
         MaskRCNN(backbone, 8, 2)
 
 
-def test_constructor_takes_numbers_for_pairs_mappings_for_parts_and_numpys_numbers() -> None:
+def test_constructor_takes_int_for_pair_mapping_for_config_and_numpy_numbers() -> None:
     settings = {"pool_size": 3, "mask_pool_size": np.int64(4), "image": {"min_size": 64, "max_size": 96}}
     model = build(**settings, heads={"top_k": np.int32(10)})
     assert (model.config.pool_size, model.config.mask_pool_size) == ((3, 3), (4, 4))
     assert model.config.image == ImageConfig(min_size=64, max_size=96)
-    assert model.predict(picture(48, 60))[0].image_size == (48, 60)
+    assert model.predict(noise_image(48, 60))[0].image_size == (48, 60)
 
 
 @pytest.mark.parametrize("call", ["forward", "predict", "get_loss"])
@@ -975,8 +733,8 @@ def test_targets_that_are_no_list_are_refused(targets: Any) -> None:
         build().get_loss(images(1, 3, 64, 64), targets)
 
 
-def test_losses_at_another_size() -> None:
-    model, pixels = build(), picture(64, 64)
+def test_get_loss_with_another_image_config() -> None:
+    model, pixels = build(), noise_image(64, 64)
     smaller = replace(model.config.image, min_size=32, max_size=48)
     there = numbers(seeded_losses(model, pixels, [target(3)]))
     lucid.random.seed(0)
@@ -1001,12 +759,12 @@ def test_losses_at_another_size() -> None:
         ({"mask_thresh": [0.5]}, r"mask_thresh must be a number between 0 and 1, got \[0.5\]"),
     ],
 )
-def test_prediction_settings_of_the_wrong_kind_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_predict_refuses_settings_of_the_wrong_kind(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         build().predict(images(1, 3, 64, 64), **settings)
 
 
-def test_prediction_settings_may_be_numpys() -> None:
+def test_predict_takes_numpy_numbers() -> None:
     model, x = build(), images(1, 3, 64, 64)
     (expected,) = model.predict(x, score_thresh=0.25, nms_thresh=0.5, top_k=3)
     (found,) = model.predict(x, score_thresh=np.float64(0.25), nms_thresh=np.float32(0.5), top_k=np.int64(3))

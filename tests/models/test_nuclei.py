@@ -1,4 +1,4 @@
-"""The weights in the package, on the pictures in the package."""
+"""The weights in the package, on the arrays in the package."""
 
 from __future__ import annotations
 
