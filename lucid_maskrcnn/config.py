@@ -573,11 +573,16 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
             parts[part][own_name] = given.pop(name)
         if "min_size" in parts["image"]:  # asked for in place of a fixed scale
             parts["image"].setdefault("scale", None)
-        if "fpn_channels" in settings and settings["fpn_channels"] is not None:
-            given["feat_channels"] = settings["fpn_channels"]
+        if "out_channels" in parts["backbone"]:
+            given.setdefault("feat_channels", parts["backbone"]["out_channels"])
         for name, changes in parts.items():
             if changes:
                 own = given.get(name, getattr(config, name))
+                if own is None:
+                    raise ValueError(
+                        f"{next(iter(changes))} is of a ResNet-FPN backbone, which this model does not have."
+                    )
+                instance(name, own, _Config, "a configuration or a mapping of its fields")
                 check_keywords(type(own).__name__, map(str, changes), [f.name for f in fields(own)])
                 given[name] = replace(own, **changes)
         check_keywords("ModelConfig", given, [f.name for f in fields(self)])

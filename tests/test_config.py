@@ -254,6 +254,33 @@ def test_a_number_where_a_pair_is_wanted_is_both() -> None:
     assert (config.pool_size, config.mask_pool_size) == ((5, 5), (8, 8))
 
 
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"image": "big", "min_size": 64}, TypeError, "image must be a configuration or a mapping of its fields, got 'big'"),
+        ({"image": {"min_sise": 64}}, TypeError, "ImageConfig has no argument 'min_sise'; did you mean 'min_size'"),
+        ({"imag": {}}, TypeError, "ModelConfig has no argument 'imag'; did you mean 'image'"),
+        ({"width": "8"}, TypeError, "width must be an integer from 1 to 1024, got '8'"),
+        ({"conventions": "mmdet"}, ValueError, "conventions must be one of 'torchvision', 'detectron2', got 'mmdet'"),
+        ({"conventions": 2}, TypeError, "conventions must be one of 'torchvision', 'detectron2', got 2"),
+    ],
+)  # fmt: skip
+def test_change_that_cannot_be_is_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ARCHITECTURES["mask_rcnn_resnet_50_fpn"].changed(**settings)
+
+
+def test_change_of_a_backbone_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="norm is of a ResNet-FPN backbone, which this model does not have"):
+        ModelConfig(2).changed(norm="batch")
+
+
+def test_channels_of_the_pyramid_are_changed_in_both_places() -> None:
+    config = ARCHITECTURES["mask_rcnn_resnet_50_fpn"]
+    for changed in (config.changed(fpn_channels=64), config.changed(backbone={"out_channels": 64})):
+        assert (changed.feat_channels, changed.backbone.out_channels) == (64, 64)
+
+
 def test_configs_cannot_be_changed() -> None:
     config = ModelConfig(2)
     with pytest.raises(dataclasses.FrozenInstanceError):
