@@ -45,8 +45,8 @@ ARCHITECTURE = {
     # An image has up to 375 nuclei, each with several proposals.
     "top_k": 400,
     "rpn": {"pre_nms_top_n": 2000, "post_nms_top_n": 2000},
-    # Half a pixel matters on a nucleus: RoIs are aligned with the cells' centres, and masks are sampled at pixel
-    # centres, not pasted into whole pixels.
+    # Half a pixel matters on a nucleus: RoIs are aligned with the cells' centers, and masks are sampled at pixel
+    # centers, not pasted into whole pixels.
     # Nuclei do not overlap much: if two boxes do, one of them is of a part of a nucleus or of a pair.
     "heads": {"aligned": True, "snap_masks": False, "nms_thresh": 0.3},
 }

@@ -258,7 +258,7 @@ class HeadConfig(_Config):
     ----------
     sampling_ratio, aligned : int, bool
         RoIAlign's samples per bin and axis (0: as many as the bin has cells, rounded up), and whether boxes are
-        shifted by half a cell, so that a cell's value belongs to its centre; mask targets are cut out likewise.
+        shifted by half a cell, so that a cell's value belongs to its center; mask targets are cut out likewise.
     box_weights : tuple of float
         Factors of the regression targets (dx, dy, dw, dh).
     foreground_iou : float
@@ -278,7 +278,7 @@ class HeadConfig(_Config):
         Added to √area / 224 before, and to its logarithm after it is taken, so that a box on the border between two
         levels of the pyramid is assigned to the coarser one.
     snap_masks : bool
-        Whether masks are pasted into boxes of whole pixels, or sampled at the centre of each pixel.
+        Whether masks are pasted into boxes of whole pixels, or sampled at the center of each pixel.
 
     Raises
     ------
@@ -570,6 +570,11 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
                 changes |= given.pop(name)
         for name in [n for n in given if n in _PLACES]:
             part, own_name = _PLACES[name]
+            if own_name in parts[part] and parts[part][own_name] != given[name]:
+                raise ValueError(
+                    f"{name} is given twice, as {name}={shown(given[name])} and in {part}="
+                    f"{{{own_name!r}: {shown(parts[part][own_name])}}}: give one of them."
+                )
             parts[part][own_name] = given.pop(name)
         if "min_size" in parts["image"]:  # asked for in place of a fixed scale
             parts["image"].setdefault("scale", None)

@@ -90,7 +90,7 @@ class Target:
             If ``target`` is not a mapping, boxes or masks are not numbers, or the labels are not integers.
         ValueError
             If a key is missing, shapes or counts disagree, a number is not finite, a box has no area
-            or is outside the image, a label is out of range, or a mask is not of zeros and
+            or is wholly outside the image, a label is out of range, or a mask is not of zeros and
             ones, malformed, or wholly outside its box. A mask may be empty: small objects have no pixel left after
             resizing. The message names the image, the key and the row.
         """

@@ -1,12 +1,12 @@
-"""From images to the network's batch and back: the only place that resizes, normalises and pads.
+"""From images to the network's batch and back: the only place that resizes, normalizes and pads.
 
 Shapes: N images, C = 3 channels, H × W an image's own size, h × w its size after
 resizing, G objects. Sizes are (height, width); boxes are (x1, y1, x2, y2) in pixels.
 
 The arithmetic is that of torchvision's ``GeneralizedRCNNTransform``, rounding included: the
-same file gives the same batch to 5e-6. torchvision normalises before it resizes; as interpolation weights sum
+same file gives the same batch to 5e-6. torchvision normalizes before it resizes; as interpolation weights sum
 to one, the order does not matter, and here the uint8 rows are interpolated and the result is
-normalised, so that a photograph is never held in float32 at its own size. With ``antialias`` Pillow resizes,
+normalized, so that a photograph is never held in float32 at its own size. With ``antialias`` Pillow resizes,
 as in detectron2.
 """
 
@@ -55,7 +55,7 @@ class ImageBatch(NamedTuple):
     Attributes
     ----------
     tensor : Tensor of shape (N, 3, H, W), float32
-        Normalised images, each at the top left, zeros elsewhere; H and W are multiples of
+        Normalized images, each at the top left, zeros elsewhere; H and W are multiples of
         ``size_divisor``. The memory is contiguous as (N, H, W, 3).
     sizes : list of (height, width)
         Of each image within the tensor.
@@ -69,7 +69,7 @@ class ImageBatch(NamedTuple):
 
 
 def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cpu") -> ImageBatch:
-    """Resize, normalise and pad images into one batch.
+    """Resize, normalize and pad images into one batch.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cp
 
     Notes
     -----
-    Bilinear, half-pixel centres, no antialiasing, as ``torch.nn.functional.interpolate`` on a
+    Bilinear, half-pixel centers, no antialiasing, as ``torch.nn.functional.interpolate`` on a
     machine with fused multiply-add; agrees with it to 5e-6. With ``antialias`` Pillow resizes the
-    uint8 image, which is then only normalised.
+    uint8 image, which is then only normalized.
     """
     instance("config", config, ImageConfig, "an ImageConfig")
     choice("device", device, ("cpu", "gpu"))
@@ -109,7 +109,7 @@ def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cp
         if config.antialias and image.shape[:2] != (h, w):
             image = _resize_antialiased(image, (h, w))
         order = slice(None, None, -1) if config.bgr else slice(None)  # written through a view of the other order
-        _resize_and_normalise(image, canvas[:h, :w, order], scale, shift)
+        _resize_and_normalize(image, canvas[:h, :w, order], scale, shift)
     data = device_array(batch, device).transpose(0, 3, 1, 2)  # (N, 3, H, W) over (N, H, W, 3) memory
     return ImageBatch(Tensor(data), sizes, original_sizes)
 
@@ -145,7 +145,7 @@ def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
     ValueError
         If there are none, or they are not of these shapes, or on different devices.
     TypeError
-        If they are no tensors of floats: integers need normalising.
+        If they are no tensors of floats: integers need normalizing.
     """
     divisor = positive_int("divisor", divisor)
     given = _network_ready(images)
@@ -180,18 +180,18 @@ def _network_ready(images: Any) -> list[Tensor]:
 def _check_network_ready(image: Any, first: Tensor, place: str, ranks: tuple[int, ...]) -> None:
     wanted = "(N, 3, H, W) or (3, H, W)" if 4 in ranks else "(3, H, W)"
     if not isinstance(image, Tensor):
-        raise TypeError(f"{place} must be a normalised tensor of shape {wanted}, got {described(image)}.")
+        raise TypeError(f"{place} must be a normalized tensor of shape {wanted}, got {described(image)}.")
     shape = tuple(image.shape)
     if len(shape) not in ranks or 0 in shape[-3:] or shape[-3] != 3:
         raise ValueError(
-            f"{place} must be a normalised tensor of shape {wanted}, got shape {shape}{_shape_hint(shape)}; "
-            "images that are not normalised are passed as uint8 arrays (H, W, 3)."
+            f"{place} must be a normalized tensor of shape {wanted}, got shape {shape}{_shape_hint(shape)}; "
+            "images that are not normalized are passed as uint8 arrays (H, W, 3)."
         )
     if image.device != first.device:
         raise ValueError(f"{place} is on {image.device}, images[0] on {first.device}: move them to one device.")
     if "float" not in str(image.data.dtype):
         raise TypeError(
-            f"{place} must hold normalised floats, got {described(image)}; images that are not normalised are passed "
+            f"{place} must hold normalized floats, got {described(image)}; images that are not normalized are passed "
             "as uint8 arrays (H, W, 3)."
         )
 
@@ -220,7 +220,7 @@ def _resize_antialiased(image: np.ndarray, size: Size) -> np.ndarray:
     return np.asarray(full.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _resize_and_normalise(image: np.ndarray, out: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
+def _resize_and_normalize(image: np.ndarray, out: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
     """Write ``image`` (H, W, 3) at the size of ``out`` (h, w, 3) into it, times scale, minus shift."""
     (height, width), (h, w) = image.shape[:2], out.shape[:2]
     above, below, fraction_y = _neighbours(height, h)

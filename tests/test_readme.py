@@ -39,7 +39,7 @@ def test_backbone_example() -> None:
     lucid.random.seed(0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # Lucid 2.9's layers cast the uninitialised memory of a bias before they fill it.
+        # Lucid 2.9's layers cast the uninitialized memory of a bias before they fill it.
         warnings.filterwarnings("ignore", ".* encountered in cast", RuntimeWarning)
         names, (boxes, scores, labels, masks) = run(BLOCKS["backbone"])
     assert [w.category for w in caught] == [UserWarning]

@@ -89,7 +89,7 @@ def test_sizes_out_of_range_are_refused(wrong: dict) -> None:
 
 
 def slow_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Normalise in float64, then look up every output pixel on its own."""
+    """Normalize in float64, then look up every output pixel on its own."""
     settings = ImageConfig()
     pixels = (image / 255.0 - settings.pixel_mean) / settings.pixel_std
     out = np.empty((*size, 3))
@@ -126,7 +126,7 @@ def test_prepare_is_a_slow_loop(height: int, width: int, min_size: int, extra: i
     assert not pixels[:, w:].any()
 
 
-def test_unscaled_image_is_only_normalised() -> None:
+def test_unscaled_image_is_only_normalized() -> None:
     image = noise(64, 96)
     batch = prepare([image], ImageConfig(min_size=64, max_size=96))
     expected = (image / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
@@ -212,7 +212,7 @@ def test_one_tensor_is_a_batch(shape: tuple[int, ...]) -> None:
         (
             [Tensor(np.zeros((1, 3, 8, 8), np.float32))],
             ValueError,
-            r"images\[0\] must be a normalised .*\(3, H, W\), got",
+            r"images\[0\] must be a normalized .*\(3, H, W\), got",
         ),
         (Tensor(np.zeros((1, 8, 9), np.float32)), ValueError, "of one channel: repeat it three times"),
         (Tensor(np.zeros((2, 1, 8, 9), np.float32)), ValueError, "of one channel: repeat it three times"),
@@ -224,7 +224,7 @@ def test_one_tensor_is_a_batch(shape: tuple[int, ...]) -> None:
             ValueError,
             r"images\[1\]",
         ),
-        (Tensor(np.zeros((3, 8, 8), np.int32)), TypeError, r"normalised floats, got int32 of shape \(3, 8, 8\)"),
+        (Tensor(np.zeros((3, 8, 8), np.int32)), TypeError, r"normalized floats, got int32 of shape \(3, 8, 8\)"),
     ],
 )
 def test_pad_refuses(images: object, error: type[Exception], message: str) -> None:

@@ -84,11 +84,11 @@ def test_the_first_detection_lies_on_top():
 def test_colors_follow_the_instance_or_the_class():
     found = make([[0, 0, 30, 30], [40, 0, 70, 30], [0, 40, 30, 70]], (80, 80), labels=[5, 2, 5])
     options = {"boxes": False, "labels": False, "alpha": 1}
-    centres = [(15, 15), (55, 15), (15, 55)]
+    centers = [(15, 15), (55, 15), (15, 55)]
     by_instance = draw(grey((80, 80)), found, **options)
-    assert [by_instance.getpixel(c) for c in centres] == [color_of(0), color_of(1), color_of(2)]
+    assert [by_instance.getpixel(c) for c in centers] == [color_of(0), color_of(1), color_of(2)]
     by_class = draw(grey((80, 80)), found, color_by="class", **options)
-    assert [by_class.getpixel(c) for c in centres] == [color_of(5), color_of(2), color_of(5)]
+    assert [by_class.getpixel(c) for c in centers] == [color_of(5), color_of(2), color_of(5)]
 
 
 def test_the_threshold_hides_detections_and_keeps_the_colors_of_others():

@@ -29,8 +29,9 @@ _ARCHITECTURES = (
 )
 _EPILOG = """\
 The learning rate scales with the images of a step: 0.02 for 16, so 0.0025 for the default batch of 2. With
---weights or --weights-backbone the new class layers and the upper layers of the backbone are trained, and batch norm
-is frozen; without, all layers are trained with live batch norm, which needs about ten thousand steps and a higher
+--weights or --weights-backbone the heads, the pyramid and the upper layers of the backbone are trained, and batch norm
+stays as it was for these weights: frozen for those of torchvision, detectron2 and ImageNet classifiers, live for
+NUCLEI. Without, all layers are trained with live batch norm, which needs about ten thousand steps and a higher
 learning rate. Ctrl-C stops the run after the current step; the same command with --resume continues it, and gives the
 same weights as an uninterrupted run."""
 
@@ -48,7 +49,7 @@ def add_commands(commands: Any) -> None:
     _add_data(train.add_argument_group("data"), train)
     _add_model(train.add_argument_group("model"))
     _add_length(train.add_argument_group("length"))
-    _add_optimiser(train.add_argument_group("optimiser"))
+    _add_optimizer(train.add_argument_group("optimizer"))
     _add_output(train.add_argument_group("output"))
     train.set_defaults(run=_train)
 
@@ -102,7 +103,7 @@ def _add_model(group: Any) -> None:
 def _add_length(group: Any) -> None:
     length = group.add_mutually_exclusive_group(required=True)
     length.add_argument("--epochs", type=positive_number, metavar="N", help="passes over the images")
-    length.add_argument("--steps", type=positive_int, metavar="N", help="steps of the optimiser")
+    length.add_argument("--steps", type=positive_int, metavar="N", help="steps of the optimizer")
     length.add_argument("--minutes", type=positive_number, metavar="N", help="time; such a run is not reproducible")
     group.add_argument("--accumulate", type=positive_int, default=1, metavar="K", help="batches per step (default: 1)")
     group.add_argument(
@@ -114,7 +115,7 @@ def _add_length(group: Any) -> None:
     )
 
 
-def _add_optimiser(group: Any) -> None:
+def _add_optimizer(group: Any) -> None:
     group.add_argument("--lr", type=positive_number, help="highest learning rate (default: 0.00125 × images per step)")
     group.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
     group.add_argument("--weight-decay", type=float, default=1e-4, help="(default: 0.0001)")
@@ -199,7 +200,7 @@ def _train(args: argparse.Namespace) -> None:
     resume = "auto" if args.auto_resume else args.resume
     check_folder(args.out, resume)
     dataset, held_out = _data(args)
-    lucid.random.seed(args.seed)  # new layers are initialised from it
+    lucid.random.seed(args.seed)  # new layers are initialized from it
     model = _model(args, dataset)
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=held_out is not None)

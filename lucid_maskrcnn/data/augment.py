@@ -43,7 +43,7 @@ __all__ = ["Augmentation", "adjust", "blur", "compose", "crop", "flip", "noise",
 type Target = dict[str, Any]
 type Sample = tuple[np.ndarray, Target]
 
-_FILL = (124, 116, 104)  # 255 times ImageNet's mean: about 0 once it is normalised
+_FILL = (124, 116, 104)  # 255 times ImageNet's mean: about 0 once it is normalized
 _MIN_SIDE = 3  # pixels; objects of which a crop leaves less than this in width or height are dropped
 _FRACTIONS = ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation")
 _LOGARITHMS = ("exposure", "gamma", "channels")

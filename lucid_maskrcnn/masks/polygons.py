@@ -1,6 +1,6 @@
 """Polygons to pixels, by the rule of pycocotools: the same annotation covers the same pixels; and masks to polygons.
 
-A pixel belongs to a polygon if its centre's column crosses the outline above it an odd number of times.
+A pixel belongs to a polygon if its center's column crosses the outline above it an odd number of times.
 pycocotools rounds the points to a grid five times as fine as the pixels and walks along the outline on it, and so
 does this: other rules give other pixels along the outline.
 
@@ -23,7 +23,7 @@ __all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons", "trace_polygons"]
 
 MAX_COORDINATE = 2**20  # pixels; larger than any image
 _FINE = 5  # steps of the walk for each pixel
-_MIDDLE = 2  # the step at a pixel's centre
+_MIDDLE = 2  # the step at a pixel's center
 
 
 def check_polygon(values: object) -> np.ndarray:

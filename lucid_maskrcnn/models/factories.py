@@ -12,10 +12,18 @@ from typing import Any, Concatenate
 
 from .. import validators
 from .. import weights as weight_files
-from ..config import ARCHITECTURES, Category, HeadConfig, ImageConfig, ModelConfig, RPNConfig, architecture_of
+from ..config import (
+    ARCHITECTURES,
+    Category,
+    HeadConfig,
+    ImageConfig,
+    ModelConfig,
+    RPNConfig,
+    architecture_of,
+    make_categories,
+)
 from ..validators import check_keywords
-from .backbone import _ResNetFPNBackbone
-from .layers import shapes_only, uninitialised
+from .layers import shapes_only, uninitialized
 from .mask_rcnn import MaskRCNN, PooledSize
 
 __all__ = [
@@ -26,22 +34,45 @@ __all__ = [
     "mask_rcnn_resnet_101_fpn",
 ]
 
+_SHARED_FROM = "Parameters\n"  # the sections that all factories have
 _CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.mask_predictor")
-# What torchvision, timm and others call them.
+# What other libraries call a setting, and how it is given here.
 _NAMES_ELSEWHERE = {
     "pretrained": "weights",
     "pretrained_backbone": "weights_backbone",
     "checkpoint": "weights",
     "trainable_backbone_layers": "trainable_layers",
     "classes": "num_classes",
+    "norm_layer": "norm",
+    "proposals": "rpn",
+    "box_detections_per_img": "top_k",
+    "detections_per_img": "top_k",
+    "max_detections": "top_k",
+    "box_score_thresh": "predict(…, score_thresh=…)",
+    "score_thresh": "predict(…, score_thresh=…)",
+    "mask_thresh": "predict(…, mask_thresh=…)",
+    "box_nms_thresh": "heads={'nms_thresh': …}",
+    "nms_thresh": "heads={'nms_thresh': …}",
+    "box_fg_iou_thresh": "heads={'foreground_iou': …}",
+    "box_bg_iou_thresh": "heads={'foreground_iou': …}",
+    "box_batch_size_per_image": "heads={'batch_size': …}",
+    "box_positive_fraction": "heads={'positive_fraction': …}",
+    "bbox_reg_weights": "heads={'box_weights': …}",
+    "rpn_nms_thresh": "rpn={'nms_thresh': …}",
+    "rpn_fg_iou_thresh": "rpn={'foreground_iou': …}",
+    "rpn_bg_iou_thresh": "rpn={'background_iou': …}",
+    "rpn_batch_size_per_image": "rpn={'batch_size': …}",
+    "rpn_positive_fraction": "rpn={'positive_fraction': …}",
+    "rpn_pre_nms_top_n_train": "rpn={'pre_nms_top_n_train': …}",
+    "rpn_pre_nms_top_n_test": "rpn={'pre_nms_top_n': …}",
+    "rpn_post_nms_top_n_train": "rpn={'post_nms_top_n_train': …}",
+    "rpn_post_nms_top_n_test": "rpn={'post_nms_top_n': …}",
     "image_mean": "image={'pixel_mean': …}",
     "image_std": "image={'pixel_std': …}",
     "pixel_mean": "image={'pixel_mean': …}",
     "pixel_std": "image={'pixel_std': …}",
-    "box_detections_per_img": "top_k",
-    "detections_per_img": "top_k",
-    "norm_layer": "norm",
-    "proposals": "rpn",
+    "scale": "image={'scale': …}",
+    "progress": "LUCID_WEIGHTS_PROGRESS=0 in the environment",
 }
 
 
@@ -78,59 +109,18 @@ def _build(
     rpn: RPNConfig | Mapping[str, Any] | None = None,
     heads: HeadConfig | Mapping[str, Any] | None = None,
 ) -> MaskRCNN:
-    """Build the model of an architecture: the arguments of every factory, after ``architecture``."""
-    arguments = dict(locals())
-    own = ("architecture", "num_classes", "weights", "weights_backbone", "trainable_layers")
-    settings = {name: value for name, value in arguments.items() if name not in own and value is not None}
-    return _assemble(architecture, num_classes, weights, weights_backbone, trainable_layers, settings)
-
-
-def _factory_of[**P](
-    build: Callable[Concatenate[str, P], MaskRCNN],
-) -> Callable[[Callable[[], None]], Callable[P, MaskRCNN]]:
-    """Return a decorator that makes a name and a docstring a factory with the signature of ``build``."""
-    architecture, *others = inspect.signature(build, eval_str=False).parameters.values()
-    signature = inspect.Signature(others, return_annotation="MaskRCNN")
-    known = [p.name for p in others]
-
-    def decorate(definition: Callable[[], None]) -> Callable[P, MaskRCNN]:
-        name = definition.__name__
-
-        @functools.wraps(definition)
-        def factory(*args: P.args, **kwargs: P.kwargs) -> MaskRCNN:
-            check_keywords(f"{name}()", kwargs, known, _NAMES_ELSEWHERE)
-            if len(args) > 1:
-                raise TypeError(
-                    f"{name}() takes one positional argument, num_classes, got {len(args)}: name the others."
-                )
-            return build(name, *args, **kwargs)
-
-        # The definition has neither arguments nor a result: help(), notebooks and Sphinx shall see those of ``build``.
-        del factory.__wrapped__
-        factory.__annotations__ = {n: a for n, a in build.__annotations__.items() if n != architecture.name}
-        factory.__signature__ = signature  # type: ignore[attr-defined, unused-ignore]
-        return factory
-
-    return decorate
-
-
-_factory = _factory_of(_build)
-
-
-@_factory
-def mask_rcnn_resnet_18_fpn() -> None:
-    """Build Mask R-CNN on a ResNet-18 with a feature pyramid.
+    """Build the model of an architecture: what follows is true of every factory.
 
     Parameters
     ----------
     num_classes : int, optional
-        Classes without background; torchvision counts it, here it is not counted. By default that of the weights, or
-        90, COCO's ids with their gaps. If the weights have another number the class layers start anew, with a warning
-        that names them.
+        Classes without background; torchvision counts it, here it is not counted. By default that of the weights, the
+        greatest label of ``categories``, or 90, COCO's ids with their gaps. If the weights have another number the
+        class layers are initialized anew, with a warning that names them.
     weights : str or Path, optional
-        A name that :func:`lucid_maskrcnn.list_weights` knows, here ``"NUCLEI"`` (nuclei in microscopy, in the
-        package), or a file: ``.safetensors``, ``.pth`` or ``.pkl``, of this package, torchvision or detectron2.
-        They bring their settings, which are the defaults of all arguments below.
+        A name that :func:`lucid_maskrcnn.list_weights` knows, or a file: ``.safetensors``, ``.pth`` or ``.pkl``, of
+        this package, torchvision or detectron2. They bring their settings, which are the defaults of all arguments
+        below.
     weights_backbone : str, Path or mapping, optional
         Of an ImageNet classifier, for the body; not together with ``weights``. ``"IMAGENET1K_V1"``, or a file or
         arrays under the names of torchvision, Lucid, detectron2 or Caffe2.
@@ -171,13 +161,59 @@ mask_out_size, pooled_levels, rpn_convs, box_convs, head_norm : optional
     OSError
         If a download fails.
     """
+    arguments = dict(locals())
+    own = ("architecture", "num_classes", "weights", "weights_backbone", "trainable_layers")
+    settings = {name: value for name, value in arguments.items() if name not in own and value is not None}
+    return _assemble(architecture, num_classes, weights, weights_backbone, trainable_layers, settings)
+
+
+def _factory_of[**P](
+    build: Callable[Concatenate[str, P], MaskRCNN],
+) -> Callable[[Callable[[], None]], Callable[P, MaskRCNN]]:
+    """Return a decorator that makes a name and a docstring a factory with the signature of ``build``."""
+    architecture, *others = inspect.signature(build, eval_str=False).parameters.values()
+    signature = inspect.Signature(others, return_annotation="MaskRCNN")
+    known = [p.name for p in others]
+
+    def decorate(definition: Callable[[], None]) -> Callable[P, MaskRCNN]:
+        name = definition.__name__
+
+        @functools.wraps(definition)
+        def factory(*args: P.args, **kwargs: P.kwargs) -> MaskRCNN:
+            check_keywords(f"{name}()", kwargs, known, _NAMES_ELSEWHERE)
+            if len(args) > 1:
+                raise TypeError(
+                    f"{name}() takes one positional argument, num_classes, got {len(args)}: name the others."
+                )
+            return build(name, *args, **kwargs)
+
+        # The definition has neither arguments nor a result: help(), notebooks and Sphinx shall see those of ``build``.
+        own, shared = (inspect.cleandoc(f.__doc__ or "") for f in (definition, build))
+        factory.__doc__ = f"{own}\n\n{shared.partition(_SHARED_FROM)[1]}{shared.partition(_SHARED_FROM)[2]}"
+        del factory.__wrapped__
+        factory.__annotations__ = {n: a for n, a in build.__annotations__.items() if n != architecture.name}
+        factory.__signature__ = signature  # type: ignore[attr-defined, unused-ignore]
+        return factory
+
+    return decorate
+
+
+_factory = _factory_of(_build)
+
+
+@_factory
+def mask_rcnn_resnet_18_fpn() -> None:
+    """Build Mask R-CNN on a ResNet-18 with a feature pyramid.
+
+    ``weights`` is a file or ``"NUCLEI"`` (nuclei in microscopy, in the package).
+    """
 
 
 @_factory
 def mask_rcnn_resnet_50_fpn() -> None:
     """Build Mask R-CNN on a ResNet-50 with a feature pyramid: torchvision's ``maskrcnn_resnet50_fpn``.
 
-    The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file, ``"COCO_V1"`` (torchvision's,
+    ``weights`` is a file, ``"COCO_V1"`` (torchvision's,
     whose labels are COCO's ids), ``"COCO_D2_3X"`` or ``"COCO_D2_1X"`` (detectron2's, whose labels are 1 to 80).
     """
 
@@ -187,7 +223,7 @@ def mask_rcnn_resnet_50_fpn_v2() -> None:
     """Build torchvision's ``maskrcnn_resnet50_fpn_v2``, after Li et al. 2021.
 
     It has batch norm in pyramid and heads, two convolutions in the region proposal network's head, and four before
-    the one linear layer of the box head. The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a
+    the one linear layer of the box head. ``weights`` is a
     file or ``"COCO_V2"``, which torchvision calls ``MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1``.
     """
 
@@ -196,7 +232,7 @@ def mask_rcnn_resnet_50_fpn_v2() -> None:
 def mask_rcnn_resnet_101_fpn() -> None:
     """Build Mask R-CNN on a ResNet-101 with a feature pyramid.
 
-    The arguments are those of :func:`mask_rcnn_resnet_18_fpn`; ``weights`` is a file or ``"COCO_D2_3X"``
+    ``weights`` is a file or ``"COCO_D2_3X"``
     (detectron2's).
     """
 
@@ -227,16 +263,20 @@ def _assemble(
         assert base.backbone is not None
         body = weight_files.find_backbone(weights_backbone, f"resnet{base.backbone.depth}")
         base = base.changed(conventions=body.conventions)
+    if num_classes is None and file is None and settings.get("categories"):
+        num_classes = max(c.label for c in make_categories(settings["categories"]))
     config = base.changed(**{**_with_classes(base, num_classes), **settings})
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
     if file is not None:
         # Before anything is allocated: a header may ask for any size.
         with shapes_only():
-            blueprint = _resnet_fpn(config.changed(**_with_classes(config, base.num_classes)), trainable_layers)
+            blueprint = MaskRCNN.from_config(
+                config.changed(**_with_classes(config, base.num_classes)), trainable_layers=trainable_layers
+            )
         weight_files.check_fit(blueprint, file.arrays, source=f"weights {str(weights)!r}")
-    with uninitialised() if file is not None and config.num_classes == base.num_classes else nullcontext():
-        model = _resnet_fpn(config, trainable_layers)
+    with uninitialized() if file is not None and config.num_classes == base.num_classes else nullcontext():
+        model = MaskRCNN.from_config(config, trainable_layers=trainable_layers)
     if file is not None:
         _load(model, file.arrays, base.num_classes)
     elif body is not None:
@@ -262,7 +302,8 @@ def _base_config(
         )
     if architecture is not None and architecture_of(file.config) != architecture:
         raise ValueError(
-            f"weights {str(weights)!r} are of {architecture_of(file.config)}, not of {architecture}: call that."
+            f"weights {str(weights)!r} are of {architecture_of(file.config)}, not of {architecture}: call "
+            f"{architecture_of(file.config)}()."
         )
     return file.config
 
@@ -274,20 +315,14 @@ def _with_classes(base: ModelConfig, num_classes: int | None) -> dict[str, Any]:
     return {"num_classes": num_classes, "categories": ()}
 
 
-def _resnet_fpn(config: ModelConfig, trainable_layers: int) -> MaskRCNN:
-    assert config.backbone is not None
-    backbone = _ResNetFPNBackbone(**config.backbone.to_dict(), trainable_layers=trainable_layers)
-    return MaskRCNN.from_config(config, backbone)
-
-
 def _load(model: MaskRCNN, arrays: Mapping[str, Any], num_classes: int) -> None:
-    """Load arrays of a model with so many classes; class layers of another number start anew."""
+    """Load arrays of a model with so many classes; class layers of another number are initialized anew."""
     if num_classes != model.num_classes:
         initial = model.state_dict()
         arrays = {**arrays, **{n: array for n, array in initial.items() if n.startswith(_CLASS_LAYERS)}}
         warnings.warn(
-            f"num_classes={model.num_classes} but the weights have {num_classes}: "
-            f"{', '.join(_CLASS_LAYERS)} start anew.",
+            f"num_classes={model.num_classes} but the weights have {num_classes}, background not counted: "
+            f"{', '.join(_CLASS_LAYERS)} are initialized anew.",
             UserWarning,
             stacklevel=5,
         )

@@ -24,7 +24,7 @@ __all__ = [
     "conv_norm",
     "make_norm",
     "shapes_only",
-    "uninitialised",
+    "uninitialized",
 ]
 
 
@@ -32,7 +32,7 @@ _initial = ContextVar("initial", default="random")
 
 
 @contextmanager
-def uninitialised() -> Iterator[None]:
+def uninitialized() -> Iterator[None]:
     """Leave the weights of layers built inside as zeros: drawing 44 million numbers takes longer than loading them."""
     with _initial_weights("zeros"):
         yield
@@ -55,7 +55,7 @@ def _initial_weights(kind: str) -> Iterator[None]:
 
 
 def _parameter(*shape: int) -> nn.Parameter:
-    """Return zeros to be initialised."""
+    """Return zeros to be initialized."""
     return nn.Parameter(ops.shape_only(*shape) if _initial.get() == "shapes" else ops.zeros(*shape))
 
 
@@ -100,7 +100,7 @@ class Conv2d(nn.Module):
 
 
 class ConvTranspose2d(nn.Module):
-    """A transposed convolution without padding; initialised as :class:`Conv2d`."""
+    """A transposed convolution without padding; initialized as :class:`Conv2d`."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class BatchNorm2d(nn.Module):
         return ops.fold_batch_norm(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        """Normalise ``x`` (N, C, H, W) by the batch's statistics in training mode, else by the running ones.
+        """Normalize ``x`` (N, C, H, W) by the batch's statistics in training mode, else by the running ones.
 
         A batch without regions (N = 0) has no statistics: then the running ones are used and left unchanged.
         """
@@ -221,7 +221,7 @@ def make_norm(norm: str | None, channels: int) -> BatchNorm2d | None:
 def conv_norm(
     x: Tensor, conv: Conv2d, norm: BatchNorm2d | None, *, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    """Convolve, normalise, add the residual and apply ReLU; one operator where the norm is constant."""
+    """Convolve, normalize, add the residual and apply ReLU; one operator where the norm is constant."""
 
     def convolve(bias: Tensor | None, **fused: Any) -> Tensor:
         return ops.conv2d(x, conv.weight, bias, stride=conv.stride, padding=conv.padding, **fused)

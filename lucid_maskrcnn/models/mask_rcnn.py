@@ -82,7 +82,7 @@ class MaskRCNN(nn.Module):
     head_norm : {"batch", "frozen"}, optional
         Batch norm after the convolutions of box and mask head; none by default.
     image : ImageConfig or mapping
-        How images are resized, normalised and padded. A mapping names what is not torchvision's, here and below.
+        How images are resized, normalized and padded. A mapping names what is not torchvision's, here and below.
     rpn : RPNConfig or mapping
         Numbers of proposals, thresholds and samples of the region proposal network.
     heads : HeadConfig or mapping
@@ -172,8 +172,27 @@ class MaskRCNN(nn.Module):
         )
 
     @classmethod
-    def from_config(cls, config: ModelConfig, backbone: nn.Module) -> Self:
-        """Build the model of a configuration on a backbone that fits it."""
+    def from_config(cls, config: ModelConfig, backbone: nn.Module | None = None, *, trainable_layers: int = 5) -> Self:
+        """Build the model of a configuration, with initial weights.
+
+        Parameters
+        ----------
+        config : ModelConfig
+        backbone : nn.Module, optional
+            By default the ResNet-FPN of ``config.backbone``.
+        trainable_layers : int
+            Of the body of that ResNet-FPN, see the factories.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or there is neither a ``backbone`` nor a ``config.backbone``.
+        """
+        instance("config", config, ModelConfig, "a ModelConfig")
+        if backbone is None:
+            if config.backbone is None:
+                raise ValueError("backbone must be given: the configuration is of a backbone that is no ResNet-FPN.")
+            backbone = _ResNetFPNBackbone(**config.backbone.to_dict(), trainable_layers=trainable_layers)
         settings = {name: getattr(config, name) for name in config.__dataclass_fields__ if name != "backbone"}
         return cls(backbone, **settings)
 
@@ -228,7 +247,7 @@ class MaskRCNN(nn.Module):
         Parameters
         ----------
         images : Tensor of shape (N, 3, H, W)
-            Normalised pixels.
+            Normalized pixels.
         rois : Tensor of shape (R, 4), optional
             Boxes in pixels of ``images``; the network's own proposals by default.
         roi_idx : Tensor of shape (R,), int32, optional
@@ -271,9 +290,10 @@ class MaskRCNN(nn.Module):
         Parameters
         ----------
         images : Tensor, path, PIL image, uint8 array, or list of those
-            A tensor (N, 3, H, W) or (3, H, W), or a list of tensors (3, H, W), is taken as it is. A path, a
-            PIL image or a uint8 array (H, W, 3), RGB, or a list of those of any sizes, is resized,
-            normalised and padded.
+            A tensor (N, 3, H, W) or (3, H, W), or a list of tensors (3, H, W), is taken as it is: resized and
+            normalized with mean and deviation, not only scaled to [0, 1]. A path, a PIL image or a uint8 array
+            (H, W, 3), RGB, or a list of those of any sizes, is resized, normalized and padded. A list is one batch,
+            padded to its largest image, which can change scores near a threshold.
         score_thresh : float
             Detections have a higher score than this.
         nms_thresh : float, optional
@@ -342,7 +362,7 @@ class MaskRCNN(nn.Module):
             objects. Masks may also be :class:`~lucid_maskrcnn.CompressedMasks` or a list of COCO's
             run-length encodings or polygons, of which only what the regions cut out is ever decoded.
         image_config : ImageConfig, optional
-            How images are resized and normalised in place of ``config.image``, to train at another size.
+            How images are resized and normalized in place of ``config.image``, to train at another size.
 
         Returns
         -------
@@ -411,7 +431,7 @@ class MaskRCNN(nn.Module):
             raise ValueError(f"images must be on the model's device, {self.device}, got a tensor on {images.device}.")
         out = self.backbone(images)
         maps = list(out) if isinstance(out, (list, tuple)) else [out]
-        if config.use_fpn != isinstance(out, (list, tuple)):
+        if config.use_fpn != isinstance(out, (list, tuple)) or not all(isinstance(m, Tensor) for m in maps):
             kind = "a list of feature maps" if config.use_fpn else "one feature map"
             raise TypeError(f"backbone must return {kind} with use_fpn={config.use_fpn}, got {type(out).__name__}.")
         for feature_map in maps:
@@ -472,6 +492,8 @@ class MaskRCNN(nn.Module):
 
 
 def _check_rois(rois: Any, roi_idx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(rois, Mapping) or (isinstance(rois, (list, tuple)) and any(isinstance(r, Mapping) for r in rois)):
+        raise TypeError("rois must be boxes of shape (R, 4), got mappings: for losses call get_loss(images, targets).")
     rois = ops.as_tensor(rois, images, "float32")
     if rois.ndim != 2 or rois.shape[1] != 4:
         raise ValueError(f"rois must have shape (R, 4), got {tuple(rois.shape)}.")

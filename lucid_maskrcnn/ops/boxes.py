@@ -3,7 +3,7 @@
 Shapes: A, B boxes of two sets, R boxes of one set, K classes.
 
 Names: a box is ``(x1, y1, x2, y2)`` in pixels, ``x2`` and ``y2`` are edges: its ``side`` is ``(x2 - x1, y2 - y1)``,
-its ``centre`` ``(x, y)``. Deltas are ``(dx, dy, dw, dh)``. ``overlap`` is the width and height of an intersection,
+its ``center`` ``(x, y)``. Deltas are ``(dx, dy, dw, dh)``. ``overlap`` is the width and height of an intersection,
 ``inter`` its area, ``union`` that of the union. In a backward, ``to_x`` is the gradient with respect to x.
 
 float16 boxes are computed and returned as float32: an area of 256 × 256 pixels is beyond float16. Where a function
@@ -203,7 +203,7 @@ class _BoxCoder(Op):
         self.weights = weights
 
     def _weights(self, like: Array) -> tuple[Array, Array]:
-        """Return the weights of the centre (dx, dy) and of the sides (dw, dh)."""
+        """Return the weights of the center (dx, dy) and of the sides (dw, dh)."""
         weights = array_module(like).array(self.weights, dtype=like.dtype)
         return weights[:2], weights[2:]
 
@@ -215,23 +215,23 @@ def _coder_weights(weights: Sequence[float]) -> tuple[float, ...]:
 class _EncodeBoxes(_BoxCoder):
     def cpu(self, reference: Array, boxes: Array) -> tuple[Array, Backward]:
         xp = array_module(boxes)
-        by_centre, by_side = self._weights(boxes)
+        by_center, by_side = self._weights(boxes)
         side, reference_side = boxes[:, 2:] - boxes[:, :2], reference[:, 2:] - reference[:, :2]
-        centre = boxes[:, :2] + 0.5 * side
-        reference_centre = reference[:, :2] + 0.5 * reference_side
+        center = boxes[:, :2] + 0.5 * side
+        reference_center = reference[:, :2] + 0.5 * reference_side
         with np.errstate(divide="ignore", invalid="ignore"):  # of a box without area: inf or NaN
-            shift = by_centre * (reference_centre - centre) / side  # (R, 2)
+            shift = by_center * (reference_center - center) / side  # (R, 2)
             deltas = xp.concatenate([shift, by_side * xp.log(reference_side / side)], axis=1)
 
         def backward(grad: Array) -> tuple[Array | None, Array | None]:
             with np.errstate(divide="ignore", invalid="ignore"):
-                to_centre = 0.5 * grad[:, :2] * by_centre / side
+                to_center = 0.5 * grad[:, :2] * by_center / side
                 to_log = grad[:, 2:] * by_side
                 to_reference_side = to_log / reference_side
                 to_side = -(to_log + grad[:, :2] * shift) / side
             return (
-                _to_corners(xp, to_centre, to_reference_side) if self.needs[0] else None,
-                _to_corners(xp, -to_centre, to_side) if self.needs[1] else None,
+                _to_corners(xp, to_center, to_reference_side) if self.needs[0] else None,
+                _to_corners(xp, -to_center, to_side) if self.needs[1] else None,
             )
 
         return deltas, backward
@@ -239,9 +239,9 @@ class _EncodeBoxes(_BoxCoder):
     gpu = cpu
 
 
-def _to_corners(xp: Any, half_centre: Array, side: Array) -> Array:
-    """Turn half the gradient of the centre, and that of the sides, into that of the corners."""
-    return xp.concatenate([half_centre - side, half_centre + side], axis=-1)
+def _to_corners(xp: Any, half_center: Array, side: Array) -> Array:
+    """Turn half the gradient of the center, and that of the sides, into that of the corners."""
+    return xp.concatenate([half_center - side, half_center + side], axis=-1)
 
 
 def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
@@ -259,7 +259,7 @@ def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1
     Returns
     -------
     Tensor of shape (R, 4)
-        ``(dx, dy, dw, dh)``: the shift of the centre in sides of the box, and the logarithm of the growth
+        ``(dx, dy, dw, dh)``: the shift of the center in sides of the box, and the logarithm of the growth
         of the sides. Infinite or NaN for boxes without area.
 
     References
@@ -274,29 +274,29 @@ def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1
 class _DecodeBoxes(_BoxCoder):
     def cpu(self, deltas: Array, boxes: Array) -> tuple[Array, Backward]:
         xp = array_module(boxes)
-        by_centre, by_side = self._weights(boxes)
+        by_center, by_side = self._weights(boxes)
         rows = boxes.reshape(boxes.shape[0], *(1,) * (deltas.ndim - 2), 4)  # (R, 4) or (R, 1, 4)
         side = rows[..., 2:] - rows[..., :2]
-        centre = rows[..., :2] + 0.5 * side
-        shift = deltas[..., :2] / by_centre  # (R, 2) or (R, K, 2)
+        center = rows[..., :2] + 0.5 * side
+        shift = deltas[..., :2] / by_center  # (R, 2) or (R, K, 2)
         log_growth = deltas[..., 2:] / by_side
         growth = xp.exp(xp.minimum(log_growth, _LOG_GROWTH_CAP))
-        new_centre, half = shift * side + centre, 0.5 * (growth * side)
+        new_center, half = shift * side + center, 0.5 * (growth * side)
 
         def backward(grad: Array) -> tuple[Array | None, Array | None]:
-            to_centre = grad[..., :2] + grad[..., 2:]
+            to_center = grad[..., :2] + grad[..., 2:]
             to_new_side = 0.5 * (grad[..., 2:] - grad[..., :2])
             to_deltas = to_boxes = None
             if self.needs[0]:
                 to_log = to_new_side * (growth * side) / by_side * (log_growth <= _LOG_GROWTH_CAP)
-                to_deltas = xp.concatenate([to_centre * side / by_centre, to_log], axis=-1)
+                to_deltas = xp.concatenate([to_center * side / by_center, to_log], axis=-1)
             if self.needs[1]:
-                to_side = to_centre * shift + to_new_side * growth
-                to_boxes = _to_corners(xp, 0.5 * to_centre, to_side)
+                to_side = to_center * shift + to_new_side * growth
+                to_boxes = _to_corners(xp, 0.5 * to_center, to_side)
                 to_boxes = to_boxes if to_boxes.ndim == 2 else to_boxes.sum(axis=1)
             return to_deltas, to_boxes
 
-        return xp.concatenate([new_centre - half, new_centre + half], axis=-1), backward
+        return xp.concatenate([new_center - half, new_center + half], axis=-1), backward
 
     gpu = cpu
 

@@ -93,7 +93,7 @@ class _PasteMasks(Op):
 
 
 def _sampled_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
-    """Yield each mask's patch, sampled at the pixels' centres: detectron2's arithmetic."""
+    """Yield each mask's patch, sampled at the pixels' centers: detectron2's arithmetic."""
     for x1, y1, x2, y2 in boxes.astype(np.float32, copy=False):
         y, weights_y = _sampled(y1, y2, side, image_size[0])
         x, weights_x = _sampled(x1, x2, side, image_size[1])
@@ -101,15 +101,15 @@ def _sampled_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) 
 
 
 def _sampled(first: np.float32, last: np.float32, side: int, limit: int) -> tuple[slice, np.ndarray]:
-    """Return which of ``limit`` pixels' centres see a cell of ``first … last``, and the weights of the cells."""
+    """Return which of ``limit`` pixels' centers see a cell of ``first … last``, and the weights of the cells."""
     length = last - first
     if not (length > 0 and np.isfinite(length)):
         return slice(0, 0), np.zeros((0, side), np.float32)
     margin = length / (2 * side) + 1  # half a cell beyond the box a mask fades out
     start = int(np.clip(np.floor(first - margin), 0, limit))
     stop = int(np.clip(np.ceil(last + margin), start, limit))
-    centre = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
-    position = (centre - first) / length * np.float32(side) - np.float32(0.5)
+    center = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
+    position = (center - first) / length * np.float32(side) - np.float32(0.5)
     return slice(start, stop), _bilinear_weights(position, np.arange(side, dtype=np.float32))
 
 
@@ -123,9 +123,9 @@ def _snapped_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) 
     """Yield each mask's patch: torchvision's arithmetic, for the pixels inside the image only."""
     boxes = boxes.astype(np.float32, copy=False)
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)  # one cell more around
-    centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
+    center = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
     with np.errstate(invalid="ignore"):
-        corners = np.concatenate([centre - half, centre + half], axis=1)
+        corners = np.concatenate([center - half, center + half], axis=1)
     corners = np.clip(np.nan_to_num(corners, nan=-_FAR), -_FAR, _FAR).astype(np.int64)  # truncated toward zero
     for x1, y1, x2, y2 in corners.tolist():
         y, weights_y = _resize_weights(y1, y2, side, image_size[0])
@@ -168,7 +168,7 @@ def paste_masks(
     threshold : float or None
         Pixels with a probability above it are set; None leaves the probabilities.
     snap : bool
-        Whether boxes are rounded to whole pixels, as in torchvision. Otherwise each pixel's centre is
+        Whether boxes are rounded to whole pixels, as in torchvision. Otherwise each pixel's center is
         looked up in the box as it is, as in detectron2, and the threshold itself is enough.
 
     Returns

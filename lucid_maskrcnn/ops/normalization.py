@@ -166,7 +166,7 @@ def _grad_input(
 def _moments(rows: np.ndarray, blocks: list[slice], channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each channel of (N · H, W · C), block by block, in one pass over the memory.
 
-    Each block is centred on its own mean (Chan et al. 1979): no cancellation, and the same result for
+    Each block is centerd on its own mean (Chan et al. 1979): no cancellation, and the same result for
     any number of threads.
     """
     counts = np.array([(b.stop - b.start) * rows.shape[1] // channels for b in blocks], rows.dtype)[:, None]
@@ -176,8 +176,8 @@ def _moments(rows: np.ndarray, blocks: list[slice], channels: int) -> tuple[np.n
         block = rows[blocks[i]]
         width = block.shape[1] // channels
         means[i] = block.sum(axis=0).reshape(width, channels).sum(axis=0) / counts[i]
-        centred = block - over_rows(means[i], width)
-        squares[i] = np.square(centred, out=centred).sum(axis=0).reshape(width, channels).sum(axis=0)
+        centerd = block - over_rows(means[i], width)
+        squares[i] = np.square(centerd, out=centerd).sum(axis=0).reshape(width, channels).sum(axis=0)
 
     parallel_for(range(len(blocks)), measure)
     total = counts.sum()
@@ -198,7 +198,7 @@ def batch_norm(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Normalise each channel, then add the residual and apply ReLU (Ioffe and Szegedy 2015).
+    """Normalize each channel, then add the residual and apply ReLU (Ioffe and Szegedy 2015).
 
     Parameters
     ----------

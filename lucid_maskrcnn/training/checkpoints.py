@@ -95,7 +95,7 @@ def check_folder(folder: Path, resume: bool | str) -> Path | None:
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all checkpoints but the newest ``keep``, once these are on the disk."""
-    with suppress(OSError, AttributeError):  # not every system can synchronise a folder
+    with suppress(OSError, AttributeError):  # not every system can synchronize a folder
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

@@ -76,7 +76,7 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
     -------
     float
         The norm before scaling. If it is NaN or infinite the gradients are left as they are: check it before the
-        optimiser's step.
+        optimizer's step.
 
     Raises
     ------

@@ -48,17 +48,17 @@ _CHECKS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Settings of a :class:`Trainer`: the length of the run, the optimiser, and what is kept.
+    """Settings of a :class:`Trainer`: the length of the run, the optimizer, and what is kept.
 
     Attributes
     ----------
     steps, minutes : int, float
-        Length of the run, in steps of the optimiser or in time; give one of the two. A run of given steps is
+        Length of the run, in steps of the optimizer or in time; give one of the two. A run of given steps is
         reproducible; one of given minutes is not, as its schedule follows the clock.
     seed : int
         Of the random sampling of anchors and RoIs and of dropout; each step has a seed of its own.
     accumulate : int
-        Batches per step: the optimiser takes the mean of their gradients.
+        Batches per step: the optimizer takes the mean of their gradients.
     processes : int
         Number of processes that compute these batches, at most ``accumulate``; more than one on Linux and for a model
         on cpu only. Each has an equal part of the cores, and needs the memory of a step. Small models gain most, as
@@ -68,7 +68,7 @@ class TrainerSettings:
     lr : float, optional
         Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16).
     momentum, weight_decay : float
-        Of the optimiser.
+        Of the optimizer.
     decay_norms : bool
         Whether weight decay applies to biases and the norms' scales and shifts too, as in the paper.
     schedule : {"multistep", "cosine", "constant"}

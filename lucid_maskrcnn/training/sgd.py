@@ -2,7 +2,7 @@
 
 Lucid's own SGD leaves weight decay out of the first momentum step; this one follows PyTorch's rule. A parameter gets a
 new array each step: arrays that were loaded from a file or belong to the caller are never written to, and values that
-were computed from a weight can be recognised as stale by the identity of its array.
+were computed from a weight can be recognized as stale by the identity of its array.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class SGD:
     def momenta(self) -> list[Array | None]:
         """The momentum of each of ``params``: not a copy, and None before its first step.
 
-        Setting it resumes an earlier optimiser; the arrays are copied.
+        Setting it resumes an earlier optimizer; the arrays are copied.
         """
         return list(self._momenta)
 

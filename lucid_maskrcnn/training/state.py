@@ -80,7 +80,7 @@ def save_state(
 
 
 def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> RunState:
-    """Load a checkpoint into model, optimiser and averages, and return the state of its run.
+    """Load a checkpoint into model, optimizer and averages, and return the state of its run.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Ru
     for full_name, array in read_arrays(path):
         kind, _, name = full_name.partition(".")
         if kind == "model":
-            # A new array, not new values in the old one: what was computed from that is recognised as stale.
+            # A new array, not new values in the old one: what was computed from that is recognized as stale.
             variables[name].data = ops.device_array(array, variables[name].device)
         else:
             (averages if kind == "ema" else momenta)[name] = array

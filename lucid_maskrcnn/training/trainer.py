@@ -82,9 +82,9 @@ class Trainer:
     out : str or Path
         Folder of the run, created if needed.
     settings : TrainerSettings
-        Length of the run, optimiser, and what is kept.
+        Length of the run, optimizer, and what is kept.
     image_config : ImageConfig, optional
-        How images are resized and normalised in training, by default as in prediction; see ``get_loss``.
+        How images are resized and normalized in training, by default as in prediction; see ``get_loss``.
     evaluate : callable, optional
         Takes the model and returns metrics by name, such as ``{"segm/AP": 0.31}``. If it has an attribute
         ``metric_names``, ``keep_best`` is checked before the run.
@@ -184,7 +184,7 @@ class Trainer:
             return self._finish()
 
     def _step(self) -> None:
-        """Take one step of the optimiser."""
+        """Take one step of the optimizer."""
         settings, state, start = self.settings, self.state, time.perf_counter()
         progress = self._progress()
         self._freeze_bn_when_due(progress)

@@ -334,12 +334,12 @@ def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT
 def _check_torchvision_conventions(config: ModelConfig | None) -> None:
     if config is None:
         return
-    strided = config.backbone is not None and config.backbone.stride_in_1x1
-    if conventions_of(config)[0] is not TORCHVISION or strided or config.heads.aligned:
-        raise ValueError(
-            "to='torchvision' needs weights with torchvision's conventions: these follow detectron2's in their "
-            "strides, input or pooling, which torchvision's models do not have."
-        )
+    conventions = conventions_of(config)[0]
+    others = [f"{conventions.name}'s conventions"] if conventions is not TORCHVISION else []
+    others += ["stride_in_1x1=True"] if config.backbone is not None and config.backbone.stride_in_1x1 else []
+    others += ["RoIs aligned (heads.aligned=True)"] if config.heads.aligned else []
+    if others:
+        raise ValueError(f"to='torchvision' needs a model that torchvision has: this one has {', '.join(others)}.")
 
 
 def _checked_path(path: str | Path) -> Path:

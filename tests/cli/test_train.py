@@ -128,7 +128,9 @@ def test_label_images_other_classes_and_a_new_body(
     length = ["--steps", "1", "--schedule", "constant"]
     weights = ["--weights", str(data / "slim.safetensors"), "--trainable-layers", "0"]
     assert main(["train", str(data / "images"), *common, *length, *weights, "--augment", "microscopy"]) == 0
-    assert "num_classes=1 but the weights have 2: cls_score, bbox_pred" in capsys.readouterr().out
+    assert (
+        "num_classes=1 but the weights have 2, background not counted: cls_score, bbox_pred" in capsys.readouterr().out
+    )
     assert MaskRCNN.from_file(out / "weights.safetensors").categories == {1: "object"}
     before, after = load_file(data / "slim.safetensors"), load_file(out / "weights.safetensors")
     assert np.array_equal(before["backbone.body.layer4.0.conv1.weight"], after["backbone.body.layer4.0.conv1.weight"])

@@ -83,8 +83,8 @@ def test_round_objects_of_many_sizes_equal_pycocotools():
         count, radius = int(rng.integers(3, 60)), 10 ** rng.uniform(0, 2.7)
         angle = np.sort(rng.uniform(0, 2 * np.pi, count))
         reach = radius * rng.uniform(0.5, 1, count)
-        centre = rng.uniform(0, (640, 480))
-        points = centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        center = rng.uniform(0, (640, 480))
+        points = center + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
         objects.append([points.round(2).ravel().tolist()])
     ours = CompressedMasks.from_coco(objects, (480, 640))
     assert [rle["counts"].encode() for rle in ours.to_rle()] == [rle["counts"] for rle in theirs(objects, (480, 640))]
@@ -162,7 +162,7 @@ def _without_holes(mask):
 
 @settings(max_examples=150, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_traced_polygons_rasterise_to_the_mask_without_its_holes(mask):
+def test_traced_polygons_rasterize_to_the_mask_without_its_holes(mask):
     coco = pytest.importorskip("pycocotools.mask")
     rings = trace_polygons(mask)
     filled = _without_holes(mask)

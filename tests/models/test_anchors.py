@@ -23,8 +23,8 @@ def test_anchors_of_a_single_map() -> None:
     assert generator.num_anchors == 4
     assert anchors.shape == (2 * 3 * 4, 4)
     assert values(anchors)[:4].tolist() == [[-4, -4, 4, 4], [-8, -8, 8, 8], [-2, -8, 2, 8], [-4, -16, 4, 16]]
-    centres = (values(anchors)[::4, :2] + values(anchors)[::4, 2:]) / 2
-    assert centres.tolist() == [[0, 0], [16, 0], [32, 0], [0, 16], [16, 16], [32, 16]]
+    centers = (values(anchors)[::4, :2] + values(anchors)[::4, 2:]) / 2
+    assert centers.tolist() == [[0, 0], [16, 0], [32, 0], [0, 16], [16, 16], [32, 16]]
 
 
 def test_anchors_of_several_sizes_per_level() -> None:

@@ -147,9 +147,9 @@ def encode(boxes: np.ndarray, side: float) -> np.ndarray:
     """
     boxes = boxes.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        centre, sides = (boxes[..., 2:] + boxes[..., :2]) / 2, boxes[..., 2:] - boxes[..., :2]
+        center, sides = (boxes[..., 2:] + boxes[..., :2]) / 2, boxes[..., 2:] - boxes[..., :2]
         sides = np.where(sides < 0, 0, sides)
-        return np.concatenate([centre / side, np.log(sides / side)], axis=-1).astype(np.float32)
+        return np.concatenate([center / side, np.log(sides / side)], axis=-1).astype(np.float32)
 
 
 @pytest.mark.parametrize("case", ["a", "b", "agn"])

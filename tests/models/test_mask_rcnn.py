@@ -610,7 +610,7 @@ def test_wrong_images_are_refused() -> None:
         model.predict([images(3, 64, 64), noise_image(64, 64)])
     with pytest.raises(ValueError, match=r"got shape \(3, 4, 64, 64, 1\)"):
         model.predict(images(3, 4, 64, 64, 1))
-    with pytest.raises(TypeError, match="normalised floats"):
+    with pytest.raises(TypeError, match="normalized floats"):
         model.predict(tensor(np.zeros((1, 3, 64, 64), np.int32)))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
         model.predict("nowhere.png")

@@ -62,7 +62,7 @@ def test_area_iou_clipping_and_coding_by_hand(device):
     assert values(clip_boxes(boxes, (5, 3))).tolist() == [[1, 2, 3, 5]]
     others = tensor(np.float32([[1, 2, 4, 5], [4, 2, 9, 8], [2.5, 2, 5.5, 8], [1, 2, 4, 8]]), device)
     np.testing.assert_allclose(values(box_iou(boxes, others)), [[0.5, 0, 1 / 3, 1]], rtol=1e-6)
-    # From a 2 × 4 box at (2, 4) to one twice as wide with its centre 1 to the right.
+    # From a 2 × 4 box at (2, 4) to one twice as wide with its center 1 to the right.
     start, goal = tensor(np.float32([[1, 2, 3, 6]]), device), tensor(np.float32([[1, 2, 5, 6]]), device)
     np.testing.assert_allclose(values(encode_boxes(goal, start)), [[0.5, 0, math.log(2), 0]], rtol=1e-6)
     np.testing.assert_allclose(values(encode_boxes(goal, start, TEN_FIVE)), [[5, 0, 5 * math.log(2), 0]], rtol=1e-6)

@@ -16,9 +16,9 @@ def slow_paste(mask, box, size):
     side = len(mask)
     padded = np.pad(mask.astype(np.float64), 1)
     half = [np.float32((box[2 + a] - box[a]) / 2) * np.float32((side + 2) / side) for a in (0, 1)]
-    centre = [np.float32((box[2 + a] + box[a]) / 2) for a in (0, 1)]
-    x1, y1 = (int(centre[a] - half[a]) for a in (0, 1))  # int() truncates toward zero
-    x2, y2 = (int(centre[a] + half[a]) for a in (0, 1))
+    center = [np.float32((box[2 + a] + box[a]) / 2) for a in (0, 1)]
+    x1, y1 = (int(center[a] - half[a]) for a in (0, 1))  # int() truncates toward zero
+    x2, y2 = (int(center[a] + half[a]) for a in (0, 1))
     image = np.zeros(size)
     for y in range(max(y1, 0), min(y2 + 1, size[0])):
         for x in range(max(x1, 0), min(x2 + 1, size[1])):

@@ -53,8 +53,8 @@ def scene(seed=0, num=9, channels=3, size=(14, 19), images=2, dtype=np.float32):
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((images, channels, *size)).astype(dtype)
     extent = np.array([size[1], size[0]]) * 4
-    centre, side = rng.uniform(-0.2, 1.2, (num, 2)) * extent, rng.uniform(0, 0.9, (num, 2)) * extent
-    rois = np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(dtype)
+    center, side = rng.uniform(-0.2, 1.2, (num, 2)) * extent, rng.uniform(0, 0.9, (num, 2)) * extent
+    rois = np.concatenate([center - side / 2, center + side / 2], axis=1).astype(dtype)
     return features, rois, rng.integers(0, images, num).astype(np.int32)
 
 

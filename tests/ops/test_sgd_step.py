@@ -1,4 +1,4 @@
-"""The arithmetic of a step of gradient descent; the update itself is tested with the optimiser."""
+"""The arithmetic of a step of gradient descent; the update itself is tested with the optimizer."""
 
 from __future__ import annotations
 

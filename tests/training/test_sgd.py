@@ -1,4 +1,4 @@
-"""The optimiser against PyTorch's rule, worked by hand."""
+"""The optimizer against PyTorch's rule, worked by hand."""
 
 from __future__ import annotations
 

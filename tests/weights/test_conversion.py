@@ -1,4 +1,4 @@
-"""Files of any library to models and back: what is recognised, converted and refused."""
+"""Files of any library to models and back: what is recognized, converted and refused."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_torchvision_names_of_2019() -> None:
             renamed = f"roi_heads.mask_head.mask_fcn{int(index) + 1}.{kind}"
         old[renamed] = array
     assert old.keys() != arrays.keys()
-    new, recognised = translate(arrays, "new"), translate(old, "old")
-    assert {n: a.tobytes() for n, a in recognised.arrays.items()} == {n: a.tobytes() for n, a in new.arrays.items()}
+    new, recognized = translate(arrays, "new"), translate(old, "old")
+    assert {n: a.tobytes() for n, a in recognized.arrays.items()} == {n: a.tobytes() for n, a in new.arrays.items()}
 
 
 # ------------------------------------------------------------------ a file is enough
@@ -332,7 +332,7 @@ def test_convert_detectron2_to_torchvision_is_refused(tmp_path: Path, capsys: ob
     assert model.config.image.bgr
     assert same(model, MaskRCNN.from_file(path))
     assert main(["convert", str(path), str(tmp_path / "tv.safetensors"), "--to", "torchvision"]) == 2
-    assert "these follow detectron2's" in capsys.readouterr().err
+    assert "this one has detectron2's conventions, stride_in_1x1=True, RoIs aligned" in capsys.readouterr().err
     assert not (tmp_path / "tv.safetensors").exists()
     for special in ({"stride_in_1x1": True}, {"heads": {"aligned": True}}):
         path = tmp_path / "special.safetensors"

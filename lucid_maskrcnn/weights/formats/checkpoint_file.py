@@ -33,7 +33,7 @@ class Checkpoint:
     kind : {"safetensors", "torch", "torch legacy", "pickle"}
         Found from the content, not from the name. Pickles are those of detectron2 and Caffe2.
     arrays : dict of str to StoredArray
-        The model's weights. ``np.asarray`` reads one, and the checkpoint does not keep it. States of optimisers,
+        The model's weights. ``np.asarray`` reads one, and the checkpoint does not keep it. States of optimizers,
         counters and the like are left out; a ``module.`` in front of all names is removed.
     metadata : dict of str to str
         Of a safetensors header; of other files ``__author__`` and ``matching_heuristics`` ("True", "False"), if
@@ -141,7 +141,7 @@ def _find_weights(content: object, disk: DiskFile, kind: str) -> tuple[dict[str,
         if not isinstance(value, NumpyArray | Tensor):
             raise CheckpointError(f"has {printable(name)} among its weights, which is not an array")
         arrays[str(name)] = value.stored(disk)
-    if kind == "pickle" and wrapper in (None, "blobs"):  # Caffe2 keeps the optimiser's state beside the weights
+    if kind == "pickle" and wrapper in (None, "blobs"):  # Caffe2 keeps the optimizer's state beside the weights
         arrays = {name: array for name, array in arrays.items() if not name.endswith("_momentum")}
     return arrays, metadata
 

@@ -77,7 +77,7 @@ def test_weights_inside_a_training_checkpoint(tmp_path: Path, wrapper: str) -> N
     content = {wrapper: {"module.a": SIX, "module.b": SIX, "module.b_momentum": SIX, "module.steps": 3}, "epoch": 1}
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(content | {"lr": [0.1, {"x": None}], "cfg": "x" * 5000, "best": SIX}))
-    names = ["a", "b"] if wrapper == "blobs" else ["a", "b", "b_momentum"]  # Caffe2's way to keep an optimiser
+    names = ["a", "b"] if wrapper == "blobs" else ["a", "b", "b_momentum"]  # Caffe2's way to keep an optimizer
     assert list(open_checkpoint(path).arrays) == names
 
 
