@@ -60,6 +60,8 @@ _ANY_AREA = 2.0**-126  # the smallest normal float32: any side but one of length
 _MAX_SIDE = 100_000  # pixels
 _MAX_COUNT = 1_000_000  # boxes, classes
 _MAX_CHANNELS = 65_536
+_MAX_SIZES = 64  # anchor sizes of a level
+_PYRAMID_LEVELS = 5  # P2 … P6
 _MAX_CELLS = 256  # of pooled features, and samples of a bin
 
 
@@ -78,6 +80,20 @@ _count = partial(positive_int, maximum=_MAX_COUNT)
 _channels = partial(positive_int, maximum=_MAX_CHANNELS)
 _cells = partial(pair, check=partial(positive_int, maximum=_MAX_CELLS))
 _norm = partial(choice, options=("frozen", "batch"))
+
+
+def _scale(name: str, value: Any) -> float:
+    scale = positive_number(name, value)
+    if not 1e-3 <= scale <= 1e3:
+        raise ValueError(f"{name} must be a number above 0, from 0.001 to 1000, got {shown(value)}.")
+    return scale
+
+
+def _aspect_ratio(name: str, value: Any) -> float:
+    ratio = positive_number(name, value)
+    if not 1e-3 <= ratio <= 1e3:
+        raise ValueError(f"{name} must be height over width from 0.001 to 1000, got {shown(value)}.")
+    return ratio
 
 
 def _depth(name: str, value: Any) -> int:
@@ -124,7 +140,10 @@ def _part[C: _Config](kind: type[C], called: str) -> Check[C]:
 
     def check(name: str, value: Any) -> C:
         if isinstance(value, Mapping):
-            return kind.from_dict(value)
+            try:
+                return kind.from_dict(value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from error
         return instance(name, value, kind, f"{called} or a mapping of its fields")
 
     return check
@@ -166,7 +185,7 @@ class ImageConfig(_Config):
 
     min_size: int = _setting(800, _size)
     max_size: int = _setting(1333, partial(positive_int, maximum=2**31 - 1))
-    scale: float | None = _setting(None, optional(positive_number))
+    scale: float | None = _setting(None, optional(_scale))
     pixel_mean: tuple[float, float, float] = _setting(
         (0.485, 0.456, 0.406), partial(sequence, check=non_negative_number, length=3)
     )
@@ -366,7 +385,8 @@ def make_categories(categories: Any, ids: Mapping[int, int] | None = None) -> tu
     if categories is None:
         return ()
     if isinstance(categories, Mapping):
-        rows = [(label, name, (ids or {}).get(label, label)) for label, name in categories.items()]
+        own_ids = instance("ids", {} if ids is None else ids, Mapping, "a mapping of labels to ids")
+        rows = [(label, name, own_ids.get(label, label)) for label, name in categories.items()]
     elif isinstance(categories, (list, tuple)) and all(
         isinstance(c, (list, tuple)) and len(c) == 3 for c in categories
     ):
@@ -382,6 +402,8 @@ def make_categories(categories: Any, ids: Mapping[int, int] | None = None) -> tu
     labels = [c.label for c in made]
     if len(set(labels)) < len(labels):
         raise ValueError(f"categories must have distinct labels, got {shown(labels)}.")
+    if len({c.id for c in made}) < len(made):
+        raise ValueError(f"categories must have distinct ids, got {shown([c.id for c in made])}.")
     return tuple(sorted(made))
 
 
@@ -396,7 +418,11 @@ def _check_anchor_sizes(name: str, value: Any) -> tuple[Any, ...]:
             return sequence(inner, v, _anchor_side, minimum=1)
         return _anchor_side(inner, v)
 
-    return sequence(name, value, side_or_sides, minimum=1)
+    checked = sequence(name, value, side_or_sides, minimum=1)
+    most = max(len(checked), *(len(entry) for entry in checked if isinstance(entry, tuple)), 1)
+    if most > _MAX_SIZES:
+        raise ValueError(f"{name} must have at most {_MAX_SIZES} sizes for a level, got {most}.")
+    return checked
 
 
 def anchor_levels(anchor_sizes: Any, *, per_level: bool) -> list[tuple[float, ...]]:
@@ -470,7 +496,7 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
     feat_channels: int = _setting(256, _channels)
     use_fpn: bool = _setting(False, flag)
     anchor_sizes: tuple[Any, ...] = _setting((128, 256, 512), _check_anchor_sizes)
-    aspect_ratios: tuple[float, ...] = _setting((0.5, 1.0, 2.0), partial(sequence, check=positive_number, minimum=1))
+    aspect_ratios: tuple[float, ...] = _setting((0.5, 1.0, 2.0), partial(sequence, check=_aspect_ratio, minimum=1))
     anchor_stride: int = _setting(16, _size)
     pool_size: tuple[int, int] = _setting((7, 7), _cells)
     hidden_dim: int = _setting(4096, _channels)
@@ -511,6 +537,11 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
             )
         if self.backbone is not None and not self.use_fpn:
             raise ValueError("use_fpn must be True for a ResNet-FPN backbone, which returns a pyramid, got False.")
+        if self.backbone is not None and len(self.anchor_sizes) != _PYRAMID_LEVELS:
+            raise ValueError(
+                f"anchor_sizes must have {_PYRAMID_LEVELS} entries, one for each level of the pyramid, got "
+                f"{len(self.anchor_sizes)}."
+            )
         anchor_levels(self.anchor_sizes, per_level=self.use_fpn)
 
     @property
@@ -724,6 +755,14 @@ def architecture_of(config: ModelConfig) -> str | None:
 
 # ------------------------------------------------------------------ files of version 0
 
+# The keywords that the factories had.
+_VERSION_0 = (
+    "depth",
+    "conventions",
+    *_PLACES,
+    *(f.name for f in fields(ModelConfig) if f.name not in ("feat_channels", "use_fpn", "categories", "backbone")),
+)
+
 
 def config_from_version_0(
     arguments: Mapping[str, Any], categories: Mapping[int, str] | None = None
@@ -750,8 +789,9 @@ def config_from_version_0(
     given = {str(name): value for name, value in arguments.items() if value is not None}
     if "depth" not in given:
         return None
-    if "proposals" in given:
+    if "proposals" in given and "rpn" not in given:
         given["rpn"] = given.pop("proposals")
+    check_keywords("the header", given, _VERSION_0)
     config = _RESNET_FPN.changed(backbone={"depth": given.pop("depth")})
     image = instance("image", given.pop("image", {}), Mapping, "a mapping")
     given["image"] = {**image, **{name: given.pop(name) for name in ("min_size", "max_size") if name in given}}

@@ -134,8 +134,10 @@ def test_header_of_version_0_whose_long_side_was_the_shorter_one() -> None:
 
 def test_header_of_version_0_without_a_depth_or_with_an_unknown_key() -> None:
     assert config_from_version_0({"num_classes": 3}) is None
-    with pytest.raises(TypeError, match="has no argument 'num_clases'; did you mean 'num_classes'"):
+    with pytest.raises(TypeError, match="the header has no argument 'num_clases'; did you mean 'num_classes'"):
         config_from_version_0({"depth": 18, "num_clases": 3})
+    with pytest.raises(TypeError, match="the header has no argument 'proposals'"):
+        config_from_version_0({"depth": 18, "proposals": {}, "rpn": {}})
 
 
 # ------------------------------------------------------------------ conventions
@@ -221,6 +223,12 @@ def test_other_conventions_keep_what_was_changed() -> None:
         (ModelConfig, {"pool_size": (1, 2, 3)}, ValueError, "pool_size must be a sequence of 2 values, got 3"),
         (ModelConfig, {"pool_size": (7, "7")}, TypeError, r"pool_size\[1\] must be an integer"),
         (ModelConfig, {"mask_out_size": 9}, ValueError, r"mask_out_size must be twice mask_pool_size \(14, 14\), got 9"),  # noqa: E501
+        (ModelConfig, {"aspect_ratios": [1e300, 1]}, ValueError, r"aspect_ratios\[0\] must be height over width from"),
+        (ModelConfig, {"anchor_sizes": [[8] * 100], "use_fpn": True}, ValueError, "anchor_sizes must have at most 64"),
+        (ModelConfig, {"image": {"scale": 1e9}}, ValueError, "image: scale must be a number above 0, from 0"),
+        (ModelConfig, {"rpn": {"min_size": "x"}}, TypeError, "rpn: min_size must be a number"),
+        (ModelConfig, {"categories": [(1, "a", 5), (2, "b", 5)]}, ValueError, r"distinct ids, got \[5, 5\]"),
+        (ModelConfig, {"use_fpn": True, "backbone": {}}, ValueError, "anchor_sizes must have 5 entries, .* got 3"),
         (ModelConfig, {"dropout": 1}, ValueError, "dropout must be a number of at least 0 and below 1"),
         (ModelConfig, {"pooled_levels": 6}, ValueError, "pooled_levels must be at most the number of feature maps"),
         (ModelConfig, {"head_norm": "group"}, ValueError, "head_norm must be one of 'frozen', 'batch', got 'group'"),

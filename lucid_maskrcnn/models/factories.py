@@ -22,7 +22,7 @@ from ..config import (
     architecture_of,
     make_categories,
 )
-from ..validators import check_keywords
+from ..validators import check_keywords, shown
 from .layers import shapes_only, uninitialized
 from .mask_rcnn import MaskRCNN, PooledSize
 
@@ -181,6 +181,8 @@ def _factory_of[**P](
         @functools.wraps(definition)
         def factory(*args: P.args, **kwargs: P.kwargs) -> MaskRCNN:
             check_keywords(f"{name}()", kwargs, known, _NAMES_ELSEWHERE)
+            if args and "num_classes" in kwargs:
+                raise TypeError(f"{name}() got num_classes twice: {shown(args[0])} and {shown(kwargs['num_classes'])}.")
             if len(args) > 1:
                 raise TypeError(
                     f"{name}() takes one positional argument, num_classes, got {len(args)}: name the others."

@@ -15,7 +15,7 @@ import numpy as np
 from .. import validators
 from ..atomic import replacing
 from ..config import TORCHVISION, ModelConfig, architecture_of, config_from_version_0, conventions_of
-from ..validators import choice, instance
+from ..validators import choice, instance, shown
 from .assign import as_arrays, assign
 from .categories import CATEGORIES
 from .formats import Checkpoint, open_checkpoint
@@ -115,13 +115,22 @@ def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | No
     if not entries:
         return None
     try:
-        values = {key: json.loads(text) for key, text in entries.items()}
+        values = {key: _json(key, text) for key, text in entries.items()}
         if "config" in values:
             return ModelConfig.from_dict(values["config"])
-        categories = {int(label): name for label, name in dict(values.get("categories", {})).items()}
-        return config_from_version_0(dict(values.get("arguments", {})), categories)
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        named = instance("categories", values.get("categories", {}), Mapping, "a mapping of labels to names")
+        categories = {int(label) if label.isdecimal() and len(label) < 10 else label: n for label, n in named.items()}
+        arguments = instance("arguments", values.get("arguments", {}), Mapping, "a mapping of a factory's arguments")
+        return config_from_version_0(arguments, categories)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} has a header whose configuration is not valid: {error}") from error
+
+
+def _json(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets in brackets
+        raise ValueError(f"{key} must be JSON, got {shown(text)}.") from error
 
 
 def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> PublishedWeights | None:
@@ -288,10 +297,14 @@ def save_weights(
     """
     instance("model", model, nn.Module, "a model")
     path = _checked_path(path)
+    own = getattr(model, "config", None)
+    own = own if isinstance(own, ModelConfig) else None
     if config is None:
-        config = getattr(model, "config", None)
+        config = own
     else:
         instance("config", config, ModelConfig, "a ModelConfig or None")
+        if own is not None and (config.num_classes, config.backbone) != (own.num_classes, own.backbone):
+            raise ValueError("config must be of this model, got another num_classes or backbone than model.config has.")
     header = _checked_metadata({} if metadata is None else metadata)
     choice("dtype", dtype, _DTYPES)
     _write(path, model.state_dict(), config, header, dtype)

@@ -769,3 +769,39 @@ def test_predict_takes_numpy_numbers() -> None:
     (expected,) = model.predict(x, score_thresh=0.25, nms_thresh=0.5, top_k=3)
     (found,) = model.predict(x, score_thresh=np.float64(0.25), nms_thresh=np.float32(0.5), top_k=np.int64(3))
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("result", [None, "features", {"0": images(1, 6, 8, 8)}, [images(1, 6, 8, 8)]])
+def test_backbone_that_returns_something_else_is_refused(result: Any) -> None:
+    class Backbone(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return result
+
+    with pytest.raises(TypeError, match=r"backbone must return one feature map with use_fpn=False, got "):
+        build(backbone=Backbone()).predict(images(1, 3, 64, 64))
+
+
+def test_targets_in_place_of_rois_name_get_loss() -> None:
+    with pytest.raises(TypeError, match=r"got mappings: for losses call get_loss\(images, targets\)"):
+        build()(images(1, 3, 64, 64), [target(1)])
+
+
+def test_from_config_builds_the_backbone_or_takes_one() -> None:
+    model = build_resnet(min_size=64, max_size=64)
+    again = MaskRCNN.from_config(model.config)
+    assert again.config == model.config
+    assert {n: v.shape for n, v in again.state_dict().items()} == {n: v.shape for n, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match="backbone must be given: the configuration is of a backbone that is no"):
+        MaskRCNN.from_config(build().config)
+
+
+def test_number_of_classes_follows_the_categories() -> None:
+    slim = {"width": 4, "fpn_channels": 6, "hidden_dim": 12, "mask_hidden_channels": 5}
+    assert mask_rcnn_resnet_18_fpn(categories={1: "a", 2: "b"}, **slim).num_classes == 2
+    with pytest.raises(TypeError, match=r"mask_rcnn_resnet_18_fpn\(\) got num_classes twice: 3 and 2"):
+        mask_rcnn_resnet_18_fpn(3, num_classes=2)
+
+
+def test_size_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"min_size is given twice, as min_size=64 and in image=\{'min_size': 32\}"):
+        build_resnet(min_size=64, image={"min_size": 32})

@@ -379,6 +379,33 @@ def test_header_that_is_no_configuration_is_refused(
         MaskRCNN.from_file(rewritten(path, config=text))
 
 
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"categories": "5"}, "categories must be a mapping of labels to names, got 5"),
+        ({"categories": "[1]"}, r"categories must be a mapping of labels to names, got \[1\]"),
+        ({"categories": '{"x": "a"}'}, "a label of categories must be a positive integer, got 'x'"),
+        ({"arguments": '{"depth": 18, "self": 1}'}, "the header has no argument 'self'"),
+        ({"arguments": '{"depth": 18, "categories": {}}'}, "the header has no argument 'categories'"),
+        ({"arguments": '{"depth": ' + "9" * 5000 + "}"}, "arguments must be JSON, got "),
+        ({"arguments": "[]"}, "arguments must be a mapping of a factory's arguments"),
+    ],
+)
+def test_wrong_header_of_version_0_is_refused(
+    saved: tuple[Path, dict[str, Any]], tmp_path: Path, entries: dict[str, str], message: str
+) -> None:
+    path, _ = copy_of(saved, tmp_path)
+    old = {"config": None, "arguments": '{"depth": 18, "num_classes": 3}', "categories": "{}"} | entries
+    with pytest.raises(ValueError, match=f"slim.safetensors' has a header whose configuration is not valid: {message}"):
+        MaskRCNN.from_file(rewritten(path, **old))
+
+
+def test_config_of_another_model_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="config must be of this model, got another num_classes or backbone"):
+        save_weights(slim(), tmp_path / "never.safetensors", config=ModelConfig(7))
+    assert not list(tmp_path.iterdir())
+
+
 def test_file_of_version_0_opens(saved: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     path, config = copy_of(saved, tmp_path)
     arguments = {
