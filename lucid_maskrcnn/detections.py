@@ -28,9 +28,9 @@ from lucid_maskrcnn.validators import (
     integer,
     label_names,
     optional,
-    pair,
     positive_int,
 )
+from lucid_maskrcnn.validators import image_size as checked_size
 from lucid_maskrcnn.validators import path as checked_path
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Detections(Mapping[str, Tensor]):
         self.scores = as_tensor(_checked_scores(scores, num), device, np.float32)  # (n,)
         self.labels = as_tensor(_checked_labels(labels, num), device, np.int32)  # (n,)
         self.mask_probs = as_tensor(_checked_probs(mask_probs, num), device, np.float32)  # (n, M, M)
-        self.image_size = pair("image_size", image_size, positive_int)
+        self.image_size = checked_size("image_size", image_size)
         self.categories = label_names("categories", categories)
         self.mask_thresh, self.snap_masks = fraction("mask_thresh", mask_thresh), flag("snap_masks", snap_masks)
         self.image = None if image is None else _checked_image(image, self.image_size)

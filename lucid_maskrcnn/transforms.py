@@ -30,7 +30,7 @@ from lucid_maskrcnn.ops import (
     nearest_cells,
     parallel_for,
 )
-from lucid_maskrcnn.validators import choice, instance, pair, positive_int, shown
+from lucid_maskrcnn.validators import choice, image_size, instance, pair, positive_int, shown
 
 __all__ = [
     "ImageBatch",
@@ -43,6 +43,7 @@ __all__ = [
 
 type Array = Any  # Tensor or np.ndarray
 
+_MAX_DIVISOR = 4096  # as that of ImageConfig
 _ROWS = 32  # output rows interpolated at a time: the temporaries stay in the cache
 
 
@@ -132,7 +133,7 @@ def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
     images : Tensor of shape (N, 3, H, W) or (3, H, W), or sequence of Tensor of shape (3, H, W)
         Floating point, on one device; in a sequence of any H and W.
     divisor : int
-        The batch's height and width become multiples of it.
+        The batch's height and width become multiples of it; at most 4096.
 
     Returns
     -------
@@ -147,7 +148,7 @@ def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
     TypeError
         If they are no tensors of floats: integers need normalizing.
     """
-    divisor = positive_int("divisor", divisor)
+    divisor = positive_int("divisor", divisor, _MAX_DIVISOR)
     given = _network_ready(images)
     xp = array_module(given[0].data)
     blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, 3, h, w)
@@ -337,7 +338,7 @@ def resize_masks(masks: Array, to_size: Size) -> Array:
         raise TypeError(f"masks must be a tensor or array of shape (G, H, W), got {shown(masks)}.")
     if masks.ndim != 3:
         raise ValueError(f"masks must be a tensor or array of shape (G, H, W), got {described(masks)}.")
-    to_size = pair("to_size", to_size, positive_int)
+    to_size = image_size("to_size", to_size)
     array = masks.data if isinstance(masks, Tensor) else masks
     device = masks.device if isinstance(masks, Tensor) else "cpu"
     for axis, to in enumerate(to_size, start=1):

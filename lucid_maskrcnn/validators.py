@@ -25,6 +25,7 @@ __all__ = [
     "fraction",
     "fraction_below_one",
     "function",
+    "image_size",
     "instance",
     "integer",
     "label_names",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 type Check[T] = Callable[[str, Any], T]
+
+MAX_PIXELS = 2**31 - 1  # of an image: they are counted in int32
 
 _brief = reprlib.Repr(maxstring=80, maxother=80, maxlist=6, maxtuple=6, maxdict=4)
 
@@ -222,6 +225,14 @@ def pair[T](name: str, value: Any, check: Check[T]) -> tuple[T, T]:
         return one, one
     first, second = sequence(name, value, check, length=2)
     return first, second
+
+
+def image_size(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
+    """Return (height, width) of an image below 2³¹ pixels, whose sides are from ``minimum`` on; one number is both."""
+    height, width = pair(name, value, lambda side, n: integer(side, n, minimum))
+    if max(height, width, height * width) > MAX_PIXELS:
+        raise ValueError(f"{name} must be below 2³¹ pixels in all, got {height} × {width}.")
+    return height, width
 
 
 # ------------------------------------------------------------------ names

@@ -18,12 +18,23 @@ from PIL import Image, ImageDraw, ImageFont
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import choice, flag, fraction, instance, integer, label_names, pair, positive_int
+from lucid_maskrcnn.validators import (
+    choice,
+    flag,
+    fraction,
+    image_size,
+    instance,
+    integer,
+    label_names,
+    pair,
+    positive_int,
+)
 
 __all__ = ["color_of", "draw_detections", "draw_masks", "draw_target", "viewing_scale"]
 
 type Color = tuple[int, int, int]
 
+_MAX_SCALE = 64
 _FAR = 1e6  # pixels: farther outside than any image is wide, and no problem for Pillow's integers
 
 
@@ -66,7 +77,7 @@ def draw_detections(
     alpha : float
         Opacity of the masks, from 0 (contours only) to 1.
     scale : int
-        Enlarge the image so many times first: masks, lines and text are drawn in the finer pixels.
+        Enlarge the image so many times first, at most 64: masks, lines and text are drawn in the finer pixels.
 
     Returns
     -------
@@ -80,7 +91,8 @@ def draw_detections(
     """
     pixels = load_image(image)
     show_boxes, show_labels = flag("show_boxes", show_boxes), flag("show_labels", show_labels)
-    alpha, scale = fraction("alpha", alpha), positive_int("scale", scale)
+    alpha, scale = fraction("alpha", alpha), positive_int("scale", scale, _MAX_SCALE)
+    image_size("the enlarged image", (len(pixels) * scale, pixels.shape[1] * scale))
     corners = finite_boxes("boxes", boxes).clip(-_FAR, _FAR)
     num = len(corners)
     ids = np.arange(num) if color_ids is None else _column("color_ids", color_ids, num, "iu")

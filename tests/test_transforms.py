@@ -236,7 +236,7 @@ def test_pad_refuses(images: object, error: type[Exception], message: str) -> No
     ("divisor", "error"), [(0, ValueError), (-32, ValueError), ("32", TypeError), (1.5, TypeError)]
 )
 def test_divisor_must_be_a_positive_integer(divisor: object, error: type[Exception]) -> None:
-    with pytest.raises(error, match="divisor must be a positive integer"):
+    with pytest.raises(error, match="divisor must be an integer from 1 to 4096"):
         pad(as_tensor(np.ones((3, 8, 8), np.float32)), divisor)
 
 

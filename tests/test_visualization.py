@@ -240,9 +240,9 @@ def test_masks_of_another_size_are_refused(size):
         ({"alpha": 2}, ValueError, "alpha must be a number between 0 and 1, got 2"),
         ({"alpha": "0.5"}, TypeError, "alpha must be a number between 0 and 1, got '0.5'"),
         ({"alpha": True}, TypeError, "alpha must be a number"),
-        ({"scale": 0}, ValueError, "scale must be a positive integer, got 0"),
-        ({"scale": 1.5}, TypeError, "scale must be a positive integer, got 1.5"),
-        ({"scale": None}, TypeError, "scale must be a positive integer, got None"),
+        ({"scale": 0}, ValueError, "scale must be an integer from 1 to 64, got 0"),
+        ({"scale": 1.5}, TypeError, "scale must be an integer from 1 to 64, got 1.5"),
+        ({"scale": None}, TypeError, "scale must be an integer from 1 to 64, got None"),
     ],
 )
 def test_wrong_arguments_are_named(options, error, message):

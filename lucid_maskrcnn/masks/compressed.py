@@ -72,11 +72,18 @@ class CompressedMasks:
                     f"{name} must be a one-dimensional array of integers, got {shown(runs)}: make CompressedMasks by "
                     "from_dense, from_coco or from_labels."
                 )
-        if not len(self.offsets) or len(self.starts) != len(self.stops) or self.offsets[-1] != len(self.starts):
+        starts, stops, offsets = self.starts, self.stops, self.offsets
+        if not len(offsets) or len(starts) != len(stops) or offsets[0] != 0 or offsets[-1] != len(starts):
             raise ValueError(
-                f"offsets must begin with 0 and end with the number of starts and of stops, got {len(self.starts)} "
-                f"starts, {len(self.stops)} stops and offsets {shown(self.offsets.tolist())}."
+                f"offsets must begin with 0 and end with the number of starts and of stops, got {len(starts)} "
+                f"starts, {len(stops)} stops and offsets {shown(offsets.tolist())}."
             )
+        if (offsets[1:] < offsets[:-1]).any():
+            raise ValueError(f"offsets must ascend, got {shown(offsets.tolist())}.")
+        object.__setattr__(self, "image_size", _checked_size(self.image_size))
+        _check_runs(starts, stops, offsets, self.image_size)
+        for name, dtype in (("starts", np.int32), ("stops", np.int32), ("offsets", np.int64)):
+            object.__setattr__(self, name, getattr(self, name).astype(dtype, copy=False))
 
     # -------------------------------------------------------------- made of other forms
 
@@ -305,6 +312,8 @@ class CompressedMasks:
             ends = (part.start, part.stop) if isinstance(part, slice) else (None, None)
             if not all(isinstance(n, (int, np.integer)) for n in ends):
                 raise TypeError(f"{name} must be a slice with integers as start and stop, got {shown(part)}.")
+            if part.step not in (None, 1):
+                raise ValueError(f"{name} must be a slice without a step, got {shown(part)}.")
             if not 0 <= part.start <= part.stop <= size:
                 raise ValueError(f"{name} must be inside the image, from 0 to {size}, got {shown(part)}.")
 
@@ -331,7 +340,7 @@ class CompressedMasks:
         lengths = np.diff(self.offsets)[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         runs = np.repeat(self.offsets[index] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return CompressedMasks(self.starts[runs], self.stops[runs], offsets, self.image_size)
+        return _unchecked(self.starts[runs], self.stops[runs], offsets, self.image_size)
 
     def flipped(self, *, horizontal: bool = False, vertical: bool = False) -> CompressedMasks:
         """Return the masks mirrored: left and right swapped, or top and bottom, or both."""
@@ -374,7 +383,7 @@ class CompressedMasks:
         keep = (first < last) & (column >= 0) & (column < width)
         offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets]
         start = column[keep].astype(np.int64) * height
-        return CompressedMasks(_int32(start + first[keep]), _int32(start + last[keep]), offsets, (height, width))
+        return _unchecked(_int32(start + first[keep]), _int32(start + last[keep]), offsets, (height, width))
 
     def resized(self, to_size: Size) -> CompressedMasks:
         """Return the masks resized to the nearest pixel, as :func:`lucid_maskrcnn.transforms.resize_masks` does."""
@@ -396,6 +405,7 @@ class CompressedMasks:
 
 def are_segmentations(masks: Any, image_size: Size) -> bool:
     """Return whether these are run-length encodings or lists of polygons, rather than dense masks as nested lists."""
+    image_size = _checked_size(image_size)
     if not isinstance(masks, (list, tuple)) or not masks:
         return False
     if any(isinstance(mask, Mapping) for mask in masks):
@@ -409,6 +419,31 @@ def are_segmentations(masks: Any, image_size: Size) -> bool:
 
 
 # ------------------------------------------------------------------ runs
+
+
+def _check_runs(starts: np.ndarray, stops: np.ndarray, offsets: np.ndarray, size: Size) -> None:
+    """Raise ``ValueError`` for the first run that is not within a column, or not after that before it."""
+    height, width = size
+    wrong = (starts < 0) | (starts >= stops) | (stops > height * width)
+    what = f"must be at least one pixel of the image, which has {height * width}"
+    if not wrong.any():
+        wrong = starts // max(height, 1) != (stops - 1) // max(height, 1)
+        what = f"must lie within one column, of {height} pixels"
+    if not wrong.any():
+        near = (starts[1:] < stops[:-1]) | ((starts[1:] == stops[:-1]) & (starts[1:] % max(height, 1) != 0))
+        wrong[1:] = near
+        wrong[offsets[:-1][offsets[:-1] < len(starts)]] = False  # the first run of a mask has none before it
+        what = "must come after the run before it in the same mask, and not touch it"
+    if wrong.any():
+        run = int(wrong.argmax())
+        raise ValueError(f"starts[{run}] to stops[{run}] {what}, got {starts[run]} to {stops[run]}.")
+
+
+def _unchecked(starts: np.ndarray, stops: np.ndarray, offsets: np.ndarray, size: Size) -> CompressedMasks:
+    """Return masks of runs that need no checks."""
+    masks = object.__new__(CompressedMasks)
+    masks.__dict__.update(starts=starts, stops=stops, offsets=offsets, image_size=size)
+    return masks
 
 
 def _checked_size(size: Any) -> Size:
@@ -440,7 +475,7 @@ def _from_runs(
     bottom = reach[last] - line * step
     owner, column = np.divmod(line, max(width, 1))
     base = column * height
-    return CompressedMasks(_int32(base + top), _int32(base + bottom), np.searchsorted(owner, np.arange(num + 1)), size)
+    return _unchecked(_int32(base + top), _int32(base + bottom), np.searchsorted(owner, np.arange(num + 1)), size)
 
 
 def _from_parts(parts: Iterable[Runs], size: Size) -> CompressedMasks:
@@ -450,7 +485,7 @@ def _from_parts(parts: Iterable[Runs], size: Size) -> CompressedMasks:
         starts.append(_int32(first))
         stops.append(_int32(last))
     offsets = np.cumsum([len(part) for part in starts])
-    return CompressedMasks(np.concatenate(starts), np.concatenate(stops), offsets, size)
+    return _unchecked(np.concatenate(starts), np.concatenate(stops), offsets, size)
 
 
 def _lengths_of_rles(rles: Mapping[int, Mapping[str, Any]], size: Size) -> tuple[np.ndarray, np.ndarray]:

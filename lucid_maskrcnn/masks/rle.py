@@ -17,10 +17,11 @@ import numpy as np
 
 from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
-from lucid_maskrcnn.validators import non_negative_int, sequence, shown
+from lucid_maskrcnn.validators import image_size, non_negative_int, sequence, shown
 
 __all__ = ["decode_rle", "encode_rle", "parse_rle", "rle_area"]
 
+_MAX_DENSE_PIXELS = 2**28  # decoded, a byte each: far more than any image that fits a network
 _MAX_DIGITS = 7  # 35 bits, and an image has less than 2³¹ pixels
 
 
@@ -67,9 +68,15 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     TypeError
         If ``rle`` is not a mapping, or ``size`` or ``counts`` is of another type.
     ValueError
-        If a key is missing, ``counts`` is malformed, or its lengths do not add up to ``H · W``.
+        If a key is missing, ``counts`` is malformed, or its lengths do not add up to ``H · W``; or if ``H · W``
+        is above 2²⁸, as a few bytes could ask for any amount of memory: :class:`CompressedMasks` reads larger masks.
     """
     lengths, (height, width) = parse_rle(rle)
+    if height * width > _MAX_DENSE_PIXELS:
+        raise ValueError(
+            f"rle['size'] must have at most 2²⁸ pixels to be decoded, got {height} × {width}: "
+            "CompressedMasks.from_coco reads larger masks."
+        )
     ones = np.arange(len(lengths)) % 2 == 1
     return np.ascontiguousarray(np.repeat(ones, lengths).reshape(width, height).T)
 
@@ -98,7 +105,8 @@ def parse_rle(rle: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int]]:
         raise TypeError(f"rle must be a mapping with keys 'size' and 'counts', got {shown(rle)}.")
     if not {"size", "counts"} <= rle.keys():
         raise ValueError(f"rle must be a mapping with keys 'size' and 'counts', got {shown(dict(rle))}.")
-    height, width = sequence("rle['size']", rle["size"], non_negative_int, length=2)
+    sequence("rle['size']", rle["size"], non_negative_int, length=2)
+    height, width = image_size("rle['size']", rle["size"], minimum=0)
     counts = rle["counts"]
     if isinstance(counts, (str, bytes)):
         lengths, _ = decode_counts([counts])

@@ -33,6 +33,7 @@ returns must be fresh: not ``grad`` itself handed to two inputs, not an array sa
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import weakref
@@ -185,6 +186,7 @@ def host(tensor: Tensor) -> np.ndarray:
 
 
 _DEVICES = ("cpu", "gpu")
+_MAX_VALUES = 2**40  # of an array: more is a mistake
 
 
 def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Tensor:
@@ -254,14 +256,21 @@ def evaluate(arrays: Iterable[Array]) -> None:
     mx.eval([array for array in given if isinstance(array, mx.array)])
 
 
+def _checked_shape(shape: tuple[int, ...]) -> list[int]:
+    sides = [non_negative_int("shape", n) for n in shape]
+    if max(sides, default=0) > _MAX_VALUES or math.prod(sides) > _MAX_VALUES:
+        raise ValueError(f"shape must have at most 2⁴⁰ elements in all, got {shown(tuple(sides))}.")
+    return sides
+
+
 def zeros(*shape: int) -> Tensor:
     """Return float32 zeros on cpu, without touching their memory: ``lucid.zeros`` makes float64 and converts it."""
-    return Tensor(np.zeros([non_negative_int("shape", n) for n in shape], np.float32))
+    return Tensor(np.zeros(_checked_shape(shape), np.float32))
 
 
 def shape_only(*shape: int) -> Tensor:
     """Return a float32 tensor on cpu that has a shape but no memory; its values are not to be written."""
-    return Tensor(np.broadcast_to(np.float32(0), [non_negative_int("shape", n) for n in shape]))
+    return Tensor(np.broadcast_to(np.float32(0), _checked_shape(shape)))
 
 
 def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ __all__ = ["conv2d", "conv_transpose2d", "one_channel"]
 
 _BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
 _IMAGES = ("N", "C", "H", "W")
+_MAX_STEP = 1024  # of stride and padding: more is a mistake, and could ask for any amount of memory
 _PARTIAL_SUMS = 4  # of a weight gradient
 _BLOCKS_PER_THREAD = 4  # of a convolution
 
@@ -425,7 +426,7 @@ def conv2d(
     bias : Tensor of shape (O,), optional
         Added to each output channel.
     stride, padding : int
-        The same for both axes; the padding is zeros.
+        The same for both axes, at most 1024; the padding is zeros.
     scale : Tensor of shape (O,), optional
         Multiplies the filters: a frozen batch norm is a scale and a bias. It gets no gradient.
     residual : Tensor of shape (N, O, P, Q), optional
@@ -445,7 +446,7 @@ def conv2d(
     """
     check_tensor("x", x, _IMAGES)
     kernel = _check_weight(weight, ("O", x.shape[1], "kh", "kw"))
-    stride, padding = positive_int("stride", stride), non_negative_int("padding", padding)
+    stride, padding = positive_int("stride", stride, _MAX_STEP), non_negative_int("padding", padding, _MAX_STEP)
     height, width = size = _out_size((x.shape[2], x.shape[3]), kernel, stride, padding)
     if min(size) < 1:
         raise ValueError(
@@ -506,4 +507,4 @@ def conv_transpose2d(
     _check_weight(weight, (x.shape[1], "O", "kh", "kw"))
     if bias is not None:
         check_tensor("bias", bias, (weight.shape[1],))
-    return _ConvTranspose2d(positive_int("stride", stride), flag("relu", relu))(x, weight, bias)
+    return _ConvTranspose2d(positive_int("stride", stride, _MAX_STEP), flag("relu", relu))(x, weight, bias)

@@ -17,7 +17,8 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import flag, fraction, non_negative_int, optional, pair, positive_int
+from lucid_maskrcnn.validators import flag, fraction, optional, positive_int
+from lucid_maskrcnn.validators import image_size as checked_size
 
 from ._checks import box_tensor, check_range, check_tensor, index_tensor
 from ._memory import empty
@@ -191,7 +192,7 @@ def paste_masks(
     check_tensor("mask_probs", mask_probs, (boxes.shape[0], "M", "M"))
     if mask_probs.shape[1] != mask_probs.shape[2] or mask_probs.shape[1] == 0:
         raise ValueError(f"mask_probs must have shape (n, M, M) with M of at least 1, got {tuple(mask_probs.shape)}.")
-    size = pair("image_size", image_size, non_negative_int)
+    size = checked_size("image_size", image_size, minimum=0)
     optional(fraction)("threshold", threshold)
     return _PasteMasks(size, threshold, flag("snap", snap))(mask_probs, boxes)
 

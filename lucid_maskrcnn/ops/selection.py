@@ -23,6 +23,7 @@ from lucid import Tensor
 from lucid_maskrcnn.validators import (
     flag,
     fraction,
+    image_size,
     integer,
     non_negative_int,
     non_negative_number,
@@ -220,7 +221,7 @@ def grid_anchors(
     Tensor of shape (rows · columns · cells, 4), float32
         In the order row, column, cell.
     """
-    grid = pair("grid", grid, non_negative_int)
+    grid = image_size("grid", grid, minimum=0)
     stride = pair("stride", stride, positive_number)
     corners = sequence("cells", cells, partial(sequence, check=number, length=4))
     y = np.arange(grid[0], dtype=np.float32) * np.float32(stride[0])
@@ -322,7 +323,7 @@ def match(iou: Tensor, foreground: float, background: float, *, allow_low_qualit
     Parameters
     ----------
     iou : Tensor of shape (G, A), float
-        IoU of each object with each box. With ``G = 0`` every box is background.
+        IoU of each object with each box; NaN is no overlap. With ``G = 0`` every box is background.
     foreground, background : float
         A box is matched with the object of its largest IoU if that is at least ``foreground``, and is background if
         it is below ``background``, which is not greater; between the two it is ignored.
@@ -350,20 +351,25 @@ def match(iou: Tensor, foreground: float, background: float, *, allow_low_qualit
 def _match(iou: np.ndarray, *, foreground: float, background: float, allow_low_quality_matches: bool) -> np.ndarray:
     if not iou.size:
         return np.full(iou.shape[1], BELOW_THRESHOLD, np.int32)
-    own = iou.argmax(axis=0).astype(np.int32)
     best = iou.max(axis=0)
+    if np.isnan(best).any():  # NaN is no overlap: it is below every threshold, and no object's best
+        iou = np.where(np.isnan(iou), iou.dtype.type(-1), iou)
+        best = iou.max(axis=0)
+    own = iou.argmax(axis=0).astype(np.int32)
     matches = own.copy()
     matches[best < np.float32(foreground)] = BETWEEN_THRESHOLDS
     matches[best < np.float32(background)] = BELOW_THRESHOLD
     if allow_low_quality_matches:
-        low_quality = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
+        best_of_object = iou.max(axis=1, keepdims=True)
+        best_of_object[best_of_object < 0] = np.nan  # of an object whose row was all NaN, which equals nothing
+        low_quality = (iou == best_of_object).any(axis=0)
         matches[low_quality] = own[low_quality]
     return matches
 
 
 def permutation(count: int) -> Any:
     """Return the numbers below ``count`` in random order, drawn from Lucid's generator."""
-    return np.asarray(lucid.random.permutation(non_negative_int("count", count)).data)
+    return np.asarray(lucid.random.permutation(non_negative_int("count", count, _MAX_INT)).data)
 
 
 def sample_balanced(

@@ -274,7 +274,7 @@ def test_settings_out_of_range_are_named(place: str, wrong: Any, error: type[Exc
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
-        (lambda: call("conv2d", padding="same"), TypeError, "padding must be a non-negative integer, got 'same'"),
+        (lambda: call("conv2d", padding="same"), TypeError, "padding must be an integer from 0 to 1024, got 'same'"),
         (lambda: call("max_pool2d", padding=5), ValueError, "padding must be at most half of kernel_size, 3, got 5"),
         (lambda: call("match", foreground=0.3, background=0.7), ValueError, "background must not be greater than fore"),
         (lambda: call("top_k_per_level", level_sizes=[2, 4]), ValueError, r"add up to the 5 scores, got \(2, 4\)"),
@@ -289,7 +289,7 @@ def test_settings_out_of_range_are_named(place: str, wrong: Any, error: type[Exc
         (lambda: ops.cell_anchors((8,), 1), TypeError, "aspect_ratios must be a sequence"),
         (lambda: ops.add_scalars(), ValueError, "terms must have at least one tensor"),
         (lambda: ops.add_scalars(of(1)), ValueError, r"terms\[0\] must have shape \(\), got \(1,\)"),
-        (lambda: ops.permutation(-1), ValueError, "count must be a non-negative integer"),
+        (lambda: ops.permutation(-1), ValueError, "count must be an integer from 0"),
         (lambda: ops.zeros(-1), ValueError, "shape must be a non-negative integer"),
         (lambda: ops.repair_engine("no"), TypeError, "enable must be True or False"),
         (lambda: ops.device_array(BOXES, "cuda"), ValueError, "device must be one of 'cpu', 'gpu', got 'cuda'"),
