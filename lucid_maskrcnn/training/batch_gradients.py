@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lucid
@@ -10,6 +10,7 @@ from lucid import Tensor
 from lucid.nn import Module
 
 from ..config import ImageConfig
+from ..validators import shown
 from .divergence import DivergenceGuard
 from .gradients import GradientMean
 
@@ -91,8 +92,23 @@ class BatchGradients:
             found.append((len(batch.images), values))
         return found
 
-    def _losses(self, batch: Any, step: int) -> Any:
+    def _losses(self, batch: Any, step: int) -> dict[str, Tensor]:
         try:
-            return self.model.get_loss(batch.images, batch.targets, **self._loss_options)
+            losses = self.model.get_loss(batch.images, batch.targets, **self._loss_options)
         except ValueError as error:
             raise ValueError(f"Step {step + 1}, images {list(batch.image_ids)}: {error}") from error
+        return _checked_losses(losses, step)
+
+
+def _checked_losses(losses: Any, step: int) -> dict[str, Tensor]:
+    """Return what ``get_loss`` returned, if it is what a step needs."""
+    wanted = f"Step {step + 1}: get_loss must return a mapping of names to losses"
+    if not isinstance(losses, Mapping):
+        raise TypeError(f"{wanted}, got {shown(losses)}.")
+    if "total_loss" not in losses:
+        raise ValueError(f"{wanted} with 'total_loss', got {', '.join(map(str, losses)) or 'none'}.")
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.size != 1:
+            given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else shown(loss)
+            raise TypeError(f"{wanted}, tensors of one value, got {given} for {name!r}.")
+    return dict(losses)

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,17 @@ from ..validators import shown
 from ..weights.formats import SAFETENSORS_DTYPES
 
 __all__ = [
+    "StoredArray",
     "check_folder",
     "check_resume",
     "checkpoint_path",
+    "damaged",
     "find_checkpoints",
     "prune",
     "read_arrays",
     "read_header",
     "remove_leftovers",
+    "step_of",
     "write_checkpoint",
 ]
 
@@ -48,9 +51,15 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:08}.safetensors"
 
 
+def step_of(path: Path) -> int | None:
+    """Return the step in the name of a checkpoint, None if it has another name."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the newest first; none if there is no such folder."""
-    found = [(int(match[1]), path) for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))]
+    found = [(step, path) for path in folder.glob("*") if (step := step_of(path)) is not None]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -58,7 +67,7 @@ def check_resume(resume: Any) -> bool | str:
     """Return ``resume`` if it is True, False or "auto"."""
     if isinstance(resume, (bool, np.bool_)):
         return bool(resume)
-    if resume != "auto":
+    if not isinstance(resume, str) or resume != "auto":  # an array compares element by element
         kind = ValueError if isinstance(resume, str) else TypeError
         raise kind(f"resume must be True, False or 'auto', got {shown(resume)}.")
     return "auto"
@@ -115,6 +124,27 @@ def remove_leftovers(folder: Path) -> None:
 # ------------------------------------------------------------------ the file
 
 
+class StoredArray(NamedTuple):
+    """What the header says of an array.
+
+    Attributes
+    ----------
+    dtype : str
+        NumPy's name.
+    shape : tuple of int
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def damaged(path: Path, problem: object) -> ValueError:
+    """Return the error for a damaged checkpoint, with what is wrong with it."""
+    return ValueError(
+        f"{str(path)!r} is damaged ({problem}): delete it to continue from the one before, if there is one."
+    )
+
+
 def write_checkpoint(
     path: Path, arrays: Mapping[str, Any], header: Mapping[str, Any], inspect: Callable[[str, np.ndarray], None]
 ) -> None:
@@ -154,8 +184,8 @@ def write_checkpoint(
             file.write(on_host.reshape(-1).view(np.uint8).data)
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Read a checkpoint's header, and the names and shapes of its arrays.
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Read a checkpoint's header, and the names, dtypes and shapes of its arrays.
 
     Raises
     ------
@@ -167,15 +197,19 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if metadata.pop("format", None) != _FORMAT:
-            raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
-        header = {name: json.loads(value) for name, value in metadata.items()}
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is damaged ({error}): delete it to continue from the one before, if there is one."
-        ) from error
-    return header, shapes
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+            arrays = {
+                name: StoredArray(SAFETENSORS_DTYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+    except safetensors.SafetensorError as error:
+        raise damaged(path, error) from error
+    if metadata.pop("format", None) != _FORMAT:
+        raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
+    try:
+        return {name: json.loads(value) for name, value in metadata.items()}, arrays
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
 
 
 def read_arrays(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
     TypeError, ValueError
         If an argument is not as above.
     """
-    if max_norm != math.inf:
+    if not isinstance(max_norm, numbers.Real) or max_norm != math.inf:
         max_norm = positive_number("max_norm", max_norm)
     with_gradient = [p for p in parameter_list("params", params) if p.grad is not None]
     norm = math.sqrt(ops.sum_of_squares([p.grad for p in with_gradient]))

@@ -10,7 +10,12 @@ from lucid.nn import Module
 
 from ..validators import shown
 
-__all__ = ["parameter_list"]
+__all__ = ["is_iterable", "parameter_list"]
+
+
+def is_iterable(value: Any) -> bool:
+    """Return whether a value is an iterable of objects: no string, and no array without axes."""
+    return isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
 
 
 def parameter_list(name: str, params: Any) -> list[Tensor]:
@@ -25,7 +30,7 @@ def parameter_list(name: str, params: Any) -> list[Tensor]:
         raise TypeError(f"{name} must be parameters, got the model {type(params).__name__}: pass model.parameters().")
     if isinstance(params, Tensor):
         raise TypeError(f"{name} must be an iterable of parameters, got a single tensor: pass it in a list.")
-    if isinstance(params, str) or not isinstance(params, Iterable):
+    if not is_iterable(params):
         raise TypeError(f"{name} must be an iterable of parameters, got {shown(params)}: pass model.parameters().")
     found = list(params)
     for i, p in enumerate(found):

@@ -15,8 +15,8 @@ from lucid import Tensor
 from lucid.nn import Module
 
 from .. import ops
-from ..validators import check_keywords, flag, non_negative_number, shown
-from .parameters import parameter_list
+from ..validators import check_keywords, flag, fraction_below_one, non_negative_number, shown
+from .parameters import is_iterable, parameter_list
 
 __all__ = ["SGD", "decay_groups"]
 
@@ -24,7 +24,7 @@ type Array = Any  # np.ndarray or mx.array
 
 _CHECKS: dict[str, Any] = {
     "lr": non_negative_number,
-    "momentum": non_negative_number,
+    "momentum": fraction_below_one,
     "weight_decay": non_negative_number,
     "nesterov": flag,
 }
@@ -44,7 +44,7 @@ class SGD:
     lr : float
         Learning rate.
     momentum, weight_decay : float
-        Of the rule above; at least 0.
+        Of the rule above; at least 0, and the momentum below 1.
     nesterov : bool
         Whether the momentum is Nesterov's.
 
@@ -56,7 +56,7 @@ class SGD:
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or there are no parameters.
+        If an argument is not as above, there are no parameters, or one comes twice.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ def _entries(params: Any) -> list[Any]:
     """Return the groups that ``params`` describe, as given."""
     if isinstance(params, Mapping):
         raise TypeError("params must be a list of groups, got a single one: pass [group].")
-    if isinstance(params, Iterable) and not isinstance(params, (Module, Tensor, str)):
+    if is_iterable(params) and not isinstance(params, (Module, Tensor)):
         params = list(params)
         if any(isinstance(entry, Mapping) for entry in params):
             return params
@@ -162,9 +162,12 @@ def _make_group(entry: Any, common: Mapping[str, Any], seen: set[int]) -> dict[s
     group = {name: check(name, entry.get(name, common[name])) for name, check in _CHECKS.items()}
     if group["nesterov"] and not group["momentum"]:
         raise ValueError("nesterov=True needs a momentum above 0.")
-    group["params"] = []
-    for p in parameter_list("params", entry["params"]):
-        if id(p) not in seen:  # a module registered twice lists its parameters twice
-            seen.add(id(p))
-            group["params"].append(p)
+    group["params"] = parameter_list("params", entry["params"])
+    for i, p in enumerate(group["params"]):
+        if id(p) in seen:
+            raise ValueError(
+                f"params must have each parameter once, but params[{i}], of shape {tuple(p.shape)}, comes a second "
+                "time: a module that is used twice lists its own twice; pass list({id(p): p for p in params}.values())."
+            )
+        seen.add(id(p))
     return group

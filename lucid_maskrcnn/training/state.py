@@ -7,7 +7,6 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ from lucid.nn import Module
 
 from .. import ops
 from ..config import ImageConfig, ModelConfig, config_from_version_0
-from .checkpoints import read_arrays, read_header, write_checkpoint
+from .checkpoints import StoredArray, read_arrays, read_header, write_checkpoint
 from .ema import EMA
+from .run_state import RunState
+from .saved_runs import check_arrays, check_header, check_values
 from .settings import TrainerSettings
 from .sgd import SGD
 
-__all__ = ["RunState", "changes", "describe", "load_state", "save_state", "taken_over"]
+__all__ = ["changes", "describe", "load_state", "save_state", "taken_over"]
 
 # Settings that may change on resume: the weights do not depend on them (on "processes" by rounding only).
 _FREE = {"processes", "save_every", "keep_last", "eval_every", "keep_best", "patience"}
@@ -33,34 +34,6 @@ _RENAMED = {
     "state": {"settled": "bn_frozen", "figures": "metrics"},
 }
 _PARTS = ("image", "rpn", "heads", "backbone")  # of a model's configuration
-
-
-@dataclass
-class RunState:
-    """The progress of a run.
-
-    Attributes
-    ----------
-    step, seconds : int, float
-        Steps taken and time spent so far, resumed parts included.
-    bn_frozen : bool
-        Whether batch norm uses its running statistics.
-    evaluated, metrics : int, dict
-        Step and result of the last evaluation.
-    best, best_step : float, int
-        The highest value of ``keep_best`` so far, and its step.
-    stale : int
-        Number of evaluations since.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    bn_frozen: bool = False
-    evaluated: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
-    best_step: int = 0
-    stale: int = 0
 
 
 # ------------------------------------------------------------------ in a file
@@ -85,18 +58,11 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Ru
     Raises
     ------
     ValueError
-        If it is of another model; this one stays as it is.
+        If it is of another model or damaged; this model stays as it is.
     """
-    header, shapes = read_checkpoint_header(path)
+    header, stored = read_checkpoint_header(path)
     variables = model.state_dict(keep_vars=True)
-    wanted = {f"model.{name}": tuple(variable.shape) for name, variable in variables.items()}
-    held = {name: shape for name, shape in shapes.items() if name.startswith("model.")}
-    if held != wanted:
-        wrong = sorted(name for name in held | wanted if held.get(name) != wanted.get(name))[0]
-        raise ValueError(
-            f"{str(path)!r} is of another model: {wrong.removeprefix('model.')} has shape {held.get(wrong)} there, "
-            f"{wanted.get(wrong)} here."
-        )
+    check_arrays(path, header, stored, variables)
     averages: dict[str, np.ndarray] = {}
     momenta: dict[str, np.ndarray] = {}
     for full_name, array in read_arrays(path):
@@ -113,14 +79,14 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Ru
     return RunState(**header["state"])
 
 
-def read_checkpoint_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Read a checkpoint's header, with today's names for those that earlier versions wrote."""
-    header, shapes = read_header(path)
-    if not {"settings", "data", "state"} <= header.keys():
-        raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
+def read_checkpoint_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+    """Read a checkpoint's header, with today's names for those that earlier versions wrote, and check it."""
+    header, stored = read_header(path)
+    check_header(path, header)
     for part, names in _RENAMED.items():
         header[part] = {names.get(name, name): value for name, value in header[part].items()}
-    return header, shapes
+    check_values(path, header)
+    return header, stored
 
 
 def _arrays(model: Module, optimizer: SGD, ema: EMA | None) -> Iterator[tuple[str, Any]]:

@@ -28,9 +28,10 @@ from .gradients import clip_gradients
 from .interruption import Interrupted, Interruption
 from .log import RunLog
 from .reporting import Report
+from .run_state import RunState
 from .settings import LR_PER_IMAGE, TrainerSettings
 from .sgd import SGD, decay_groups
-from .state import RunState, changes, describe, load_state, save_state, taken_over
+from .state import changes, describe, load_state, save_state, taken_over
 from .tensorboard import EventLog, is_installed
 from .workers import BatchSource, StepBatches, check_processes, start_workers
 
@@ -161,8 +162,9 @@ class Trainer:
         DivergenceError
             If a loss, the gradients or the weights are not finite. The last checkpoint is from before, and
             the batch is in ``diverged-<step>.npz``.
-        ValueError
-            If ``out`` is in use by another run, or a target is not as it must be.
+        TypeError, ValueError
+            If ``out`` is in use by another run, its checkpoint is damaged, or a batch or the losses are not as they
+            must be.
         OSError
             If a file cannot be written, or one of several processes has ended (a ``ChildProcessError``).
         """
@@ -299,7 +301,8 @@ class Trainer:
 
     def _make_optimizer(self) -> SGD:
         settings = self.settings
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        # A module that is used twice lists its parameters twice.
+        trained = list({id(p): p for p in self.model.parameters() if p.requires_grad}.values())
         groups = trained if settings.decay_norms else decay_groups(trained, settings.weight_decay)
         return SGD(groups, settings.lr or 0.0, settings.momentum, settings.weight_decay)
 
@@ -311,13 +314,13 @@ class Trainer:
         log = RunLog(self.out / "log.jsonl")
         stack.callback(log.close)
         checkpoint = check_folder(self.out, self.resume)
-        remove_leftovers(self.out)
         if settings.ema is not None:
             self.ema = EMA(self.model, settings.ema)
         if checkpoint:
             self.state = load_state(checkpoint, self.model, self.optimizer, self.ema)
             self._saved = self.state.step, self.state.evaluated
-        log.truncate(self.state.step)
+        log.truncate(self.state.step)  # only now: nothing is changed if the checkpoint is damaged
+        remove_leftovers(self.out)
         self._clock = time.perf_counter() - self.state.seconds
         self._report = self._open_report(log, stack)
         for note in [*([f"resumed from {checkpoint.name}"] if checkpoint else []), *self._notes]:

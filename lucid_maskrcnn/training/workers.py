@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ import numpy as np
 from lucid import Tensor
 from threadpoolctl import ThreadpoolController
 
+from ..validators import shown
 from .batch_gradients import BatchGradients, BatchLosses
 from .gradients import GradientMean
 
@@ -85,12 +86,12 @@ class StepBatches:
             If the loader has fewer.
         """
         stop = self._count if stop is None else stop
-        found = tuple(self._loader.iterate(step * self._count + first, step * self._count + stop))
+        found = tuple(self._iterate(step * self._count + first, step * self._count + stop))
         return self._complete(found, stop - first, step)
 
     def iterate(self, start: int) -> Generator[tuple[Any, ...]]:
         """Yield all batches of each step from ``start`` on, by one iteration over the loader."""
-        batches = self._loader.iterate(start * self._count, self._num_steps * self._count)
+        batches = self._iterate(start * self._count, self._num_steps * self._count)
         try:
             for step in range(start, self._num_steps):
                 yield self._complete(tuple(itertools.islice(batches, self._count)), self._count, step)
@@ -108,11 +109,26 @@ class StepBatches:
                     ahead = pool.submit(self.load, step + 1, *shard)
                 yield batches
 
+    def _iterate(self, start: int, stop: int) -> Iterator[Any]:
+        batches = self._loader.iterate(start, stop)
+        if not isinstance(batches, Iterable):
+            raise TypeError(
+                f"The loader's iterate(start, stop) must return an iterator of batches, got {shown(batches)}."
+            )
+        return iter(batches)
+
     def _complete(self, batches: tuple[Any, ...], count: int, step: int) -> tuple[Any, ...]:
         if len(batches) < count:
             raise ValueError(
                 f"The loader has no batches for step {step + 1}: iterate(start, stop) must yield stop - start of them."
             )
+        for batch in batches:
+            for name in ("images", "targets", "image_ids"):
+                if not hasattr(batch, name):
+                    raise TypeError(
+                        f"Step {step + 1}: a batch of the loader must have images, targets and image_ids, got "
+                        f"{shown(batch)} without {name}."
+                    )
         return batches
 
 

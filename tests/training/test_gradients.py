@@ -125,6 +125,8 @@ def test_small_and_nan_gradients_are_not_scaled() -> None:
         ([], math.nan, ValueError, "max_norm must be a number above 0, got nan"),
         ([], "10", TypeError, "max_norm must be a number above 0, got '10'"),
         ([], None, TypeError, "max_norm must be a number above 0, got None"),
+        ([], np.ones(2), TypeError, "max_norm must be a number above 0, got array"),
+        (np.array(1.0), 1, TypeError, "params must be an iterable of parameters, got array"),
         (nn.Identity(), 1, TypeError, "params must be parameters, got the model Identity"),
         (None, 1, TypeError, "params must be an iterable of parameters, got None"),
     ],

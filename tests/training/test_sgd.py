@@ -94,12 +94,11 @@ def test_groups_have_their_own_settings() -> None:
     np.testing.assert_array_equal(host(bias), 1)
 
 
-def test_parameter_listed_twice_is_stepped_once() -> None:
-    p = parameter([1.0])
-    optimizer = SGD([p, p], lr=0.1, momentum=0.0, weight_decay=0.0)
-    set_grad(p, [1.0])
-    optimizer.step()
-    np.testing.assert_allclose(host(p), [0.9])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_parameter_listed_twice_is_refused(grouped: bool) -> None:
+    p = parameter([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"params\[\d\], of shape \(2,\), comes a second time"):
+        SGD([{"params": [p]}, {"params": [p]}] if grouped else [p, p], lr=0.1)
 
 
 def test_resumed_optimizer_gives_the_same_weights(device: str) -> None:
@@ -164,7 +163,10 @@ def test_momenta_are_copied_when_they_are_set() -> None:
         ("p", {"lr": None}, TypeError, "lr must be a number of at least 0, got None"),
         ("p", {"lr": True}, TypeError, "lr must be a number of at least 0, got True"),
         ("p", {"lr": math.nan}, ValueError, "lr must be a number of at least 0, got nan"),
-        ("p", {"momentum": math.inf}, ValueError, "momentum must be a number of at least 0, got inf"),
+        ("p", {"momentum": math.inf}, ValueError, "momentum must be a number of at least 0 and below 1, got inf"),
+        ("p", {"momentum": 1}, ValueError, "momentum must be a number of at least 0 and below 1, got 1"),
+        (np.array(1.0), {}, TypeError, "params must be an iterable of parameters, got array"),
+        ([{"params": np.array(1.0)}], {}, TypeError, "params must be an iterable of parameters, got array"),
         ("p", {"weight_decay": -1}, ValueError, "weight_decay must be"),
         ("p", {"nesterov": "no"}, TypeError, "nesterov must be True or False, got 'no'"),
         ("p", {"momentum": 0, "nesterov": True}, ValueError, "nesterov=True needs a momentum"),

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import lucid
 import lucid.nn as nn
 import numpy as np
 import pytest
@@ -133,6 +134,7 @@ def test_memory_stays_level(learned: Run) -> None:
         ),
         ({"resume": "yes"}, ValueError, "resume must be True, False or 'auto', got 'yes'"),
         ({"resume": None}, TypeError, "resume must be True, False or 'auto', got None"),
+        ({"resume": np.ones(2)}, TypeError, "resume must be True, False or 'auto', got array"),
         ({"resume": 1}, TypeError, "resume must be True, False or 'auto', got 1"),
         ({"allow_changes": "no"}, TypeError, "allow_changes must be True or False, got 'no'"),
         ({"progress": None}, TypeError, "progress must be True or False, got None"),
@@ -185,6 +187,62 @@ def test_loader_that_ends_too_early(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"no batches for step 3: iterate\(start, stop\) must yield stop - start"):
         toy_trainer(tmp_path, loader=Short(2, side=8)).run()
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (None, r"The loader's iterate\(start, stop\) must return an iterator of batches, got None"),
+        ([None] * 80, "Step 1: a batch of the loader must have images, targets and image_ids, got None without images"),
+    ],
+)
+def test_loader_that_yields_no_batches_is_refused(tmp_path: Path, batches: Any, message: str) -> None:
+    class Wrong(Squares):
+        def iterate(self, start: int, stop: int) -> Any:
+            return batches
+
+    with pytest.raises(TypeError, match=message):
+        toy_trainer(tmp_path, loader=Wrong(2, side=8)).run()
+
+
+def test_loader_may_return_a_list(tmp_path: Path) -> None:
+    class Listing(Squares):
+        def iterate(self, start: int, stop: int) -> Any:
+            return list(super().iterate(start, stop))
+
+    for name, loader in (("list", Listing(2, side=8)), ("iterator", Squares(2, side=8))):
+        toy_trainer(tmp_path / name, toy_settings(3), loader=loader).run()
+    assert same_arrays(*(tmp_path / name / "weights.safetensors" for name in ("list", "iterator")))
+
+
+@pytest.mark.parametrize(
+    ("losses", "error", "message"),
+    [
+        (None, TypeError, "Step 1: get_loss must return a mapping of names to losses, got None"),
+        ({}, ValueError, "must return a mapping of names to losses with 'total_loss', got none"),
+        ({"loss": 1.0}, ValueError, "must return a mapping of names to losses with 'total_loss', got loss"),
+        ({"total_loss": 1.0}, TypeError, "tensors of one value, got 1.0 for 'total_loss'"),
+        ({"total_loss": lucid.ones(2)}, TypeError, r"tensors of one value, got shape \(2,\) for 'total_loss'"),
+    ],
+)
+def test_model_whose_get_loss_returns_no_losses(
+    tmp_path: Path, losses: Any, error: type[Exception], message: str
+) -> None:
+    class Wrong(Toy):
+        def get_loss(self, images: Any, targets: Any, image_config: Any = None) -> Any:
+            return losses
+
+    with pytest.raises(error, match=message):
+        toy_trainer(tmp_path, model=Wrong()).run()
+
+
+def test_module_that_is_used_twice_is_trained(tmp_path: Path) -> None:
+    model = Toy()
+    model.again = model.first
+    trainer = toy_trainer(tmp_path, toy_settings(2), model=model)
+    assert len(trainer.optimizer.params) == 6
+    assert trainer.run().step == 2
+    assert toy_trainer(tmp_path, toy_settings(2), model=model, resume=True).run().step == 2
 
 
 def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
