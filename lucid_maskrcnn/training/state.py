@@ -175,7 +175,7 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     if fatal and not allowed:
         raise ValueError(
             f"The run in {str(path.parent)!r} cannot continue with other settings: {'; '.join(fatal)}. Restore them, "
-            "start in another folder, or allow changes."
+            "start in another folder, or allow changes (allow_changes=True, --allow-changes)."
         )
     return harmless + fatal
 

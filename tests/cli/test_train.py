@@ -215,7 +215,10 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
     out, batch = tmp_path / "run", ["--batch-size", 1]
     assert main(train(data, out, *batch, "--steps", 1, "--auto-resume")) == 0
     assert main(train(data, out, *batch, "--steps", 1)) == 2
-    assert "holds a run already, checkpoint-00000001.safetensors: resume it, or choose" in capsys.readouterr().err
+    assert (
+        "holds a run already, checkpoint-00000001.safetensors: resume it (resume=True, --resume)"
+        in capsys.readouterr().err
+    )
     assert main(train(data, out, *batch, "--steps", 1, "--resume", "--seed", 4, "--lr", 1)) == 2
     said = capsys.readouterr().err
     assert (

@@ -124,7 +124,9 @@ def test_full_disk_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
 
 def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "run", toy_settings(2)).run()
-    with pytest.raises(ValueError, match=r"run' holds a run already, checkpoint-00000002.safetensors: resume it, or"):
+    with pytest.raises(
+        ValueError, match=r"run' holds a run already, checkpoint-00000002.safetensors: resume it \(resume=True"
+    ):
         toy_trainer(tmp_path / "run")
     (tmp_path / "run" / "checkpoint-00000002.safetensors").unlink()
     with pytest.raises(ValueError, match=r"run' holds weights.safetensors of another run: choose another folder"):
