@@ -94,8 +94,8 @@ def check_folder(folder: Path, resume: bool | str) -> Path | None:
     found = find_checkpoints(folder)
     if found and not resume:
         raise ValueError(
-            f"{str(folder)!r} holds a run already, {found[0].name}: resume it (resume=True, --resume), or choose another "
-            "folder."
+            f"{str(folder)!r} holds a run already, {found[0].name}: resume it (resume=True, --resume), or choose "
+            "another folder."
         )
     if not found and resume is True:
         raise ValueError(f"There is no checkpoint in {str(folder)!r} to resume from.")
