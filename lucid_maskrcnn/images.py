@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import described
+from lucid_maskrcnn.validators import image_size
 from lucid_maskrcnn.validators import path as checked_path
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
     """
     from PIL import Image
 
+    path = checked_path("path", path)
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -181,6 +183,7 @@ def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:
     ValueError
         If it cannot be read or has another size.
     """
+    path, size = checked_path("path", path), image_size("size", size)
     pixels = load_image(path)
     if pixels.shape[:2] != size:
         raise ValueError(f"The image {str(path)!r} {size_mismatch(path, pixels.shape[:2], size, said_by)}.")

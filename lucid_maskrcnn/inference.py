@@ -145,8 +145,11 @@ def predict_files(
     return JobResult(folder, len(images), len(results))
 
 
-def save_drawing(path: Path, pixels: np.ndarray, detections: Detections) -> None:
+def save_drawing(path: str | Path, pixels: np.ndarray, detections: Detections) -> None:
     """Draw detections on their image and write it as PNG or JPEG; a small image is enlarged."""
+    path = validators.path("path", path)
+    validators.choice("the suffix of path", path.suffix.lower(), DRAWING_FORMATS)
+    validators.instance("detections", detections, Detections, "Detections")
     from .visualization import viewing_scale  # Pillow only where drawings are made
 
     scale = viewing_scale(detections.image_size)

@@ -338,6 +338,8 @@ def resize_masks(masks: Array, to_size: Size) -> Array:
         raise TypeError(f"masks must be a tensor or array of shape (G, H, W), got {shown(masks)}.")
     if masks.ndim != 3:
         raise ValueError(f"masks must be a tensor or array of shape (G, H, W), got {described(masks)}.")
+    if 0 in masks.shape[1:]:
+        raise ValueError(f"masks must have at least one pixel to be resized, got {described(masks)}.")
     to_size = image_size("to_size", to_size)
     array = masks.data if isinstance(masks, Tensor) else masks
     device = masks.device if isinstance(masks, Tensor) else "cpu"

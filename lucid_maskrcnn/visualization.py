@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
+from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, refuse_rows
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import (
@@ -26,8 +27,10 @@ from lucid_maskrcnn.validators import (
     instance,
     integer,
     label_names,
+    non_negative_int,
     pair,
     positive_int,
+    sequence,
 )
 
 __all__ = ["color_of", "draw_detections", "draw_masks", "draw_target", "viewing_scale"]
@@ -35,6 +38,7 @@ __all__ = ["color_of", "draw_detections", "draw_masks", "draw_target", "viewing_
 type Color = tuple[int, int, int]
 
 _MAX_SCALE = 64
+_MAX_THICKNESS = 1 << 16
 _FAR = 1e6  # pixels: farther outside than any image is wide, and no problem for Pillow's integers
 
 
@@ -64,7 +68,9 @@ def draw_detections(
     boxes : Tensor, array or list of shape (n, 4)
         Corners (x1, y1, x2, y2) in pixels of ``image``. The first objects lie on top.
     labels : Tensor, array or list of shape (n,), integers, optional
+        From 1 on.
     scores : Tensor, array or list of shape (n,), optional
+        From 0 to 1.
     masks : CompressedMasks, or what :meth:`CompressedMasks.of` takes, optional
         n masks of the size of ``image``, or of ``scale`` times that size, which gives finer contours. By default none
         are drawn.
@@ -99,8 +105,8 @@ def draw_detections(
     colors = [color_of(int(i)) for i in ids]
     captions = _captions(
         num,
-        None if labels is None else _column("labels", labels, num, "iu").tolist(),
-        None if scores is None else _column("scores", scores, num, "iuf").tolist(),
+        None if labels is None else _labels(labels, num),
+        None if scores is None else _scores(scores, num),
         label_names("categories", categories),
     )
 
@@ -189,6 +195,18 @@ def _column(name: str, values: Any, num: int, kinds: str) -> np.ndarray:
     return numeric_array(name, values, wanted, kinds=kinds, shape=(num,))
 
 
+def _labels(labels: Any, num: int) -> list[int]:
+    values = _column("labels", labels, num, "iu")
+    refuse_rows("labels", values, values < 1, "must be a label from 1 on")
+    return values.tolist()
+
+
+def _scores(scores: Any, num: int) -> list[float]:
+    values = _column("scores", scores, num, "iuf")
+    refuse_rows("scores", values, ~((values >= 0) & (values <= 1)), "is not between 0 and 1")
+    return values.tolist()
+
+
 def _fitting_masks(masks: Any, num: int, pixels: np.ndarray, scale: int) -> CompressedMasks:
     """Return ``num`` masks of the size of the enlarged image."""
     height, width = pixels.shape[:2]
@@ -217,6 +235,11 @@ def color_of(number: int) -> Color:
     dim = max(0.0, 100 - _luma((red, green, blue)))  # pure blue would be invisible on a dark image
     red, green, blue = (part + (255 - part) * dim / 255 for part in (red, green, blue))
     return round(red), round(green), round(blue)
+
+
+def _color(name: str, value: Any) -> Color:
+    red, green, blue = sequence(name, value, partial(non_negative_int, maximum=255), length=3)
+    return red, green, blue
 
 
 def _luma(color: tuple[float, float, float]) -> float:
@@ -254,6 +277,12 @@ def draw_masks(
     ValueError
         If the masks are of another size or not as many as the colors.
     """
+    instance("image", image, Image.Image, "a PIL image")
+    instance("masks", masks, CompressedMasks, "CompressedMasks")
+    colors = sequence("colors", colors, _color)
+    alpha, thickness = fraction("alpha", alpha), non_negative_int("thickness", thickness, _MAX_THICKNESS)
+    if image.mode != "RGB":
+        raise ValueError(f"image must be of mode RGB, got {image.mode}: convert it with image.convert('RGB').")
     size = image.height, image.width
     if masks.image_size != size or len(colors) != len(masks):
         raise ValueError(

@@ -1,16 +1,21 @@
 """Sizes far beyond any image, and runs that are none: refused with a sentence, before memory is asked for."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lucid import Tensor
+from PIL import Image
 
 from lucid_maskrcnn import CompressedMasks, Detections, ops
+from lucid_maskrcnn.evaluation.instance_matching import mask_iou, match_objects
+from lucid_maskrcnn.images import load_checked, size_on_disk
+from lucid_maskrcnn.inference import save_drawing
 from lucid_maskrcnn.masks import are_segmentations, decode_rle
 from lucid_maskrcnn.transforms import pad, resize_masks
-from lucid_maskrcnn.visualization import draw_detections
+from lucid_maskrcnn.visualization import draw_detections, draw_masks
 
 HUGE = 10**30
 NO_BOXES = np.zeros((0, 4), np.float32)
@@ -37,6 +42,16 @@ def of(*shape: int) -> Tensor:
         (lambda: ops.conv2d(of(1, 1, 4, 4), of(1, 1, 1, 1), stride=HUGE), "stride must be an integer from 1 to 1024"),
         (lambda: ops.conv2d(of(1, 1, 4, 4), of(1, 1, 1, 1), padding=HUGE), "padding must be an integer from 0 to 1024"),
         (lambda: ops.conv_transpose2d(of(1, 1, 4, 4), of(1, 1, 2, 2), stride=HUGE), "stride must be an integer from"),
+        (lambda: ops.roi_levels(of(1, 4), 4, finest_level=HUGE), "finest_level must be an integer from -64 to 64"),
+        (lambda: ops.roi_levels(of(1, 4), 4, canonical_level=-HUGE), "canonical_level must be an integer from -64"),
+        (lambda: ops.roi_levels(of(1, 4), HUGE), "num_levels must be an integer from 1 to 64"),
+        (lambda: ops.roi_levels(of(1, 4), 4, margin=1e300), "margin must be a number between 0 and 1"),
+        (
+            lambda: ops.roi_align(of(1, 1, 4, 4), of(1, 4), ops.arange(1, of(1)), 2, 1e300),
+            "spatial_scale must be cells for each pixel, at most 1024",
+        ),
+        (lambda: ops.nearest_cells(5, HUGE), "n_out must be an integer from 0"),
+        (lambda: ops.host_zeros((HUGE,), np.float32), "shape must have at most 2⁴⁰ elements"),
         (lambda: ops.permutation(HUGE), "count must be an integer from 0"),
         (lambda: ops.zeros(HUGE), "shape must have at most 2⁴⁰ elements"),
         (lambda: ops.zeros(0, HUGE), "shape must have at most 2⁴⁰ elements"),
@@ -97,3 +112,66 @@ def test_an_iou_of_nan_is_no_match(low_quality: bool) -> None:
     nan = float("nan")
     iou = Tensor(np.float32([[nan, 0.9, nan, 0.1], [nan, nan, nan, 0.8], [nan] * 4]))
     assert ops.match(iou, 0.7, 0.3, allow_low_quality_matches=low_quality).data.tolist() == [-1, 0, -1, 1]
+
+
+IMAGE = Image.new("RGB", (5, 5))
+ONE = runs([0], [2], [0, 1])
+RED = [(255, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "message"),
+    [
+        (lambda: ops.nearest_cells(0, 5), ValueError, "n_in must be an integer from 1 to"),
+        (lambda: ops.nearest_cells("5", 5), TypeError, "n_in must be an integer from 1 to"),
+        (lambda: ops.nearest_cells(5, -1), ValueError, "n_out must be an integer from 0 to"),
+        (lambda: ops.host_zeros((-1,), np.float32), ValueError, "shape must be a non-negative integer, got -1"),
+        (lambda: ops.host_zeros("ab", np.float32), TypeError, "shape must be a tuple of integers, got 'ab'"),
+        (lambda: ops.host_zeros((2,), "abc"), TypeError, "dtype must be a NumPy dtype .* got 'abc'"),
+        (lambda: ops.sum_of_squares(None), TypeError, "arrays must be a list of NumPy or MLX arrays, got NoneType"),
+        (lambda: ops.sum_of_squares([of(1)]), TypeError, "arrays must be a list of NumPy or MLX arrays"),
+        (lambda: ops.device_array("abc", "cpu"), TypeError, "array must be a NumPy array, got 'abc'"),
+        (lambda: load_checked(None, (4, 4), "it says"), TypeError, "path must be a path as str or Path, got None"),
+        (lambda: load_checked("a.png", None, "it says"), TypeError, "size must be a sequence of 2 values, got None"),
+        (lambda: size_on_disk(None), TypeError, "path must be a path as str or Path, got None"),
+        (lambda: draw_masks("a.png", ONE, RED, 0.5, 1), TypeError, "image must be a PIL image, got 'a.png'"),
+        (lambda: draw_masks(IMAGE.convert("L"), ONE, RED, 0.5, 1), ValueError, "image must be of mode RGB, got L"),
+        (lambda: draw_masks(IMAGE, np.zeros((1, 5, 5)), RED, 0.5, 1), TypeError, "masks must be CompressedMasks"),
+        (lambda: draw_masks(IMAGE, ONE, ["red"], 0.5, 1), TypeError, r"colors\[0\] must be a sequence of 3 values"),
+        (
+            lambda: draw_masks(IMAGE, ONE, [(256, 0, 0)], 0.5, 1),
+            ValueError,
+            r"\[0\]\[0\] must be an integer from 0",
+        ),
+        (lambda: draw_masks(IMAGE, ONE, RED, 2, 1), ValueError, "alpha must be a number between 0 and 1, got 2"),
+        (lambda: draw_masks(IMAGE, ONE, RED, 0.5, -1), ValueError, "thickness must be an integer from 0"),
+        (lambda: save_drawing(None, PIXELS, None), TypeError, "path must be a path as str or Path, got None"),
+        (lambda: save_drawing("a.txt", PIXELS, None), ValueError, "suffix of path must be one of .* got '.txt'"),
+        (lambda: save_drawing("a.png", PIXELS, None), TypeError, "detections must be Detections, got None"),
+        (lambda: mask_iou(ONE, ONE, [-1]), ValueError, r"crowd\[0\] = -1 is not a bool, 0 or 1"),
+        (lambda: mask_iou(ONE, ONE, [7]), ValueError, r"crowd\[0\] = 7 is not a bool, 0 or 1"),
+        (lambda: match_objects(np.ones((1, 1)), -1), ValueError, "thresh must be a number between 0 and 1, got -1"),
+        (lambda: resize_masks(np.zeros((1, 0, 2)), 4), ValueError, "masks must have at least one pixel to be resized"),
+        (
+            lambda: draw_detections(PIXELS, boxes=[[0, 0, 1, 1]], scores=[float("nan")]),
+            ValueError,
+            r"scores\[0\] = nan is not between 0 and 1",
+        ),
+        (
+            lambda: draw_detections(PIXELS, boxes=[[0, 0, 1, 1]], labels=[-1]),
+            ValueError,
+            r"labels\[0\] = -1 must be a label from 1 on",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_in_a_sentence(
+    run: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run()
+
+
+def test_a_drawing_is_written_to_a_path_given_as_text(tmp_path: Path) -> None:
+    found = Detections(NO_BOXES, [], [], np.zeros((0, 2, 2)), (2, 2))
+    save_drawing(str(tmp_path / "x.png"), PIXELS, found)
+    assert (tmp_path / "x.png").exists()

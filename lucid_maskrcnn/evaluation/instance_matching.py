@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.array_arguments import refuse_rows
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import instance, number
+from lucid_maskrcnn.validators import fraction, instance
 
 __all__ = ["mask_iou", "match_objects"]
 
@@ -54,6 +55,8 @@ def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any =
                 f"crowd must be one bool for each of {len(objects)} objects, got {is_crowd.dtype} of shape "
                 f"{is_crowd.shape}."
             )
+        odd = (is_crowd != 0) & (is_crowd != 1)
+        refuse_rows("crowd", is_crowd, odd, "is not a bool, 0 or 1")
         union = np.where(is_crowd.astype(bool), areas, union)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
@@ -102,7 +105,7 @@ def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
     iou : ndarray of shape (D, G)
         IoU of each detection and object.
     thresh : float
-        Pairs have at least this IoU, and more than 0.
+        Pairs have at least this IoU, from 0 to 1, and more than 0.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
     TypeError, ValueError
         If an argument is not as above.
     """
-    iou, thresh = _array(iou), number("thresh", thresh)
+    iou, thresh = _array(iou), fraction("thresh", thresh)
     if iou.ndim != 2 or iou.dtype.kind not in "iuf":
         raise ValueError(f"iou must be numbers of shape (D, G), got {iou.dtype} of shape {iou.shape}.")
     rows, columns = np.nonzero((iou >= thresh) & (iou > 0))

@@ -388,7 +388,7 @@ class CompressedMasks:
     def resized(self, to_size: Size) -> CompressedMasks:
         """Return the masks resized to the nearest pixel, as :func:`lucid_maskrcnn.transforms.resize_masks` does."""
         height, width = _checked_size(pair("to_size", to_size, positive_int))
-        rows, columns = (nearest_cells(n, to) for n, to in zip(self.image_size, (height, width), strict=True))
+        rows, columns = (nearest_cells(max(n, 1), to) for n, to in zip(self.image_size, (height, width), strict=True))
         # The first new row (column) that copies an old one, or one after it.
         first_row, first_column = (
             np.searchsorted(of, np.arange(n + 1)) for of, n in zip((rows, columns), self.image_size, strict=True)

@@ -1,7 +1,6 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
 from ._memory import release_memory
-from ._memory import zeros as host_zeros
 from ._operation import (
     array_module,
     as_tensor,
@@ -9,6 +8,7 @@ from ._operation import (
     engine_is_sound,
     evaluate,
     host,
+    host_zeros,
     is_device_array,
     no_grad,
     repair_engine,

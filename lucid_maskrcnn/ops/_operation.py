@@ -49,6 +49,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import choice, flag, instance, non_negative_int, shown
 
+from . import _memory
 from ._parallel import add
 
 __all__ = [
@@ -240,6 +241,7 @@ def _numbers(values: Any, dtype: np.dtype | None) -> np.ndarray:
 
 def device_array(array: np.ndarray, device: str) -> Array:
     """Return a NumPy array on ``device``: itself on "cpu", a copy in MLX on "gpu"."""
+    instance("array", array, np.ndarray, "a NumPy array")
     return mx.array(array) if choice("device", device, _DEVICES) == "gpu" else array
 
 
@@ -266,6 +268,13 @@ def _checked_shape(shape: tuple[int, ...]) -> list[int]:
 def zeros(*shape: int) -> Tensor:
     """Return float32 zeros on cpu, without touching their memory: ``lucid.zeros`` makes float64 and converts it."""
     return Tensor(np.zeros(_checked_shape(shape), np.float32))
+
+
+def host_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return a NumPy array of zeros; its memory is reused when the array and all its views are freed."""
+    if not isinstance(shape, (tuple, list)):
+        raise TypeError(f"shape must be a tuple of integers, got {shown(shape)}.")
+    return _memory.zeros(tuple(_checked_shape(tuple(shape))), _dtype(dtype))
 
 
 def shape_only(*shape: int) -> Tensor:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lucid_maskrcnn.validators import integer, non_negative_int, shown
+from lucid_maskrcnn.validators import function, non_negative_int, positive_int, shown
 
 from ._memory import empty, empty_like
 
@@ -44,6 +44,7 @@ __all__ = [
 
 _FEW_ROWS = 32  # rows of a matrix product: fewer are not worth a thread
 _SUMMED_ROWS = 2048  # rows of a block of a sum
+_MAX_SLICES = 1 << 24  # of one loop: more would take minutes to list
 _VALUES = 1 << 17  # values of a block of element-wise work
 
 
@@ -118,15 +119,19 @@ def num_threads() -> int:
 
 
 def chunks(count: int, size: int) -> list[slice]:
-    """Cut ``count`` rows into slices of ``size`` rows, the last one shorter; a size below 1 counts as 1."""
-    count, size = non_negative_int("count", count), max(integer("size", size), 1)
+    """Cut ``count`` rows into slices of ``size`` rows, the last one shorter; there may be 2²⁴ slices."""
+    count, size = non_negative_int("count", count), positive_int("size", size)
+    if count > size * _MAX_SLICES:
+        raise ValueError(f"count must be at most 2²⁴ times size, {size}, got {shown(count)}.")
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def split_evenly(count: int, parts: int) -> list[slice]:
     """Cut ``count`` rows into ``parts`` slices, or fewer so that none is empty; their sizes differ by one at most."""
     count = non_negative_int("count", count)
-    parts = max(min(count, integer("parts", parts)), 1)
+    parts = max(min(count, positive_int("parts", parts)), 1)
+    if parts > _MAX_SLICES:
+        raise ValueError(f"parts must be at most 2²⁴ for {shown(count)} rows, got {shown(parts)}.")
     ends = [count * i // parts for i in range(parts + 1)]
     return [slice(*ends[i : i + 2]) for i in range(parts if count else 0)]
 
@@ -157,8 +162,7 @@ def parallel_for[T](tasks: Sequence[T], run: Callable[[T], Any]) -> None:
     """
     if not isinstance(tasks, Sequence):
         raise TypeError(f"tasks must be a sequence such as a list or a range, got {type(tasks).__name__}.")
-    if not callable(run):
-        raise TypeError(f"run must be a function that takes a task, got {shown(run)}.")
+    function("run", run, "run(task)")
     threads = 1 if len(tasks) < 2 or getattr(_inside, "busy", False) else num_threads()
     if threads < 2:
         for task in tasks:

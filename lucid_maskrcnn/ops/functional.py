@@ -47,7 +47,7 @@ class _Linear(Op):
                 np.maximum(part, zero, out=part)
 
         if bias is not None or self.relu:
-            parallel_for(chunks(len(out), _BLOCK_VALUES // max(len(weight), 1)), finish)
+            parallel_for(chunks(len(out), max(_BLOCK_VALUES // max(len(weight), 1), 1)), finish)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = relu_backward(np.ascontiguousarray(grad), out) if self.relu else grad

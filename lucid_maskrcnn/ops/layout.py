@@ -14,6 +14,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from lucid_maskrcnn.validators import MAX_PIXELS, non_negative_int, positive_int
+
 type Array = Any  # np.ndarray or mx.array
 
 
@@ -42,6 +44,9 @@ def nearest(n_in: int, n_out: int) -> np.ndarray:
 
     In torchvision's arithmetic: the product is rounded to float32 before the floor.
     """
+    n_in, n_out = positive_int("n_in", n_in, MAX_PIXELS), non_negative_int("n_out", n_out, MAX_PIXELS)
+    if not n_out:
+        return np.zeros(0, np.int32)
     step = np.float32(n_in) / np.float32(n_out)
     return np.minimum((np.arange(n_out, dtype=np.float32) * step).astype(np.int32), n_in - 1)
 

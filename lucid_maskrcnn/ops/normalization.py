@@ -42,7 +42,7 @@ class _BatchNorm(Op):
         x = nhwc(x)
         n, height, width, channels = x.shape
         rows = x.reshape(n * height, width * channels)
-        blocks = chunks(len(rows), _BLOCK_VALUES // max(rows.shape[1], 1))
+        blocks = chunks(len(rows), max(_BLOCK_VALUES // max(rows.shape[1], 1), 1))
         live = mean is None
         if live:
             mean, var = _moments(rows, blocks, channels)

@@ -24,12 +24,13 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import (
     flag,
+    fraction,
     integer,
-    non_negative_number,
     pair,
     positive_int,
     positive_number,
     sequence,
+    shown,
 )
 
 from ._checks import box_tensor, check_range, check_tensor, index_tensor, tensors
@@ -44,6 +45,8 @@ _SAMPLES = 1 << 18  # samples along an axis prepared at a time
 _GATHERED = 1 << 25  # numbers gathered at a time on gpu
 _TASK = 32  # RoIs pooled by a thread at a time
 _BAND = 64  # rows of a map whose gradient a thread sums up at a time
+_MAX_LEVEL = 64  # of a pyramid: its cells would be wider than any image
+_MAX_SCALE = 1024  # cells of a map for each pixel of the image, where maps have fewer cells than images pixels
 MAX_CELLS = 1 << 20  # the longest RoI whose number of samples may follow its size
 _SLACK = 1.5  # rows read in one piece for each row needed; beyond, the needed ones are gathered
 
@@ -515,8 +518,14 @@ def _grid(output_size: int | tuple[int, int], sampling_ratio: int, aligned: bool
     return Grid(size, integer("sampling_ratio", sampling_ratio, -1, MAX_CELLS), flag("aligned", aligned))
 
 
+def _cells_per_pixel(name: str, value: float) -> float:
+    if positive_number(name, value) > _MAX_SCALE:
+        raise ValueError(f"{name} must be cells for each pixel, at most {_MAX_SCALE}, got {shown(value)}.")
+    return value
+
+
 def _scale(name: str, value: float | tuple[float, float]) -> tuple[float, float]:
-    y, x = pair(name, value, positive_number)
+    y, x = pair(name, value, _cells_per_pixel)
     return float(y), float(x)
 
 
@@ -558,7 +567,7 @@ def roi_levels(
     rois : Tensor of shape (R, 4), float
         ``(x1, y1, x2, y2)`` in pixels of the network's input.
     num_levels : int
-        Levels there are; RoIs that would go beyond go to the last.
+        Levels there are, at most 64; RoIs that would go beyond go to the last.
     canonical_size : float
         Side in pixels of the square that goes to ``canonical_level``, that of ImageNet's crops.
     canonical_level : int
@@ -580,8 +589,8 @@ def roi_levels(
     rois = box_tensor("rois", rois)
     canonical = (
         positive_number("canonical_size", canonical_size),
-        integer("canonical_level", canonical_level),
-        integer("finest_level", finest_level),
-        pair("margin", margin, non_negative_number),
+        integer("canonical_level", canonical_level, -_MAX_LEVEL, _MAX_LEVEL),
+        integer("finest_level", finest_level, -_MAX_LEVEL, _MAX_LEVEL),
+        pair("margin", margin, fraction),
     )
-    return _RoILevels(positive_int("num_levels", num_levels), canonical)(rois)
+    return _RoILevels(positive_int("num_levels", num_levels, _MAX_LEVEL), canonical)(rois)

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import flag, non_negative_number
+from lucid_maskrcnn.validators import flag, instance, non_negative_number
 
 from ._checks import check_tensor
 from ._memory import empty, zeros
@@ -89,7 +89,9 @@ def sgd_update(
 
 def sum_of_squares(arrays: Iterable[Any]) -> float:
     """Return the sum of the squares of all elements of NumPy or MLX arrays, waiting once for those of MLX."""
-    arrays = list(arrays)
+    if isinstance(arrays, (Tensor, np.ndarray, mx.array, str)) or not isinstance(arrays, Iterable):
+        raise TypeError(f"arrays must be a list of NumPy or MLX arrays, got {type(arrays).__name__}.")
+    arrays = [instance("arrays", a, (np.ndarray, mx.array), "a list of NumPy or MLX arrays") for a in arrays]
     total = math.fsum(float(np.vdot(a, a)) for a in arrays if not isinstance(a, mx.array))
     on_gpu = [mx.sum(mx.square(a)) for a in arrays if isinstance(a, mx.array)]
     return total + float(np.asarray(mx.sum(mx.stack(on_gpu)))) if on_gpu else total

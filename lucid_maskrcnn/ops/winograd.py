@@ -165,7 +165,7 @@ def _cut(block: _Block, cols: int, most: int) -> list[_Block]:
     (first, last), (top, bottom) = ((s.start, s.stop) for s in (block.images, block.rows))
     of_image = (bottom - top) * cols
     if of_image <= most:
-        parts = split_evenly(last - first, -(-block.size // most))
+        parts = split_evenly(last - first, max(-(-block.size // most), 1))
         pieces = [(slice(first + p.start, first + p.stop), block.rows) for p in parts]
     else:
         parts = split_evenly(bottom - top, -(-of_image // most))

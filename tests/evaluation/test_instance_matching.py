@@ -121,8 +121,8 @@ def test_arguments_of_mask_iou_are_checked(arguments: Any, error: Any, message: 
         (([0.5], 0.5), ValueError, "iou must be numbers of shape (D, G), got float64 of shape (1,)."),
         (([[1], [1, 2]], 0.5), ValueError, "iou must be numbers of shape (D, G), got object of shape (2,)."),
         (("abc", 0.5), ValueError, "iou must be numbers of shape (D, G), got <U3 of shape ()."),
-        (([[0.5]], "0.5"), TypeError, "thresh must be a finite number, got '0.5'."),
-        (([[0.5]], float("nan")), ValueError, "thresh must be a finite number, got nan."),
+        (([[0.5]], "0.5"), TypeError, "thresh must be a number between 0 and 1, got '0.5'."),
+        (([[0.5]], float("nan")), ValueError, "thresh must be a number between 0 and 1, got nan."),
     ],
 )
 def test_arguments_of_match_objects_are_checked(arguments: Any, error: Any, message: str) -> None:

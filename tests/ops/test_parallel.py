@@ -72,7 +72,7 @@ def test_environment_variables_limit_the_threads() -> None:
     assert result.stdout.strip() == "1"
 
 
-@pytest.mark.parametrize(("count", "parts"), [(0, 3), (1, 4), (10, 3), (7, 7), (5, 9), (100, 1), (4, 0)])
+@pytest.mark.parametrize(("count", "parts"), [(0, 3), (1, 4), (10, 3), (7, 7), (5, 9), (100, 1)])
 def test_split_evenly_covers_all_rows(count: int, parts: int) -> None:
     found = split_evenly(count, parts)
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
@@ -80,22 +80,28 @@ def test_split_evenly_covers_all_rows(count: int, parts: int) -> None:
     assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
 
 
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 4), (10, 3), (9, 3), (5, 1), (3, 0)])
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 4), (10, 3), (9, 3), (5, 1)])
 def test_chunks_cover_all_rows(count: int, size: int) -> None:
     found = chunks(count, size)
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
-    assert all(part.stop - part.start == max(size, 1) for part in found[:-1])
+    assert all(part.stop - part.start == size for part in found[:-1])
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: chunks(-1, 2), ValueError, "count must be a non-negative integer, got -1"),
-        (lambda: chunks(3, 1.5), TypeError, "size must be an integer, got 1.5"),
+        (lambda: chunks(3, 1.5), TypeError, "size must be a positive integer, got 1.5"),
         (lambda: split_evenly("3", 2), TypeError, "count must be a non-negative integer, got '3'"),
-        (lambda: split_evenly(3, None), TypeError, "parts must be an integer, got None"),
+        (lambda: split_evenly(3, None), TypeError, "parts must be a positive integer, got None"),
+        (lambda: chunks(10, -1), ValueError, "size must be a positive integer, got -1"),
+        (lambda: chunks(10, 0), ValueError, "size must be a positive integer, got 0"),
+        (lambda: chunks(10**30, 3), ValueError, "count must be at most 2²⁴ times size, 3"),
+        (lambda: split_evenly(4, 0), ValueError, "parts must be a positive integer, got 0"),
+        (lambda: split_evenly(10**30, 10**30), ValueError, "parts must be at most 2²⁴"),
+        (lambda: parallel_for([1], int), TypeError, r"run must be called as run\(task\), got the class int"),
         (lambda: parallel_for(iter([1]), print), TypeError, "tasks must be a sequence .* got list_iterator"),
-        (lambda: parallel_for([1], None), TypeError, "run must be a function that takes a task, got None"),
+        (lambda: parallel_for([1], None), TypeError, r"run must be called as run\(task\), got None"),
     ],
 )
 def test_wrong_arguments_are_named(call, error: type[Exception], message: str) -> None:
