@@ -82,18 +82,15 @@ _cells = partial(pair, check=partial(positive_int, maximum=_MAX_CELLS))
 _norm = partial(choice, options=("frozen", "batch"))
 
 
-def _scale(name: str, value: Any) -> float:
-    scale = positive_number(name, value)
-    if not 1e-3 <= scale <= 1e3:
-        raise ValueError(f"{name} must be a number above 0, from 0.001 to 1000, got {shown(value)}.")
-    return scale
+def _factor(name: str, value: Any, wanted: str) -> float:
+    factor = positive_number(name, value)
+    if not 1e-3 <= factor <= 1e3:
+        raise ValueError(f"{name} must be {wanted} from 0.001 to 1000, got {shown(value)}.")
+    return factor
 
 
-def _aspect_ratio(name: str, value: Any) -> float:
-    ratio = positive_number(name, value)
-    if not 1e-3 <= ratio <= 1e3:
-        raise ValueError(f"{name} must be height over width from 0.001 to 1000, got {shown(value)}.")
-    return ratio
+_scale = partial(_factor, wanted="a number above 0,")
+_aspect_ratio = partial(_factor, wanted="height over width")
 
 
 def _depth(name: str, value: Any) -> int:

@@ -191,7 +191,7 @@ def _factory_of[**P](
 
         # The definition has neither arguments nor a result: help(), notebooks and Sphinx shall see those of ``build``.
         own, shared = (inspect.cleandoc(f.__doc__ or "") for f in (definition, build))
-        factory.__doc__ = f"{own}\n\n{shared.partition(_SHARED_FROM)[1]}{shared.partition(_SHARED_FROM)[2]}"
+        factory.__doc__ = f"{own}\n\n{''.join(shared.partition(_SHARED_FROM)[1:])}"
         del factory.__wrapped__
         factory.__annotations__ = {n: a for n, a in build.__annotations__.items() if n != architecture.name}
         factory.__signature__ = signature  # type: ignore[attr-defined, unused-ignore]
@@ -215,8 +215,8 @@ def mask_rcnn_resnet_18_fpn() -> None:
 def mask_rcnn_resnet_50_fpn() -> None:
     """Build Mask R-CNN on a ResNet-50 with a feature pyramid: torchvision's ``maskrcnn_resnet50_fpn``.
 
-    ``weights`` is a file, ``"COCO_V1"`` (torchvision's,
-    whose labels are COCO's ids), ``"COCO_D2_3X"`` or ``"COCO_D2_1X"`` (detectron2's, whose labels are 1 to 80).
+    ``weights`` is a file, ``"COCO_V1"`` (torchvision's, whose labels are COCO's ids), ``"COCO_D2_3X"`` or
+    ``"COCO_D2_1X"`` (detectron2's, whose labels are 1 to 80).
     """
 
 
@@ -225,8 +225,8 @@ def mask_rcnn_resnet_50_fpn_v2() -> None:
     """Build torchvision's ``maskrcnn_resnet50_fpn_v2``, after Li et al. 2021.
 
     It has batch norm in pyramid and heads, two convolutions in the region proposal network's head, and four before
-    the one linear layer of the box head. ``weights`` is a
-    file or ``"COCO_V2"``, which torchvision calls ``MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1``.
+    the one linear layer of the box head. ``weights`` is a file or ``"COCO_V2"``, which torchvision calls
+    ``MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1``.
     """
 
 
@@ -234,8 +234,7 @@ def mask_rcnn_resnet_50_fpn_v2() -> None:
 def mask_rcnn_resnet_101_fpn() -> None:
     """Build Mask R-CNN on a ResNet-101 with a feature pyramid.
 
-    ``weights`` is a file or ``"COCO_D2_3X"``
-    (detectron2's).
+    ``weights`` is a file or ``"COCO_D2_3X"`` (detectron2's).
     """
 
 
