@@ -5,22 +5,28 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lucid_maskrcnn import validators
 
-__all__ = ["replacing", "write_json"]
+__all__ = ["remove_leftovers", "replacing", "write_json"]
+
+
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces ``path`` once the block has ended without an error.
 
-    Until then it is a hidden temporary file in the same folder; an error removes it.
+    Until then it has no name where the system can do that (Linux, on most file systems), so that a process that is
+    killed leaves nothing. Elsewhere it is a hidden temporary file in the same folder, which an error removes, and
+    :func:`remove_leftovers` after a kill.
 
     Raises
     ------
@@ -28,21 +34,45 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         If the file cannot be written. The error names ``path``.
     """
     target = os.path.realpath(validators.path("path", path))  # a symbolic link stays one
-    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(16)}.tmp")
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".{secrets.token_hex(16)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with _open_unnamed(folder) or open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if not os.path.lexists(temporary):
+                # With src_dir_fd Python asks the system to follow the link; the path is absolute all the same.
+                os.link(f"/proc/self/fd/{file.fileno()}", temporary, src_dir_fd=file.fileno(), follow_symlinks=True)
         os.replace(temporary, target)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == temporary:
-            folder = os.path.dirname(target)
+        with suppress(OSError):
+            os.unlink(temporary)
+        # Errors of writing name no file, those of linking name two.
+        if isinstance(error, OSError) and (error.filename in (None, temporary) or error.filename2 == temporary):
+            if error.errno is None:
+                raise
             missing = error.errno == errno.ENOENT and not os.path.isdir(folder)
             reason = f"There is no folder {folder!r}" if missing else error.strerror
             raise OSError(error.errno, reason, os.fspath(path)) from error  # OSError makes its own subclass of it
         raise
+
+
+def _open_unnamed(folder: str) -> BinaryIO | None:
+    """Open a file in a folder that has no name yet, None where that cannot be done."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.exists("/proc/self/fd"):
+        return None
+    try:
+        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
+    except OSError:
+        return None  # the file system lacks it; any other reason comes again, with the name
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder, in which nobody else is writing."""
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

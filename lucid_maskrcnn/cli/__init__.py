@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 1 if ``check-data`` has found issues, 2 for a mistake in the arguments or files, 130 when
-        interrupted.
+        Exit code: 0, or 1 if ``check-data`` has found issues or ``predict`` has failed on some images, 2 for a mistake
+        in the arguments or files, 130 when interrupted.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning

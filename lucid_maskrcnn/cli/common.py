@@ -17,6 +17,7 @@ from lucid_maskrcnn import validators
 __all__ = [
     "Parser",
     "add_device",
+    "add_nms_thresh",
     "add_score_thresh",
     "add_top_k",
     "add_weights",
@@ -35,9 +36,9 @@ __all__ = [
 # ------------------------------------------------------------------ output
 
 
-def say(line: str = "") -> None:
+def say(line: str = "", *, to_stderr: bool = False) -> None:
     """Print a line to stdout; a reader that has gone away (``| head``) does not stop the work."""
-    _write(f"{_printable(line)}\n", sys.stdout)
+    _write(f"{_printable(line)}\n", sys.stderr if to_stderr else sys.stdout)
 
 
 def warn(sentence: str) -> None:
@@ -60,8 +61,11 @@ def _write(text: str, stream: TextIO | None) -> None:
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:  # no reader, or a file on a full disk
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 # ------------------------------------------------------------------ parser
@@ -170,6 +174,17 @@ def add_top_k(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         metavar="N",
         help="at most N detections per image (default: the model's own setting)",
+    )
+
+
+def add_nms_thresh(parser: argparse.ArgumentParser) -> None:
+    """Add ``--nms-thresh``."""
+    parser.add_argument(
+        "--nms-thresh",
+        type=fraction,
+        metavar="T",
+        help="of two detections of a class with a greater IoU only the better is kept (default: the model's own "
+        "setting)",
     )
 
 

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from lucid_maskrcnn import validators
+from lucid_maskrcnn.text_tables import align_columns, count_of
+
 from .common import (
+    Parser,
     add_device,
+    add_nms_thresh,
     add_score_thresh,
     add_top_k,
     add_weights,
+    argument_type,
     check_output_file,
     check_output_folder,
     file_path,
+    fraction,
+    positive_int,
     say,
+    warn,
 )
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.detections import Detections
-    from lucid_maskrcnn.inference import ImagePrediction
+    from lucid_maskrcnn.inference import ImagePrediction, JobResult, JobStart
 
 __all__ = ["add_commands"]
 
 _ASSETS = Path(__file__).parent.parent / "assets"
+_SHOWN_FAILURES = 5
 _DEMO_IMAGES = {"fluorescence": "nuclei_fluorescence_small.png", "histology": "nuclei_histology_lilac.png"}
 
 
@@ -48,10 +64,18 @@ def add_commands(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="find the objects in your images",
-        description="Write a drawing of each image, small ones enlarged, and for all of them "
-        "detections.json (COCO results) and images.json (image ids, file names, categories).",
+        description="Write a row for each image to DIR/results, a drawing of each, small ones enlarged, and for all of "
+        "them detections.json (COCO results) and images.json (image ids, file names, categories). Exit code: 0, 1 if "
+        "some images failed, 2 for wrong arguments or files, 130 when interrupted.",
     )
-    predict.add_argument("images", type=file_path, nargs="+", metavar="IMAGE", help="an image file")
+    predict.add_argument(
+        "images",
+        type=argument_type(str, validators.text),
+        nargs="*",
+        metavar="IMAGE",
+        help="an image file, a folder, a pattern such as 'a/*.png', or - for a list of files on standard input, one a "
+        "line or separated by NUL; each file once. With --resume it may be left out",
+    )
     add_weights(predict)
     predict.add_argument(
         "--out",
@@ -61,16 +85,38 @@ def add_commands(commands: Any) -> None:
         help="folder to write to; created if it does not exist (default: out)",
     )
     add_score_thresh(predict, 0.5)
+    add_nms_thresh(predict)
+    predict.add_argument(
+        "--mask-thresh",
+        type=fraction,
+        default=0.5,
+        metavar="P",
+        help="pixels of a mask have a higher probability (default: 0.5)",
+    )
     add_top_k(predict)
+    predict.add_argument("--no-draw", dest="draw", action="store_false", help="write no drawings")
+    predict.add_argument(
+        "--shard-size", type=positive_int, default=1000, metavar="N", help="images in a file of results (default: 1000)"
+    )
+    predict.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what DIR holds, and add the images that it does not have; begin where there is nothing",
+    )
+    predict.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete what an earlier run has written to DIR, and replace other files",
+    )
     add_device(predict)
-    predict.set_defaults(run=_predict)
+    predict.add_argument("--quiet", action="store_true", help="no progress bar, and no line for each image")
+    predict.set_defaults(run=partial(_predict, parser=predict))
 
 
 def _demo(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.images import load_image
     from lucid_maskrcnn.inference import DRAWING_FORMATS, save_drawing
     from lucid_maskrcnn.models import MaskRCNN
-    from lucid_maskrcnn.text_tables import count_of
 
     if args.out.suffix.lower() not in DRAWING_FORMATS:
         raise ValueError(f"--out must end in {', '.join(DRAWING_FORMATS)}, got {str(args.out)!r}.")
@@ -97,7 +143,6 @@ def _demo(args: argparse.Namespace) -> None:
 
 def _table(found: Detections, limit: int = 10) -> Iterator[str]:
     from lucid_maskrcnn.masks.rle import rle_area
-    from lucid_maskrcnn.text_tables import align_columns
 
     areas = [str(rle_area(rle)) for rle in found[:limit].to_rle()]
     rows = [(*row, area) for row, area in zip(found.rows(limit), areas, strict=True)]
@@ -106,22 +151,127 @@ def _table(found: Detections, limit: int = 10) -> Iterator[str]:
         yield f"… {len(found) - limit} more"
 
 
-def _predict(args: argparse.Namespace) -> None:
+def _predict(args: argparse.Namespace, parser: Parser) -> int:
     from lucid_maskrcnn.inference import predict_files
-    from lucid_maskrcnn.text_tables import count_of
-
-    def report(image: ImagePrediction) -> None:
-        objects = count_of(len(image.detections), "object")
-        say(f"{image.path}: {objects} in {image.seconds:.2f} s, drawn in {image.drawing}")
 
     check_output_folder("--out", args.out)
-    job = predict_files(
-        args.images,
-        args.weights,
-        args.out,
-        score_thresh=args.score_thresh,
-        top_k=args.top_k,
-        device=args.device,
-        on_image=report,
-    )
-    say(f"{count_of(job.n_objects, 'detection')} in {job.out / 'detections.json'}")
+    if not args.images and not args.resume:
+        parser.error("the following arguments are required: IMAGE")
+    paths, report = list(_paths(args.images)), _Report(quiet=args.quiet)
+    try:
+        with _stopped_by_signals():
+            job = predict_files(
+                paths,
+                args.weights,
+                args.out,
+                shard_size=args.shard_size,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                draw=args.draw,
+                device=args.device,
+                score_thresh=args.score_thresh,
+                nms_thresh=args.nms_thresh,
+                top_k=args.top_k,
+                mask_thresh=args.mask_thresh,
+                progress=not args.quiet,
+                on_start=report.start,
+                on_image=report.image,
+            )
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, _Stopped) else signal.SIGINT
+        why = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        warn(
+            f"lucid-maskrcnn: {why}; what was predicted is kept in {str(args.out)!r}, and --resume goes on from there."
+        )
+        return 128 + number
+    return report.end(job)
+
+
+def _paths(arguments: list[str]) -> Iterator[str]:
+    """Yield the arguments, and in place of ``-`` what is listed on standard input."""
+    from lucid_maskrcnn.inference import split_list
+
+    for argument in arguments:
+        if argument != "-":
+            yield argument
+        elif sys.stdin is None:
+            raise ValueError("There is no list on standard input, which is closed.")
+        else:
+            listed = split_list(sys.stdin.buffer.read())
+            if not listed:
+                raise ValueError("The list of images on standard input is empty.")
+            yield from listed
+
+
+class _Report:
+    """Says what a job does. A standard output that cannot be written to is an error at the end, when all is saved."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._error: OSError | None = None
+
+    def _say(self, line: str) -> None:
+        try:
+            say(line)
+        except OSError as error:
+            self._error = error
+
+    def start(self, start: JobStart) -> None:
+        if start.resumed:
+            new = f", {start.n_new} of them new" if start.n_new else ""
+            images = count_of(start.n_images, "image")
+            say(f"resuming {start.out}: {images}{new}, {start.n_done} have their results", to_stderr=True)
+
+    def image(self, image: ImagePrediction) -> None:
+        if self._quiet:
+            return
+        from tqdm import tqdm
+
+        drawn = "" if image.drawing is None else f", drawn in {image.drawing}"
+        with tqdm.external_write_mode(file=sys.stdout):  # between two states of the bar
+            self._say(f"{image.path}: {count_of(len(image.detections), 'object')} in {image.seconds:.2f} s{drawn}")
+
+    def end(self, job: JobResult) -> int:
+        """Return the exit code."""
+        self._say(f"{count_of(job.n_objects, 'detection')} in {job.out / 'detections.json'}")
+        if job.n_failed:
+            warn(f"lucid-maskrcnn: {job.n_failed} of {count_of(job.n_images, 'image')} could not be predicted on.")
+        for failure in job.failures[:_SHOWN_FAILURES]:
+            say(f"  {failure}", to_stderr=True)
+        if max(job.n_failed, len(job.failures)) > _SHOWN_FAILURES:
+            say(f"  … all are in {job.out / 'results'}, as 'error'", to_stderr=True)
+        if self._error is not None:
+            raise self._error
+        return 1 if job.failures else 0
+
+
+# ------------------------------------------------------------------ signals
+
+
+class _Stopped(KeyboardInterrupt):
+    """The process is asked to end by another signal than Ctrl-C's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the block as Ctrl-C does, so that it can tidy up; ignored ones stay ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) == signal.SIG_DFL}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -31,14 +31,12 @@ __all__ = [
     "prune",
     "read_arrays",
     "read_header",
-    "remove_leftovers",
     "step_of",
     "write_checkpoint",
 ]
 
 _FORMAT = "lucid_maskrcnn checkpoint"
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
-_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")  # of atomic.replacing, if the process was killed
 _RESULTS = ("weights.safetensors", "best.safetensors")
 _DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
@@ -115,13 +113,6 @@ def prune(folder: Path, keep: int) -> None:
             os.close(descriptor)
     for path in find_checkpoints(folder)[keep:]:
         path.unlink(missing_ok=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files that a killed run left."""
-    for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------ the file

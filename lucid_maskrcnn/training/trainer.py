@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from lucid.nn import Module
 
+from ..atomic import remove_leftovers
 from ..config import ImageConfig
 from ..validators import flag, instance, nearest, optional, path, positive_int, shown
 from ..weights import save_weights
 from .batch_gradients import BatchGradients
-from .checkpoints import check_folder, check_resume, checkpoint_path, prune, remove_leftovers
+from .checkpoints import check_folder, check_resume, checkpoint_path, prune
 from .console import Console
 from .curves import draw_curves
 from .divergence import DivergenceGuard

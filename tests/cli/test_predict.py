@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +55,12 @@ def test_demo_writes_jpeg_by_suffix(tmp_path: Path) -> None:
 def test_predict_writes_drawings_results_and_one_line_per_image(
     tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    assert main(["predict", str(image), str(image), "--out", str(out), "--score-thresh", "0.05", "--top-k", "2"]) == 0
-    assert files(out) == ["detections.json", "images.json", "whole.png", "whole_2.png"]
+    out, copy = tmp_path / "out", tmp_path / "more" / "whole.png"
+    copy.parent.mkdir()
+    shutil.copy(image, copy)
+    images = [str(image), str(copy), str(image)]  # one of them twice
+    assert main(["predict", *images, "--out", str(out), "--score-thresh", "0.05", "--top-k", "2"]) == 0
+    assert files(out) == ["detections.json", "images.json", "job.json", "results", "whole.png", "whole_2.png"]
     results = json.loads((out / "detections.json").read_text())
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
@@ -79,16 +83,30 @@ def test_reader_that_goes_away_does_not_stop_the_work(tmp_path: Path, image: Pat
 # ------------------------------------------------------------------ mistakes
 
 
-@pytest.mark.parametrize("name", ["missing.png", "truncated.png", "text.png", "empty.png", "folder"])
-def test_unreadable_image_stops_before_anything_is_written(
+@pytest.mark.parametrize("name", ["missing.png", "truncated.png", "text.png", "empty.png"])
+def test_unreadable_image_is_reported_at_the_end_and_the_others_are_predicted_on(
     tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / "truncated.png").write_bytes(image.read_bytes()[:2000])
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
+    assert main(["predict", str(tmp_path / name), str(image), "--out", str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()[:-1]] == [str(image)]
+    assert err.startswith("lucid-maskrcnn: 1 of 2 images could not be predicted on.\n")
+    assert name in err
+    assert err.count("\n") == 2
+    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    assert [entry["id"] for entry in images] == [2]
+
+
+@pytest.mark.parametrize("name", ["missing.png", "folder", "no*.png"])
+def test_no_image_at_all_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     (tmp_path / "folder").mkdir()
     before = files(tmp_path)
-    assert main(["predict", str(image), str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+    assert main(["predict", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("lucid-maskrcnn: ")

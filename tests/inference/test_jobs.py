@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,7 +23,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 class TwoBoxes:
     """A model that finds the same two objects in every image."""
 
-    def predict(self, image: np.ndarray, *, score_thresh: float, top_k: int | None = None) -> list[Detections]:
+    categories: ClassVar = {1: "cat", 2: "dog"}
+
+    def predict(
+        self, image: np.ndarray, *, score_thresh: float, top_k: int | None = None, **_: Any
+    ) -> list[Detections]:
         height, width = image.shape[:2]
         found = Detections(
             [[0, 0, width / 2, height / 2], [width / 4, height / 4, width, height]],
@@ -31,7 +35,7 @@ class TwoBoxes:
             [1, 2],
             np.ones((2, 28, 28)),
             (height, width),
-            categories={1: "cat", 2: "dog"},
+            categories=self.categories,
         )
         return [found[found.scores > score_thresh][:top_k]]
 
@@ -59,8 +63,8 @@ def load(path: Path) -> Any:
 
 def test_drawings_and_two_json_files_are_written(tmp_path: Path, images: list[Path]) -> None:
     out = tmp_path / "deep" / "out"
-    assert predict_files(images, MODEL, out, score_thresh=0.5) == JobResult(out, 3, 6)
-    assert files(out) == ["a.png", "a_2.png", "c.png", "detections.json", "images.json"]
+    assert predict_files(images, MODEL, out, score_thresh=0.5) == JobResult(out, 3, 0, 6)
+    assert files(out) == ["a.png", "a_2.png", "c.png", "detections.json", "images.json", "job.json", "results"]
     with Image.open(out / "a.png") as drawing:
         assert drawing.size == (200, 120)  # small images are enlarged
     truth = load(out / "images.json")
@@ -98,9 +102,13 @@ def test_score_thresh_and_top_k_reach_the_model(
 
 
 def test_no_images_give_empty_files(tmp_path: Path) -> None:
-    assert predict_files([], MODEL, tmp_path / "out") == JobResult(tmp_path / "out", 0, 0)
+    assert predict_files([], MODEL, tmp_path / "out") == JobResult(tmp_path / "out", 0, 0, 0)
     assert load(tmp_path / "out" / "detections.json") == []
-    assert load(tmp_path / "out" / "images.json") == {"images": [], "annotations": [], "categories": []}
+    assert load(tmp_path / "out" / "images.json") == {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
 
 
 def test_pycocotools_loads_both_files(tmp_path: Path, images: list[Path]) -> None:
@@ -116,9 +124,8 @@ def test_drawings_never_replace_the_images(tmp_path: Path, images: list[Path]) -
     before = {p: p.read_bytes() for p in images}
     predict_files(images, MODEL, tmp_path)
     assert {p: p.read_bytes() for p in images} == before
-    assert files(tmp_path) == sorted(
-        ["a.png", "a_2.png", "a_3.png", "c.png", "c_2.png", "detections.json", "images.json", "more"]
-    )
+    of_job = ["a_2.png", "a_3.png", "c_2.png", "detections.json", "images.json", "job.json", "results"]
+    assert files(tmp_path) == sorted(["a.png", "c.png", "more", *of_job])
 
 
 def test_interrupted_run_leaves_whole_files_only(tmp_path: Path, images: list[Path]) -> None:
@@ -131,7 +138,7 @@ def test_interrupted_run_leaves_whole_files_only(tmp_path: Path, images: list[Pa
     interrupted: Any = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         predict_files(images, interrupted, tmp_path / "out")
-    assert files(tmp_path / "out") == ["a.png"]
+    assert files(tmp_path / "out") == ["a.png", "job.json", "results"]
 
 
 def test_weights_by_name(tmp_path: Path, images: list[Path]) -> None:

@@ -1,0 +1,16 @@
+"""Prediction on many images."""
+
+from .drawings import DRAWING_FORMATS, save_drawing
+from .jobs import JobResult, JobStart, predict_files
+from .local_engine import ImagePrediction
+from .sources import split_list
+
+__all__ = [
+    "DRAWING_FORMATS",
+    "ImagePrediction",
+    "JobResult",
+    "JobStart",
+    "predict_files",
+    "save_drawing",
+    "split_list",
+]

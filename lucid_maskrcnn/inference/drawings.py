@@ -1,0 +1,73 @@
+"""Drawings of a job: their names, and writing them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from lucid_maskrcnn import validators
+from lucid_maskrcnn.atomic import replacing
+from lucid_maskrcnn.detections import Detections
+
+__all__ = ["DRAWING_FORMATS", "DrawingNames", "name_key", "save_drawing"]
+
+DRAWING_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_LONGEST = 255  # bytes of a file name, in the usual file systems
+
+
+def save_drawing(path: str | Path, pixels: np.ndarray, detections: Detections) -> None:
+    """Draw detections on their image and write it as PNG or JPEG; a small image is enlarged."""
+    path = validators.path("path", path)
+    validators.choice("the suffix of path", path.suffix.lower(), DRAWING_FORMATS)
+    validators.instance("detections", detections, Detections, "Detections")
+    from lucid_maskrcnn.visualization import viewing_scale  # Pillow only where drawings are made
+
+    scale = viewing_scale(detections.image_size)
+    # In memory first: of a full disk, Pillow's encoders say "encoder error -2".
+    encoded = io.BytesIO()
+    detections.draw(pixels, scale=scale).save(encoded, DRAWING_FORMATS[path.suffix.lower()], quality=92)
+    with replacing(path) as file:
+        file.write(encoded.getbuffer())
+
+
+def name_key(name: str) -> str:
+    """Return what is equal for names that some file systems do not tell apart: a.png and A.png, and forms of é."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class DrawingNames:
+    """Gives each image's drawing a name of its own: ``<stem>.png``, or ``<stem>_2.png`` where that is taken.
+
+    Parameters
+    ----------
+    taken : iterable of str
+        File names that are not to be given.
+    """
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = {name_key(name) for name in taken}
+        self._next: dict[str, int] = {}  # thousands of images may have one stem
+
+    def give(self, stem: str) -> str:
+        """Return the name of the next drawing."""
+        key = name_key(stem)
+        for k in itertools.count(self._next.get(key, 1)):
+            ending = ".png" if k == 1 else f"_{k}.png"
+            name = _shortened(stem, _LONGEST - len(ending)) + ending
+            if name_key(name) not in self._taken:
+                self._next[key] = k + 1
+                self._taken.add(name_key(name))
+                return name
+        raise AssertionError("there is always another number")
+
+
+def _shortened(stem: str, most: int) -> str:
+    while len(os.fsencode(stem)) > most:
+        stem = stem[:-1]
+    return stem

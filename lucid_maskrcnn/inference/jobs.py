@@ -1,0 +1,228 @@
+"""Prediction on many image files: a folder of rows, drawings and COCO results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lucid_maskrcnn import validators
+from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
+from lucid_maskrcnn.ops import host
+from lucid_maskrcnn.weights.registry import file_hash, locate
+
+from .job_folder import JobFolder, JobSettings, earlier_job
+from .local_engine import ImagePrediction, predict_locally
+from .sources import FoundImage, PathKeys, find_images
+
+__all__ = ["JobResult", "JobStart", "predict_files"]
+
+_MOST_FAILURES = 10  # that a result has in words
+
+
+@dataclass(frozen=True)
+class JobStart:
+    """What :func:`predict_files` is about to do.
+
+    Attributes
+    ----------
+    out : Path
+        The folder of the job.
+    resumed : bool
+        Whether the folder held the job before.
+    n_images, n_done, n_new : int
+        Images of the job, those of them that have their results, and those that were added to the list now.
+    """
+
+    out: Path
+    resumed: bool
+    n_images: int
+    n_done: int
+    n_new: int
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What the folder of a job holds.
+
+    Attributes
+    ----------
+    out : Path
+        The folder.
+    n_images : int
+        Images of the job, also those that an earlier call predicted on.
+    n_failed : int
+        Those of them that could not be read, or not be predicted on.
+    n_objects : int
+        Detections in all of them.
+    failures : tuple of str
+        Why the first ten of them failed; also drawings that could not be written. Each begins with the image's path.
+    """
+
+    out: Path
+    n_images: int
+    n_failed: int
+    n_objects: int
+    failures: tuple[str, ...] = ()
+
+
+def predict_files(
+    paths: Sequence[str | Path],
+    weights: str | Path | MaskRCNN,
+    out: str | Path,
+    *,
+    shard_size: int = 1000,
+    resume: bool = False,
+    overwrite: bool = False,
+    draw: bool = True,
+    device: str = "cpu",
+    score_thresh: float = 0.05,
+    nms_thresh: float | None = None,
+    top_k: int | None = None,
+    mask_thresh: float = 0.5,
+    progress: bool = True,
+    on_start: Callable[[JobStart], None] | None = None,
+    on_image: Callable[[ImagePrediction], None] | None = None,
+) -> JobResult:
+    """Predict on image files one by one, and write results as they come, drawings, and a summary at the end.
+
+    Whatever ends the process, what was predicted is in the folder, and a call with ``resume=True`` does the rest. An
+    image that cannot be read does not stop the job. Memory does not grow with the number of images, but for their
+    names.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files, folders (the images in them and in their folders) and patterns such as ``"a/*.png"``. A file that is
+        given twice is predicted on once. The images' ids are 1, 2, … in this order.
+    weights : str, Path or MaskRCNN
+        A name that :func:`~lucid_maskrcnn.weights.list_weights` knows, a file, or a model (any object with such a
+        ``predict``).
+    out : str or Path
+        The folder, created if it does not exist. ``results/part-00000.jsonl``, …: one row an image. ``<stem>.png``: the
+        drawing of each image (``<stem>_2.png`` where that name is taken). ``detections.json``: a list of COCO results,
+        and ``images.json``, a COCO data set without annotations: ids, file names, categories. ``job.json``: settings,
+        and the list of images.
+    shard_size : int
+        Images in a part of the results.
+    resume : bool
+        Go on with the job that the folder holds, and add those of ``paths`` that it does not list yet; begin one if it
+        holds none. Images that could not be read are tried again, drawings that are missing are drawn, and rows are
+        kept as they are, even if an image has changed.
+    overwrite : bool
+        Delete the job that the folder holds, and replace other files of the names above. By default that is refused.
+    draw : bool
+        Whether to write drawings.
+    device : {"cpu", "gpu"}
+        Of a model that is loaded here. A model that is given stays on its own.
+    score_thresh, nms_thresh, top_k, mask_thresh
+        As in :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`.
+    progress : bool
+        Show a progress bar on stderr if that is a terminal.
+    on_start : callable, optional
+        Called with a :class:`JobStart` before the first image.
+    on_image : callable, optional
+        Called with an :class:`ImagePrediction` after each image, but not for those that cannot be read.
+
+    Returns
+    -------
+    JobResult
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If an argument is not as above, none of the images exists, the folder holds a job or files that would be
+        replaced, another process is at work in it, or ``resume`` comes with other weights or options than the job was
+        begun with. Nothing has been written then.
+    OSError
+        If a file of the job cannot be written. What was predicted before is kept.
+    """
+    given = _check_paths(paths)
+    folder = validators.path("out", out)
+    options = {
+        "score_thresh": validators.fraction("score_thresh", score_thresh),
+        "nms_thresh": validators.optional(validators.fraction)("nms_thresh", nms_thresh),
+        "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
+        "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
+    }
+    shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
+    mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
+    if all(mode.values()):
+        raise ValueError("resume and overwrite exclude each other: overwrite begins anew.")
+    validators.choice("device", device, ("cpu", "gpu"))
+    validators.flag("progress", progress)
+    for name, callback in (("on_start", on_start), ("on_image", on_image)):
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
+    images = _find(given, folder, **mode)
+    model = _load(weights, device)
+    settings = JobSettings(
+        options={**options, "draw": draw},
+        weights=_describe(weights),
+        shard_size=shard_size,
+        package_version=version("lucid-maskrcnn"),
+        categories=_categories(model),
+    )
+    with JobFolder.open(folder, images, settings, **mode, draw=draw) as job:
+        if on_start is not None:
+            on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
+        problems = predict_locally(job, model, options, on_image=on_image, progress=progress)
+        tally = job.finish()
+    failures = (*tally.failures, *problems)[:_MOST_FAILURES]
+    return JobResult(folder, tally.n_images, tally.n_failed, tally.n_objects, failures)
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def _check_paths(paths: Sequence[str | Path]) -> list[Path]:
+    if isinstance(paths, (str, os.PathLike)):
+        raise TypeError(f"paths must be a sequence of paths, got {validators.shown(paths)}: put it in a list.")
+    return list(validators.sequence("paths", paths, validators.path))
+
+
+def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) -> list[FoundImage]:
+    """Return the images that paths stand for; refuse a folder before weights are loaded or downloaded."""
+    earlier = earlier_job(out, resume=resume, overwrite=overwrite)
+    keys = PathKeys(os.getcwd())
+    drawings = set() if earlier is None else {keys(str(out / name)) for name in earlier.drawings()}
+    images = find_images(paths, out=out, is_drawing=lambda path: keys(path) in drawings)
+    if images and not (earlier is not None and resume) and not any(os.path.lexists(image.path) for image in images):
+        more = f", nor any of the {len(images) - 1} others" if len(images) > 1 else ""
+        raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.")
+    return images
+
+
+def _load(weights: str | Path | MaskRCNN, device: str) -> Any:
+    if isinstance(weights, (str, os.PathLike)):
+        return MaskRCNN.from_file(weights).to(device)
+    if isinstance(weights, type) or not callable(getattr(weights, "predict", None)):
+        given = f"the class {weights.__name__}" if isinstance(weights, type) else validators.shown(weights)
+        raise TypeError(f"weights must be a name, a path or a model with a predict method, got {given}.")
+    return weights
+
+
+# ------------------------------------------------------------------ what a job was begun with
+
+
+def _describe(weights: Any) -> dict[str, Any]:
+    """Return name and SHA-256 of weights: of the file, or of a model's configuration, parameters and buffers."""
+    if isinstance(weights, (str, os.PathLike)):
+        name = os.fspath(weights)
+        return {"name": name, "sha256": file_hash(locate(name), "sha256")}
+    if not isinstance(weights, MaskRCNN):
+        return {"name": type(weights).__name__, "sha256": None}
+    digest = hashlib.sha256(json.dumps(weights.config.to_dict(), sort_keys=True).encode())
+    for name, variable in sorted(weights.state_dict(keep_vars=True).items()):
+        digest.update(name.encode() + host(variable).tobytes())
+    return {"name": "a model", "sha256": digest.hexdigest()}
+
+
+def _categories(model: Any) -> list[dict[str, Any]]:
+    names = getattr(model, "categories", None) or {}
+    return [{"id": label, "name": name} for label, name in sorted(names.items())]

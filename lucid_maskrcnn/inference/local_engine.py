@@ -1,0 +1,170 @@
+"""Predicting on the images of a job in this process, one after the other."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.detections import Detections
+from lucid_maskrcnn.images import load_image
+
+from .drawings import save_drawing
+from .job_folder import JobFolder, ListedImage
+
+__all__ = ["ImagePrediction", "predict_locally"]
+
+# What one image can be the reason of, such as its size; anything else is a defect, and stops the job.
+_IMAGE_ERRORS = (ValueError, OSError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What :func:`predict_files` found in one image.
+
+    Attributes
+    ----------
+    image_id : int
+        In the files of the job.
+    path : Path
+        The image.
+    drawing : Path or None
+        The drawing of what was found; None if there is none.
+    detections : Detections
+        In pixels of the image.
+    seconds : float
+        Taken by ``predict``.
+    """
+
+    image_id: int
+    path: Path
+    drawing: Path | None
+    detections: Detections
+    seconds: float
+
+
+def predict_locally(
+    folder: JobFolder,
+    model: Any,
+    options: Mapping[str, Any],
+    *,
+    on_image: Callable[[ImagePrediction], None] | None,
+    progress: bool,
+) -> list[str]:
+    """Predict on the images of a job that have no row yet, and draw those whose drawing is missing.
+
+    Parameters
+    ----------
+    folder : JobFolder
+    model : MaskRCNN
+        Or any object with such a ``predict``.
+    options : mapping
+        Keywords of ``predict``.
+    on_image : callable, optional
+        Called with an :class:`ImagePrediction` after each image that could be read.
+    progress : bool
+        Whether to show a bar, on a terminal.
+
+    Returns
+    -------
+    list of str
+        Why drawings could not be written.
+
+    Raises
+    ------
+    OSError
+        If a row cannot be written.
+    """
+    problems: list[str] = []
+    with _progress_bar(len(folder.job.images), folder.n_done, progress) as advance:
+        for image in folder.job.images:
+            is_new = not folder.has_row(image)
+            if is_new or _lacks_drawing(folder, image):
+                done = _predict(folder, image, model, options, problems)
+                if done is not None and on_image is not None:
+                    on_image(done)
+                if is_new:
+                    advance()
+    return problems
+
+
+def _lacks_drawing(folder: JobFolder, image: ListedImage) -> bool:
+    """Whether a run was ended after the image's row was written and before its drawing was."""
+    drawing = folder.drawing_of(image)
+    return drawing is not None and not drawing.exists()
+
+
+def _predict(
+    folder: JobFolder, image: ListedImage, model: Any, options: Mapping[str, Any], problems: list[str]
+) -> ImagePrediction | None:
+    is_new, path = not folder.has_row(image), folder.path_of(image)
+    with _naming_warnings(image.source):
+        try:
+            pixels = load_image(path)
+            started = time.perf_counter()
+            found: Detections = model.predict(pixels, **options)[0]
+            seconds = time.perf_counter() - started
+            results = found.to_coco(image.id)
+        except _IMAGE_ERRORS as error:
+            if is_new:
+                folder.append(image, error=_reason(error))
+            else:
+                problems.append(f"{image.source!r}: its drawing is missing. {_reason(error)}")
+            return None
+        if is_new:
+            folder.append(image, size=found.image_size, detections=results)
+        drawing = _draw(folder, image, pixels, found, problems)
+    return ImagePrediction(image.id, Path(path), drawing, found, seconds)
+
+
+def _draw(
+    folder: JobFolder, image: ListedImage, pixels: np.ndarray, found: Detections, problems: list[str]
+) -> Path | None:
+    path = folder.drawing_of(image)
+    if path is None:
+        return None
+    if not folder.may_draw(image):
+        problems.append(f"{image.source!r}: its drawing would replace {str(path)!r}, which has appeared meanwhile.")
+        return None
+    try:
+        save_drawing(path, pixels, found)
+    except (OSError, ValueError, MemoryError) as error:
+        problems.append(f"{image.source!r}: its drawing could not be written. {_reason(error)}")
+        return None
+    return path
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{str(error.filename)!r}: {error.strerror}."
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for it."
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _naming_warnings(source: str) -> Iterator[None]:
+    """Put the name of an image before the warnings about it, which the next one may give as well."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        warnings.warn(f"{source!r}: {warning.message}", warning.category, stacklevel=2)
+
+
+@contextmanager
+def _progress_bar(total: int, done: int, shown: bool) -> Iterator[Callable[[], object]]:
+    if not shown or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=done, unit="image", file=sys.stderr, dynamic_ncols=True) as bar:
+        yield bar.update

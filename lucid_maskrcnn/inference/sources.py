@@ -1,0 +1,121 @@
+"""Which images a job is about: files, folders and patterns, as people give them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lucid_maskrcnn.images import SUFFIXES
+
+__all__ = ["FoundImage", "PathKeys", "find_images", "split_list"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image to predict on.
+
+    Attributes
+    ----------
+    path : str
+        As it was given, or as it was found in the folder that was given.
+    stem : str
+        What its drawing is named after: with the names of the folders in which it was found.
+    """
+
+    path: str
+    stem: str
+
+
+class PathKeys:
+    """Tells whether two paths are one file: folders are resolved, the file itself is not.
+
+    Two links to one file are two images, as in folders that a version control of data has filled.
+    """
+
+    def __init__(self, working_folder: str) -> None:
+        self._working_folder = working_folder
+        self._resolved: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        """Return what is equal for equal files; a relative path begins at the working folder."""
+        folder, name = os.path.split(os.path.join(self._working_folder, path))
+        if folder not in self._resolved:
+            self._resolved[folder] = os.path.realpath(folder)
+        return os.path.join(self._resolved[folder], name)
+
+
+def find_images(paths: Iterable[Path], *, out: Path, is_drawing: Callable[[str], bool]) -> list[FoundImage]:
+    """Return the images that files, folders and patterns stand for, each once, in that order.
+
+    A folder stands for the images in it and in its folders, by suffix and sorted by name; hidden ones, links to folders
+    and folders of other jobs are left out. A path that does not exist and has ``*``, ``?`` or ``[`` is a pattern of
+    files, where ``**`` is any number of folders. Any other path is an image, whatever its name, also if it does not
+    exist.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+    out : Path
+        The job's own folder: what is in it, is left out of a folder that contains it.
+    is_drawing : callable
+        Whether a path is a drawing of this job, which is no image of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder has no images, or a pattern no files.
+    """
+    keys, own_folder = PathKeys(os.getcwd()), os.path.realpath(out)
+    found: dict[str, FoundImage] = {}
+    for path in paths:
+        images = list(_expand(path, own_folder))
+        for image in images:
+            if not is_drawing(image.path):
+                found.setdefault(keys(image.path), image)
+    return list(found.values())
+
+
+def _expand(path: Path, own_folder: str) -> Iterator[FoundImage]:
+    if path.is_dir():
+        images = list(_walk(path, own_folder))
+        if not images:
+            suffixes = ", ".join(sorted(SUFFIXES))
+            raise FileNotFoundError(f"There is no image in the folder {str(path)!r}, no file that ends in {suffixes}.")
+        yield from images
+    elif not os.path.lexists(path) and glob.has_magic(str(path)):
+        files = sorted(name for name in glob.iglob(str(path), recursive=True) if not os.path.isdir(name))
+        if not files:
+            raise FileNotFoundError(f"No file matches the pattern {str(path)!r}.")
+        yield from (FoundImage(name, Path(name).stem) for name in files)
+    else:
+        yield FoundImage(str(path), path.stem)
+
+
+def _walk(root: Path, own_folder: str) -> Iterator[FoundImage]:
+    """Yield the images in a folder and its folders."""
+    for folder, folders, names in os.walk(root):
+        inside = Path(folder).relative_to(root).parts
+        if inside and ("job.json" in names and "results" in folders):  # drawings of another job
+            folders.clear()
+            continue
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and os.path.realpath(os.path.join(folder, f)) != own_folder
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield FoundImage(os.path.join(folder, name), "_".join((*inside, Path(name).stem)))
+
+
+def split_list(content: bytes) -> list[str]:
+    """Return the paths in a list, one a line, or separated by NUL as ``find -print0`` does it.
+
+    Empty ones are left out. Bytes that are no text are kept as :func:`os.fsdecode` does.
+    """
+    if b"\0" in content:
+        return [os.fsdecode(name) for name in content.split(b"\0") if name]
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    ends = [line if os.path.lexists(line) else line.removesuffix(b"\r") for line in lines if line.strip()]
+    return [os.fsdecode(line) for line in ends]
