@@ -16,7 +16,7 @@ import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import read_results
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import choice, positive_int
+from lucid_maskrcnn.validators import choice, optional, positive_int
 
 from .coco_results import KEYS, bbox_of, check_masks, check_results, complete
 from .fast_coco import fast_evaluator
@@ -31,7 +31,7 @@ def coco_average_precision(
     results: str | Path | Sequence[Mapping[str, Any]],
     *,
     iou_type: str = "segm",
-    max_detections: int = 100,
+    max_detections: int | None = None,
 ) -> dict[str, float]:
     """Compute COCO's average precision, with pycocotools.
 
@@ -45,9 +45,9 @@ def coco_average_precision(
         are those around the masks.
     iou_type : {"segm", "bbox"}
         Whether masks or boxes are compared.
-    max_detections : int
-        At most so many detections of an image and category count, those with the highest scores. COCO's own limit is
-        100; images with more objects need a higher one.
+    max_detections : int, optional
+        At most so many detections of an image and category count, those with the highest scores; by default all of
+        them. COCO's own limit is 100.
 
     Returns
     -------
@@ -71,13 +71,14 @@ def coco_average_precision(
     missing annotation.
     """
     iou_type = choice("iou_type", iou_type, tuple(KEYS))
-    max_detections = positive_int("max_detections", max_detections)
+    max_detections = optional(positive_int)("max_detections", max_detections)
     require_pycocotools()
     truth, detections = complete(annotations, [iou_type]), read_results(results)
     check_results(truth, detections, [iou_type])
     if iou_type == "segm":
         check_masks(truth, detections)
-    found = average_precision(truth, detections, iou_type, [max_detections]).metrics(0)
+    limit = max(len(detections), 1) if max_detections is None else max_detections
+    found = average_precision(truth, detections, iou_type, [limit]).metrics(0)
     return {name: -1.0 if np.isnan(value) else value for name, value in found.items() if name != "AR"}
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from lucid_maskrcnn.annotation_formats.coco import read_results
 from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data.dataset import Dataset, check_dataset, load_pair
-from lucid_maskrcnn.validators import choice, flag, fraction, positive_int, sequence, shown, text
+from lucid_maskrcnn.models.limits import Limits
+from lucid_maskrcnn.validators import choice, flag, fraction, optional, positive_int, sequence, shown, text
 
 from .accuracy import ImageMetrics, InstanceAccuracy, instance_accuracy, match_images
 from .average_precision import Precision, average_precision, require_pycocotools
@@ -21,7 +22,7 @@ from .result import CategoryMetrics, Evaluation, explain
 
 __all__ = ["evaluate", "evaluate_results"]
 
-_COCO_LIMIT = 100  # detections per image and category
+_COCO_LIMIT = 100  # detections per image and category: COCO's own, which its metrics are also given at
 
 
 def evaluate(
@@ -47,8 +48,9 @@ def evaluate(
         and further keys of the file; or any sequence of pairs as ``get_loss`` takes them, preferably with the
         attributes ``categories``, ``category_ids``, ``image_ids`` and ``file_names``.
     top_k : int, optional
-        At most so many detections of an image; by default the model's own setting. In images with more objects the
-        rest cannot be found. COCO's metrics count all detections, and also the best 100 alone if there may be more.
+        At most so many detections of an image; by default the model's own number. In images with more objects the
+        rest cannot be found. All metrics count all of them; COCO's are also given of the best 100, its own limit, if
+        there may be more.
     score_thresh : float
         Detections have a higher score than this.
     iou_types : sequence of {"segm", "bbox"}
@@ -75,6 +77,12 @@ def evaluate(
     TypeError, ValueError
         If an argument is not as above, or the categories of model and data set do not match.
 
+    Warns
+    -----
+    UserWarning
+        Once, if objects of some images could not be found because of a limit: ``top_k``, ``image.max_size`` or the
+        numbers of proposals. The warning says which and what to set.
+
     Notes
     -----
     AP_t is TP / (TP + FP + FN) after a one-to-one matching of detections and objects of the same category whose masks
@@ -86,7 +94,7 @@ def evaluate(
         raise TypeError(f"model must be a MaskRCNN or another object with a predict method, got {given}.")
     top_k = _top_k_of(model) if top_k is None else positive_int("top_k", top_k)
     score_thresh = fraction("score_thresh", score_thresh)
-    common = _check_options(top_k, iou_types, object_score, group_by)
+    common = _check_options(iou_types, object_score, group_by)
     if score_thresh > common["object_score"]:
         raise ValueError(
             f"object_score must be at least score_thresh, got {object_score} and {score_thresh}: detections that "
@@ -96,7 +104,8 @@ def evaluate(
     ground_truth = GroundTruth(dataset, model)
     ids = ground_truth.label_ids(model, category_ids)
     results = _detect(model, dataset, ground_truth, ids, score_thresh, top_k, progress)
-    options = {"top_k": top_k, "score_thresh": score_thresh, **common}
+    limit = _largest_number(results) if top_k is None else top_k
+    options = {"top_k": top_k, "score_thresh": score_thresh, "max_detections": limit, **common}
     return _measure(ground_truth.coco(), results, options, ground_truth.notes(model, ids))
 
 
@@ -104,7 +113,7 @@ def evaluate_results(
     annotations: str | Path | Mapping[str, Any],
     results: str | Path | Sequence[Mapping[str, Any]],
     *,
-    max_detections: int = 100,
+    max_detections: int | None = None,
     iou_types: Sequence[str] = ("segm", "bbox"),
     object_score: float = 0.5,
     group_by: str = "kind",
@@ -119,9 +128,10 @@ def evaluate_results(
         COCO results, or the JSON file of them: ``image_id``, ``category_id``, ``score`` and ``segmentation`` or
         ``bbox`` or both, as ``Detections.to_coco`` and ``lucid-maskrcnn evaluate --out`` give them. Without a
         ``bbox`` boxes are those around the masks.
-    max_detections : int
-        At most so many detections of an image and category count for COCO's metrics, those with the highest scores.
-        AP_t counts all.
+    max_detections : int, optional
+        At most so many detections of an image and category count for COCO's metrics, those with the highest scores; by
+        default all of them, and if they are more than 100, COCO's own limit, the metrics of the best 100 are given
+        too. AP_t counts all.
     iou_types, object_score, group_by
         As for :func:`evaluate`. AP_t needs masks in all annotations and results.
 
@@ -137,28 +147,37 @@ def evaluate_results(
         If an argument is not as above, an annotation or result lacks a key, or a result is of an image or category
         that the annotations do not have.
     """
-    options = _check_options(positive_int("max_detections", max_detections), iou_types, object_score, group_by)
+    max_detections = optional(positive_int)("max_detections", max_detections)
+    options = _check_options(iou_types, object_score, group_by)
     detections = read_results(results)
-    return _measure(complete(annotations, options["iou_types"]), detections, options, [])
+    truth = complete(annotations, options["iou_types"])
+    check_results(truth, detections, options["iou_types"])
+    limit = _largest_number(detections) if max_detections is None else max_detections
+    return _measure(truth, detections, {"max_detections": limit, **options}, [])
 
 
-def _check_options(max_detections: int, iou_types: Any, object_score: Any, group_by: Any) -> dict[str, Any]:
+def _check_options(iou_types: Any, object_score: Any, group_by: Any) -> dict[str, Any]:
     """Return the options that both evaluations have."""
     kinds = sequence("iou_types", iou_types, lambda name, value: choice(name, value, tuple(KEYS)))
     if kinds:
         require_pycocotools()
     return {
-        "max_detections": max_detections,
         "iou_types": list(kinds),
         "object_score": fraction("object_score", object_score),
         "group_by": text("group_by", group_by),
     }
 
 
-def _top_k_of(model: Any) -> int:
-    """Return the model's own number of detections per image; COCO's for a model without a configuration."""
+def _top_k_of(model: Any) -> int | None:
+    """Return the model's own number of detections per image; None, if it has no configuration that says so."""
     config = getattr(model, "config", None)
-    return config.heads.top_k if isinstance(config, ModelConfig) else _COCO_LIMIT
+    return config.heads.top_k if isinstance(config, ModelConfig) else None
+
+
+def _largest_number(results: Sequence[Mapping[str, Any]]) -> int:
+    """Return the limit of COCO's metrics that cuts nothing off: COCO's own, or the most of an image and category."""
+    counts = Counter((result["image_id"], result["category_id"]) for result in results)
+    return max(_COCO_LIMIT, *counts.values(), 1)
 
 
 # ------------------------------------------------------------------ detections
@@ -170,19 +189,23 @@ def _detect(
     ground_truth: GroundTruth,
     ids: Mapping[int, int],
     score_thresh: float,
-    top_k: int,
+    top_k: int | None,
     progress: bool,
 ) -> list[dict[str, Any]]:
     """Return the model's detections in a data set as COCO results, and collect its targets on the way."""
     results: list[dict[str, Any]] = []
-    for i in _shown(range(len(dataset)), progress):
-        image, target = load_pair(dataset, i)
-        (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
-        ground_truth.collect(i, target, found.image_size)
-        for result in found.to_coco(ground_truth.image_ids[i]):
-            number = ids.get(result["category_id"])
-            if number is not None:
-                results.append({**result, "category_id": number})
+    with Limits() as limits:
+        for i in _shown(range(len(dataset)), progress):
+            image, target = load_pair(dataset, i)
+            limits.name = shown(ground_truth.file_names[i])
+            (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
+            ground_truth.collect(i, target, found.image_size)
+            if len(target["boxes"]) <= len(found):  # as many as there are objects: nothing that counts is cut off
+                limits.full = [one for one in limits.full if one[0] != limits.name]
+            for result in found.to_coco(ground_truth.image_ids[i]):
+                number = ids.get(result["category_id"])
+                if number is not None:
+                    results.append({**result, "category_id": number})
     return results
 
 

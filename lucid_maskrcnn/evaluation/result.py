@@ -56,8 +56,9 @@ class Evaluation:
 
         ``"segm/AP"``, ``"bbox/AP"``
             COCO's average precision of masks and boxes, the mean over IoU 0.50 to 0.95; also ``AP50``, ``AP75``,
-            ``APs``, ``APm``, ``APl`` (by size of the objects) and ``AR`` (average recall), of at most ``top_k`` or
-            ``max_detections`` detections. If that is more than 100, COCO's limit, also ``"segm/AP@100"`` and so on.
+            ``APs``, ``APm``, ``APl`` (by size of the objects) and ``AR`` (average recall), of at most
+            ``options["max_detections"]`` detections, which is ``top_k`` in :func:`evaluate`. If that is more than
+            100, COCO's limit, also ``"segm/AP@100"`` and so on.
         ``"AP_0.5"`` … ``"AP_0.95"``, ``"AP_0.5:0.95"``
             TP / (TP + FP + FN) of all images together, and its mean over the thresholds.
         ``"images/AP_0.5"`` …
@@ -188,10 +189,12 @@ def explain(
             yield f"{' and '.join(missing)} cannot be computed (pycocotools: -1): no object is {words}."
     limit = options["max_detections"]
     full = [n for n in counts.values() if n > limit]
-    if full:
+    found = Counter((r["image_id"], r["category_id"]) for r in results)
+    name = "top_k" if options.get("top_k") else "max_detections"
+    if full and (name == "top_k" or max(found.values(), default=0) > limit):
         yield (
             f"{_images(full)} more objects than the {limit} detections that count, up to {max(full)}: "
-            f"with a higher {'top_k' if 'top_k' in options else 'max_detections'} more of them could be found."
+            f"with a higher {name} more of them could be found."
         )
     empty = [image for image in truth["images"] if image["id"] not in counts]
     if empty and "AP_0.5" in metrics:

@@ -6,7 +6,6 @@ the step between positions in pixels of the network's input.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import lucid.nn as nn
@@ -14,6 +13,7 @@ from lucid import Tensor
 
 from .. import ops
 from ..config import anchor_levels
+from ..user_warnings import warn_user
 from ..validators import positive_number, sequence
 from .pooling import FeatureMaps, map_scale
 
@@ -91,9 +91,7 @@ class _AnchorGenerator(nn.Module):
         if self._warned or fits:
             return
         self._warned = True
-        warnings.warn(
+        warn_user(
             f"anchor_stride={given} is used as given, but the backbone's feature map has a stride of "
-            f"{sides[0][0] / sides[0][1]:g} pixels: anchors will not sit where the features do.",
-            UserWarning,
-            stacklevel=2,
+            f"{sides[0][0] / sides[0][1]:g} pixels: anchors will not sit where the features do."
         )

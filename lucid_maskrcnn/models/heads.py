@@ -87,6 +87,7 @@ class BoxDetections(NamedTuple):
     boxes: Tensor  # (n, 4), pixels of the network's input
     scores: Tensor  # (n,)
     labels: Tensor  # (n,), int32, from 1
+    num_before_top_k: int
 
 
 def postprocess_detections(
@@ -128,8 +129,9 @@ def postprocess_detections(
     keep = ops.remove_small_boxes(boxes, config.min_size)
     boxes, scores, classes = (ops.take(t, keep) for t in (boxes, scores, classes))
     # 4. non-maximum suppression within each class, and the best of what is left
-    keep = ops.batched_nms(boxes, scores, classes, nms_thresh)[:top_k]
-    return BoxDetections(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1)
+    left = ops.batched_nms(boxes, scores, classes, nms_thresh)
+    keep = left[:top_k]
+    return BoxDetections(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1, left.shape[0])
 
 
 class RoISamples(NamedTuple):

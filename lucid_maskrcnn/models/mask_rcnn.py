@@ -25,6 +25,7 @@ from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
 from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
 from .layers import Dropout, Linear
+from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
 from .rois import concat_rois, split_per_image
@@ -314,17 +315,26 @@ class MaskRCNN(nn.Module):
         ------
         FileNotFoundError, ValueError, TypeError
             If an image cannot be read, or an argument is not as above.
+
+        Warns
+        -----
+        UserWarning
+            Once a call, with the numbers and what to set, if objects may be missing: there are more detections than
+            ``top_k``, ``image.max_size`` shrinks an image below the scale that the weights were trained at, or the
+            last proposal that ``rpn`` keeps still looks like an object.
         """
         own = self.config.heads
         score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)
         nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
+        limits = Limits()
         with ops.no_grad():
-            batch, originals = self._prepare(images, self.config.image)
+            batch, originals = self._prepare(images, self.config.image, limits)
             features = self._features(batch.tensor)
-            proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False)
+            proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False, limits=limits)
             found = self._detect(features, proposals, batch.sizes, score_thresh, nms_thresh, top_k)
             mask_probs = self._mask_probs(features, found)
+            limits.add_detections([f.num_before_top_k for f in found], top_k)
             detections = [
                 Detections(
                     transforms.resize_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
@@ -339,6 +349,7 @@ class MaskRCNN(nn.Module):
                 )
                 for i, f in enumerate(found)
             ]
+            limits.warn()
             return [d.clipped() for d in detections] if self.config.image.clip_restored else detections
 
     def get_loss(
@@ -394,7 +405,9 @@ class MaskRCNN(nn.Module):
 
     # -------------------------------------------------------------- their steps
 
-    def _prepare(self, images: Any, config: ImageConfig) -> tuple[transforms.ImageBatch, list[Any]]:
+    def _prepare(
+        self, images: Any, config: ImageConfig, limits: Limits | None = None
+    ) -> tuple[transforms.ImageBatch, list[Any]]:
         """Return the network's batch, and the images that it was made of (None for tensors)."""
         several = images if isinstance(images, (list, tuple)) else [images]
         if all(isinstance(i, Tensor) for i in several):
@@ -405,7 +418,10 @@ class MaskRCNN(nn.Module):
         if any(isinstance(i, Tensor) for i in several):
             raise TypeError("images must be all tensors or all paths, PIL images and arrays, got both in one list.")
         pixels = [load_image(i) for i in several]
-        return transforms.prepare(pixels, config, self.device), pixels
+        batch = transforms.prepare(pixels, config, self.device)
+        if limits is not None:
+            limits.add_sizes(batch.original_sizes, batch.sizes, config)
+        return batch, pixels
 
     def _check_targets(self, targets: Any, batch: transforms.ImageBatch) -> list[Target]:
         if isinstance(targets, Mapping):

@@ -20,6 +20,7 @@ from ..targets import Target
 from ..validators import instance, positive_int
 from .anchors import _AnchorGenerator
 from .layers import Conv2d
+from .limits import Limits
 from .matcher import BalancedSampler, Matcher
 from .pooling import FeatureMaps
 
@@ -109,15 +110,24 @@ class _RegionProposalNetwork(nn.Module):
             level_sizes=[a.shape[0] for a in anchors],
         )
 
-    def filter_proposals(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool) -> list[Tensor]:
+    def filter_proposals(
+        self,
+        output: RPNOutput,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        training: bool,
+        limits: Limits | None = None,
+    ) -> list[Tensor]:
         """Return each image's proposals, best first: (n, 4) in pixels, clipped to its entry of ``sizes``.
 
-        Proposals are constants: no gradient flows through their coordinates.
+        Proposals are constants: no gradient flows through their coordinates. ``limits`` notes what is cut off.
         """
         with ops.no_grad():
-            return [self._proposals_of_image(output, image, size, training) for image, size in enumerate(sizes)]
+            return [self._proposals_of_image(output, i, size, training, limits) for i, size in enumerate(sizes)]
 
-    def _proposals_of_image(self, output: RPNOutput, image: int, size: tuple[int, int], training: bool) -> Tensor:
+    def _proposals_of_image(
+        self, output: RPNOutput, image: int, size: tuple[int, int], training: bool, limits: Limits | None
+    ) -> Tensor:
         config = self.config
         pre_nms_top_n = config.pre_nms_top_n_train if training else config.pre_nms_top_n
         post_nms_top_n = config.post_nms_top_n_train if training else config.post_nms_top_n
@@ -125,6 +135,8 @@ class _RegionProposalNetwork(nn.Module):
         objectness = ops.take(output.objectness, image).reshape(-1)  # (A,)
         rows, levels = ops.top_k_per_level(objectness, output.level_sizes, pre_nms_top_n)
         objectness = ops.take(objectness, rows)
+        if limits is not None:
+            limits.add_candidates(image, objectness, output.level_sizes, config)
         # 2. the boxes that they predict
         deltas = ops.take(ops.take(output.deltas, image), rows)
         boxes = ops.decode_boxes(deltas, ops.take(output.anchors, rows))
@@ -138,6 +150,8 @@ class _RegionProposalNetwork(nn.Module):
         boxes, scores, levels = (ops.take(t, keep) for t in (boxes, scores, levels))
         # 4. non-maximum suppression within each level
         keep = ops.batched_nms(boxes, scores, levels, config.nms_thresh)
+        if limits is not None:
+            limits.add_proposals(image, scores, keep, config)
         return ops.take(boxes, keep[:post_nms_top_n])
 
     def label_and_sample_anchors(self, output: RPNOutput, targets: Sequence[Target]) -> AnchorSamples:

@@ -236,7 +236,11 @@ def test_more_than_a_hundred_objects_need_a_higher_limit() -> None:
     assert whole.metrics["segm/AP"] == whole.metrics["AP_0.5"] == 1
     # 100 of 120 found: precision 1 at the recalls 0.00 to 0.83, 84 of 101
     assert whole.metrics["segm/AP@100"] == pytest.approx(84 / 101)
-    usual = evaluate_results(annotations, results, iou_types=["segm"])
+    by_default = evaluate_results(annotations, results, iou_types=["segm"])
+    assert by_default.metrics == pytest.approx(whole.metrics, nan_ok=True)
+    assert by_default.options["max_detections"] == 120
+    assert not [note for note in by_default.notes if "more objects" in note]
+    usual = evaluate_results(annotations, results, max_detections=100, iou_types=["segm"])
     assert usual.metrics["segm/AP"] == whole.metrics["segm/AP@100"]
     assert "segm/AP@100" not in usual.metrics
     assert any("1 image has more objects than the 100 detections that count, up to 120" in n for n in usual.notes)

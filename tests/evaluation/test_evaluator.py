@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 from three_boxes import BOXES, IOU_TYPES, NAMES, SIZE, Model, write
 
+from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data import CocoInstances, LabelImages, Loader, Subset
-from lucid_maskrcnn.evaluation import evaluate, evaluate_results
+from lucid_maskrcnn.detections import Detections
+from lucid_maskrcnn.evaluation import coco_average_precision, evaluate, evaluate_results
 from lucid_maskrcnn.weights.categories import COCO, COCO_CONTIGUOUS
 
 needs_coco = pytest.mark.skipif(not IOU_TYPES, reason="needs pycocotools")
@@ -237,7 +240,7 @@ def test_arguments_of_evaluate_are_checked(
 def test_top_k_is_by_default_the_models_own(dataset: CocoInstances) -> None:
     model: Any = Model([2, 1, 3], None, 3)
     evaluate(model, dataset, iou_types=())
-    assert model.asked[-1]["top_k"] == 100  # as COCO's
+    assert model.asked[-1]["top_k"] is None  # it has no configuration, but may have a number of its own
     model.config = ModelConfig(3, heads={"top_k": 400})
     found = evaluate(model, dataset, iou_types=())
     assert model.asked[-1]["top_k"] == found.options["top_k"] == found.options["max_detections"] == 400
@@ -249,6 +252,57 @@ def test_note_on_images_with_more_objects_than_top_k(dataset: CocoInstances) -> 
         "1 image has more objects than the 1 detections that count, up to 3: with a higher top_k more of them could be "
         "found."
     ) in found.notes
+
+
+class Wrapped:
+    """Another object with the model's ``predict``, and without its configuration."""
+
+    categories, num_classes = None, 1
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def predict(self, image: Any, **options: Any) -> list[Any]:
+        return self.model.predict(image, **options)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, Wrapped], ids=["model", "wrapped"])
+def test_image_with_369_nuclei_is_evaluated_on_all_of_them(wrap: Any) -> None:
+    """A limit of 100 gave an AP_0.5 of at most 100 / 369."""
+    pixels, truth = crowd(369)
+    found = evaluate(wrap(CrowdModel()), Listed([(pixels, truth)]), iou_types=IOU_TYPES)
+    assert found.metrics["AP_0.5"] == 1
+    assert found.options["max_detections"] >= 369
+    if IOU_TYPES:
+        assert found.metrics["segm/AP50"] == pytest.approx(1)
+        assert found.metrics["segm/AP50@100"] < 0.3  # said to be that
+        again = evaluate_results(found.truth, list(found.results))
+        assert again.metrics == pytest.approx(found.metrics, nan_ok=True)
+        assert coco_average_precision(found.truth, list(found.results))["AP50"] == pytest.approx(1)
+
+
+def crowd(count: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return an image with so many squares of 4 × 4 pixels."""
+    corners = np.array([(5 * (i % 20), 5 * (i // 20)) for i in range(count)])
+    masks = np.zeros((count, 100, 100), bool)
+    for mask, (x, y) in zip(masks, corners, strict=True):
+        mask[y : y + 4, x : x + 4] = True
+    boxes = np.concatenate([corners, corners + 4], axis=1)
+    return np.zeros((100, 100, 3), np.uint8), {"boxes": boxes, "labels": np.ones(count, int), "masks": masks}
+
+
+class CrowdModel:
+    """Finds all squares, but no more than 400: its own number."""
+
+    categories = None
+    num_classes = 1
+    config = ModelConfig(1, heads={"top_k": 400})
+
+    def predict(self, image: np.ndarray, *, score_thresh: float, top_k: int | None = None) -> list[Detections]:
+        n = 369
+        scores = np.linspace(1, 0.6, n)
+        found = Detections(crowd(n)[1]["boxes"], scores, np.ones(n, int), np.ones((n, 4, 4)), image.shape[:2])
+        return [found[: self.config.heads.top_k if top_k is None else top_k]]
 
 
 class Listed(list[Any]):
@@ -285,3 +339,20 @@ def test_attributes_of_a_data_set_are_compared(attributes: dict[str, Any], messa
 def test_arguments_of_an_evaluation_are_checked(dataset: CocoInstances, call: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call(evaluate(Model([2], None, 3), dataset, iou_types=()))
+
+
+def test_evaluation_warns_once_of_objects_that_a_limit_cuts_off() -> None:
+    model = MaskRCNN.from_file("NUCLEI")
+    file = Path(str(resources.files("lucid_maskrcnn") / "assets" / "nuclei_fluorescence_small.png"))
+    pixels = np.asarray(Image.open(file).convert("RGB"))[80:176, 80:176]
+    (found,) = model.predict(pixels)
+    many = {"boxes": found.boxes, "labels": found.labels, "masks": found.masks}
+    one = {key: value[:1] for key, value in many.items()}
+    dataset = Listed([(pixels, many), (pixels, one), (pixels, many)])
+    dataset.file_names = ["a.png", "b.png", "c.png"]  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="Objects may be missing") as caught:
+        evaluate(model, dataset, top_k=1, iou_types=())
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    # The second image has one object, and one detection is kept of it.
+    assert f"of which there are {len(found)} in 'a.png' and {len(found)} in 'c.png'" in str(caught[0].message)

@@ -25,7 +25,8 @@ def test_detections_are_torchvisions(torchvision_ops, device: str) -> None:
             nms_thresh=meta["nms_thresh"],
             top_k=meta["detections_per_img"],
         )
-        assert {t.device for t in found} == {device}
+        assert {t.device for t in (found.boxes, found.scores, found.labels)} == {device}
+        assert found.num_before_top_k >= len(torchvision_ops[f"det_labels{image}"])
         np.testing.assert_array_equal(values(found.labels), torchvision_ops[f"det_labels{image}"])
         np.testing.assert_allclose(values(found.scores), torchvision_ops[f"det_scores{image}"], rtol=0, atol=1e-6)
         np.testing.assert_allclose(values(found.boxes), torchvision_ops[f"det_boxes{image}"], rtol=0, atol=2e-4)

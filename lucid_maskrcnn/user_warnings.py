@@ -1,0 +1,15 @@
+"""Warnings that point at the user's line, however deep in the package they are raised."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+__all__ = ["warn_user"]
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+
+
+def warn_user(sentence: str) -> None:
+    """Issue a ``UserWarning`` at the line that called into this package."""
+    warnings.warn(sentence, UserWarning, skip_file_prefixes=(_PACKAGE,))
