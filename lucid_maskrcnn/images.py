@@ -19,7 +19,7 @@ from lucid_maskrcnn.validators import path as checked_path
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["SUFFIXES", "Size", "load_checked", "load_image", "size_mismatch", "size_on_disk"]
+__all__ = ["SUFFIXES", "Size", "exif_orientation", "load_checked", "load_image", "size_mismatch", "size_on_disk"]
 
 type Size = tuple[int, int]
 
@@ -166,6 +166,23 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
         reason = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).rstrip(".")
         raise ValueError(f"Cannot read the image file {str(path)!r}: {reason}.") from error
     return ((width, height) if turned else (height, width)), turned
+
+
+def exif_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, which :func:`load_image` applies; 1 is upright, or none given.
+
+    Raises
+    ------
+    ValueError
+        If it is not a readable image.
+    """
+    from PIL import Image
+
+    path = checked_path("path", path)
+    with _named_errors(f"the image file {str(path)!r}"), Image.open(path) as image:
+        has_exif = image.format != "PNG" or "exif" in image.info  # as in size_on_disk
+        orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def load_checked(path: Path, size: Size, said_by: str) -> np.ndarray:

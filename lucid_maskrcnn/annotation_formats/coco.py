@@ -18,6 +18,8 @@ import numpy as np
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import instance, path, shown
 
+from .foreign import foreign_content, foreign_file
+
 __all__ = [
     "bboxes_of",
     "complete_annotation",
@@ -46,7 +48,17 @@ def read_annotations(annotations: str | Path | Mapping[str, Any]) -> Mapping[str
         name = "annotations"
     else:
         file = path("annotations", annotations)
-        name, content = repr(str(file)), _read_json(file)
+        name = repr(str(file))
+        try:
+            content = _read_json(file)
+        except (ValueError, OSError) as error:
+            what = foreign_file(file) if file.is_dir() or isinstance(error, ValueError) else None
+            if what is None:
+                raise
+            raise ValueError(f"{name} is no JSON file of COCO instances, but {what}.") from error
+    what = foreign_content(content)
+    if what is not None:
+        raise ValueError(f"{name} is not COCO instances, but {what}.")
     if isinstance(content, list):
         raise ValueError(f"{name} is a list, as results are: annotations are a mapping with 'images'.")
     if not isinstance(content, Mapping):
@@ -55,7 +67,7 @@ def read_annotations(annotations: str | Path | Mapping[str, Any]) -> Mapping[str
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), (list, tuple)):
-            raise ValueError(f"{name} has no list of {key!r}: it has {list(content)}.")
+            raise ValueError(f"{name} has no list of {key!r}: it has {shown(list(content))}.")
     return content
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -44,15 +45,19 @@ def read_label_image(path: str | Path) -> np.ndarray:
     """
     path = checked_path("path", path)
     with _named_errors(path):
-        labels, mode = (np.load(path, allow_pickle=False), "") if path.suffix.lower() == ".npy" else _pixels(path)
+        labels, mode = (_array(path), "") if path.suffix.lower() == ".npy" else _pixels(path)
     name = f"The label image {str(path)!r}"
     if labels.ndim != 2 or labels.size == 0:
         what = f"is in color (mode {mode})" if mode else f"has shape {labels.shape}"
-        raise ValueError(f"{name} {what}, but one channel is wanted: {_WANTED}.")
+        equal = labels.ndim == 3 and labels.size > 0 and bool((labels[:, :, :3] == labels[:, :, :1]).all())
+        remedy = " Its channels are equal: save one of them, labels[:, :, 0]." if equal else ""
+        raise ValueError(f"{name} {what}, but one channel is wanted: {_WANTED}.{remedy}")
     if labels.dtype == bool:
         raise ValueError(f"{name} is black and white only, but it needs {_WANTED}.")
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"{name} has numbers of type {labels.dtype}, but it needs {_WANTED}.")
+        raise ValueError(
+            f"{name} has numbers of type {labels.dtype}, but it needs {_WANTED}: save labels.astype(np.uint16)."
+        )
     if labels.dtype.kind == "i" and labels.min() < 0:
         raise ValueError(f"{name} has negative numbers, {labels.min()}, but it needs {_WANTED}.")
     return labels
@@ -73,7 +78,7 @@ def read_label_image_size(path: str | Path) -> Size | None:
     path = checked_path("path", path)
     with _named_errors(path):
         if path.suffix.lower() == ".npy":
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            shape = _array(path, mmap_mode="r").shape
             return shape if len(shape) == 2 else None
         with Image.open(path) as image:
             return image.height, image.width
@@ -86,6 +91,15 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # Pillow's plugins raise anything
         raise ValueError(f"Cannot read the label image {str(path)!r}: {str(error).rstrip('.')}.") from error
+
+
+def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """Return the array of a file."""
+    array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    if not isinstance(array, np.ndarray):  # np.load looks at the content, not at the suffix
+        array.close()
+        raise ValueError("it is an .npz archive under the name .npy; save its array with np.save")
+    return array
 
 
 def _pixels(path: Path) -> tuple[np.ndarray, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import check_output_folder, file_path, positive_int, say
 
 if TYPE_CHECKING:
-    from lucid_maskrcnn.data import ValidatedImage
+    from lucid_maskrcnn.data import Issue, ValidatedImage
 
 __all__ = ["add_commands"]
 
@@ -19,8 +20,10 @@ def add_commands(commands: Any) -> None:
     check = commands.add_parser(
         "check-data",
         help="look for issues in images and their annotations",
-        description="Open every image, count what is annotated, and print every issue on a line of its own. The exit "
-        "code is 0 if there are none, and 1 if there are some.",
+        description="Open every image, count what is annotated, and print what is wrong: a line for each kind, with "
+        "the number and the first places. A FAULT stops train and evaluate, unless told to leave out what has it. With "
+        "a WARNING the data is used as the line says. A NOTE is nothing wrong. The exit code is 1 if there are faults "
+        "or warnings, and 0 otherwise.",
     )
     check.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
     check.add_argument(
@@ -29,6 +32,7 @@ def add_commands(commands: Any) -> None:
     check.add_argument("--labels", type=file_path, metavar="DIR", help="folder of label images, instead of ANNOTATIONS")
     check.add_argument("--draw", type=file_path, metavar="DIR", help="save drawings of annotated images to this folder")
     check.add_argument("--limit", type=positive_int, default=8, metavar="N", help="at most N drawings (default: 8)")
+    check.add_argument("--all", action="store_true", help="print every issue on a line of its own")
     check.set_defaults(run=_check)
 
 
@@ -44,12 +48,19 @@ def _check(args: argparse.Namespace) -> int:
     report = validate(args.images, args.annotations, labels=args.labels, on_image=drawer)
     for line in report.lines():
         say(line)
-    for issue in report.issues:
-        say(f"ISSUE {issue}")
+    for line in map(_line_of, report.issues) if args.all else report.issue_lines():
+        say(line)
     if drawer is not None:
         say(f"{count_of(drawer.count, 'image')} drawn in {drawer.folder}")
-    say(count_of(len(report.issues), "issue"))
-    return 1 if report.issues else 0
+    levels = Counter(issue.level for issue in report.issues)
+    notes = f", {count_of(levels['note'], 'note')}" if levels["note"] else ""
+    warnings = f", {count_of(levels['warning'], 'warning')}" if levels["warning"] else ""
+    say(f"{count_of(levels['fault'], 'fault')}{warnings}{notes}")
+    return 0 if report.is_sound else 1
+
+
+def _line_of(issue: Issue) -> str:
+    return f"{issue.level.upper()} {issue}"
 
 
 class _Drawer:
@@ -60,6 +71,7 @@ class _Drawer:
         if folder.resolve() == images.resolve():
             raise ValueError("--draw must be another folder than that of the images.")
         self.folder, self.limit, self.count = folder, limit, 0
+        self.taken: set[str] = set()
 
     def _is_chosen(self, index: int, total: int) -> bool:
         number = min(self.limit, total)
@@ -69,13 +81,13 @@ class _Drawer:
         if not self._is_chosen(image.index, image.total):
             return
         from lucid_maskrcnn.atomic import replacing
+        from lucid_maskrcnn.data.image_folder import safe_stem
         from lucid_maskrcnn.visualization import draw_target, viewing_scale
 
         self.folder.mkdir(parents=True, exist_ok=True)
         height, width = image.pixels.shape[:2]
         scale = viewing_scale((height, width))
         drawn = draw_target(image.pixels, image.target, categories=image.categories, scale=scale)
-        flat = "_".join(Path(image.file_name).with_suffix("").parts[-3:])  # it may be in a folder of the folder
-        with replacing(self.folder / f"{flat}_annotated.png") as file:
+        with replacing(self.folder / f"{safe_stem(image.file_name, self.taken)}_annotated.png") as file:
             drawn.save(file, "PNG")
         self.count += 1

@@ -7,7 +7,7 @@ what is wrong with a data set.
 
 from .augment import Augmentation, compose
 from .coco_dataset import CocoInstances
-from .issues import Issue
+from .issues import DataFaultError, Issue
 from .label_image_dataset import LabelImages
 from .loader import Batch, Loader, LoadingError
 from .subsets import Subset, split
@@ -17,6 +17,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "CocoInstances",
+    "DataFaultError",
     "Issue",
     "LabelImages",
     "Loader",

@@ -1,23 +1,26 @@
 """Data sets of annotations in COCO's format: one JSON file of images, categories and objects.
 
-Unusual annotations are treated as torchvision's detection references treat them: crowds and boxes without area
-are not trained on, several polygons are joined, boxes are clipped to the image. Where the references would fail
-in the middle of an epoch, the file is refused before training starts.
+What counts as an object is said once, in :mod:`lucid_maskrcnn.data.coco_reader`. Where the references would fail in the
+middle of an epoch, the file is refused before training starts.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lucid_maskrcnn.annotation_formats.coco import complete_annotation, read_annotations
-from lucid_maskrcnn.images import load_checked
-from lucid_maskrcnn.validators import flag, path
+import numpy as np
 
-from .coco_reader import Annotation, CocoReader
+from lucid_maskrcnn.annotation_formats.coco import bboxes_of, read_annotations
+from lucid_maskrcnn.images import load_checked
+from lucid_maskrcnn.validators import choice, flag, path
+
+from .coco_reader import AnnotatedImage, Annotation, CocoReader
 from .dataset import check_index
-from .issues import raise_first_fatal
+from .issues import Issue, raise_first_fault
+from .opened_images import issues_of_files
 from .subsets import Subset
 
 __all__ = ["CocoInstances"]
@@ -32,8 +35,10 @@ class CocoInstances:
     corners in pixels, ``"labels"`` (G,) int32, ``"masks"`` (:class:`~lucid_maskrcnn.masks.CompressedMasks`),
     ``"iscrowd"`` (G,) uint8, all zero, and ``"image_id"``. ``dataset[i:j]`` is a :class:`Subset`.
 
-    Crowds and objects whose box has no area within the image are left out of the targets, as in torchvision's
-    detection references, but not of :meth:`coco`. Boxes are the annotations' own, or around the mask if it has none.
+    Targets and :meth:`coco` have the same objects. Crowds are none: targets are without them, and an evaluation ignores
+    what lies on them. Objects whose mask has no pixel within the image are left out of both. Boxes are the annotations'
+    own where they fit the mask to a pixel, and otherwise those around the masks. A category without objects that
+    others have as their supercategory is no class.
 
     Parameters
     ----------
@@ -46,6 +51,13 @@ class CocoInstances:
     categories : sequence of str, or mapping of int to str, optional
         Names of the categories wanted: labels are 1, 2, … in this order, or the mapping's keys. Objects of other
         categories are left out. By default all categories, in the order of their ids.
+    on_fault : {"stop", "skip"}
+        What a fault does: ``"stop"`` raises, ``"skip"`` leaves out the annotation or image, which ``issues`` has.
+    open_images : bool
+        Whether every image is decoded now, so that a file that is cut off is not found in the middle of an epoch. By
+        default only the beginning of each file is read, which its size needs.
+    progress : bool
+        Whether ``open_images`` shows a progress bar on a terminal.
 
     Attributes
     ----------
@@ -59,15 +71,27 @@ class CocoInstances:
         From the annotations, or from the image file if they have none.
     object_counts : list of int
         Number of objects of each image.
+    category_counts : dict of str to int
+        Number of objects of each category.
+    issues : list of Issue
+        What is wrong with the annotations; faults only if they were skipped.
+    num_listed : int
+        Images that the file has, with those that were left out.
+    num_crowds, num_left_out : int
+        Crowds, and annotations that were left out, of an image too.
+    reader : CocoReader
+        What has read the file; :func:`validate` goes on with it.
 
     Raises
     ------
     TypeError
         If an argument is of another kind.
     ValueError
-        If ``categories`` does not fit the file, the file is not in COCO's format, or it has a fatal issue: an image is
-        missing, cannot be opened or has another size, an id is unknown or not unique, a segmentation is missing,
-        malformed or of another size than its image, a number is not finite.
+        If ``categories`` does not fit the file or the file is not in COCO's format.
+    DataFaultError
+        A ``ValueError``: if the file has a fault and ``on_fault`` is ``"stop"``. An image is missing, outside the
+        folder, cannot be opened or has another size, an id is unknown or not unique, a segmentation is missing,
+        malformed, outside its image or of another size.
     """
 
     def __init__(
@@ -77,19 +101,46 @@ class CocoInstances:
         *,
         keep_empty: bool = True,
         categories: Sequence[str] | Mapping[int, str] | None = None,
+        on_fault: str = "stop",
+        open_images: bool = False,
+        progress: bool = True,
     ) -> None:
         self.images_dir = path("images_dir", images_dir)
-        keep_empty = flag("keep_empty", keep_empty)
-        reader = CocoReader(read_annotations(annotations), self.images_dir, categories)
-        is_file = not isinstance(annotations, Mapping)
-        raise_first_fatal(repr(str(annotations)) if is_file else "the annotations", reader.issues)
-        self.source = path("annotations", annotations).absolute() if is_file else annotations
+        keep_empty, open_images = flag("keep_empty", keep_empty), flag("open_images", open_images)
+        choice("on_fault", on_fault, ("stop", "skip"))
+        progress = flag("progress", progress)
+        content = read_annotations(annotations)
+        reader = CocoReader(content, self.images_dir, categories)
+        readable = [image for image in reader.images if image.id not in reader.unopened]
+        self.issues: list[Issue] = list(reader.issues)
+        if open_images:
+            readable = self._opened(readable, progress)
+        if on_fault == "stop":
+            name = "the annotations" if isinstance(annotations, Mapping) else repr(str(annotations))
+            raise_first_fault(name, self.issues)
+        self.reader = reader
         self.categories, self.category_ids = reader.categories, reader.category_ids
-        self._images = [i for i in reader.images if keep_empty or not all(map(_is_sliver, i.objects))]
+        self._category_entries = reader.category_entries
+        self._images = [i for i in readable if keep_empty or not all(map(_is_sliver, i.objects))]
+        self.num_listed, self.num_crowds = len(content["images"]), sum(len(image.crowds) for image in self._images)
+        self.num_left_out = reader.num_wanted - sum(len(image.annotations) for image in readable)
         self.image_ids = [image.id for image in self._images]
         self.file_names = [image.file_name for image in self._images]
         self.sizes = [image.size for image in self._images]
         self.object_counts = [len(image.objects) for image in self._images]
+
+    def _opened(self, images: list[AnnotatedImage], progress: bool) -> list[AnnotatedImage]:
+        """Return the images that can be decoded, and add the issues of the others."""
+        files = [(f"image {i.id} ({i.file_name})", self.images_dir / i.file_name, i.size) for i in images]
+        found = issues_of_files(files, "the annotations say", progress)
+        self.issues += [issue for issues in found for issue in issues]
+        return [i for i, issues in zip(images, found, strict=True) if not any(issue.fatal for issue in issues)]
+
+    @property
+    def category_counts(self) -> dict[str, int]:
+        """Number of objects of each category, by name."""
+        labels = Counter(a.label for image in self._images for a in image.objects)
+        return {name: labels[label] for label, name in self.categories.items()}
 
     def __len__(self) -> int:
         return len(self._images)
@@ -109,26 +160,35 @@ class CocoInstances:
     def coco(self) -> dict[str, Any]:
         """Return the annotations in COCO's format, as an evaluation needs them.
 
-        They have the images of this data set and the annotations of its categories, crowds among them; missing
-        ``"area"``, ``"bbox"`` and ``"iscrowd"`` are computed.
+        They are those that were read when the data set was made, whatever the file has become. They have the images of
+        this data set and the annotations of its categories, crowds among them, with further keys of the file; an
+        ``"area"``, ``"bbox"`` or ``"iscrowd"`` that is missing or cannot be used is computed.
         """
-        source = read_annotations(self.source)
-        images, categories = set(self.image_ids), set(self.category_ids.values())
-        sizes = dict(zip(self.image_ids, self.sizes, strict=True))
-        annotations = [
-            complete_annotation(a, sizes[a["image_id"]])
-            for a in source["annotations"]
-            if a["image_id"] in images and a["category_id"] in categories
+        images = [
+            {"id": i.id, "file_name": i.file_name, "height": i.size[0], "width": i.size[1], **i.extra}
+            for i in self._images
         ]
-        return {
-            "images": [
-                {**i, "height": sizes[i["id"]][0], "width": sizes[i["id"]][1]}
-                for i in source["images"]
-                if i["id"] in images
-            ],
-            "annotations": annotations,
-            "categories": [c for c in source["categories"] if c["id"] in categories],
-        }
+        annotations = [_entry(a, image.id) for image in self._images for a in image.annotations]
+        return {"images": images, "annotations": annotations, "categories": list(self._category_entries)}
+
+
+def _entry(annotation: Annotation, image_id: int) -> dict[str, Any]:
+    """Return an annotation as it stands in a file."""
+    bbox, segmentation = annotation.bbox, annotation.segmentation
+    if isinstance(segmentation, list):
+        segmentation = [polygon.tolist() for polygon in segmentation]
+    elif isinstance(segmentation.get("counts"), np.ndarray):
+        segmentation = {**segmentation, "counts": segmentation["counts"].tolist()}
+    return {
+        "id": annotation.id,
+        "image_id": image_id,
+        "category_id": annotation.category_id,
+        "bbox": bboxes_of(np.array(annotation.box))[0] if bbox is None else list(bbox),
+        "area": annotation.area,
+        "iscrowd": int(annotation.crowd),
+        "segmentation": segmentation,
+        **annotation.extra,
+    }
 
 
 def _is_sliver(annotation: Annotation) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,19 @@ import numpy as np
 
 from lucid_maskrcnn.annotation_formats import label_images
 from lucid_maskrcnn.annotation_formats.coco import make_annotations
-from lucid_maskrcnn.images import SUFFIXES, Size, load_checked, size_mismatch, size_on_disk
+from lucid_maskrcnn.images import SUFFIXES, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import path, text
+from lucid_maskrcnn.validators import choice, flag, path, text
 
 from .dataset import check_index
-from .issues import Issue, cannot_be_used, raise_first_fatal
+from .issues import Issue, cannot_be_used, raise_first_fault
+from .label_image_checks import LabelFacts, check_label_images, facts_of
+from .opened_images import issues_of_files, with_progress
 from .subsets import Subset
 
-__all__ = ["LabelImages"]
+__all__ = ["LabelImages", "LabelReader"]
+
+_THREADS = 4  # Pillow decodes without the interpreter's lock
 
 
 class LabelImages:
@@ -27,7 +31,8 @@ class LabelImages:
 
     A label image has one channel of integers, 0 for background and another number for each instance: a PNG or TIFF
     of 8, 16 or 32 bits, a PNG with a palette, whose indices are read, or an array (H, W) in an ``.npy`` file. Items
-    are like those of :class:`CocoInstances`, with boxes around the masks; all objects are of one category.
+    are like those of :class:`CocoInstances`, with boxes around the masks; all objects are of one category. The label
+    images are read once, when the data set is made, and held as compressed masks.
 
     Parameters
     ----------
@@ -35,6 +40,12 @@ class LabelImages:
         Their files are paired by name without suffix; files that are no images are ignored.
     category : str
         Name of the category of all objects.
+    on_fault : {"stop", "skip"}
+        What a fault does: ``"stop"`` raises, ``"skip"`` leaves out the image, which ``issues`` has.
+    open_images : bool
+        Whether every image is decoded now, too, so that a file that is cut off is not found in the middle of an epoch.
+    progress : bool
+        Whether to show a progress bar on a terminal.
 
     Attributes
     ----------
@@ -45,29 +56,58 @@ class LabelImages:
     file_names : list of str
     sizes : list of (height, width)
     object_counts : list of int
-        Number of objects of each image; the first access reads all label images.
+        Number of objects of each image.
+    category_counts : dict of str to int
+        Number of objects of the category.
+    issues : list of Issue
+        What is wrong with the files; faults only if they were skipped.
+    num_listed : int
+        Images and label images of one name, with those that were left out.
+    num_crowds, num_left_out : int
+        0: such a data set has no crowds, and an image is used whole or not.
 
     Raises
     ------
-    ValueError
-        If a folder does not exist or has no images, or an image has no label image or several, or one of another
-        size.
+    DataFaultError
+        A ``ValueError``: if there is a fault and ``on_fault`` is ``"stop"``. A folder does not exist, has no images or
+        is both; an image has no label image or several, or one of another size; a label image cannot be read, has
+        colors, is a picture, or has one number for many objects.
     """
 
-    def __init__(self, images_dir: str | Path, labels_dir: str | Path, *, category: str = "object") -> None:
+    def __init__(
+        self,
+        images_dir: str | Path,
+        labels_dir: str | Path,
+        *,
+        category: str = "object",
+        on_fault: str = "stop",
+        open_images: bool = False,
+        progress: bool = True,
+    ) -> None:
         self.images_dir, self.labels_dir = path("images_dir", images_dir), path("labels_dir", labels_dir)
-        category = text("category", category)
-        pairs, issues = pair_files(self.images_dir, self.labels_dir)
-        raise_first_fatal(repr(str(self.images_dir)), issues)
-        self._labels = [label for _, label in pairs]
-        self.file_names = [image.name for image, _ in pairs]
-        self.image_ids = list(range(1, len(pairs) + 1))
-        self.sizes = [size_on_disk(image)[0] for image, _ in pairs]
-        raise_first_fatal(repr(str(self.images_dir)), _issues_of_sizes(pairs, self.sizes))
+        category, open_images = text("category", category), flag("open_images", open_images)
+        choice("on_fault", on_fault, ("stop", "skip"))
+        reader = LabelReader(self.images_dir, self.labels_dir, progress=flag("progress", progress))
+        if open_images:
+            reader.open_images()
+        self.issues: list[Issue] = reader.issues
+        if on_fault == "stop" or not reader.pairs:
+            raise_first_fault(repr(str(self.images_dir)), self.issues)
+        self._held = [reader.masks[i] for i in reader.sound]
+        self.file_names = [reader.pairs[i][0].name for i in reader.sound]
+        self.image_ids = list(range(1, len(self._held) + 1))
+        self.sizes = [masks.image_size for masks in self._held]
+        self.object_counts = [len(masks) for masks in self._held]
+        self.num_listed, self.num_crowds, self.num_left_out = len(reader.pairs), 0, 0
         self.categories, self.category_ids = {1: category}, {1: 1}
 
+    @property
+    def category_counts(self) -> dict[str, int]:
+        """Number of objects of the category, by name."""
+        return {self.categories[1]: sum(self.object_counts)}
+
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._held)
 
     def __repr__(self) -> str:
         return f"LabelImages({len(self)} images, category {self.categories[1]!r})"
@@ -76,7 +116,7 @@ class LabelImages:
         if isinstance(index, slice):
             return Subset(self, range(len(self))[index])
         index = check_index(index, len(self))
-        masks = self._masks(index)
+        masks = self._held[index]
         image = load_checked(self.images_dir / self.file_names[index], masks.image_size, "its label image has")
         target = {
             "boxes": masks.boxes,
@@ -87,23 +127,15 @@ class LabelImages:
         }
         return image, target
 
-    def _masks(self, index: int) -> CompressedMasks:
-        return CompressedMasks.from_labels(label_images.read_label_image(self._labels[index]))
-
-    @cached_property
-    def object_counts(self) -> list[int]:
-        """Number of objects of each image."""
-        return [len(self._masks(i)) for i in range(len(self))]
-
     def coco(self) -> dict[str, Any]:
-        """Return the annotations in COCO's format, as an evaluation needs them; reads all label images."""
+        """Return the annotations in COCO's format, as an evaluation needs them."""
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for i, (image_id, name, (height, width)) in enumerate(
             zip(self.image_ids, self.file_names, self.sizes, strict=True)
         ):
             images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-            masks = self._masks(i)
+            masks = self._held[i]
             annotations += make_annotations(
                 masks, image_id=image_id, category_ids=[1] * len(masks), first_id=len(annotations) + 1
             )
@@ -111,7 +143,67 @@ class LabelImages:
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Issue]]:
+class LabelReader:
+    """Reads two folders once, and collects their issues.
+
+    Attributes
+    ----------
+    pairs : list of (Path, Path)
+        Images and their label images.
+    masks : list of CompressedMasks or None
+        Those of each pair; None where the label image cannot be used.
+    issues : list of Issue
+        In the order in which they are found. They raise nothing here.
+    sound : list of int
+        The pairs without faults.
+    """
+
+    def __init__(self, images_dir: Path, labels_dir: Path, *, progress: bool = True) -> None:
+        self.progress = progress
+        self.pairs, self.issues = _pair_files(images_dir, labels_dir)
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="lucid_maskrcnn_labels") as pool:
+            read = list(with_progress(pool.map(_read, self.pairs), len(self.pairs), progress))
+        found = [entry for entry in read if isinstance(entry, tuple)]
+        issues = [entry for entry in read if isinstance(entry, Issue)]
+        issues += check_label_images([facts for _, facts in found])
+        self.masks: list[Any] = [entry[0] if isinstance(entry, tuple) else None for entry in read]
+        self._settle(issues)
+
+    def _settle(self, issues: Sequence[Issue]) -> None:
+        """Add issues, and count the pairs that have none of them as sound."""
+        self.issues += issues
+        wrong = {issue.place for issue in self.issues if issue.fatal}
+        self.sound = [i for i, (image, _) in enumerate(self.pairs) if _place(image) not in wrong]
+
+    def open_images(self) -> None:
+        """Decode the images of the sound pairs, and add their issues."""
+        files = [(_place(self.pairs[i][0]), self.pairs[i][0], self.masks[i].image_size) for i in self.sound]
+        found = issues_of_files(files, "its label image has", self.progress)
+        self._settle([issue for issues in found for issue in issues])
+
+
+def _place(image: Path) -> str:
+    return f"image {image.name!r}"
+
+
+def _read(pair: tuple[Path, Path]) -> tuple[CompressedMasks, LabelFacts] | Issue:
+    """Return the masks of a label image, and what its checks need; or the issue of a pair that cannot be used."""
+    image, label = pair
+    place = _place(image)
+    try:
+        size = size_on_disk(image)[0]
+        said = label_images.read_label_image_size(label)
+        if said is not None and said != size:
+            return Issue(place, size_mismatch(image, size, said, "its label image has"), kind="other size")
+        labels = label_images.read_label_image(label)
+        masks = CompressedMasks.from_labels(labels)
+        return masks, facts_of(place, labels, masks)
+    except ValueError as error:
+        kind = str(error).replace(repr(str(label)), "").replace(repr(str(image)), "")
+        return Issue(place, cannot_be_used(error), kind=kind)
+
+
+def _pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Path]], list[Issue]]:
     """Return the images with their label images, and the issues of the others."""
     issues = [
         Issue("the folder", f"{str(folder)!r} does not exist")
@@ -120,6 +212,9 @@ def pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Pat
     ]
     if issues:
         return [], issues
+    if images_dir.resolve() == labels_dir.resolve():
+        problem = f"{str(images_dir)!r} has the images, so that each would be its own label image"
+        return [], [Issue("the folder", problem, remedy="give the folder of the label images")]
     images, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, label_images.SUFFIXES)
     if not images:
         return [], [Issue("the folder", f"{str(images_dir)!r} has no images ({', '.join(sorted(SUFFIXES))})")]
@@ -129,28 +224,22 @@ def pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Pat
         if len(own) == len(of_label) == 1:
             pairs.append((own[0], of_label[0]))
         elif not of_label:
-            issues.append(Issue(f"image {own[0].name!r}", f"has no label image in {str(labels_dir)!r}"))
+            problem = f"has no label image in {str(labels_dir)!r}"
+            issues.append(Issue(_place(own[0]), problem, remedy=_hint(stem, labels), kind="no label image"))
         elif not own:
-            issues.append(Issue(f"label image {of_label[0].name!r}", f"has no image in {str(images_dir)!r}"))
+            problem = f"has no image in {str(images_dir)!r}"
+            issues.append(Issue(f"label image {of_label[0].name!r}", problem, kind="no image"))
         else:
             names = ", ".join(repr(file.name) for file in (own if len(own) > 1 else of_label))
-            issues.append(Issue(f"image {own[0].name!r}", f"cannot be paired: {names} have the same name"))
+            problem = f"cannot be paired: {names} have the same name"
+            issues.append(Issue(_place(own[0]), problem, kind="several of one name"))
     return pairs, issues
 
 
-def _issues_of_sizes(pairs: Iterable[tuple[Path, Path]], sizes: Iterable[Size]) -> list[Issue]:
-    """Compare the sizes of images and label images; their pixels are not read."""
-    issues = []
-    for (image, label), size in zip(pairs, sizes, strict=True):
-        place = f"image {image.name!r}"
-        try:
-            said = label_images.read_label_image_size(label)
-        except ValueError as error:
-            issues.append(Issue(place, cannot_be_used(error)))
-            continue
-        if said not in (None, size):
-            issues.append(Issue(place, size_mismatch(image, size, said, "its label image has")))
-    return issues
+def _hint(stem: str, labels: Mapping[str, Sequence[Path]]) -> str:
+    """Return what a label image should be called, if one of nearly this name is there."""
+    near = next((other for other in labels if stem and stem in other), None)
+    return "" if near is None else f"{labels[near][0].name!r} is there: both must have one name, without suffix"
 
 
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, list[Path]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,22 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import read_annotations
-from lucid_maskrcnn.annotation_formats.label_images import read_label_image
-from lucid_maskrcnn.images import load_image, size_mismatch
+from lucid_maskrcnn.images import Size, load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.ops import as_tensor, box_iou, host
 from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import flag, function, path
 
 from .coco_dataset import CocoInstances
-from .coco_reader import AnnotatedImage, CocoReader
+from .coco_reader import CocoReader
 from .dataset import Dataset, check_dataset, load_pair
-from .issues import Issue, cannot_be_used
-from .label_image_dataset import LabelImages, pair_files
+from .issues import Issue, cannot_be_used, group_issues
+from .label_image_dataset import LabelImages, LabelReader
+from .opened_images import open_image, with_progress
 
-__all__ = ["ValidatedImage", "ValidationReport", "validate"]
+__all__ = ["ValidatedImage", "ValidationReport", "issues_of_counts", "validate"]
 
 _SMALL, _MEDIUM = 32**2, 96**2  # pixels, COCO's limits
-_NEAR = 2  # pixels; a box so near to its mask's is never an issue
-_MIN_BOX_IOU = 0.5  # nor is one whose IoU with its mask's is at least this
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class ValidationReport:
     Attributes
     ----------
     issues : list of Issue
-        Empty if the data set is sound.
+        Faults, warnings and notes. Without faults and warnings the data set is sound.
     num_images : int
         Images whose annotations could be read.
     num_empty : int
@@ -95,6 +91,15 @@ class ValidationReport:
             *(f"  {name}: {count}" for name, count in self.category_counts.most_common()),
             *([f"  {sizes}"] if total else []),
         ]
+
+    def issue_lines(self) -> list[str]:
+        """Return one line for each kind of issue, with its number and the first places."""
+        return group_issues(self.issues)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether there are no faults and no warnings."""
+        return all(issue.level == "note" for issue in self.issues)
 
 
 def validate(
@@ -141,14 +146,16 @@ def validate(
         raise ValueError(f"source, {'a folder' if is_folder else 'a data set'}, needs {wanted}.")
     validator = _Validator(progress, on_image)
     if isinstance(source, CocoInstances):
-        return validator.coco(source.images_dir, source.source)
+        return validator.coco(source.reader)
     if isinstance(source, LabelImages):
-        return validator.label_images(source.images_dir, source.labels_dir, source.categories[1])
+        return validator.label_images(LabelReader(source.images_dir, source.labels_dir), source.categories[1])
     if not is_folder:
         return validator.pairs(check_dataset("source", source))
+    folder = path("source", source)
     if labels is not None:
-        return validator.label_images(path("source", source), path("labels", labels), "object")
-    return validator.coco(path("source", source), annotations)
+        return validator.label_images(LabelReader(folder, path("labels", labels), progress=progress), "object")
+    assert annotations is not None
+    return validator.coco(CocoReader(read_annotations(annotations), folder))
 
 
 class _Validator:
@@ -158,42 +165,33 @@ class _Validator:
         self.progress, self.on_image = progress, on_image
         self.report = ValidationReport()
 
-    def coco(self, images_dir: Path, annotations: Any) -> ValidationReport:
-        reader = CocoReader(read_annotations(annotations), images_dir)
-        self.report.issues += reader.issues
-        for index, annotated in enumerate(self._shown(reader.images)):
+    def coco(self, reader: CocoReader) -> ValidationReport:
+        report = self.report
+        report.issues += reader.issues
+        for index, annotated in enumerate(with_progress(reader.images, len(reader.images), self.progress)):
             target = annotated.target()
-            self.report.num_crowds += len(annotated.crowds)
+            report.num_crowds += len(annotated.crowds)
             self._count(target, reader.categories)
-            self.report.issues += _issues_of_objects(annotated, target)
-            if annotated.id in reader.unopened:
-                continue  # an issue of the reader's
-            pixels = self._open(images_dir / annotated.file_name, f"image {annotated.id} ({annotated.file_name})")
-            if pixels is not None and pixels.shape[:2] == annotated.size:  # else an issue of the reader's
+            if annotated.id not in reader.unopened:  # an issue of the reader's
+                name, file = annotated.file_name, reader.images_dir / annotated.file_name
+                pixels = self._open(f"image {annotated.id} ({name})", file, annotated.size, "the annotations say")
                 self._visit(index, len(reader.images), annotated.file_name, pixels, target, reader.categories)
-        return self.report
+        counts = {name: report.category_counts[name] for name in reader.categories.values()}
+        report.issues += issues_of_counts(report.num_images, counts, report.num_crowds, report.num_empty)
+        return report
 
-    def label_images(self, images_dir: Path, labels_dir: Path, category: str) -> ValidationReport:
-        paths, issues = pair_files(images_dir, labels_dir)
-        self.report.issues += issues
-        for index, (file, label) in enumerate(self._shown(paths)):
-            place = f"image {file.name!r}"
-            try:
-                masks = CompressedMasks.from_labels(read_label_image(label))
-            except ValueError as error:
-                self._add_issue(place, cannot_be_used(error))
-                continue
+    def label_images(self, reader: LabelReader, category: str) -> ValidationReport:
+        report = self.report
+        report.issues += reader.issues
+        for index in with_progress(reader.sound, len(reader.sound), self.progress):
+            file, masks = reader.pairs[index][0], reader.masks[index]
             target = {"masks": masks, "boxes": masks.boxes, "labels": np.ones(len(masks), np.int32)}
             self._count(target, {1: category})
-            pixels = self._open(file, place)
-            if pixels is None:
-                continue
-            if pixels.shape[:2] == masks.image_size:
-                self._visit(index, len(paths), file.name, pixels, target, {1: category})
-            else:
-                problem = size_mismatch(file, pixels.shape[:2], masks.image_size, "its label image has")
-                self._add_issue(place, problem)
-        return self.report
+            pixels = self._open(f"image {file.name!r}", file, masks.image_size, "its label image has")
+            self._visit(index, len(reader.pairs), file.name, pixels, target, {1: category})
+        if reader.pairs:
+            report.issues += issues_of_counts(report.num_images, dict(report.category_counts), 0, report.num_empty)
+        return report
 
     def pairs(self, dataset: Dataset) -> ValidationReport:
         """Validate the pairs of any other data set, as ``get_loss`` would."""
@@ -201,7 +199,7 @@ class _Validator:
         names = getattr(dataset, "file_names", None)
         # Without categories any label is valid.
         limit = max(categories, default=int(np.iinfo(np.int32).max))
-        for i in self._shown(range(len(dataset))):
+        for i in with_progress(range(len(dataset)), len(dataset), self.progress):
             try:
                 image, target = load_pair(dataset, i)
                 pixels = load_image(image)
@@ -209,7 +207,7 @@ class _Validator:
                 checked = Target.from_mapping(target, index=i, image_size=size, num_classes=limit)
             except Exception as error:  # a user's code may raise anything, and one image must not hide the others
                 reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                self._add_issue(f"item {i}", cannot_be_used(reason))
+                self._add_issue(f"item {i}", cannot_be_used(reason), "item")
                 continue
             own = {
                 "masks": CompressedMasks.of(checked.masks, size),
@@ -217,19 +215,12 @@ class _Validator:
                 "labels": checked.labels.data,
             }
             self._count(own, categories)
-            self._visit(i, len(dataset), str(i) if names is None else names[i], pixels, own, categories)
-        return self.report
+            self._visit(i, len(dataset), str(i) if names is None else str(names[i]), pixels, own, categories)
+        report = self.report
+        report.issues += issues_of_counts(report.num_images, dict(report.category_counts), 0, report.num_empty)
+        return report
 
     # -------------------------------------------------------------- parts
-
-    def _shown[T](self, items: Sequence[T]) -> Iterable[T]:
-        """Return the items, behind a progress bar on a terminal."""
-        if not self.progress or not sys.stderr.isatty():
-            return items
-        from tqdm import tqdm
-
-        bar: Iterable[T] = tqdm(items, unit=" images", leave=False)
-        return bar
 
     def _count(self, target: Mapping[str, Any], categories: Mapping[int, str]) -> None:
         masks: CompressedMasks = target["masks"]
@@ -242,51 +233,32 @@ class _Validator:
         for name, low, high in (("small", 0, _SMALL), ("medium", _SMALL, _MEDIUM), ("large", _MEDIUM, np.inf)):
             report.size_counts[name] += int(((areas >= low) & (areas < high)).sum())
 
-    def _open(self, file: Path, place: str) -> np.ndarray | None:
-        """Return the pixels of an image, or None after adding an issue."""
-        try:
-            return load_image(file)
-        except ValueError as error:
-            self._add_issue(place, cannot_be_used(error))
-            return None
+    def _open(self, place: str, file: Path, size: Size, said_by: str) -> np.ndarray | None:
+        """Return the pixels of an image, or None after adding issues."""
+        pixels, issues = open_image(place, file, size, said_by)
+        self.report.issues += issues
+        return pixels
 
-    def _visit(self, *values: Any) -> None:
-        if self.on_image is not None:
-            self.on_image(ValidatedImage(*values))
+    def _visit(self, index: int, total: int, name: str, pixels: np.ndarray | None, *values: Any) -> None:
+        if self.on_image is not None and pixels is not None:
+            self.on_image(ValidatedImage(index, total, name, pixels, *values))
 
-    def _add_issue(self, place: str, problem: str) -> None:
-        self.report.issues.append(Issue(place, problem))
+    def _add_issue(self, place: str, problem: str, kind: str) -> None:
+        self.report.issues.append(Issue(place, problem, kind=kind))
 
 
-# ------------------------------------------------------------------ objects of an image
-
-
-def _issues_of_objects(annotated: AnnotatedImage, target: Mapping[str, Any]) -> list[Issue]:
-    """Compare each object's box with its mask, and its mask with those of the objects before it."""
-    issues: list[Issue] = []
-    seen: dict[Any, int] = {}
-    masks: CompressedMasks = target["masks"]
-    tight, areas = masks.boxes, masks.areas
-    for i, annotation in enumerate(annotated.objects):
-        place = f"annotation {annotation.id}"
-        if not areas[i]:
-            issues.append(Issue(place, "has a segmentation that covers no pixel", fatal=False))
-            continue
-        bbox = np.array(tight[i] if annotation.box is None else annotation.box, np.float32)
-        if not _agree(bbox, tight[i]):
-            box, around = (", ".join(f"{v:g}" for v in corners.tolist()) for corners in (bbox, tight[i]))
-            problem = f"has a box from its bbox, ({box}), that is not the one around its segmentation, ({around})"
-            issues.append(Issue(place, f"{problem}; a bbox is x, y, width, height", fatal=False))
-        first, last = masks.offsets[i], masks.offsets[i + 1]
-        pixels = (annotation.label, masks.starts[first:last].tobytes(), masks.stops[first:last].tobytes())
-        if pixels in seen:
-            issues.append(Issue(place, f"covers the same pixels as annotation {seen[pixels]}", fatal=False))
-        seen.setdefault(pixels, annotation.id)
+def issues_of_counts(num_images: int, objects: Mapping[str, int], num_crowds: int, num_empty: int) -> list[Issue]:
+    """Return what the numbers of a data set say: nothing to train on, categories and images without objects."""
+    if not sum(objects.values()):
+        if not num_images:
+            return [Issue("the data set", "has no images that can be used", kind="nothing")]
+        if num_crowds:
+            problem = f"has no objects, but {count_of(num_crowds, 'crowd')}, which are neither trained on nor counted"
+            return [Issue("the data set", problem, remedy="set iscrowd to 0 where one object is meant", kind="nothing")]
+        return [Issue("the data set", "has no objects: there is nothing to train on or to evaluate", kind="nothing")]
+    unused = [name for name, count in objects.items() if not count]
+    issues = [Issue(f"category {name!r}", "has no objects", "note", kind="unused category") for name in unused]
+    if num_empty > num_images / 2:
+        problem = f"has {num_empty} of {count_of(num_images, 'image')} without objects, which are background"
+        issues.append(Issue("the data set", problem, "note", "if nobody has annotated them, leave them out", "empty"))
     return issues
-
-
-def _agree(box: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two boxes are about the same; boxes of small objects may be a pixel or two off."""
-    if np.abs(box - other).max() <= _NEAR:
-        return True
-    return float(host(box_iou(as_tensor(box[None]), as_tensor(other[None])))[0, 0]) >= _MIN_BOX_IOU

@@ -21,7 +21,7 @@ def test_command_on_sound_data(files, tmp_path, capsys):
     assert main([*arguments, "--draw", str(out), "--limit", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 images")
-    assert lines[-2:] == [f"3 images drawn in {out}", "no issues"]
+    assert lines[-2:] == [f"3 images drawn in {out}", "no faults"]
     assert sorted(p.name for p in out.iterdir()) == [f"{name}_annotated.png" for name in "abc"]
     with Image.open(out / "a_annotated.png") as drawn:
         assert drawn.size == (240, 160)  # four times as large
@@ -39,11 +39,11 @@ def test_command_on_data_with_issues(files, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     lines = captured.out.splitlines()
-    assert [line.split()[0:3] for line in lines if line.startswith("ISSUE")] == [
-        ["ISSUE", "image", "20"],
-        ["ISSUE", "annotation", "1"],
+    assert [line.split()[0:3] for line in lines if line.isupper() or line.split()[0].isupper()] == [
+        ["FAULT", "image", "20"],
+        ["FAULT", "annotation", "1"],
     ]
-    assert lines[-2:] == [f"3 images drawn in {tmp_path / 'drawn'}", "2 issues"]
+    assert lines[-2:] == [f"3 images drawn in {tmp_path / 'drawn'}", "2 faults"]
 
 
 def test_command_on_label_images(tmp_path, capsys):
@@ -58,7 +58,7 @@ def test_command_on_label_images(tmp_path, capsys):
     assert [p.name for p in (tmp_path / "drawn").iterdir()] == ["a_annotated.png"]
     Image.fromarray(labels.T).save(tmp_path / "labels" / "a.png")
     assert main(arguments) == 1
-    assert "ISSUE image 'a.png' has 20 × 30 pixels" in capsys.readouterr().out
+    assert "FAULT image 'a.png' has 20 × 30 pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_command_on_label_images(tmp_path, capsys):
         (["{images}", "{file}", "--labels", "x"], "Give ANNOTATIONS or --labels, one of them."),
         (["nowhere", "{file}"], "There is no folder of images 'nowhere'."),
         (["{images}", "nowhere.json"], "'nowhere.json': No such file or directory."),
-        (["{images}", "{images}/a.png"], "is not JSON"),
+        (["{images}", "{images}/a.png"], "is no JSON file of COCO instances, but an image"),
         (["{images}", "{file}", "--draw", "{file}"], "is a file."),
         (["{images}", "{file}", "--draw", "{images}"], "--draw must be another folder than that of the images."),
     ],

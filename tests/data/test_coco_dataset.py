@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucid_maskrcnn.data import CocoInstances, validate
+from lucid_maskrcnn.data import CocoInstances, DataFaultError, validate
+from lucid_maskrcnn.evaluation.coco_results import complete
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
 from lucid_maskrcnn.targets import Target
@@ -99,7 +100,7 @@ def test_image_without_objects(files):
 
 
 def test_images_with_slivers_only_go_with_the_empty_ones(files):
-    content = changed({"bbox": [0, 0, 64, 1]}, index=4)
+    content = changed({"bbox": [0, 0, 64, 1], "segmentation": [[0, 0, 64, 0, 64, 1, 0, 1]]}, index=4)
     assert CocoInstances(files[0], content).image_ids == [10, 20, 30, 40]
     assert CocoInstances(files[0], content, keep_empty=False).image_ids == [10, 20]
 
@@ -113,15 +114,83 @@ def test_box_elsewhere_than_the_mask_is_the_one_around_the_mask(files):
     report = validate(*files)
     assert [str(i) for i in report.issues] == [
         "annotation 1 has a box from its bbox, (45, 30, 54, 39), that is not the one around its segmentation, "
-        "(10, 5, 30, 15); a bbox is x, y, width, height."
+        "(10, 5, 30, 15): a bbox is x, y, width, height; the box around its segmentation is used."
     ]
 
 
-def test_boxes_without_area_are_left_out(files):
-    for bbox in ([10, 5, 0, 10], [10, 5, 20, -3], [70, 5, 20, 10], [10, 5, 1e-9, 10]):
-        dataset = CocoInstances(files[0], changed({"bbox": bbox}))
-        assert dataset.object_counts == [1, 1, 0, 1]
-        assert dataset[0][1]["labels"].tolist() == [1]
+UNUSABLE = [[10, 5, 0, 10], [10, 5, 20, -3], [70, 5, 20, 10], [10, 5, 1e-9, 10], [0, 0, 0, 0], [0.2, 0.1, 0.3, 0.2]]
+UNUSABLE += [None, [1, 2, 3], [1, 2, float("nan"), 4], "1234", [[1, 2], [3, 4]], ["1", "2", "3", "4"], [True] * 4, {}]
+
+
+@pytest.mark.parametrize("bbox", UNUSABLE, ids=str)
+def test_box_that_cannot_be_is_the_one_around_the_mask_for_training_and_evaluation(files, bbox):
+    dataset = CocoInstances(files[0], changed({"bbox": bbox}))
+    assert dataset.object_counts == [2, 1, 0, 1]
+    assert dataset[0][1]["boxes"][0].tolist() == [10, 5, 30, 15]
+    assert dataset.coco()["annotations"][0]["bbox"] == [10, 5, 20, 10]
+    (issue,) = dataset.issues
+    assert (issue.place, issue.level) == ("annotation 1", "warning")
+    assert "the box around its segmentation is used" in issue.remedy + issue.problem
+
+
+@pytest.mark.parametrize("area", [None, "200", [200], True, float("nan"), float("inf"), -3, {}], ids=str)
+def test_area_that_cannot_be_is_counted(files, area):
+    """An evaluation died of it when all images had been predicted."""
+    dataset = CocoInstances(files[0], changed({"area": area}))
+    assert dataset.coco()["annotations"][0]["area"] == 200
+    (issue,) = dataset.issues
+    assert "must have a number of pixels as its area, got" in issue.problem
+    assert issue.level == "warning"
+    assert complete(dataset.coco(), ["segm", "bbox"])["annotations"][0]["area"] == 200
+
+
+def test_training_and_evaluation_count_the_same_objects(files):
+    """A tiny object without a pixel was an object to the evaluation only, one with a wrong box too."""
+    content = changed({"bbox": [0, 0, 0, 0]})
+    content["annotations"][2]["segmentation"] = [[10, 5, 10.2, 5, 10.2, 5.2]]
+    dataset = CocoInstances(files[0], content)
+    objects = [a for a in dataset.coco()["annotations"] if not a["iscrowd"]]
+    assert sum(dataset.object_counts) == sum(len(dataset[i][1]["boxes"]) for i in range(4)) == len(objects) == 3
+    assert dataset.num_left_out == 1
+    assert dataset.category_counts == {"cat": 1, "dog": 2, "kite": 0}
+    assert validate(files[0], content).category_counts.total() == 3
+
+
+def test_iscrowd_of_null_is_no_crowd(files):
+    assert CocoInstances(files[0], changed({"iscrowd": None})).object_counts == [2, 1, 0, 1]
+
+
+def test_evaluation_reads_the_truth_that_the_run_began_with(files):
+    dataset = CocoInstances(*files)
+    files[1].write_text("{}")
+    assert dataset.coco() == data_sets.coco()
+
+
+def test_faults_are_skipped_when_told_and_counted(files):
+    content = changed({"segmentation": []})
+    content["annotations"].append({**content["annotations"][4], "id": "6"})
+    (files[0] / "b.png").write_bytes(b"no image")
+    dataset = CocoInstances(files[0], content, on_fault="skip")
+    assert dataset.image_ids == [10, 30, 40]
+    assert dataset.object_counts == [1, 0, 1]
+    assert (dataset.num_listed, dataset.num_left_out, dataset.num_crowds) == (4, 4, 0)
+    assert [i.place for i in dataset.issues] == ["image 20 (b.png)", "annotation 1", "annotations[5]"]
+    assert {i.level for i in dataset.issues} == {"fault"}
+    assert {a["image_id"] for a in dataset.coco()["annotations"]} == {10, 40}
+    with pytest.raises(DataFaultError, match="image 20") as caught:
+        CocoInstances(files[0], content)
+    assert caught.value.issues == tuple(dataset.issues)
+
+
+def test_picture_that_is_cut_off_is_found_before_an_epoch(files):
+    whole = (files[0] / "a.png").read_bytes()
+    (files[0] / "a.png").write_bytes(whole[: len(whole) // 2])
+    assert len(CocoInstances(*files)) == 4  # whose beginning is as it should be
+    with pytest.raises(DataFaultError, match=r"image 10 \(a.png\) cannot be used: Cannot read the image file"):
+        CocoInstances(*files, open_images=True)
+    dataset = CocoInstances(*files, open_images=True, on_fault="skip")
+    assert dataset.image_ids == [20, 30, 40]
+    assert dataset.num_left_out == 2
 
 
 def test_missing_keys_are_computed_for_evaluation(files):
@@ -204,9 +273,12 @@ FATAL = [
     ({"category_id": 1}, "annotation 1 has category_id 1, which is not among the categories"),
     ({"category_id": ...}, "annotation 1 has category_id None"),
     ({"iscrowd": 2}, "annotation 1 must have an iscrowd of 0 or 1, got 2"),
-    ({"bbox": [1, 2, 3]}, "annotation 1 must have four finite numbers"),
-    ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 1 must have four finite numbers .* got \[1, 2, nan, 4\]"),
-    ({"bbox": "1234"}, "annotation 1 must have four finite numbers"),
+    ({"iscrowd": "0"}, "annotation 1 must have an iscrowd of 0 or 1, got '0'"),
+    ({"iscrowd": [0]}, r"annotation 1 must have an iscrowd of 0 or 1, got \[0\]"),
+    ({"category_id": "7"}, "annotation 1 has category_id '7', which is not among the categories: write numbers as"),
+    ({"image_id": "10"}, "annotation 1 has image_id '10', which is not among the images: write numbers as numbers"),
+    ({"image_id": True}, "annotation 1 has image_id True"),
+    ({"category_id": [7]}, r"annotation 1 has category_id \[7\]"),
     (
         {"segmentation": ...},
         "annotation 1 has no segmentation: give it polygons or a run-length encoding, or remove it",
@@ -218,9 +290,24 @@ FATAL = [
         "annotation 1 must have polygons or a run-length encoding as its segmentation, got 'abc'",
     ),
     ({"segmentation": 7}, "annotation 1 must have polygons or a run-length encoding"),
-    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "annotation 1 has a polygon that must be a flat list"),
+    ({"segmentation": [1, 2, 3, 4, 5, 6]}, r"one flat list of numbers, .*: it is a list of polygons, put \[ \] around"),
+    (
+        {"segmentation": [[[1, 2], [3, 4], [5, 9]]]},
+        r"write its points one after the other, \[x, y, x, y, …\], not \[\[",
+    ),
+    ({"segmentation": [[1, 2], [3, 4], [5, 9]]}, r"write its points one after the other, \[\[x, y, x, y, …\]\], not"),
+    ({"segmentation": "[[1, 2, 3, 4, 5, 6]]"}, "annotation 1 .* write the list itself, without quotes"),
+    ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "annotation 1 has a polygon that must be a flat list"),
+    ({"segmentation": [[0.2, 0.1, 0.5, 0.1, 0.5, 0.4]]}, "annotation 1 has coordinates between 0 and 1, where pixels"),
+    ({"segmentation": [[80, 5, 90, 5, 90, 15]]}, r"annotation 1 lies outside its image of 40 × 60, from \(80, 5\)"),
+    ({"segmentation": [[5, -20, 15, -20, 15, -9]]}, "annotation 1 lies outside its image of 40 × 60"),
+    (
+        {"segmentation": [[5, 40, 15, 40, 15, 58, 5, 58]]},
+        "annotation 1 has a segmentation that fits into its image only",
+    ),
+    ({"segmentation": [[5, 10, 15, 10, 15, 30, 5, 30]]}, "annotation 1 .* x and y are swapped in one of the two"),
     ({"segmentation": [[1, 2, 3, 4, 5]]}, "annotation 1 has a polygon that has an odd number of coordinates, 5"),
-    ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has a polygon that has 2 points"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1 has a polygon that has 2 points.*: four numbers are a box: write"),
     ({"segmentation": [[]]}, "annotation 1 has a polygon that has 0 points"),
     ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "annotation 1 has a polygon that has a coordinate .* finite"),
     ({"segmentation": {"size": [40, 60]}}, "annotation 1 has a segmentation that is malformed: .*'counts'"),
@@ -230,7 +317,7 @@ FATAL = [
     ({"segmentation": {"size": [40, 60], "counts": "zz"}}, "annotation 1 has a segmentation that is malformed"),
     (
         {"segmentation": {"size": [60, 40], "counts": [2400]}},
-        r"annotation 1 has a segmentation of 60 × 40 pixels \(height × width\), but its image 10 has 40 × 60",
+        r"annotation 1 has a segmentation of 60 × 40 pixels \(height × width\), but its image 10 has 40 × 60: its",
     ),
 ]
 
@@ -276,7 +363,7 @@ def test_image_of_another_size_is_refused(files):
 
 def test_image_that_cannot_be_opened_is_refused(files):
     (files[0] / "b.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"image 20 \(b.png\) cannot be used: Cannot read .*: it is not an image\.$"):
+    with pytest.raises(ValueError, match=r"image 20 \(b.png\) cannot be used: Cannot read .*: it is not an image\. on"):
         CocoInstances(*files)
 
 
@@ -284,12 +371,14 @@ def test_number_of_further_fatal_issues_is_given(files):
     content = changed({"segmentation": []})
     content["annotations"][1]["segmentation"] = [[1, 2, 3]]
     files[1].write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"In '.*instances.json', annotation 1 .* There is 1 more: lucid-maskrcnn"):
+    with pytest.raises(
+        ValueError, match=r"In '.*instances.json', annotation 1 .* There is 1 more of other kinds: lucid"
+    ):
         CocoInstances(*files)
 
 
 def test_annotations_of_a_missing_image_are_no_issues(files):
-    with pytest.raises(ValueError, match=r"image 10 \(x.png\) is not in .*\.$") as caught:
+    with pytest.raises(ValueError, match=r"image 10 \(x.png\) is not in .*\.") as caught:
         CocoInstances(files[0], changed({"file_name": "x.png"}, "images"))
     assert "more: lucid" not in str(caught.value)
 
@@ -325,6 +414,56 @@ def test_files_of_another_format_are_refused(files, text, message):
 def test_missing_file_is_a_file_not_found_error(files):
     with pytest.raises(FileNotFoundError):
         CocoInstances(files[0], files[0] / "no.json")
+
+
+def test_two_categories_of_one_name_are_refused(files):
+    content = changed({"name": "cat"}, "categories")
+    with pytest.raises(ValueError, match="category 7 has the name 'cat' of category 3: rename one, or give"):
+        CocoInstances(files[0], content)
+    dataset = CocoInstances(files[0], content, on_fault="skip")
+    assert dataset.categories == {1: "cat", 2: "kite"}
+    assert (dataset.object_counts, dataset.num_left_out) == ([1, 1, 0, 0], 3)
+    (issue,) = CocoInstances(files[0], changed({"name": " Cat"}, "categories")).issues
+    assert (issue.level, issue.problem) == (
+        "warning",
+        "' Cat' and 'cat' differ only in case or spaces: they are two classes",
+    ) or ("'cat' and ' Cat' differ only in case" in issue.problem)
+
+
+def test_empty_parent_category_is_no_class(files):
+    """Exporters write the name of the data set as category 0; it became a class."""
+    content = data_sets.coco()
+    for category in content["categories"]:
+        category["supercategory"] = "animals"
+    content["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})
+    dataset = CocoInstances(files[0], content)
+    assert dataset.categories == {1: "cat", 2: "dog", 3: "kite"}
+    assert [c["id"] for c in dataset.coco()["categories"]] == [7, 3, 90]
+    assert [str(issue) for issue in dataset.issues] == [
+        "category 0 ('animals') has no objects and is the supercategory of others: it is no class and is left out."
+    ]
+    content["annotations"][0]["category_id"] = 0  # one with objects is a class
+    assert list(CocoInstances(files[0], content).categories.values()) == ["animals", "cat", "dog", "kite"]
+    assert CocoInstances(files[0], content, categories=["animals", "dog"]).categories == {1: "animals", 2: "dog"}
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"height": "40", "width": "60"}, "got '40' and '60': write numbers as numbers, 7 and not '7'"),
+        ({"height": 40.0}, "got 40.0 and 60: without both, the file's own size is taken"),
+        ({"height": 60, "width": 40}, "but the annotations say 60 × 40: height and width are swapped"),
+        ({"height": True}, "got True and 60"),
+        ({"height": float("nan")}, "got nan and 60"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(files, size, message):
+    with pytest.raises(ValueError, match=message):
+        CocoInstances(files[0], changed(size, "images"))
+
+
+def test_size_of_null_is_that_of_the_file(files):
+    assert CocoInstances(files[0], changed({"height": None, "width": None}, "images")).sizes == data_sets.SIZES
 
 
 def test_arguments_are_not_modified(files):

@@ -110,12 +110,12 @@ def test_evaluation_gets_coco_annotations(folders):
 )
 def test_other_label_images_are_refused(folders, image, suffix, message):
     add(folders, "a", image, suffix)
-    dataset = LabelImages(*folders)
     with pytest.raises(ValueError, match=message) as caught:
-        dataset[0]
+        LabelImages(*folders)
     assert str(caught.value).endswith(".")
-    (issue,) = validate(*folders[:1], labels=folders[1]).issues
+    issue, nothing = validate(*folders[:1], labels=folders[1]).issues
     assert str(issue).startswith("image 'a.png' ")
+    assert nothing.place == "the data set"
 
 
 def test_label_images_of_several_frames_are_refused(folders):
@@ -124,32 +124,37 @@ def test_label_images_of_several_frames_are_refused(folders):
     frames = [Image.fromarray(labels()) for _ in range(3)]
     frames[0].save(folders[1] / "a.tif", save_all=True, append_images=frames[1:])
     with pytest.raises(ValueError, match=r"Cannot read the label image .*a.tif': it has 3 frames, and one is wanted\."):
-        LabelImages(*folders)[0]
+        LabelImages(*folders)
 
 
 def test_file_that_is_no_label_image_is_refused(folders):
     add(folders, "a", labels())
     (folders[1] / "a.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"image 'a.png' cannot be used: Cannot read the label image '.*a.png': .*\.$"):
+    with pytest.raises(ValueError, match=r"image 'a.png' cannot be used: Cannot read the label image '.*a.png': .*\."):
         LabelImages(*folders)
-    (issue,) = validate(folders[0], labels=folders[1]).issues
+    issue, _ = validate(folders[0], labels=folders[1]).issues
     assert str(issue).startswith("image 'a.png' cannot be used: Cannot read the label image")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
 def test_label_image_of_another_size_is_refused(folders, suffix):
     add(folders, "a", labels().T, suffix)
-    message = r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40\.$"
+    message = r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40\."
     with pytest.raises(ValueError, match=message):
         LabelImages(*folders)
-    (issue,) = validate(folders[0], labels=folders[1]).issues
+    issue, _ = validate(folders[0], labels=folders[1]).issues
     assert re.match(message, str(issue))
-    (folders[1] / f"a{suffix}").unlink()
-    add(folders, "a", labels(), suffix)
+
+
+def test_evaluation_reads_the_label_images_that_the_run_began_with(folders):
+    add(folders, "a", labels())
     dataset = LabelImages(*folders)
-    (folders[1] / f"a{suffix}").unlink()
-    add(folders, "a", labels().T, suffix)
-    with pytest.raises(ValueError, match=r"a.png' has 40 × 60 pixels .*, but its label image has 60 × 40"):
+    before = dataset.coco()
+    add(folders, "a", np.zeros_like(labels()))
+    assert dataset.coco() == before
+    assert len(dataset[0][1]["masks"]) == 3
+    Image.fromarray(data_sets.noise_image(SIZE[::-1])).save(folders[0] / "a.png")
+    with pytest.raises(ValueError, match=r"a.png' has 60 × 40 pixels .*, but its label image has 40 × 60"):
         dataset[0]
 
 
@@ -157,15 +162,15 @@ def test_every_image_needs_a_label_image(folders):
     add(folders, "a", labels())
     add(folders, "b", labels())
     (folders[1] / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"image 'a.png' has no label image in '.*labels'\.$"):
+    with pytest.raises(ValueError, match=r"image 'a.png' has no label image in '.*labels'\."):
         LabelImages(*folders)
     (folders[0] / "a.png").unlink()
     (folders[0] / "b.png").rename(folders[0] / "c.png")
-    issues = [str(issue) for issue in validate(folders[0], labels=folders[1]).issues]
+    *issues, _ = [str(issue) for issue in validate(folders[0], labels=folders[1]).issues]
     assert len(issues) == 2
     assert issues[0].startswith("label image 'b.png' has no image in")
     assert issues[1].startswith("image 'c.png' has no label image in")
-    with pytest.raises(ValueError, match="There is 1 more: lucid-maskrcnn check-data lists them"):
+    with pytest.raises(ValueError, match="There is 1 more of other kinds: lucid-maskrcnn check-data lists them"):
         LabelImages(*folders)
 
 

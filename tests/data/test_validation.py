@@ -39,7 +39,9 @@ def test_counts_of_sound_data(files):
 
 def test_no_images():
     nothing = {"images": [], "annotations": [], "categories": []}
-    assert validate("nowhere", nothing).lines() == ["no images; no objects"]
+    report = validate("nowhere", nothing)
+    assert report.lines() == ["no images; no objects"]
+    assert [str(issue) for issue in report.issues] == ["the data set has no images that can be used."]
 
 
 def test_any_sequence_of_pairs_is_validated():
@@ -75,12 +77,14 @@ def test_all_issues_are_listed_not_only_the_first(files):
     (files[0] / "c.png").write_bytes(b"no image")
     assert issues_of(files, content) == [
         f"image 30 (c.png) cannot be used: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not an image.",
-        f"image 50 (e.png) is not in {str(files[0])!r}.",
+        f"image 50 (e.png) is not in {str(files[0])!r}: file_name is the path within the folder of images: give the "
+        "right folder, or change the names.",
         "annotation 1 has no segmentation: give it polygons or a run-length encoding, or remove it.",
-        "annotation 2 has the bbox (1, 2, 0, 4), without area in its image of 40 × 60: it is left out.",
+        "annotation 2 has the bbox (1, 2, 0, 4), without area in its image of 40 × 60: the box around its segmentation "
+        "is used.",
         "annotation 0 has id 0, which COCO's evaluation takes for a missing object: count from 1.",
         "annotation 6 has image_id 99, which is not among the images.",
-        "annotation 6 is there twice: ids must be unique.",
+        "annotation 6 is there twice: ids must be unique, number them from 1 on.",
         "annotations[7] must be a mapping, got 'nothing'.",
         "annotation 3 has a segmentation that is malformed: rle['counts'] does not cover the 50 × 51 pixels of "
         "rle['size'].",
@@ -97,7 +101,8 @@ def test_images_are_opened(files):
     assert found[:3] == [
         "image 20 (b.png) has 40 × 60 pixels (height × width), but the annotations say 50 × 50.",
         f"image 30 (c.png) cannot be used: Cannot read the image file {str(files[0] / 'c.png')!r}: it is not an image.",
-        f"image 40 (d.png) is not in {str(files[0])!r}.",
+        f"image 40 (d.png) is not in {str(files[0])!r}: file_name is the path within the folder of images: give the "
+        "right folder, or change the names.",
     ]
     (cut_off,) = found[3:]  # whose beginning is as it should be
     assert cut_off.startswith(
@@ -107,11 +112,12 @@ def test_images_are_opened(files):
 
 def test_bbox_of_corners_is_an_issue(files):
     content = data_sets.coco()
-    content["annotations"][0]["bbox"] = [10, 5, 30, 15]
+    content["annotations"][0]["bbox"] = [10, 5, 30, 15]  # x1, y1, x2, y2
     (issue,) = validate(files[0], content).issues
     assert str(issue) == (
         "annotation 1 has a box from its bbox, (10, 5, 40, 20), that is not the one around its segmentation, "
-        "(10, 5, 30, 15); a bbox is x, y, width, height."
+        "(10, 5, 30, 15): it is x1, y1, x2, y2, where x, y, width, height is wanted; the box around its segmentation is "
+        "used."
     )
     assert not issue.fatal
     CocoInstances(files[0], content)  # which can be trained on
@@ -123,16 +129,22 @@ def test_objects_without_pixels_and_duplicates_are_issues(files):
     content["annotations"].append({**content["annotations"][4], "id": 6})
     content["images"].append({**content["images"][0], "id": 50})
     assert issues_of(files, content) == [
-        "image 50 is the same file as image 10, 'a.png'.",
-        "annotation 1 has a segmentation that covers no pixel.",
-        "annotation 6 covers the same pixels as annotation 5.",
+        "image 50 is the same file as image 10, 'a.png': give all its annotations one image_id, or its objects are "
+        "background in the other.",
+        "annotation 1 has a segmentation that covers no pixel: it is left out.",
+        "annotation 6 covers the same pixels as annotation 5: remove one, the object counts twice.",
     ]
 
 
 def test_boxes_a_little_off_are_no_issues(files):
     content = data_sets.coco()
     content["annotations"][2]["bbox"] = [3.5, 5, 23, 12.5]
+    report = validate(files[0], content)
+    assert report.is_sound
+    assert [(issue.place, issue.level) for issue in report.issues] == [("annotation 3", "note")]
+    content["annotations"][2]["bbox"] = [4.5, 5.5, 21, 11]
     assert validate(files[0], content).issues == []
+    assert CocoInstances(files[0], content)[1][1]["boxes"].tolist() == [[4.5, 5.5, 25.5, 16.5]]
 
 
 def test_an_issue_is_a_sentence():

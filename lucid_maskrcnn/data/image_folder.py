@@ -1,0 +1,115 @@
+"""The files that ``file_name`` speaks of: in the folder of the images and nowhere else.
+
+A name comes from a file that anyone may have written. It must not lead out of the folder: not by ``..``, not as an
+absolute path and not over a link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote
+
+__all__ = ["ImageFolder", "safe_stem"]
+
+_MAX_LISTED = 200_000  # files of a folder that are searched for a name like the one that is missing
+_MAX_STEM = 180  # bytes; file systems take 255
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class ImageFolder:
+    """A folder of images, in which file names are looked up.
+
+    Parameters
+    ----------
+    folder : Path
+        It may itself be a link.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._root = os.path.realpath(folder)
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """Return None if ``name`` is a file in the folder, else what is wrong with it and the remedy."""
+        if _leaves(name):
+            return "has a file_name that leads out of the folder of images", self._hint(name)
+        path = os.path.join(self.folder, name)
+        if not os.path.isfile(path):  # also for names that no file can have
+            return f"is not in {str(self.folder)!r}", self._hint(name)
+        real = os.path.realpath(path)
+        if os.path.commonpath([self._root, real]) != self._root:
+            remedy = "copy the file into the folder, or give the folder that it is in; that may be a link"
+            return "is a link that leads out of the folder of images", remedy
+        return None
+
+    # -------------------------------------------------------------- names that are nearly right
+
+    def _hint(self, name: str) -> str:
+        """Return what the file_name should be, if a file of nearly this name is there."""
+        last = re.split(r"[/\\]", name)[-1]
+        tried = [name.replace("\\", "/"), unquote(name), unquote(name.replace("\\", "/")), last, unquote(last)]
+        for candidate in tried:
+            if candidate != name and not _leaves(candidate) and os.path.isfile(self.folder / candidate):
+                what = "its last part" if candidate == last else "a name like it"
+                return f"{candidate!r}, {what}, is there: write that as file_name"
+        close = self._by_key.get(_key(unquote(name.replace("\\", "/")))) or self._by_last.get(_key(unquote(last)))
+        if close is not None:
+            return f"{close!r} is there, which differs in case, accents, ending or folder: write that as file_name"
+        return "file_name is the path within the folder of images: give the right folder, or change the names"
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Names of the files in the folder and below; made when the first name is missing."""
+        return [name for name, _ in zip(_walk(self.folder), range(_MAX_LISTED), strict=False)]
+
+    @cached_property
+    def _by_key(self) -> dict[str, str]:
+        return {_key(name): name for name in reversed(self._names)}
+
+    @cached_property
+    def _by_last(self) -> dict[str, str]:
+        return {_key(name.rpartition("/")[2]): name for name in reversed(self._names)}
+
+
+def _leaves(name: str) -> bool:
+    """Whether a name is absolute on any system, or goes up."""
+    parts = re.split(r"[/\\]", name)
+    return parts[0] == "" or ".." in parts or _DRIVE.match(name) is not None
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Yield the paths of the files below a folder, relative to it, with slashes."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            yield os.path.relpath(os.path.join(place, file), folder).replace(os.sep, "/")
+
+
+def _key(name: str) -> str:
+    """Return what names have in common that differ in case, in how accents are written, or in the suffix."""
+    stem, _, suffix = unicodedata.normalize("NFC", name).casefold().rpartition(".")
+    return stem if stem and len(suffix) <= 4 else suffix
+
+
+def safe_stem(name: str, taken: set[str]) -> str:
+    """Return a file name without suffix for something made of the file ``name``, and add it to ``taken``.
+
+    It has no folder, does not begin with a dot, and is another one for each call; the end of the name's folders is
+    kept, so that it can be recognized.
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    flat = "_".join(parts[-3:]) or "image"
+    flat = flat.rpartition(".")[0] or flat
+    flat = "".join(c if c.isalnum() or c in "-_. +()=,@#" else "_" for c in flat)
+    flat = flat.encode()[-_MAX_STEM:].decode("utf-8", "ignore").strip(" .") or "image"
+    stem, number = flat, 1
+    while stem.casefold() in taken:
+        number += 1
+        stem = f"{flat}_{number}"
+    taken.add(stem.casefold())
+    return stem

@@ -1,0 +1,92 @@
+"""Label images that have no number for each object: the picture itself, one mask for all, classes, numbers run out.
+
+Shapes: G objects of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.parts import count_large_parts
+
+from .issues import Issue
+
+__all__ = ["LabelFacts", "check_label_images", "facts_of"]
+
+_MANY = 10  # numbers; fewer are no gray values
+_SCATTERED = 0.1  # of the boxes' pixels, which objects fill to a third at least
+_SPECKS = 3  # pixels; objects are larger on average
+_HALF = 0.5
+_PICTURE = "has a picture as its label image: gray values all over, where objects have a number each"
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What the checks need of a label image.
+
+    Attributes
+    ----------
+    place : str
+    num_objects : int
+    num_split : int
+        Objects of several large parts.
+    is_scattered : bool
+        Whether it looks like a picture.
+    highest : int
+        The highest number.
+    limit : int
+        The highest that the file can have.
+    """
+
+    place: str
+    num_objects: int
+    num_split: int
+    is_scattered: bool
+    highest: int
+    limit: int
+
+
+def facts_of(place: str, labels: np.ndarray, masks: CompressedMasks) -> LabelFacts:
+    """Return what the checks need of a label image (H, W) and its masks."""
+    areas, boxes = masks.areas, masks.boxes.astype(np.float64)
+    boxed = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum()
+    scattered = len(masks) >= _MANY and (areas.sum() < _SCATTERED * boxed or areas.mean() < _SPECKS)
+    split = 0 if scattered else int((count_large_parts(masks) > 1).sum())
+    limit = int(np.iinfo(labels.dtype).max)
+    return LabelFacts(place, len(masks), split, bool(scattered), int(labels.max()), limit)
+
+
+def check_label_images(facts: Sequence[LabelFacts]) -> list[Issue]:
+    """Return the issues of the label images of a data set.
+
+    One object of several parts, as behind a post, is none. Objects mostly of several parts are one mask, or the map of
+    a class, where each should have a number.
+    """
+    issues = []
+    objects, split = sum(f.num_objects for f in facts), sum(f.num_split for f in facts if not f.is_scattered)
+    mostly = split >= _HALF * objects
+    for f in facts:
+        if f.is_scattered:
+            remedy = "give the folder of the label images"
+            issues.append(Issue(f.place, _PICTURE, remedy=remedy, kind="picture"))
+        elif f.num_split and f.num_split >= _HALF * f.num_objects:
+            issues.append(_issue_of_parts(f, fault=mostly))
+        elif f.highest == f.limit and f.num_objects >= f.limit:
+            problem = f"uses all {f.limit:,} numbers of its type: further objects would share them"
+            issues.append(Issue(f.place, problem, "warning", "save it with more bits", "numbers"))
+    return issues
+
+
+def _issue_of_parts(facts: LabelFacts, *, fault: bool) -> Issue:
+    if not fault:
+        problem = f"has {facts.num_split} of {facts.num_objects} numbers on several separate parts"
+        remedy = "each number is taken for one object; draw the image to see whether it is"
+        return Issue(facts.place, problem, "warning", remedy, "parts")
+    what = f"one number, {facts.highest}, on" if facts.num_objects == 1 else "most of its numbers on"
+    problem = f"has {what} several separate parts: one mask, or a map of classes, where each object needs a number"
+    remedy = "number the parts, for example with skimage.measure.label"
+    return Issue(facts.place, problem, remedy=remedy, kind="one mask for all")
