@@ -427,7 +427,7 @@ def test_two_categories_of_one_name_are_refused(files):
     assert (issue.level, issue.problem) == (
         "warning",
         "' Cat' and 'cat' differ only in case or spaces: they are two classes",
-    ) or ("'cat' and ' Cat' differ only in case" in issue.problem)
+    )
 
 
 def test_empty_parent_category_is_no_class(files):

@@ -166,7 +166,7 @@ def test_every_image_needs_a_label_image(folders):
         LabelImages(*folders)
     (folders[0] / "a.png").unlink()
     (folders[0] / "b.png").rename(folders[0] / "c.png")
-    *issues, _ = [str(issue) for issue in validate(folders[0], labels=folders[1]).issues]
+    issues = [str(issue) for issue in validate(folders[0], labels=folders[1]).issues]
     assert len(issues) == 2
     assert issues[0].startswith("label image 'b.png' has no image in")
     assert issues[1].startswith("image 'c.png' has no label image in")

@@ -88,6 +88,8 @@ def test_all_issues_are_listed_not_only_the_first(files):
         "annotations[7] must be a mapping, got 'nothing'.",
         "annotation 3 has a segmentation that is malformed: rle['counts'] does not cover the 50 × 51 pixels of "
         "rle['size'].",
+        "category 'cat' has no objects.",
+        "category 'kite' has no objects.",
     ]
 
 
@@ -116,8 +118,8 @@ def test_bbox_of_corners_is_an_issue(files):
     (issue,) = validate(files[0], content).issues
     assert str(issue) == (
         "annotation 1 has a box from its bbox, (10, 5, 40, 20), that is not the one around its segmentation, "
-        "(10, 5, 30, 15): it is x1, y1, x2, y2, where x, y, width, height is wanted; the box around its segmentation is "
-        "used."
+        "(10, 5, 30, 15): it is x1, y1, x2, y2, where x, y, width, height is wanted; the box around its segmentation "
+        "is used."
     )
     assert not issue.fatal
     CocoInstances(files[0], content)  # which can be trained on
