@@ -17,6 +17,7 @@ from .common import (
     positive_int,
     say,
 )
+from .data_options import add_on_fault, describe_data, open_data
 
 __all__ = ["add_commands"]
 
@@ -47,6 +48,7 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--without-coco", action="store_true", help="instance accuracy only, which does not need pycocotools"
     )
+    add_on_fault(evaluate)
     add_device(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -57,9 +59,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.models import MaskRCNN
 
     _check(args)
-    dataset = _dataset(args)
+    dataset, lines = _dataset(args)
     model = MaskRCNN.from_file(args.weights).to(args.device)
     ids = category_ids_of(model, dataset.categories, dataset.category_ids)
+    for line in lines:
+        say(line)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -97,17 +101,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"{error} Or use --without-coco.") from error
 
 
-def _dataset(args: argparse.Namespace) -> Any:
-    from lucid_maskrcnn.data import CocoInstances, Subset
+def _dataset(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """Return the data set, and what there is to say about it if it is not sound."""
+    from lucid_maskrcnn.data import Subset
 
-    dataset: Any = CocoInstances(args.images, args.annotations)
-    if not len(dataset):
-        raise ValueError(f"{str(args.annotations)!r} has no images.")
-    if args.limit is not None:
-        dataset = Subset(dataset, range(min(args.limit, len(dataset))))
-    for i in range(len(dataset)):
-        dataset[i]  # so that an image that cannot be read stops the run before it begins
-    return dataset
+    dataset = open_data(args.images, args.annotations, None, ("ANNOTATIONS", "ANNOTATIONS"), on_fault=args.on_fault)
+    lines = describe_data(args.annotations, dataset, "evaluate on")
+    lines = lines if dataset.issues else []
+    return dataset if args.limit is None else Subset(dataset, range(min(args.limit, len(dataset)))), lines
 
 
 def _write(out: Path, dataset: Any, found: Any) -> None:

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn import validators
 
 from .common import add_device, argument_type, file_path, positive_int, positive_number, say
+from .data_options import add_on_fault, describe_data, match_by_name, open_data
 
 __all__ = ["add_commands"]
 
@@ -63,6 +63,7 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
     group.add_argument("--val-images", type=file_path, metavar="DIR", help="images to evaluate on (default: IMAGES)")
     group.add_argument("--val-annotations", type=file_path, metavar="FILE", help="their annotations")
     group.add_argument("--val-labels", type=file_path, metavar="DIR", help="or folder of their label images")
+    add_on_fault(group)
     group.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="images per batch (default: 2)")
     group.add_argument(
         "--augment",
@@ -199,12 +200,12 @@ def _train(args: argparse.Namespace) -> None:
 
     resume = "auto" if args.auto_resume else args.resume
     check_folder(args.out, resume)
-    dataset, held_out = _data(args)
+    dataset, held_out, ids = _data(args)
     lucid.random.seed(args.seed)  # new layers are initialized from it
     model = _model(args, dataset)
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=held_out is not None)
-    evaluate = None if held_out is None else _Evaluator(held_out, model, progress=not args.quiet)
+    evaluate = None if held_out is None else _Evaluator(held_out, ids, model, progress=not args.quiet)
     model.to(args.device)
     trainer = Trainer(
         model,
@@ -281,37 +282,28 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
 # ------------------------------------------------------------------ data
 
 
-def _data(args: argparse.Namespace) -> tuple[Any, Any]:
-    """Return the data set to train on and the one to evaluate on, or None."""
-    dataset = _dataset(args.images, args.annotations, args.labels, "ANNOTATIONS", "--labels")
-    if not dataset.categories:
-        raise ValueError(f"{str(args.annotations or args.labels)!r} has no categories.")
-    held_out = None
-    if args.val_annotations or args.val_labels:
-        folder = args.val_images or args.images
-        held_out = _dataset(folder, args.val_annotations, args.val_labels, "--val-annotations", "--val-labels")
-        if held_out.categories != dataset.categories:
+def _data(args: argparse.Namespace) -> tuple[Any, Any, Mapping[int, int]]:
+    """Return the data set to train on, the one to evaluate on or None, and the category ids of the latter by label."""
+    dataset = open_data(args.images, args.annotations, args.labels, ("ANNOTATIONS", "--labels"), on_fault=args.on_fault)
+    for line in describe_data(args.annotations or args.labels, dataset, "train on"):
+        say(line)
+    if not args.val_annotations and not args.val_labels:
+        if args.val_images or args.eval_every or args.keep_best or args.patience:
             raise ValueError(
-                f"The images to evaluate on have the categories {held_out.categories}, those to train on "
-                f"{dataset.categories}: they must be the same."
+                "--val-images, --eval-every, --keep-best and --patience need --val-annotations or --val-labels."
             )
-    elif args.val_images or args.eval_every or args.keep_best or args.patience:
-        raise ValueError(
-            "--val-images, --eval-every, --keep-best and --patience need --val-annotations or --val-labels."
-        )
-    return dataset, held_out
-
-
-def _dataset(images: Path, annotations: Path | None, labels: Path | None, *names: str) -> Any:
-    from lucid_maskrcnn.data import CocoInstances, LabelImages
-
-    if (annotations is None) == (labels is None):
-        raise ValueError(f"Give {names[0]} or {names[1]}, one of them.")
-    if not images.is_dir():
-        raise ValueError(f"There is no folder of images {str(images)!r}.")
-    if annotations is not None:
-        return CocoInstances(images, annotations)
-    return LabelImages(images, labels or Path())
+        return dataset, None, {}
+    held_out = open_data(
+        args.val_images or args.images,
+        args.val_annotations,
+        args.val_labels,
+        ("--val-annotations", "--val-labels"),
+        on_fault=args.on_fault,
+    )
+    for line in describe_data(args.val_annotations or args.val_labels, held_out, "evaluate on"):
+        say(line)
+    unnamed = args.labels is not None or args.val_labels is not None
+    return dataset, held_out, match_by_name(dataset, held_out, unnamed=unnamed)
 
 
 def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
@@ -328,10 +320,10 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
 class _Evaluator:
     """Evaluates a model on a data set; ``metric_names`` are known before the first evaluation."""
 
-    def __init__(self, dataset: Any, model: Any, *, progress: bool) -> None:
+    def __init__(self, dataset: Any, category_ids: Mapping[int, int], model: Any, *, progress: bool) -> None:
         from lucid_maskrcnn.evaluation import evaluate_results
 
-        self._dataset, self._progress = dataset, progress
+        self._dataset, self._category_ids, self._progress = dataset, category_ids, progress
         self._iou_types = ("segm", "bbox") if _has_pycocotools() else ()
         nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
         top_k = max(1, model.config.heads.top_k)
@@ -341,7 +333,14 @@ class _Evaluator:
     def __call__(self, model: Any) -> Mapping[str, float]:
         from lucid_maskrcnn.evaluation import evaluate
 
-        return evaluate(model, self._dataset, iou_types=self._iou_types, progress=self._progress).metrics
+        found = evaluate(
+            model,
+            self._dataset,
+            iou_types=self._iou_types,
+            category_ids=self._category_ids,
+            progress=self._progress,
+        )
+        return found.metrics
 
 
 def _has_pycocotools() -> bool:

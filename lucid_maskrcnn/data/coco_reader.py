@@ -172,7 +172,7 @@ class CocoReader:
                 self._add_issue(f"category {number}", problem, remedy, kind="same name")
                 del names[number]
         folded: dict[str, str] = {}
-        for number, name in names.items():
+        for number, name in sorted(names.items()):
             other_name = folded.setdefault(" ".join(name.casefold().split()), name)
             if other_name != name:
                 problem = f"{name!r} and {other_name!r} differ only in case or spaces: they are two classes"

@@ -103,6 +103,7 @@ def evaluate(
     progress = flag("progress", progress)
     ground_truth = GroundTruth(dataset, model)
     ids = ground_truth.label_ids(model, category_ids)
+    ground_truth.read()  # all of it: a fault in the last target is found before the first prediction
     results = _detect(model, dataset, ground_truth, ids, score_thresh, top_k, progress)
     limit = _largest_number(results) if top_k is None else top_k
     options = {"top_k": top_k, "score_thresh": score_thresh, "max_detections": limit, **common}
@@ -192,14 +193,13 @@ def _detect(
     top_k: int | None,
     progress: bool,
 ) -> list[dict[str, Any]]:
-    """Return the model's detections in a data set as COCO results, and collect its targets on the way."""
+    """Return the model's detections in a data set as COCO results."""
     results: list[dict[str, Any]] = []
     with Limits() as limits:
         for i in _shown(range(len(dataset)), progress):
             image, target = load_pair(dataset, i)
             limits.name = shown(ground_truth.file_names[i])
             (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
-            ground_truth.collect(i, target, found.image_size)
             if len(target["boxes"]) <= len(found):  # as many as there are objects: nothing that counts is cut off
                 limits.full = [one for one in limits.full if one[0] != limits.name]
             for result in found.to_coco(ground_truth.image_ids[i]):

@@ -9,13 +9,15 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.annotation_formats.coco import make_annotations
+from lucid_maskrcnn.data.dataset import load_pair
+from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.validators import instance, integer, positive_int, shown
 
 from .category_mapping import brief, category_ids_of
-from .coco_results import complete
+from .coco_results import check_masks, complete
 
 __all__ = ["GroundTruth"]
 
@@ -23,8 +25,8 @@ __all__ = ["GroundTruth"]
 class GroundTruth:
     """The categories and annotations of a data set.
 
-    The annotations are the data set's own if it has ``coco()``. Otherwise they are made of its targets, which
-    :meth:`collect` gets one after the other.
+    The annotations are the data set's own if it has ``coco()``. Otherwise they are made of its targets. :meth:`read`
+    must be called before :meth:`coco`.
 
     Parameters
     ----------
@@ -50,6 +52,7 @@ class GroundTruth:
         self.image_ids: list[int] = np.asarray(getattr(dataset, "image_ids", range(1, count + 1))).tolist()
         self.file_names: list[str] = list(getattr(dataset, "file_names", map(str, self.image_ids)))
         self._check(count)
+        self._dataset = dataset
         self._coco = complete(dataset.coco(), ["segm"]) if hasattr(dataset, "coco") else None
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
@@ -96,10 +99,24 @@ class GroundTruth:
                 raise ValueError(f"category_ids[{label}] must be a category id of the data set, {known}, got {number}.")
         return ids
 
-    def collect(self, index: int, target: Mapping[str, Any], size: tuple[int, int]) -> None:
-        """Add the annotations of an image's target, unless the data set has annotations of its own."""
+    def read(self) -> None:
+        """Read the targets of a data set without annotations of its own, and check the masks of the others.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is a fault that an evaluation would stop at when the work is done.
+        """
         if self._coco is not None:
+            check_masks(self._coco, [])
             return
+        for index in range(len(self._dataset)):
+            image, target = load_pair(self._dataset, index)
+            height, width = load_image(image).shape[:2]
+            self._collect(index, target, (height, width))
+
+    def _collect(self, index: int, target: Mapping[str, Any], size: tuple[int, int]) -> None:
+        """Add the annotations of an image's target."""
         image_id = self.image_ids[index]
         self._images.append({"id": image_id, "file_name": self.file_names[index], "height": size[0], "width": size[1]})
         checked = Target.from_mapping(target, index=index, image_size=size, num_classes=max(self.categories, default=0))
@@ -124,7 +141,7 @@ class GroundTruth:
         )
 
     def coco(self) -> dict[str, Any]:
-        """Return the annotations; those made of targets are complete when all have been collected."""
+        """Return the annotations."""
         if self._coco is not None:
             return self._coco
         categories = [{"id": self.category_ids[label], "name": name} for label, name in self.categories.items()]

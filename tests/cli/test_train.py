@@ -99,11 +99,12 @@ def test_images_and_annotations_become_weights(
     ]
     assert main(train(data, out, *options)) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == (
+    assert said[:2] == [f"{use} on 6 images with 12 objects: dim 6, bright 6" for use in ("train", "evaluate")]
+    assert said[2] == (
         "6 images, 2 categories (dim, bright); 2 steps of 3 images, 2 per epoch; learning rate 0.00375, 0 steps of "
         "warm-up"
     )
-    names = [line.split()[0] for line in said[1:-2]]
+    names = [line.split()[0] for line in said[3:-2]]
     assert names == [
         *(["segm/AP", "segm/AP50", "bbox/AP", "bbox/AP50"] if pycocotools else []),
         "AP_0.5",
@@ -285,7 +286,10 @@ def test_mistakes_about_places(data: Path, tmp_path: Path, capsys: pytest.Captur
     content["categories"][0]["name"] = "dog"
     other.write_text(json.dumps(content))
     assert main(train(data, tmp_path / "run", "--val-annotations", other)) == 2
-    assert "to evaluate on have the categories {1: 'dog', 2: 'bright'}, those to train on" in capsys.readouterr().err
+    assert (
+        "The images to evaluate on have objects of the category 'dog', which those to train on do not have: they have "
+        "'dim', 'bright'."
+    ) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
