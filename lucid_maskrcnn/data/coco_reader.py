@@ -334,7 +334,7 @@ class CocoReader:
     def _area(self, entry: Mapping[str, Any], place: str) -> Any:
         """Return an annotation's area, or None if there is none that can be used."""
         area = entry.get("area")
-        if "area" not in entry or (_is_finite(area) and area >= 0):
+        if "area" not in entry or (area is not None and _is_finite(area) and area >= 0):
             return area
         problem = f"must have a number of pixels as its area, got {shown(area)}"
         self._add_issue(place, problem, "its segmentation's pixels are counted", kind="area", level="warning")
