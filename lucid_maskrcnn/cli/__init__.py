@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dis
+import os
 import platform
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,9 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 1 if ``check-data`` has found issues or ``predict`` has failed on some images, 2 for a mistake
         in the arguments or files, 130 when interrupted.
     """
+    if argv is None:
+        _open_standard_streams()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        code = _run(sys.argv[1:] if argv is None else list(argv))
+    if argv is None and code >= 128:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would print a traceback as Python ends
+    return code
+
+
+def _open_standard_streams() -> None:
+    """Open what the shell has closed (``>&-``): a file would get the number, and what a library prints."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _run(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -59,13 +60,24 @@ def _write(text: str, stream: TextIO | None) -> None:
         return
     encoding = stream.encoding or "utf-8"
     try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+        with _beside_progress_bars(stream):
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
     except OSError as error:  # no reader, or a file on a full disk
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
+
+
+def _beside_progress_bars(stream: TextIO) -> AbstractContextManager[object]:
+    """Return a context in which a progress bar on the same terminal makes room."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    context: AbstractContextManager[object] = tqdm.external_write_mode(file=stream)
+    return context
 
 
 # ------------------------------------------------------------------ parser

@@ -188,12 +188,12 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
 
 
 def _paths(arguments: list[str]) -> Iterator[str]:
-    """Yield the arguments, and in place of ``-`` what is listed on standard input."""
-    from lucid_maskrcnn.inference import split_list
+    """Yield the arguments, the files in place of patterns, and in place of ``-`` what is listed on standard input."""
+    from lucid_maskrcnn.inference import expand_pattern, split_list
 
     for argument in arguments:
         if argument != "-":
-            yield argument
+            yield from expand_pattern(argument)
         elif sys.stdin is None:
             raise ValueError("There is no list on standard input, which is closed.")
         else:
@@ -225,11 +225,8 @@ class _Report:
     def image(self, image: ImagePrediction) -> None:
         if self._quiet:
             return
-        from tqdm import tqdm
-
         drawn = "" if image.drawing is None else f", drawn in {image.drawing}"
-        with tqdm.external_write_mode(file=sys.stdout):  # between two states of the bar
-            self._say(f"{image.path}: {count_of(len(image.detections), 'object')} in {image.seconds:.2f} s{drawn}")
+        self._say(f"{image.path}: {count_of(len(image.detections), 'object')} in {image.seconds:.2f} s{drawn}")
 
     def end(self, job: JobResult) -> int:
         """Return the exit code."""

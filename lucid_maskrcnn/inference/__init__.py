@@ -3,13 +3,14 @@
 from .drawings import DRAWING_FORMATS, save_drawing
 from .jobs import JobResult, JobStart, predict_files
 from .local_engine import ImagePrediction
-from .sources import split_list
+from .sources import expand_pattern, split_list
 
 __all__ = [
     "DRAWING_FORMATS",
     "ImagePrediction",
     "JobResult",
     "JobStart",
+    "expand_pattern",
     "predict_files",
     "save_drawing",
     "split_list",

@@ -15,7 +15,6 @@ the system writes it to the disk; a part that is complete is on the disk.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -172,7 +171,7 @@ def _parse_job(content: Any) -> Job:
     images = [ListedImage(*(entry[name] for name in ListedImage.__slots__)) for entry in content["images"]]
     for number, image in enumerate(images, start=1):
         names = (image.source, "." if image.drawing is None else image.drawing)
-        is_sound = image.id == number and all(isinstance(name, str) and "\0" not in name for name in names)
+        is_sound = image.id == number and all(isinstance(name, str) for name in names)
         if not is_sound or os.path.basename(names[1]) != names[1]:  # a drawing is in the folder
             raise ValueError(f"image {number}")
     keys = ("options", "weights", "shard_size", "package_version", "categories")
@@ -280,32 +279,31 @@ class JobFolder:
         """Images that have a row."""
         return sum(self._done)
 
-    def append(
-        self,
-        image: ListedImage,
-        *,
-        size: tuple[int, int] | None = None,
-        detections: Sequence[Mapping[str, Any]] = (),
-        error: str | None = None,
-    ) -> None:
-        """Write the row of an image: its size and detections, or the reason why it has none.
+    def append(self, image: ListedImage, content: Mapping[str, Any]) -> None:
+        """Write the row of an image.
+
+        Parameters
+        ----------
+        image : ListedImage
+        content : mapping
+            ``size`` and ``detections``, or the ``error`` for which it has none.
 
         Raises
         ------
         OSError
             If it cannot be written. The rows before it are unharmed.
         """
-        row: dict[str, Any] = {"id": image.id, "source": image.source, "page": image.page}
-        row |= {"size": size, "detections": list(detections)} if error is None else {"error": error}
+        row = {"id": image.id, "source": image.source, "page": image.page, **content}
         line = json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
         part = self._part_of(image.id)
         try:
             _append(part, line)
-        except OSError as reason:
-            gone = reason.errno == errno.ENOENT
-            text = "the folder is gone" if gone else str(reason.strerror)
-            kept = f"{text}; {self.n_done} of {len(self.job.images)} images have their results, resume to go on"
-            raise OSError(reason.errno, kept, str(part)) from reason
+        except OSError as error:
+            done = f"{self.n_done} of {len(self.job.images)} images have their results"
+            reason = f"{error.strerror}; {done}, resume to go on"
+            if not self.path.is_dir():
+                reason = "The folder is gone, with all results"
+            raise OSError(error.errno, reason, str(part)) from error
         self._done[image.id] = 1
         if image.id % self.job.settings.shard_size == 0:
             self._sync_part(image.id)
@@ -331,6 +329,8 @@ class JobFolder:
         OSError
             If they cannot be written.
         """
+        if not (self.path / "job.json").exists():  # without it the rows could not be resumed
+            _write_job(self.path, self.job)
         n_failed = n_objects = 0
         failures: list[str] = []
         names = {entry["id"]: entry["name"] for entry in self.job.settings.categories}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -98,8 +99,8 @@ def predict_files(
     Parameters
     ----------
     paths : sequence of str or Path
-        Files, folders (the images in them and in their folders) and patterns such as ``"a/*.png"``. A file that is
-        given twice is predicted on once. The images' ids are 1, 2, … in this order.
+        Files, and folders, which stand for the images in them and in their folders. A file that is given twice is
+        predicted on once. The images' ids are 1, 2, … in this order.
     weights : str, Path or MaskRCNN
         A name that :func:`~lucid_maskrcnn.weights.list_weights` knows, a file, or a model (any object with such a
         ``predict``).
@@ -169,6 +170,10 @@ def predict_files(
         categories=_categories(model),
     )
     with JobFolder.open(folder, images, settings, **mode, draw=draw) as job:
+        begun_with = job.job.settings.package_version
+        if begun_with != settings.package_version:
+            message = f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
+            warnings.warn(f"{message}{settings.package_version}: results may differ.", UserWarning, stacklevel=2)
         if on_start is not None:
             on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
         problems = predict_locally(job, model, options, on_image=on_image, progress=progress)

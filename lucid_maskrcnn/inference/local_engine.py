@@ -18,6 +18,7 @@ from lucid_maskrcnn.images import load_image
 
 from .drawings import save_drawing
 from .job_folder import JobFolder, ListedImage
+from .sources import PACKAGE_FILES
 
 __all__ = ["ImagePrediction", "predict_locally"]
 
@@ -104,23 +105,35 @@ def _lacks_drawing(folder: JobFolder, image: ListedImage) -> bool:
 def _predict(
     folder: JobFolder, image: ListedImage, model: Any, options: Mapping[str, Any], problems: list[str]
 ) -> ImagePrediction | None:
+    """Predict on an image, write its row unless it has one, and draw it; None if it cannot be predicted on."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        done = _predict_silently(folder, image, model, options, problems)
+    for warning in caught:  # the next image may give the same ones
+        text = f"{image.source!r}: {warning.message}"
+        warnings.warn(text, warning.category, skip_file_prefixes=PACKAGE_FILES)
+    return done
+
+
+def _predict_silently(
+    folder: JobFolder, image: ListedImage, model: Any, options: Mapping[str, Any], problems: list[str]
+) -> ImagePrediction | None:
     is_new, path = not folder.has_row(image), folder.path_of(image)
-    with _naming_warnings(image.source):
-        try:
-            pixels = load_image(path)
-            started = time.perf_counter()
-            found: Detections = model.predict(pixels, **options)[0]
-            seconds = time.perf_counter() - started
-            results = found.to_coco(image.id)
-        except _IMAGE_ERRORS as error:
-            if is_new:
-                folder.append(image, error=_reason(error))
-            else:
-                problems.append(f"{image.source!r}: its drawing is missing. {_reason(error)}")
-            return None
+    try:
+        pixels = load_image(path)
+        started = time.perf_counter()
+        found: Detections = model.predict(pixels, **options)[0]
+        seconds = time.perf_counter() - started
+        row = {"size": found.image_size, "detections": found.to_coco(image.id)}
+    except _IMAGE_ERRORS as error:
         if is_new:
-            folder.append(image, size=found.image_size, detections=results)
-        drawing = _draw(folder, image, pixels, found, problems)
+            folder.append(image, {"error": _reason(error)})
+        else:
+            problems.append(f"{image.source!r}: its drawing is missing. {_reason(error)}")
+        return None
+    if is_new:
+        folder.append(image, row)
+    drawing = _draw(folder, image, pixels, found, problems)
     return ImagePrediction(image.id, Path(path), drawing, found, seconds)
 
 
@@ -147,16 +160,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "There is not enough memory for it."
     return str(error) or type(error).__name__
-
-
-@contextmanager
-def _naming_warnings(source: str) -> Iterator[None]:
-    """Put the name of an image before the warnings about it, which the next one may give as well."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        warnings.warn(f"{source!r}: {warning.message}", warning.category, stacklevel=2)
 
 
 @contextmanager

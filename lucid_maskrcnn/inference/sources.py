@@ -1,16 +1,19 @@
-"""Which images a job is about: files, folders and patterns, as people give them."""
+"""Which images a job is about: files and folders, patterns and lists, as people give them."""
 
 from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lucid_maskrcnn.images import SUFFIXES
 
-__all__ = ["FoundImage", "PathKeys", "find_images", "split_list"]
+__all__ = ["PACKAGE_FILES", "FoundImage", "PathKeys", "expand_pattern", "find_images", "split_list"]
+
+PACKAGE_FILES = (str(Path(__file__).parents[1]),)  # warnings point at the line outside that called them
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,10 @@ class PathKeys:
 
 
 def find_images(paths: Iterable[Path], *, out: Path, is_drawing: Callable[[str], bool]) -> list[FoundImage]:
-    """Return the images that files, folders and patterns stand for, each once, in that order.
+    """Return the images that files and folders stand for, each once, in that order.
 
     A folder stands for the images in it and in its folders, by suffix and sorted by name; hidden ones, links to folders
-    and folders of other jobs are left out. A path that does not exist and has ``*``, ``?`` or ``[`` is a pattern of
-    files, where ``**`` is any number of folders. Any other path is an image, whatever its name, also if it does not
-    exist.
+    and folders of other jobs are left out. Any other path is an image, whatever its name, also if it does not exist.
 
     Parameters
     ----------
@@ -66,39 +67,32 @@ def find_images(paths: Iterable[Path], *, out: Path, is_drawing: Callable[[str],
     Raises
     ------
     FileNotFoundError
-        If a folder has no images, or a pattern no files.
+        If a folder has no images.
     """
     keys, own_folder = PathKeys(os.getcwd()), os.path.realpath(out)
     found: dict[str, FoundImage] = {}
     for path in paths:
-        images = list(_expand(path, own_folder))
-        for image in images:
+        for image in _images_of(path, own_folder):
             if not is_drawing(image.path):
                 found.setdefault(keys(image.path), image)
     return list(found.values())
 
 
-def _expand(path: Path, own_folder: str) -> Iterator[FoundImage]:
-    if path.is_dir():
-        images = list(_walk(path, own_folder))
-        if not images:
-            suffixes = ", ".join(sorted(SUFFIXES))
-            raise FileNotFoundError(f"There is no image in the folder {str(path)!r}, no file that ends in {suffixes}.")
-        yield from images
-    elif not os.path.lexists(path) and glob.has_magic(str(path)):
-        files = sorted(name for name in glob.iglob(str(path), recursive=True) if not os.path.isdir(name))
-        if not files:
-            raise FileNotFoundError(f"No file matches the pattern {str(path)!r}.")
-        yield from (FoundImage(name, Path(name).stem) for name in files)
-    else:
-        yield FoundImage(str(path), path.stem)
+def _images_of(path: Path, own_folder: str) -> list[FoundImage]:
+    if not os.path.isdir(path):
+        return [FoundImage(str(path), path.stem)]
+    images = list(_walk(path, own_folder))
+    if not images:
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise FileNotFoundError(f"There is no image in the folder {str(path)!r}, no file that ends in {suffixes}.")
+    return images
 
 
 def _walk(root: Path, own_folder: str) -> Iterator[FoundImage]:
     """Yield the images in a folder and its folders."""
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_warn_of_folder):
         inside = Path(folder).relative_to(root).parts
-        if inside and ("job.json" in names and "results" in folders):  # drawings of another job
+        if inside and "job.json" in names and "results" in folders:  # drawings of another job
             folders.clear()
             continue
         folders[:] = sorted(
@@ -107,6 +101,21 @@ def _walk(root: Path, own_folder: str) -> Iterator[FoundImage]:
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                 yield FoundImage(os.path.join(folder, name), "_".join((*inside, Path(name).stem)))
+
+
+def _warn_of_folder(error: OSError) -> None:
+    reason = f"The folder {str(error.filename)!r} cannot be read ({error.strerror}): its images are left out."
+    warnings.warn(reason, UserWarning, skip_file_prefixes=PACKAGE_FILES)
+
+
+def expand_pattern(text: str) -> list[str]:
+    """Return the files that a pattern with ``*``, ``?`` or ``[`` stands for, sorted; ``**`` is any number of folders.
+
+    A file of that very name comes first. What stands for no file is returned as it is.
+    """
+    if os.path.lexists(text) or not glob.has_magic(text):
+        return [text]
+    return sorted(name for name in glob.iglob(text, recursive=True) if not os.path.isdir(name)) or [text]
 
 
 def split_list(content: bytes) -> list[str]:
