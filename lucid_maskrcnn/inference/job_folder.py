@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lucid_maskrcnn.atomic import remove_leftovers, replacing, write_json
 from lucid_maskrcnn.validators import shown
@@ -170,10 +170,11 @@ def _parse_job(content: Any) -> Job:
         raise ValueError("another format")
     images = [ListedImage(*(entry[name] for name in ListedImage.__slots__)) for entry in content["images"]]
     for number, image in enumerate(images, start=1):
-        names = (image.source, "." if image.drawing is None else image.drawing)
-        is_sound = image.id == number and all(isinstance(name, str) for name in names)
-        if not is_sound or os.path.basename(names[1]) != names[1]:  # a drawing is in the folder
+        if image.id != number or not isinstance(image.source, str):
             raise ValueError(f"image {number}")
+        # Drawings are deleted when the job is overwritten: they must be drawings, in this folder.
+        if image.drawing is not None and os.path.basename(image.drawing) != image.drawing.removesuffix(".png") + ".png":
+            raise ValueError(f"the drawing of image {number}")
     keys = ("options", "weights", "shard_size", "package_version", "categories")
     settings = JobSettings(*(content[key] for key in keys))
     if type(settings.shard_size) is not int or settings.shard_size < 1:
@@ -334,8 +335,11 @@ class JobFolder:
         n_failed = n_objects = 0
         failures: list[str] = []
         names = {entry["id"]: entry["name"] for entry in self.job.settings.categories}
-        with replacing(self.path / "detections.json") as detections, replacing(self.path / "images.json") as images:
-            results_list, images_list = _ListWriter(detections), _ListWriter(images, b'{"images": ')
+        files = {name: self.path / name for name in _SUMMARY}
+        # The larger one ends first: if the disk is full, neither is replaced.
+        with replacing(files["images.json"]) as images, replacing(files["detections.json"]) as detections:
+            results_list = _ListWriter(detections, files["detections.json"])
+            images_list = _ListWriter(images, files["images.json"], b'{"images": ')
             for row in self._rows_in_order():
                 if "error" in row:
                     n_failed += 1
@@ -408,18 +412,24 @@ class JobFolder:
 
 
 class _ListWriter:
-    """Writes a JSON list one element at a time, as ``json.dumps`` would write the whole."""
+    """Writes a JSON list one element at a time, as ``json.dumps`` would write the whole; its errors name the file."""
 
-    def __init__(self, file: Any, before: bytes = b"") -> None:
-        self._file, self._separator = file, b""
-        file.write(before + b"[")
+    def __init__(self, file: BinaryIO, path: Path, before: bytes = b"") -> None:
+        self._file, self._path, self._separator = file, path, b""
+        self._write(before + b"[")
 
     def add(self, element: Any) -> None:
-        self._file.write(self._separator + json.dumps(element).encode("ascii"))
+        self._write(self._separator + json.dumps(element).encode("ascii"))
         self._separator = b", "
 
     def close(self, after: bytes = b"") -> None:
-        self._file.write(b"]" + after)
+        self._write(b"]" + after)
+
+    def _write(self, text: bytes) -> None:
+        try:
+            self._file.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 # ------------------------------------------------------------------ lines of a part
