@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from typing import Any
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import host
+from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.weights.registry import file_hash, locate
 
 from .job_folder import JobFolder, JobSettings, earlier_job
@@ -173,7 +173,7 @@ def predict_files(
         begun_with = job.job.settings.package_version
         if begun_with != settings.package_version:
             message = f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
-            warnings.warn(f"{message}{settings.package_version}: results may differ.", UserWarning, stacklevel=2)
+            warn_user(f"{message}{settings.package_version}: results may differ.")
         if on_start is not None:
             on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
         problems = predict_locally(job, model, options, on_image=on_image, progress=progress)

@@ -15,10 +15,11 @@ import numpy as np
 
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import load_image
+from lucid_maskrcnn.models.limits import Limits
+from lucid_maskrcnn.user_warnings import warn_user
 
 from .drawings import save_drawing
 from .job_folder import JobFolder, ListedImage
-from .sources import PACKAGE_FILES
 
 __all__ = ["ImagePrediction", "predict_locally"]
 
@@ -108,10 +109,12 @@ def _predict(
     """Predict on an image, write its row unless it has one, and draw it; None if it cannot be predicted on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        done = _predict_silently(folder, image, model, options, problems)
+        with Limits() as limits:
+            limits.name = repr(image.source)
+            done = _predict_silently(folder, image, model, options, problems)
     for warning in caught:  # the next image may give the same ones
-        text = f"{image.source!r}: {warning.message}"
-        warnings.warn(text, warning.category, skip_file_prefixes=PACKAGE_FILES)
+        text = str(warning.message)
+        warn_user(text if repr(image.source) in text else f"{image.source!r}: {text}")
     return done
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lucid_maskrcnn.images import SUFFIXES
+from lucid_maskrcnn.user_warnings import warn_user
 
-__all__ = ["PACKAGE_FILES", "FoundImage", "PathKeys", "expand_pattern", "find_images", "split_list"]
-
-PACKAGE_FILES = (str(Path(__file__).parents[1]),)  # warnings point at the line outside that called them
+__all__ = ["FoundImage", "PathKeys", "expand_pattern", "find_images", "split_list"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,7 @@ def _walk(root: Path, own_folder: str) -> Iterator[FoundImage]:
 
 
 def _warn_of_folder(error: OSError) -> None:
-    reason = f"The folder {str(error.filename)!r} cannot be read ({error.strerror}): its images are left out."
-    warnings.warn(reason, UserWarning, skip_file_prefixes=PACKAGE_FILES)
+    warn_user(f"The folder {str(error.filename)!r} cannot be read ({error.strerror}): its images are left out.")
 
 
 def expand_pattern(text: str) -> list[str]:
