@@ -390,6 +390,12 @@ class MaskRCNN(nn.Module):
             image_config = self.config.image
         batch, _ = self._prepare(images, instance("image_config", image_config, ImageConfig, "an ImageConfig"))
         objects = self._check_targets(targets, batch)
+        with ops.recording():
+            return self._losses(batch, objects)
+
+    # -------------------------------------------------------------- their steps
+
+    def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
         features = self._features(batch.tensor)
         rpn = self.rpn(features)
         anchors = self.rpn.label_and_sample_anchors(rpn, objects)
@@ -402,8 +408,6 @@ class MaskRCNN(nn.Module):
         )
         mask_logits = self._mask_logits(features, positive_rois, positive_idx, samples.positive_class)
         return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, samples)
-
-    # -------------------------------------------------------------- their steps
 
     def _prepare(
         self, images: Any, config: ImageConfig, limits: Limits | None = None

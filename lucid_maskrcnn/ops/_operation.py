@@ -1,7 +1,7 @@
 """The base class of operators on Lucid's internals: the only file that uses them.
 
-Everything that differs between Lucid 2.9 and 2.16 is handled here, and the autograd engine's three defective functions
-are repaired here (see :func:`repair_engine`).
+Everything that differs between Lucid 2.9 and 2.16 is handled here, and what is defective in Lucid is repaired here (see
+:func:`repair_engine`).
 
 Writing an operator
 -------------------
@@ -37,9 +37,10 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager, nullcontext
+from typing import Any, ClassVar, Self
 
 import lucid
 import lucid._backend.core as core
@@ -49,7 +50,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import choice, flag, instance, non_negative_int, shown
 
-from . import _memory
+from . import _memory, _tensor_protocol
 from ._parallel import add
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "no_grad",
     "on_arrays",
     "on_host",
+    "recording",
     "repair_engine",
     "shape_only",
     "zeros",
@@ -420,6 +422,8 @@ _originals: dict[str, Any] = {
     "_set_tensor_grad": lucid._set_tensor_grad,
     "_match_grad_shape": lucid._match_grad_shape,
     "backward": Tensor.backward,
+    "grad_enabled": lucid.grad_enabled,
+    "no_grad": lucid.no_grad,
 }
 
 
@@ -434,7 +438,7 @@ def engine_is_sound() -> bool:
         return Tensor(np.ones(shape, np.float32), requires_grad=True)
 
     try:
-        with _GradMode(True):
+        with _with_gradients():
             x, y = leaf(2), leaf(2)
             ((x + y) + x).sum().backward()
             shared = np.array_equal(y.grad, [1, 1])
@@ -453,47 +457,134 @@ def engine_is_sound() -> bool:
     return shared and repeated and broadcast and twice
 
 
-class _GradMode:
-    """Turn gradients on or off in the whole process, and restore what was there afterwards.
+class _Thread(threading.local):
+    """What belongs to each thread: the modes that it has entered and not left, the last one last."""
 
-    Lucid's own switch is of the whole process too, but the first of two threads to leave it would turn
-    gradients on under the other.
+    def __init__(self) -> None:
+        self.entered: list[_ProcessMode | None] = []
+
+
+_thread = _Thread()
+
+
+def _grad_enabled() -> bool:
+    """Return whether gradients are on: Lucid's own flag, which is the whole process's, and this thread's are.
+
+    It stands in for ``lucid.grad_enabled``. So a prediction in one thread leaves training in another alone; whoever
+    imported Lucid's ``no_grad`` by its name before this package sets the first.
+    """
+    return bool(lucid._grad_enabled) and not _thread.entered
+
+
+class _ProcessMode:
+    """Turn gradients off in the whole process, as Lucid's own switch does: for an engine without the repair.
+
+    Threads may be in it at the same time, and the last to leave restores what was there. A thread that records
+    gradients and one that turns them off refuse each other.
     """
 
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
+        self._inside: Counter[int] = Counter()
+        self._recording: Counter[int] = Counter()
         self._before = True
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
+        """Turn gradients off."""
         with self._lock:
-            if self._inside == 0:
-                self._before = lucid.grad_enabled()
-            self._inside += 1
-            lucid._grad_enabled = self.enabled
+            self._refuse_others(self._recording)
+            if not self._inside.total():
+                self._before = lucid._grad_enabled
+            self._inside[threading.get_ident()] += 1
+            lucid._grad_enabled = False
 
-    def __exit__(self, *exc: object) -> None:
+    def leave(self) -> None:
+        """Turn gradients on again, if no other thread needs them off."""
         with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
+            self._inside[threading.get_ident()] -= 1
+            if not self._inside.total():
                 lucid._grad_enabled = self._before
 
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep other threads from turning gradients off."""
+        with self._lock:
+            self._refuse_others(self._inside)
+            self._recording[threading.get_ident()] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._recording[threading.get_ident()] -= 1
 
-_without_gradients = _GradMode(False)
+    def _refuse_others(self, threads: Counter[int]) -> None:
+        if any(count for ident, count in threads.items() if ident != threading.get_ident()):
+            raise RuntimeError(
+                "One thread computes losses while another predicts, and without the repair of Lucid's engine gradients "
+                "are on or off in all threads at once: leave LUCID_MASKRCNN_REPAIR on, or do one after the other."
+            )
 
 
-def no_grad() -> AbstractContextManager[None]:
-    """Return a context in which nothing is recorded for a backward pass; threads may be in it at the same time."""
-    return _without_gradients
+_process = _ProcessMode()
+
+
+class _NoGrad(ContextDecorator):
+    """A context, and a decorator, in which this thread records nothing for a backward pass."""
+
+    def __enter__(self) -> Self:
+        mode = None if lucid.grad_enabled is _grad_enabled else _process
+        if mode is not None:
+            mode.enter()
+        _thread.entered.append(mode)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        mode = _thread.entered.pop()
+        if mode is not None:
+            mode.leave()
+
+
+def no_grad() -> AbstractContextManager[Any]:
+    """Return a context in which this thread records nothing for a backward pass; other threads are not affected.
+
+    With ``LUCID_MASKRCNN_REPAIR=0`` it is the whole process that records nothing.
+    """
+    return _NoGrad()
+
+
+def recording() -> AbstractContextManager[None]:
+    """Return a context for what must be recorded for a backward pass.
+
+    Raises
+    ------
+    RuntimeError
+        On entering, if another thread is in :func:`no_grad` and the engine's repair is off.
+    """
+    return nullcontext() if lucid.grad_enabled is _grad_enabled else _process.recording()
+
+
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    """Turn gradients on, whoever turned them off."""
+    flag, lucid._grad_enabled = lucid._grad_enabled, True
+    entered, _thread.entered = _thread.entered, []
+    try:
+        yield
+    finally:
+        lucid._grad_enabled, _thread.entered = flag, entered
 
 
 def repair_engine(enable: bool = True) -> bool:
-    """Replace the three defective functions of Lucid's autograd engine, process-wide.
+    """Replace what is defective in Lucid, process-wide.
 
-    Called at import. It does nothing where the engine passes :func:`engine_is_sound`, or where the environment
-    variable ``LUCID_MASKRCNN_REPAIR`` is ``0``. The losses of this package do not depend on it;
-    arithmetic that you do on tensors yourself does.
+    Called at import, unless the environment variable ``LUCID_MASKRCNN_REPAIR`` is ``0``.
+
+    - The three defective functions of the autograd engine, where it does not pass :func:`engine_is_sound`. The losses
+      of this package do not depend on them; arithmetic that you do on tensors yourself does.
+    - ``lucid.no_grad`` and ``lucid.grad_enabled``: gradients are on or off in each thread, not in all at once.
+    - What ``lucid.Tensor`` lacks beside NumPy and Python: ``np.asarray(tensor)`` and NumPy's functions,
+      ``float(tensor)``, ``f"{tensor:.2f}"``, iteration that ends, arithmetic with arrays and with numbers that the
+      tensor's type cannot hold, copies that keep what is frozen frozen, pickles.
 
     Parameters
     ----------
@@ -503,9 +594,12 @@ def repair_engine(enable: bool = True) -> bool:
     Returns
     -------
     bool
-        Whether the repaired functions are in place now.
+        Whether the repaired functions of the engine are in place now.
     """
-    if not flag("enable", enable):
+    _tensor_protocol.install(flag("enable", enable))
+    lucid.grad_enabled = _grad_enabled if enable else _originals["grad_enabled"]
+    lucid.no_grad = _NoGrad if enable else _originals["no_grad"]
+    if not enable:
         lucid._set_tensor_grad = _originals["_set_tensor_grad"]
         lucid._match_grad_shape = _originals["_match_grad_shape"]
         Tensor.backward = _originals["backward"]

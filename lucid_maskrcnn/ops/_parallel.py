@@ -14,7 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +72,25 @@ class _Blas:
             self._users += 1
             if self._users == 1:
                 self._before = [lib.get_num_threads() for lib in self._libraries]
-                for lib in self._libraries:
-                    lib.set_num_threads(1)
+                self._set([1] * len(self._libraries))
         try:
             yield
         finally:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    for lib, before in zip(self._libraries, self._before, strict=True):
-                        lib.set_num_threads(before)
+                    self._set(self._before)
+
+    def _set(self, numbers: list[int]) -> None:
+        for lib, number in zip(self._libraries, numbers, strict=True):
+            # From threadpoolctl 3.8 on OpenBLAS belongs to the thread that set it last, and what others set is ignored
+            # without a word; here the last one to leave need not be the first one that came.
+            clear = getattr(lib, "clear_controlling_thread", None)
+            if clear is not None:
+                clear(force=True)
+            lib.set_num_threads(number)
+            if clear is not None:
+                clear(force=True)
 
 
 @cache
@@ -165,8 +174,10 @@ def parallel_for[T](tasks: Sequence[T], run: Callable[[T], Any]) -> None:
     function("run", run, "run(task)")
     threads = 1 if len(tasks) < 2 or getattr(_inside, "busy", False) else num_threads()
     if threads < 2:
-        for task in tasks:
-            run(task)
+        # One thread here too: a product must not depend on what another thread of the program does.
+        with nullcontext() if getattr(_inside, "busy", False) else _blas().one_thread():
+            for task in tasks:
+                run(task)
         return
     ticket = itertools.count()
     held = [run]  # emptied at the end: a thread that starts later must not keep the arrays of `run` alive

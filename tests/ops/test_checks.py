@@ -136,6 +136,7 @@ OTHERS = {
     *("evaluate", "host_zeros", "is_device_array", "nearest_cells", "no_grad", "num_threads", "parallel_for"),
     *(
         "permutation",
+        "recording",
         "release_memory",
         "repair_engine",
         "sgd_update",

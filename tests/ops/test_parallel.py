@@ -42,6 +42,31 @@ def test_an_exception_in_a_task_is_raised() -> None:
     assert blas_threads() == before
 
 
+def test_blas_has_its_threads_back_after_two_threads_computed() -> None:
+    """threadpoolctl lets only the thread that came first change their number, and ignores the others."""
+    before, seen = (num_threads(), blas_threads()), set()
+
+    def compute() -> None:
+        for _ in range(200):
+            seen.add(num_threads())
+            parallel_for(range(4), lambda i: sum(range(500)))
+
+    threads = [threading.Thread(target=compute) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {before[0]}
+    assert (num_threads(), blas_threads()) == before
+
+
+def test_a_single_task_has_one_blas_thread_too() -> None:
+    """Else the last bits of its products would depend on whether another thread computes at the moment."""
+    inside: list[int] = []
+    parallel_for(range(1), lambda i: inside.append(max(blas_threads())))
+    assert inside == [1]
+
+
 @pytest.mark.skipif(num_threads() < 2, reason="one thread")
 def test_threadpool_limits_hold() -> None:
     def threads() -> set[int]:
