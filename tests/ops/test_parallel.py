@@ -14,7 +14,10 @@ from lucid_maskrcnn.ops import _memory, _parallel, chunks, num_threads, parallel
 
 
 def blas_threads() -> list[int]:
-    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    numpys = ("numpy.libs", "numpy/.dylibs", "numpy.core")  # others may be loaded on the way, such as SciPy's
+    libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
+    own = [lib for lib in libraries if any(folder in lib["filepath"] for folder in numpys)]
+    return [lib["num_threads"] for lib in own or libraries]
 
 
 def test_parallel_for_runs_every_task_once_with_one_blas_thread() -> None:
