@@ -132,7 +132,7 @@ def match_by_name(dataset: Any, held_out: Any, *, unnamed: bool) -> Mapping[int,
     if unnamed and len(dataset.categories) == len(held_out.categories) == 1:
         return dict(zip(dataset.categories, held_out.category_ids.values(), strict=True))
     ids = {name: held_out.category_ids[label] for label, name in held_out.categories.items()}
-    known = set(dataset.categories.values())
+    known = list(dataset.categories.values())
     unknown = [name for name, count in held_out.category_counts.items() if count and name not in known]
     if unknown:
         raise ValueError(

@@ -18,7 +18,7 @@ __all__ = ["ImageFolder", "safe_stem"]
 
 _MAX_LISTED = 200_000  # files of a folder that are searched for a name like the one that is missing
 _MAX_STEM = 180  # bytes; file systems take 255
-_DRIVE = re.compile(r"[A-Za-z]:")
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
 class ImageFolder:
@@ -79,7 +79,7 @@ class ImageFolder:
 def _leaves(name: str) -> bool:
     """Whether a name is absolute on any system, or goes up."""
     parts = re.split(r"[/\\]", name)
-    return parts[0] == "" or ".." in parts or _DRIVE.match(name) is not None
+    return parts[0] == "" or ".." in parts or _DRIVE.match(name) is not None or os.path.splitdrive(name)[0] != ""
 
 
 def _walk(folder: Path) -> Iterator[str]:

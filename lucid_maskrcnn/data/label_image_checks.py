@@ -21,6 +21,7 @@ _MANY = 10  # numbers; fewer are no gray values
 _SCATTERED = 0.1  # of the boxes' pixels, which objects fill to a third at least
 _SPECKS = 3  # pixels; objects are larger on average
 _HALF = 0.5
+_WHITE = (255, 65535)  # of a mask that is an image of 8 or 16 bits
 _PICTURE = "has a picture as its label image: gray values all over, where objects have a number each"
 
 
@@ -71,10 +72,15 @@ def check_label_images(facts: Sequence[LabelFacts]) -> list[Issue]:
     mostly = split >= _HALF * objects
     for f in facts:
         if f.is_scattered:
-            remedy = "give the folder of the label images"
-            issues.append(Issue(f.place, _PICTURE, remedy=remedy, kind="picture"))
+            full = f.num_objects >= f.limit
+            remedy = "give the folder of the label images" + full * ", or save more objects than 255 with more bits"
+            issues.append(Issue(f.place, _PICTURE, remedy=remedy, kind=f"picture {remedy}"))
         elif f.num_split and f.num_split >= _HALF * f.num_objects:
             issues.append(_issue_of_parts(f, fault=mostly))
+        elif f.num_objects == 1 and f.highest in _WHITE:
+            problem = f"has no numbers but 0 and {f.highest}, as a mask of all objects has: it is taken for one object"
+            remedy = "if there are several, number them, for example with skimage.measure.label"
+            issues.append(Issue(f.place, problem, "warning", remedy, "black and white"))
         elif f.highest == f.limit and f.num_objects >= f.limit:
             problem = f"uses all {f.limit:,} numbers of its type: further objects would share them"
             issues.append(Issue(f.place, problem, "warning", "save it with more bits", "numbers"))

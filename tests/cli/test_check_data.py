@@ -61,6 +61,63 @@ def test_command_on_label_images(tmp_path, capsys):
     assert "FAULT image 'a.png' has 20 × 30 pixels" in capsys.readouterr().out
 
 
+def test_drawings_stay_in_their_folder(files, tmp_path, capsys):
+    """A file_name of /absolute.png wrote into the root folder."""
+    content = data_sets.coco()
+    for image, name in zip(
+        content["images"], [f"{tmp_path}/a.png", "../images/b.png", "sub/c.png", "sub_c.png"], strict=True
+    ):
+        image["file_name"] = name
+    (files[0] / "sub").mkdir()
+    for name in ("sub/c.png", "sub_c.png"):
+        (files[0] / f"{'c' if '/' in name else 'd'}.png").rename(files[0] / name)
+    (files[0] / "a.png").rename(tmp_path / "a.png")
+    files[1].write_text(json.dumps(content))
+    before = {p for p in tmp_path.rglob("*") if "drawn" not in p.parts}
+    assert main(["check-data", str(files[0]), str(files[1]), "--draw", str(tmp_path / "drawn")]) == 1
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["sub_c_2_annotated.png", "sub_c_annotated.png"]
+    assert {p for p in tmp_path.rglob("*") if "drawn" not in p.parts} == before
+    assert "leads out of the folder of images" in capsys.readouterr().out
+
+
+def test_every_issue_on_a_line_of_its_own(files, capsys):
+    content = data_sets.coco()
+    for annotation in content["annotations"][:3]:
+        annotation["area"] = "200"
+    files[1].write_text(json.dumps(content))
+    assert main(["check-data", str(files[0]), str(files[1])]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("WARNING")] == [
+        "WARNING (3×) annotation 1 must have a number of pixels as its area, got '200': its segmentation's pixels are "
+        "counted. Also annotation 2, annotation 3."
+    ]
+    assert lines[-1] == "no faults, 3 warnings"
+    main(["check-data", str(files[0]), str(files[1]), "--all"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:20] for line in lines if line.startswith("WARNING")] == [f"WARNING annotation {k}" for k in (1, 2, 3)]
+
+
+def _crowds(content):
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (_crowds, "FAULT the data set has no objects, but 5 crowds, which are neither trained on nor counted: set"),
+        (lambda c: c["annotations"].clear(), "FAULT the data set has no objects: there is nothing to train on"),
+        (lambda c: c["images"].clear(), "FAULT the data set has no images that can be used."),
+    ],
+)
+def test_data_without_objects_has_a_fault(files, capsys, change, sentence):
+    content = data_sets.coco()
+    change(content)
+    files[1].write_text(json.dumps(content))
+    assert main(["check-data", str(files[0]), str(files[1])]) == 1
+    assert sentence in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

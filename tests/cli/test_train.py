@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,103 @@ def test_mistakes_about_places(data: Path, tmp_path: Path, capsys: pytest.Captur
         "The images to evaluate on have objects of the category 'dog', which those to train on do not have: they have "
         "'dim', 'bright'."
     ) in capsys.readouterr().err
+
+
+def rewritten(data: Path, file: Path, change: Any) -> list[str]:
+    """Write changed annotations, and return the arguments of a run on them."""
+    content = json.loads((data / "instances.json").read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    command = train(data, file.parent / "run", "--batch-size", 1, "--steps", 1)
+    command[2] = str(file)
+    return command
+
+
+def _all_crowds(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+
+
+def _flat(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = annotation["segmentation"][0]
+
+
+@pytest.mark.parametrize("option", [[], ["--on-fault", "skip"]])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (_all_crowds, "the data set has no objects, but 12 crowds"),
+        (lambda c: c["annotations"].clear(), "the data set has no objects: there is nothing to train on"),
+        (_flat, "it is a list of polygons, put [ ] around it"),
+    ],
+)
+def test_nothing_to_train_on_stops_before_any_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, sentence: str, option: list[str]
+) -> None:
+    assert main([*rewritten(data, tmp_path / "changed.json", change), *option]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert (sentence if not option or change is not _flat else "the data set has no objects") in said
+    assert not (tmp_path / "run").exists()
+
+
+def _several_faults(content: dict[str, Any]) -> None:
+    content["images"][5]["file_name"] = "../6.png"
+    content["annotations"][0]["segmentation"] = []
+    for annotation in content["annotations"][1:4]:
+        annotation["bbox"] = [0, 0, 0, 0]
+
+
+def test_faults_stop_a_run_or_are_left_out_with_their_number(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = rewritten(data, tmp_path / "changed.json", _several_faults)
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    *faults, end = said.err.splitlines()
+    assert [line.split(" has ")[0] for line in faults] == ["FAULT image 6 (../6.png)", "FAULT annotation 1"]
+    assert end.endswith("changed.json' has 2 faults: mend them, or leave out what has one with --on-fault skip.")
+    assert main([*command, "--on-fault", "skip"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["FAULT", "FAULT", "WARNING"]
+    assert lines[2].startswith("WARNING (3×) annotation 2 has the bbox (0, 0, 0, 0), without area")
+    assert lines[3] == "train on 5 images with 9 objects: dim 4, bright 5; left out: 1 image, 3 annotations"
+
+
+@pytest.mark.parametrize("where", ["--val-images", "images"])
+def test_picture_that_is_cut_off_is_found_before_the_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    """It ended a run in the middle of an epoch, without a checkpoint."""
+    shutil.copytree(data / "images", tmp_path / "images")
+    file = tmp_path / "images" / "4.png"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    command = train(data, tmp_path / "run", "--batch-size", 1, "--val-annotations", data / "instances.json")
+    if where == "images":
+        command[1] = str(tmp_path / "images")
+    else:
+        command += ["--val-images", str(tmp_path / "images")]
+    assert main(command) == 2
+    assert "image 4 (4.png) cannot be used: Cannot read the image file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_categories_are_matched_by_name(data: Path, tmp_path: Path) -> None:
+    """As evaluate does; the same categories with other ids were refused."""
+    content = json.loads((data / "instances.json").read_text())
+    content["categories"] = [{"id": 10, "name": "bright"}, {"id": 20, "name": "dim"}, {"id": 30, "name": "unused"}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = {1: 20, 2: 10}[annotation["category_id"]]
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    scores = []
+    for file in (data / "instances.json", tmp_path / "other.json"):
+        out = tmp_path / file.stem
+        assert main(train(data, out, "--batch-size", 1, "--val-annotations", file, "--eval-every", 2)) == 0
+        (found,) = [record["evaluation"] for record in read_log(out / "log.jsonl") if "evaluation" in record]
+        scores.append(found)
+    assert scores[0] == scores[1]
 
 
 @pytest.mark.parametrize(
