@@ -34,7 +34,12 @@ def add_commands(commands: Any) -> None:
         "of each 'kind' of image if the annotations have that key.",
     )
     evaluate.add_argument("images", type=file_path, metavar="IMAGES", help="folder of the images")
-    evaluate.add_argument("annotations", type=file_path, metavar="ANNOTATIONS", help="COCO instances, a JSON file")
+    evaluate.add_argument(
+        "annotations", type=file_path, nargs="?", metavar="ANNOTATIONS", help="COCO instances, a JSON file"
+    )
+    evaluate.add_argument(
+        "--labels", type=file_path, metavar="DIR", help="folder of label images, instead of ANNOTATIONS"
+    )
     add_weights(evaluate)
     add_top_k(evaluate)
     add_score_thresh(evaluate, 0.05)
@@ -59,8 +64,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.models import MaskRCNN
 
     _check(args)
-    dataset, lines = _dataset(args)
     model = MaskRCNN.from_file(args.weights).to(args.device)
+    dataset, lines = _dataset(args, model)
     ids = category_ids_of(model, dataset.categories, dataset.category_ids)
     for line in lines:
         say(line)
@@ -77,7 +82,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         iou_types=() if args.without_coco else ("segm", "bbox"),
     )
     seconds = time.perf_counter() - started
-    say(f"{args.weights} on {len(dataset)} images of {args.annotations}: {seconds / len(dataset):.2f} s each")
+    source = args.annotations or args.labels
+    say(f"{args.weights} on {len(dataset)} images of {source}: {seconds / len(dataset):.2f} s each")
     say()
     for line in found.table():
         say(line)
@@ -101,12 +107,20 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"{error} Or use --without-coco.") from error
 
 
-def _dataset(args: argparse.Namespace) -> tuple[Any, list[str]]:
+def _dataset(args: argparse.Namespace, model: Any) -> tuple[Any, list[str]]:
     """Return the data set, and what there is to say about it if it is not sound."""
     from lucid_maskrcnn.data import Subset
 
-    dataset = open_data(args.images, args.annotations, None, ("ANNOTATIONS", "ANNOTATIONS"), on_fault=args.on_fault)
-    lines = describe_data(args.annotations, dataset, "evaluate on")
+    names = list((model.categories or {}).values())
+    dataset = open_data(
+        args.images,
+        args.annotations,
+        args.labels,
+        ("ANNOTATIONS", "--labels"),
+        on_fault=args.on_fault,
+        category=names[0] if len(names) == 1 else "object",  # label images have no names
+    )
+    lines = describe_data(args.annotations or args.labels, dataset, "evaluate on")
     lines = lines if dataset.issues else []
     return dataset if args.limit is None else Subset(dataset, range(min(args.limit, len(dataset)))), lines
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from three_boxes import IOU_TYPES, Model, write
@@ -93,6 +94,41 @@ def test_mistake_is_one_sentence_and_nothing_is_written(
     assert err.startswith("lucid-maskrcnn: ")
     assert err.count("\n") == 1
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_faults_stop_an_evaluation_or_are_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = Model([18, 17, 24], COCO)
+    model.to = lambda device: model
+    monkeypatch.setattr(MaskRCNN, "from_file", lambda weights: model)
+    truth = json.loads((folder / "truth.json").read_text())
+    truth["annotations"][0]["segmentation"] = []
+    (folder / "truth.json").write_text(json.dumps(truth))
+    assert run(folder, folder / "truth.json", "--without-coco") == 2
+    assert "annotation 1 has no segmentation" in capsys.readouterr().err
+    assert model.asked == []
+    assert run(folder, folder / "truth.json", "--without-coco", "--on-fault", "skip") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        "FAULT annotation 1 has no segmentation: give it polygons or a run-length encoding, or remove it.",
+        "evaluate on 2 images (1 without objects) with 2 objects: cat 1, dog 0, zebra 1; left out: 1 annotation, "
+        "3 crowds",
+    ]
+
+
+def test_label_images_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    with Image.open(ASSETS / "nuclei_fluorescence_small.png") as image:
+        image.save(tmp_path / "images" / "a.png")
+        labels = np.zeros(image.size[::-1], np.uint8)
+    labels[10:30, 10:40] = 1
+    Image.fromarray(labels).save(tmp_path / "labels" / "a.png")
+    assert run(tmp_path / "images", "--labels", tmp_path / "labels", "--without-coco") == 0
+    assert capsys.readouterr().out.startswith(f"NUCLEI on 1 images of {tmp_path / 'labels'}: ")
+    assert run(tmp_path / "images") == 2
+    assert "Give ANNOTATIONS or --labels, one of them." in capsys.readouterr().err
 
 
 def test_missing_folder_and_missing_pycocotools(

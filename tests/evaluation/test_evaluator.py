@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -160,6 +161,43 @@ def test_mistakes_are_found_before_predicting(dataset: CocoInstances) -> None:
     with pytest.raises(ValueError, match="an image id comes twice"):
         evaluate(model, Subset(dataset, [0, 0]), iou_types=())
     assert model.asked == []
+
+
+class _Broken(list[Any]):
+    """Pairs with annotations of their own, of which the last has a mask that is malformed."""
+
+    def coco(self) -> dict[str, Any]:
+        mask = {"size": [40, 60], "counts": [1, 2, 3]}
+        entry = {"id": 1, "image_id": 2, "category_id": 1, "segmentation": mask, "bbox": [0, 0, 1, 1], "area": 1}
+        images = [{"id": k, "height": SIZE[0], "width": SIZE[1]} for k in (1, 2)]
+        return {"images": images, "annotations": [entry], "categories": [{"id": 1, "name": "a"}]}
+
+
+@pytest.mark.parametrize("kind", ["target", "image", "mask"])
+def test_fault_of_the_last_image_is_found_before_the_first_prediction(kind: str) -> None:
+    """An evaluation died of it when all images had been predicted."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    nothing = {"boxes": [], "labels": [], "masks": []}
+    target = {"boxes": [[5, 5, 5, 9]], "labels": [1], "masks": np.ones((1, *SIZE), bool)}
+    pairs: Any = [
+        (image, nothing),
+        {"target": (image, target), "image": ("no.png", nothing)}.get(kind, (image, nothing)),
+    ]
+    model = Model([1], None, 1)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"has no area|no image file|does not cover"):
+        evaluate(model, _Broken(pairs) if kind == "mask" else pairs, iou_types=())
+    assert model.asked == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"area": "100"}, {"area": [1]}, {"bbox": "1234"}, {"bbox": None}, {"bbox": [0] * 4}]
+)
+def test_numbers_that_are_none_do_not_end_an_evaluation(folder: Path, change: dict[str, Any]) -> None:
+    truth = json.loads((folder / "truth.json").read_text())
+    truth["annotations"][0] |= change
+    found = evaluate(Model([18, 17, 24], COCO), CocoInstances(folder, truth), iou_types=IOU_TYPES)
+    sound = evaluate(Model([18, 17, 24], COCO), CocoInstances(folder, folder / "truth.json"), iou_types=IOU_TYPES)
+    np.testing.assert_equal(found.metrics, sound.metrics)
 
 
 def test_missing_pycocotools_is_needed_for_coco_only(dataset: CocoInstances, monkeypatch: pytest.MonkeyPatch) -> None:
