@@ -26,14 +26,17 @@ from lucid_maskrcnn.ops import (
     as_tensor,
     chunks,
     device_array,
+    host,
     host_zeros,
     nearest_cells,
     parallel_for,
 )
+from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.validators import choice, image_size, instance, pair, positive_int, shown
 
 __all__ = [
     "ImageBatch",
+    "check_normalized",
     "pad",
     "prepare",
     "resize_boxes",
@@ -195,6 +198,78 @@ def _check_network_ready(image: Any, first: Tensor, place: str, ranks: tuple[int
             f"{place} must hold normalized floats, got {described(image)}; images that are not normalized are passed "
             "as uint8 arrays (H, W, 3)."
         )
+
+
+def check_normalized(images: Tensor | Sequence[Tensor], config: ImageConfig) -> None:
+    """Refuse tensors that are not finite, and warn of those that cannot have been normalized.
+
+    Parameters
+    ----------
+    images : Tensor or sequence of Tensor
+        What :func:`pad` takes.
+    config : ImageConfig
+        Mean and deviation say which values normalized images have: -2.1 to 2.6 with torchvision's.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the message names the image.
+
+    Warns
+    -----
+    UserWarning
+        For the first image whose values are those of pixels from 0 to 255 or from 0 to 1, or far from any that
+        normalized pixels have. On gpu all checks are one read.
+    """
+    given = _network_ready(images)
+    blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, 3, h, w)
+    singles = [image for block in blocks for image in block]
+    if not singles:  # which is refused where the network begins
+        return
+    stats = host(Tensor(array_module(singles[0]).stack([_statistics(image) for image in singles])))  # (N, 4)
+    names = ["images" if isinstance(images, Tensor) and images.ndim == 3 else f"images[{i}]" for i in range(len(stats))]
+    for name, (finite, *_) in zip(names, stats.tolist(), strict=True):
+        if not finite:
+            raise ValueError(f"{name} must be finite, got a tensor with NaN or infinity.")
+    for name, (_, low, high, whole) in zip(names, stats.tolist(), strict=True):
+        if _is_not_normalized(low, high, bool(whole), config):
+            lowest, highest = _normalized_range(config)
+            warn_user(
+                f"{name} has values from {low:.4g} to {high:.4g}, and does not look normalized: tensors must be, with "
+                f"config.image.pixel_mean and pixel_std, to between {lowest:.4g} and {highest:.4g}; pass images that "
+                "are not as uint8 arrays (H, W, 3)."
+            )
+            return
+
+
+def _statistics(image: Any) -> Any:
+    """Return whether all of an image (3, H, W) is finite, its least and largest value, and whether all are integers."""
+    xp = array_module(image)
+    low, high = image.min(), image.max()
+    finite = xp.isfinite(image).all() if xp is not np else np.isfinite(low) & np.isfinite(high)  # NumPy's carry NaN
+    some = image[:, :: max(1, image.shape[1] // 64), :: max(1, image.shape[2] // 64)]
+    whole = (some == xp.round(some)).all()
+    return xp.stack([xp.array(v).astype(xp.float32) for v in (finite, low, high, whole)])
+
+
+def _normalized_range(config: ImageConfig) -> tuple[float, float]:
+    """Return the values that pixels of 0 and 1 have after normalization, the least and the largest of the channels."""
+    channels = list(zip(config.pixel_mean, config.pixel_std, strict=True))
+    return min(-mean / std for mean, std in channels), max((1 - mean) / std for mean, std in channels)
+
+
+def _is_not_normalized(low: float, high: float, whole: bool, config: ImageConfig) -> bool:
+    lowest, highest = _normalized_range(config)
+    width = highest - lowest
+    if low < lowest - 2 * width or high > highest + 2 * width:  # noise on an image may exceed it, but not by as much
+        return True
+    if low < 0 or lowest > -0.1:  # no pixels; or these are the values of normalized ones, too
+        return False
+    # Pixels from 0 to 255: larger than normalized ones can be, or integers, which those are not.
+    of_bytes = high > 1 and (high > 1.02 * highest or whole)
+    # From 0 to 1: a normalized image with such values would have next to no contrast, and nothing below its mean.
+    of_fractions = low <= 0.05 and 0.02 <= high <= 1 and width > 3
+    return of_bytes or of_fractions
 
 
 def _shape_hint(shape: tuple[int, ...]) -> str:

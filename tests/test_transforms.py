@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lucid import Tensor
 
-from lucid_maskrcnn.config import ImageConfig
+import lucid_maskrcnn
+from lucid_maskrcnn.config import DETECTRON2, TORCHVISION, Conventions, ImageConfig
+from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.transforms import (
+    check_normalized,
     pad,
     prepare,
     resize_boxes,
@@ -269,6 +272,70 @@ def test_pad_refuses_two_devices() -> None:
     images = [Tensor(np.zeros((3, 8, 8), np.float32)), as_tensor(np.zeros((3, 8, 8), np.float32), "gpu")]
     with pytest.raises(ValueError, match=r"images\[1\] is on gpu, images\[0\] on cpu"):
         pad(images, 32)
+
+
+# ------------------------------------------------------------------ tensors that are not normalized
+
+
+def pixels_of_the_demo() -> np.ndarray:
+    return load_image(Path(lucid_maskrcnn.__file__).parent / "assets" / "nuclei_histology_lilac.png")
+
+
+@pytest.mark.parametrize("conventions", [TORCHVISION, DETECTRON2], ids=lambda c: c.name)
+def test_pixels_from_0_to_255_give_a_warning(conventions: Conventions, device: str) -> None:
+    raw = as_tensor(pixels_of_the_demo().transpose(2, 0, 1).astype(np.float32), device)
+    wanted = {"torchvision": r"between -2\.118 and 2\.64;", "detectron2": r"between -123\.7 and 151\.5;"}
+    message = (
+        f"images has values from 9 to 216, and does not look normalized: .* {wanted[conventions.name]} pass images"
+    )
+    with pytest.warns(UserWarning, match=message):
+        check_normalized(raw, conventions.image)
+
+
+@pytest.mark.parametrize("darken", [1, 10])
+def test_pixels_from_0_to_1_give_a_warning(darken: int, device: str) -> None:
+    """As torchvision's models take them."""
+    pixels = load_image(Path(lucid_maskrcnn.__file__).parent / "assets" / "nuclei_fluorescence_small.png")
+    raw = as_tensor(pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255 * darken), device)
+    for conventions in (TORCHVISION, DETECTRON2):
+        with pytest.warns(UserWarning, match=r"images\[1\] has values from 0.* to .*, and does not look normalized"):
+            check_normalized([raw - 0.3, raw], conventions.image)
+
+
+@pytest.mark.parametrize("mean_and_std", [None, (0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255)])
+@pytest.mark.parametrize("conventions", [TORCHVISION, DETECTRON2], ids=lambda c: c.name)
+def test_normalized_images_give_no_warning(
+    conventions: Conventions, mean_and_std: tuple[float, float] | None, device: str
+) -> None:
+    config = conventions.image
+    if mean_and_std is not None:
+        config = replace(config, pixel_mean=mean_and_std[:1] * 3, pixel_std=mean_and_std[1:] * 3)
+    photo = pixels_of_the_demo()
+    for pixels in (photo, photo // 8, 255 - photo // 8, np.zeros_like(photo), np.full_like(photo, 255)):
+        check_normalized(prepare([pixels], config, device).tensor, config)  # a warning would be an error
+
+
+def test_noise_and_zeros_are_no_reason_to_warn(device: str) -> None:
+    rng = np.random.default_rng(0)
+    check_normalized(as_tensor(rng.standard_normal((2, 3, 64, 64)).astype(np.float32), device), ImageConfig())
+    check_normalized(as_tensor(np.zeros((3, 8, 8), np.float32), device), ImageConfig())
+
+
+def test_values_far_from_any_pixel_give_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"images\[0\] has values from -900 to 1"):
+        check_normalized(Tensor(np.float32([[[[1, -900]]] * 3])), ImageConfig())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_tensor_that_is_not_finite_is_refused_by_the_images_name(bad: float, device: str) -> None:
+    batch = np.zeros((3, 3, 40, 40), np.float32)
+    batch[1, 2, 37, 39] = bad
+    with pytest.raises(ValueError, match=r"images\[1\] must be finite, got a tensor with NaN or infinity"):
+        check_normalized(as_tensor(batch, device), ImageConfig())
+    with pytest.raises(ValueError, match=r"^images must be finite"):
+        check_normalized(as_tensor(batch[1], device), ImageConfig())
+    with pytest.raises(ValueError, match=r"images\[1\] must be finite"):
+        check_normalized([as_tensor(image, device) for image in batch], ImageConfig())
 
 
 # ------------------------------------------------------------------ boxes and masks

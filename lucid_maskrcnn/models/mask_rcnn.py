@@ -267,6 +267,7 @@ class MaskRCNN(nn.Module):
             If an argument is not as above.
         """
         instance("images", images, Tensor, "a Lucid tensor of shape (N, 3, H, W): predict takes paths and images")
+        transforms.check_normalized(images, self.config.image)
         batch = transforms.pad(images, self.config.image.size_divisor)
         features = self._features(batch.tensor)
         if rois is None:
@@ -319,7 +320,8 @@ class MaskRCNN(nn.Module):
         Warns
         -----
         UserWarning
-            Once a call, with the numbers and what to set, if objects may be missing: there are more detections than
+            If a tensor has not been normalized. And once a call, with the numbers and what to set, if objects may be
+            missing: there are more detections than
             ``top_k``, ``image.max_size`` shrinks an image below the scale that the weights were trained at, or the
             last proposal that ``rpn`` keeps still looks like an object.
         """
@@ -417,6 +419,7 @@ class MaskRCNN(nn.Module):
         if all(isinstance(i, Tensor) for i in several):
             if len(several) == 1 and several[0].ndim == 4:
                 several = several[0]
+            transforms.check_normalized(images if isinstance(images, Tensor) else several, config)
             batch = transforms.pad(several, config.size_divisor)
             return batch, [None] * len(batch.sizes)
         if any(isinstance(i, Tensor) for i in several):

@@ -651,6 +651,26 @@ def test_contradicting_anchor_stride_warns_once_per_model() -> None:
     model.predict(images(1, 3, 64, 64))  # a second warning would be an error
 
 
+def ways_to_call(model: MaskRCNN) -> list[Callable[[Any], Any]]:
+    targets = [target(1, seed=i) for i in range(2)]
+    return [
+        model.predict,
+        lambda x: model.get_loss(x, targets),
+        lambda x: model(x, tensor(np.float32([[0, 0, 9, 9]])), [0]),
+    ]
+
+
+@pytest.mark.parametrize("way", range(3), ids=["predict", "get_loss", "forward"])
+def test_images_that_are_not_finite_or_not_normalized_are_found_by_every_way_to_call(way: int) -> None:
+    call = ways_to_call(build())[way]
+    x = values(images(2, 3, 64, 64)).copy()
+    with pytest.warns(UserWarning, match=r"images\[0\] has values from .* does not look normalized"):
+        call(tensor(np.abs(x) * np.float32(50)))
+    x[1, 0, 5, 5] = np.nan
+    with pytest.raises(ValueError, match=r"images\[1\] must be finite, got a tensor with NaN or infinity"):
+        call(tensor(x))
+
+
 def test_fewer_pooled_levels() -> None:
     model, x = build_pyramid(pooled_levels=1), images(1, 3, 64, 64)
     assert model.roipool.num_levels == model.mask_roipool.num_levels == 1
