@@ -231,6 +231,9 @@ class RPNConfig(_Config):
     nominal_strides : bool
         Whether the anchors of a map step by its power of two, or by the input's size divided by the map's, rounded
         down.
+    sizes_first : bool
+        Whether the anchors of a position, where a map has several sizes, are ordered by size and then by ratio, or by
+        ratio and then by size.
     foreground_iou, background_iou : float
         An anchor is positive if its IoU is at least the first, negative if it is below the second, and ignored
         between the two.
@@ -253,6 +256,7 @@ class RPNConfig(_Config):
     finite_only: bool = _setting(False, flag)
     whole_pixels: bool = _setting(True, flag)
     nominal_strides: bool = _setting(False, flag)
+    sizes_first: bool = _setting(False, flag)
     foreground_iou: float = _setting(0.7, fraction)
     background_iou: float = _setting(0.3, fraction)
     batch_size: int = _setting(256, _count)
@@ -679,6 +683,7 @@ DETECTRON2 = Conventions(
         finite_only=True,
         whole_pixels=False,
         nominal_strides=True,
+        sizes_first=True,
     ),
     heads=HeadConfig(
         sampling_ratio=0, aligned=True, min_size=0.0, finite_only=True, level_margin=(1e-8, 0.0), snap_masks=False
@@ -707,6 +712,8 @@ def _differences(config: ModelConfig, conventions: Conventions) -> dict[str, Any
     for part in ("image", "rpn", "heads"):
         own, usual = getattr(config, part), getattr(conventions, part)
         found[part] = {f.name: v for f in fields(own) if (v := getattr(own, f.name)) != getattr(usual, f.name)}
+    if all(len(level) == 1 for level in anchor_levels(config.anchor_sizes, per_level=config.use_fpn)):
+        found["rpn"].pop("sizes_first", None)  # it makes no difference
     if config.backbone is not None and config.backbone.stride_in_1x1 != conventions.stride_in_1x1:
         found["stride_in_1x1"] = config.backbone.stride_in_1x1
     return {name: value for name, value in found.items() if value != {}}

@@ -35,7 +35,7 @@ class _AnchorGenerator(nn.Module):
     stride : float, optional
         Step between positions in pixels, for a single map. By default, and always with ``per_level``,
         the step is the input's size divided by the map's, rounded down, as in torchvision.
-    whole_pixels, nominal_strides : bool
+    whole_pixels, nominal_strides, sizes_first : bool
         See :class:`lucid_maskrcnn.RPNConfig`.
     """
 
@@ -48,13 +48,15 @@ class _AnchorGenerator(nn.Module):
         stride: float | None = None,
         whole_pixels: bool = True,
         nominal_strides: bool = False,
+        sizes_first: bool = False,
     ) -> None:
         super().__init__()
         self.nominal_strides = nominal_strides
         self.stride = None if per_level or stride is None else positive_number("anchor_stride", stride)
         ratios = sequence("aspect_ratios", aspect_ratios, positive_number, minimum=1)
         levels = anchor_levels(sizes, per_level=per_level)
-        self.cells = [ops.cell_anchors(level, ratios, whole_pixels=whole_pixels) for level in levels]
+        options = {"whole_pixels": whole_pixels, "sizes_first": sizes_first}
+        self.cells = [ops.cell_anchors(level, ratios, **options) for level in levels]
         self.num_anchors = len(self.cells[0])
         self._warned = False
 

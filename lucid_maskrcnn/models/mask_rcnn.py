@@ -146,6 +146,7 @@ class MaskRCNN(nn.Module):
             stride=config.anchor_stride,
             whole_pixels=config.rpn.whole_pixels,
             nominal_strides=config.rpn.nominal_strides,
+            sizes_first=config.rpn.sizes_first,
         )
         self.rpn = _RegionProposalNetwork(channels, anchor_generator, config.rpn, config.rpn_convs)
         self.roipool = self._pooler(config.pool_size)
@@ -321,9 +322,8 @@ class MaskRCNN(nn.Module):
         -----
         UserWarning
             If a tensor has not been normalized. And once a call, with the numbers and what to set, if objects may be
-            missing: there are more detections than
-            ``top_k``, ``image.max_size`` shrinks an image below the scale that the weights were trained at, or the
-            last proposal that ``rpn`` keeps still looks like an object.
+            missing: there are more detections than ``top_k``, ``image.max_size`` shrinks an image below the scale that
+            the weights were trained at, or the last proposal that ``rpn`` keeps still looks like an object.
         """
         own = self.config.heads
         score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)

@@ -169,9 +169,9 @@ def full(count: int, value: int, like: Tensor) -> Tensor:
 
 
 def cell_anchors(
-    sizes: Sequence[float], aspect_ratios: Sequence[float], *, whole_pixels: bool = True
+    sizes: Sequence[float], aspect_ratios: Sequence[float], *, whole_pixels: bool = True, sizes_first: bool = False
 ) -> list[tuple[float, float, float, float]]:
-    """Return the anchors of one position, around the origin: for each ratio every size.
+    """Return the anchors of one position, around the origin.
 
     Parameters
     ----------
@@ -181,6 +181,9 @@ def cell_anchors(
         Height divided by width.
     whole_pixels : bool
         Whether corners are rounded to whole pixels, as in torchvision.
+    sizes_first : bool
+        Whether they are ordered by size and then by ratio, as in detectron2, or by ratio and then by size, as in
+        torchvision. The channels of a trained head have that order.
 
     Returns
     -------
@@ -191,7 +194,8 @@ def cell_anchors(
     flag("whole_pixels", whole_pixels)
     root = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
     scale = np.asarray(sizes, np.float32)[None]
-    half_w, half_h = (scale / root).ravel() / 2, (scale * root).ravel() / 2
+    order = "F" if flag("sizes_first", sizes_first) else "C"
+    half_w, half_h = (scale / root).ravel(order) / 2, (scale * root).ravel(order) / 2
     corners = np.stack([-half_w, -half_h, half_w, half_h], axis=1)
     corners = corners.round() if whole_pixels else corners
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in corners]
