@@ -194,8 +194,10 @@ def cell_anchors(
     flag("whole_pixels", whole_pixels)
     root = np.sqrt(np.asarray(aspect_ratios, np.float32))[:, None]
     scale = np.asarray(sizes, np.float32)[None]
-    order = "F" if flag("sizes_first", sizes_first) else "C"
-    half_w, half_h = (scale / root).ravel(order) / 2, (scale * root).ravel(order) / 2
+    w, h = scale / root, scale * root  # (ratios, sizes)
+    if flag("sizes_first", sizes_first):
+        w, h = w.T, h.T
+    half_w, half_h = w.ravel() / 2, h.ravel() / 2
     corners = np.stack([-half_w, -half_h, half_w, half_h], axis=1)
     corners = corners.round() if whole_pixels else corners
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in corners]
