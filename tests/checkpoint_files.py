@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import struct
+import sys
 import tracemalloc
+import types
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -182,6 +188,41 @@ def write_zip(path: Path, content: Any, storages: dict[str, bytes], *, folder: s
         for key, data in storages.items():
             archive.writestr(f"{folder}/data/{key}", data)
     return path
+
+
+def torch_save(path: Path, content: Any, protocol: int = 2) -> Path:
+    """Write what ``torch.save`` would: any objects, with arrays of float32 and int64 as tensors."""
+    storages: dict[str, bytes] = {}
+    modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
+    kinds = {"f": type("FloatStorage", (), {"__module__": "torch"}), "i": type("LongStorage", (), {})}
+    kinds["i"].__module__ = "torch"
+
+    def rebuild() -> None: ...
+
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
+    modules["torch._utils"]._rebuild_tensor_v2 = rebuild  # type: ignore[attr-defined]
+    for kind in kinds.values():
+        setattr(modules["torch"], kind.__name__, kind)
+
+    class Storage:
+        def __init__(self, array: np.ndarray) -> None:
+            self.id = ("storage", kinds[array.dtype.kind], str(len(storages)), "cpu", array.size)
+            storages[self.id[2]] = array.tobytes()
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return obj.id if isinstance(obj, Storage) else None
+
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is not np.ndarray or obj.dtype not in (np.float32, np.int64):
+                return NotImplemented
+            strides = tuple(int(np.prod(obj.shape[axis + 1 :])) for axis in range(obj.ndim))
+            return rebuild, (Storage(obj), 0, obj.shape, strides, False, OrderedDict())
+
+    file = io.BytesIO()
+    with patch.dict(sys.modules, modules):
+        Pickler(file, protocol).dump(content)
+    return write_zip(path, Raw(file.getvalue()), storages, byteorder="little")
 
 
 def write_legacy(path: Path, content: Any, storages: dict[str, bytes], **changes: Any) -> Path:

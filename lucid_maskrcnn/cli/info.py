@@ -87,6 +87,7 @@ def _describe_file(file: WeightsFile, path: Path) -> dict[str, str]:
     table = {
         "file": str(path),
         "format": f"{file.kind}, {file.source}'s names",
+        **({"weights": _chosen(file)} if file.place else {}),
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
         "parameters": f"{sum(sizes):,}",
         **(_describe_config(file.config) if file.config else {"architecture": "unknown"}),
@@ -96,6 +97,11 @@ def _describe_file(file: WeightsFile, path: Path) -> dict[str, str]:
     if "metrics" in file.metadata:
         table["metrics"] = _metrics(_parsed(file.metadata["metrics"]))
     return table
+
+
+def _chosen(file: WeightsFile) -> str:
+    """Return where in the file the weights stand, and which others there are."""
+    return file.place + (f"; not {' or '.join(file.others)}" if file.others else "")
 
 
 def _describe_config(config: ModelConfig) -> dict[str, str]:

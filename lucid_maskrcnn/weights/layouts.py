@@ -30,9 +30,10 @@ __all__ = ["Body", "Translated", "torchvision_arrays", "translate", "translate_b
 
 type Array = Any  # np.ndarray, or a StoredArray that is still in its file
 
-# Counters of batch norm, a ResNet's classifier, constants that detectron2 takes from its configuration.
+# Counters of batch norm, of averaged weights and of profilers, a ResNet's classifier, and constants that detectron2
+# takes from its configuration.
 _IGNORED = re.compile(
-    r"(?:.*\.)?num_batches_tracked|fc\.(?:weight|bias)|stem\.fc\.(?:weight|bias)|fc1000_[wb]|conv1_b"
+    r"(?:.*\.)?(?:num_batches_tracked|total_ops|total_params)|n_averaged|num_updates|fc\.(?:weight|bias)|stem\.fc\.(?:weight|bias)|fc1000_[wb]|conv1_b"
     r"|pixel_(?:mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"
 )
 _NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1)\.weight")
@@ -89,7 +90,7 @@ class Body:
     conventions: str | None
 
 
-def translate(arrays: Mapping[str, Array], name: str) -> Translated:
+def translate(arrays: Mapping[str, Array], name: str, left_out: Iterable[str] = ()) -> Translated:
     """Turn a Mask R-CNN's weights into this package's names, order of classes and rows.
 
     Parameters
@@ -99,6 +100,8 @@ def translate(arrays: Mapping[str, Array], name: str) -> Translated:
         only the class layers are read.
     name : str
         What messages call the weights.
+    left_out : iterable of str
+        Further names in the file, by which models of other libraries are recognized.
 
     Raises
     ------
@@ -117,12 +120,31 @@ def translate(arrays: Mapping[str, Array], name: str) -> Translated:
     if "cls_score_w" in arrays and "conv1_w" in arrays:
         ours, unused = _from_detectron(arrays)
         return Translated("Detectron", ours, _config(ours, name, "detectron2"), unused, CAFFE2)
+    for pattern, library in _OTHER_LIBRARIES:
+        if any(pattern.match(n) for n in (*arrays, *left_out)):
+            raise ValueError(
+                f"{name} holds a model of {library}, whose names and conventions are not known here: take weights of "
+                "torchvision or detectron2, or train one here."
+            )
     if _body_source(arrays) is not None:
         raise ValueError(f"{name} holds a ResNet without the rest of a Mask R-CNN: pass it as weights_backbone.")
     raise ValueError(
         f"{name} holds no Mask R-CNN with a ResNet-FPN under the names of this package, torchvision, detectron2 or "
         f"Detectron: its entries are {_first_names(arrays)}."
     )
+
+
+# By names that no other library has, behind any prefix.
+_OTHER_LIBRARIES = [
+    (
+        re.compile(r"(?:.*\.)?roi_head\.(?:bbox|mask)_head\.|(?:.*\.)?(?:rpn_head\.rpn_conv|neck\.lateral_convs)\."),
+        "mmdetection",
+    ),
+    (re.compile(r"(?:.*\.)?model\.\d+\.(?:conv|cv\d|m)\."), "Ultralytics YOLO"),
+    (re.compile(r"(?:.*\.)?transformer\.(?:en|de)coder\.layers\."), "DETR or another transformer"),
+    (re.compile(r"(?:.*\.)?(?:image_encoder|mask_decoder|vision_encoder)\."), "Segment Anything"),
+    (re.compile(r"(?:.*\.)?(?:rpn_class_raw|mrcnn_class_conv1|fpn_c5p5)\b"), "Matterport's Mask R-CNN"),
+]
 
 
 def _has_prefix(arrays: Mapping[str, Array], prefix: str) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "write_converted",
 ]
 
+_PACKAGE = str(Path(__file__).resolve().parent.parent)  # warnings point at the first line outside of it
 _FORMAT = "lucid_maskrcnn"
 _DTYPES = ("float32", "float16")
 _UNUSED = "unused."  # prefix of arrays that only another library has
@@ -61,6 +62,12 @@ class WeightsFile:
         Arrays that only the other library has, by its names.
     naming : Naming or None
         Translates this package's names into the source's; None if the names are this package's.
+    place : str
+        Where the weights stand in the file, such as ``"model_ema"`` or ``"state_dict (prefix model.)"``; empty if they
+        are all that it holds.
+    others : tuple of str
+        The places of other weights in the file. Averaged weights (``ema``, ``teacher``, …) are chosen before others,
+        then the usual name (``model``, ``state_dict``, …), then the first.
     """
 
     arrays: dict[str, Any]
@@ -70,6 +77,8 @@ class WeightsFile:
     kind: str = "safetensors"
     unused: dict[str, Any] = field(default_factory=dict)
     naming: Naming | None = None
+    place: str = ""
+    others: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------ reading
@@ -83,18 +92,24 @@ def read_weights_file(path: str | Path) -> WeightsFile:
     path : str or Path
         A ``.safetensors`` file, PyTorch's ``.pth`` in the zip or legacy format, or a ``.pkl`` of detectron2 or
         Detectron, with the names of this package, torchvision, detectron2 or Detectron. The content decides which, not
-        the file's name.
+        the file's name. Training checkpoints are read too, whatever else they hold: the weights are found in dicts,
+        lists and whole modules, and behind any prefix of their names.
+
+    Warns
+    -----
+    UserWarning
+        If the file holds several sets of weights: which one was chosen, by the rule at :class:`WeightsFile`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, asks for anything but arrays, or has no Mask R-CNN.
+        If the file is damaged, has no Mask R-CNN, or has anything but arrays among its weights.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = _opened(path)
     arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(_UNUSED)}
-    found = translate(arrays, repr(str(path)))
+    found = translate(arrays, repr(str(path)), checkpoint.left_out)
     kept = {n.removeprefix(_UNUSED): a for n, a in checkpoint.arrays.items() if n.startswith(_UNUSED)}
     metadata = dict(checkpoint.metadata)
     if "figures" in metadata:  # the key of version 0
@@ -106,7 +121,30 @@ def read_weights_file(path: str | Path) -> WeightsFile:
         if published is not None:
             config, metadata = _as_published(published, config, metadata)
     unused = found.unused | kept
-    return WeightsFile(found.arrays, config, metadata, found.source, checkpoint.kind, unused, found.naming)
+    return WeightsFile(
+        found.arrays,
+        config,
+        metadata,
+        found.source,
+        checkpoint.kind,
+        unused,
+        found.naming,
+        checkpoint.place,
+        checkpoint.others,
+    )
+
+
+def _opened(path: str | Path) -> Checkpoint:
+    """Open a file; a warning says which weights were chosen if it holds several."""
+    checkpoint = open_checkpoint(path)
+    if checkpoint.others:
+        warnings.warn(
+            f"{str(path)!r} holds several sets of weights: {checkpoint.place or 'the outermost entries'} is used, not "
+            f"{' or '.join(checkpoint.others[:4])}; to use another, save it alone.",
+            UserWarning,
+            skip_file_prefixes=(_PACKAGE,),
+        )
+    return checkpoint
 
 
 def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | None:
@@ -178,7 +216,7 @@ def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) ->
     if not isinstance(weights, (str, Path)):
         return translate_body(as_arrays(weights, "weights_backbone"), "weights_backbone")
     path = locate(weights, architecture)
-    return translate_body(open_checkpoint(path).arrays, repr(str(path)))
+    return translate_body(_opened(path).arrays, repr(str(path)))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> None:

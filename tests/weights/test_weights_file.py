@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import inspect
@@ -11,6 +12,7 @@ import random
 import re
 import shutil
 import tracemalloc
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import lucid
 import lucid.nn as nn
 import numpy as np
 import pytest
+from checkpoint_files import torch_save
 from data.torchvision import recipe
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -177,6 +180,50 @@ def test_torchvision_weights_from_mapping_and_file(tmp_path: Path) -> None:
         other = slim()
         load_weights(other, source)
         assert same(model, other)
+
+
+def test_reference_training_checkpoint_of_torchvision(tmp_path: Path) -> None:
+    model = slim()
+    arrays = in_torchvision_names(model)
+    checkpoint = {
+        "model": arrays,
+        "optimizer": {"state": {0: {"momentum_buffer": np.ones(3, np.float32)}}, "param_groups": [{"lr": 0.02}]},
+        "lr_scheduler": {"milestones": Counter([16, 22]), "last_epoch": 3},
+        "args": argparse.Namespace(data_path=Path("/data/coco"), device="cuda", lr_steps=[16, 22], tags={"a"}),
+        "epoch": 3,
+        "scaler": defaultdict(float, scale=65536.0),
+    }
+    path = torch_save(tmp_path / "model_3.pth", checkpoint)
+    other = slim()
+    load_weights(other, path)
+    assert same(model, other)
+    assert read_weights_file(path).place == "model"
+
+    averaged = {f"module.{name}": array * 0.5 for name, array in arrays.items()} | {"module.n_averaged": np.array(3)}
+    path = torch_save(tmp_path / "model_3.pth", {**checkpoint, "model_ema": averaged})
+    with pytest.warns(UserWarning, match="holds several sets of weights: model_ema .* is used, not model;") as caught:
+        load_weights(other, path)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(other.state_dict()["fc1.weight"], model.state_dict()["fc1.weight"] * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("roi_head.bbox_head.shared_fcs.0.weight", "mmdetection"),
+        ("model.0.conv.weight", "Ultralytics YOLO"),
+        ("transformer.encoder.layers.0.linear1.weight", "DETR"),
+        ("image_encoder.patch_embed.proj.weight", "Segment Anything"),
+    ],
+)
+def test_models_of_other_libraries_are_named(tmp_path: Path, name: str, library: str) -> None:
+    one = np.ones((1, 1), np.float32)
+    resnet = {"backbone.conv1.weight": one, "backbone.layer1.0.conv1.weight": one}
+    path = torch_save(tmp_path / "x.pth", {"state_dict": {name: one}, "meta": {}})
+    with pytest.raises(ValueError, match=f"holds a model of {library}"):
+        read_weights_file(path)
+    with pytest.raises(ValueError, match=f"holds a model of {library}"):
+        read_weights_file(torch_save(path, {"state_dict": {**resnet, name: one}}))
 
 
 def test_weights_of_any_float_dtype_become_float32() -> None:

@@ -10,14 +10,14 @@ from typing import Any, BinaryIO
 
 from ... import validators
 from .numpy_pickles import NumpyArray, read_numpy_pickle
-from .pickles import PickledStr
+from .pickles import PickledObject, PickledStr
 from .safetensors_files import read_safetensors
+from .state_dicts import StateDict, described, find_state_dict
 from .stored_arrays import CheckpointError, DiskFile, StoredArray, file_errors, open_disk_file, printable
 from .torch_files import LEGACY_MAGIC, Tensor, read_legacy, read_zip
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
-_WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs")
 _METADATA = ("__author__", "matching_heuristics")
 _MAX_GROWTH = 16  # size of all arrays together over that of the file: tensors may share storages, float16 doubles
 
@@ -34,16 +34,25 @@ class Checkpoint:
         Found from the content, not from the name. Pickles are those of detectron2 and Caffe2.
     arrays : dict of str to StoredArray
         The model's weights. ``np.asarray`` reads one, and the checkpoint does not keep it. States of optimizers,
-        counters and the like are left out; a ``module.`` in front of all names is removed.
+        counters and the like are left out, and prefixes of all names are removed.
     metadata : dict of str to str
         Of a safetensors header; of other files ``__author__`` and ``matching_heuristics`` ("True", "False"), if
         they have them.
+    place : str
+        Where the weights stand in the file, and their prefix; empty if they are all that it holds.
+    others : tuple of str
+        The places of other weights in the file, from which these were chosen.
+    left_out : tuple of str
+        Names of entries that stand beside the weights and do not have their prefix.
     """
 
     path: Path
     kind: str
     arrays: dict[str, StoredArray]
     metadata: dict[str, str] = field(default_factory=dict)
+    place: str = ""
+    others: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -75,15 +84,24 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     with file_errors(path), open_disk_file(path) as (file, disk):
         kind = _detect_kind(file.read(512), disk.size)
         if kind == "safetensors":
-            arrays, metadata = read_safetensors(file, disk)
+            content, metadata = read_safetensors(file, disk)
         else:
-            arrays, metadata = _find_weights(_READERS[kind](file, disk), disk, kind)
-        arrays = _without_module_prefix(arrays)
-        if not arrays:
-            raise CheckpointError("holds no arrays")
-        if sum(array.nbytes for array in arrays.values()) > _MAX_GROWTH * disk.size:
-            raise CheckpointError(f"has arrays that share bytes and together are over {_MAX_GROWTH} times its size")
-    return Checkpoint(path, kind, arrays, metadata)
+            content = _READERS[kind](file, disk)
+            metadata = _metadata(content)
+        found = find_state_dict(content)
+        arrays = _stored_arrays(found, disk, kind)
+        _check_growth(arrays, disk.size)
+    return Checkpoint(path, kind, arrays, metadata, found.place, found.others, found.left_out)
+
+
+def _check_growth(arrays: dict[str, StoredArray], size: int) -> None:
+    """Refuse arrays that share bytes such that a small file would take much memory, or much time to read."""
+    if not arrays:
+        raise CheckpointError("holds no arrays")
+    if max(sum(a.nbytes for a in arrays.values()), sum(a.num_stored_bytes for a in arrays.values())) > (
+        _MAX_GROWTH * size
+    ):
+        raise CheckpointError(f"has arrays that share bytes and together are over {_MAX_GROWTH} times its size")
 
 
 def _check_regular_file(path: Path) -> None:
@@ -122,32 +140,38 @@ _READERS: dict[str, Callable[[BinaryIO, DiskFile], Any]] = {
 }
 
 
-def _find_weights(content: object, disk: DiskFile, kind: str) -> tuple[dict[str, StoredArray], dict[str, str]]:
-    """Return the arrays and the metadata in the object that a pickle holds."""
+def _metadata(content: object) -> dict[str, str]:
     if type(content) is not dict:
-        raise CheckpointError("does not hold a dict of arrays")
-    metadata = {name: str(content[name]) for name in _METADATA if type(content.get(name)) in (PickledStr, bool)}
-    wrapper = next((name for name in _WRAPPERS if type(content.get(name)) is dict), None)
-    if wrapper is not None:
-        entries = content[wrapper]
-    else:
-        entries = {name: value for name, value in content.items() if name not in _METADATA}
+        return {}
+    return {name: str(content[name]) for name in _METADATA if type(content.get(name)) in (PickledStr, bool)}
+
+
+def _stored_arrays(found: StateDict, disk: DiskFile, kind: str) -> dict[str, StoredArray]:
+    """Return the weights in the form in which they can be read."""
     arrays = {}
-    for name, value in entries.items():
-        if type(name) is not PickledStr:
-            raise CheckpointError("has arrays whose names are not strings")
-        if type(value) is int:  # a counter, such as num_batches_tracked
+    # Caffe2 keeps the optimizer's state beside the weights.
+    momentum = kind == "pickle" and found.place in ("", "blobs")
+    for name, value in found.entries.items():
+        if (
+            type(value) is int  # a counter, such as num_batches_tracked
+            or name.endswith("_extra_state")  # of a module of PyTorch, of any type
+            or (momentum and name.endswith("_momentum"))
+            or (not found.place and name in _METADATA)
+        ):
             continue
-        if not isinstance(value, NumpyArray | Tensor):
-            raise CheckpointError(f"has {printable(name)} among its weights, which is not an array")
-        arrays[str(name)] = value.stored(disk)
-    if kind == "pickle" and wrapper in (None, "blobs"):  # Caffe2 keeps the optimizer's state beside the weights
-        arrays = {name: array for name, array in arrays.items() if not name.endswith("_momentum")}
-    return arrays, metadata
-
-
-def _without_module_prefix(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
-    """Remove the prefix that PyTorch's DataParallel puts in front of every name."""
-    if all(name.startswith("module.") for name in arrays):
-        return {name.removeprefix("module."): array for name, array in arrays.items()}
+        if isinstance(value, StoredArray):
+            arrays[name] = value
+        elif isinstance(value, NumpyArray | Tensor) and value.problem is None:
+            arrays[str(name)] = value.stored(disk)
+        else:
+            raise CheckpointError(_not_an_array(name, value))
     return arrays
+
+
+def _not_an_array(name: str, value: object) -> str:
+    if isinstance(value, PickledObject) and value.problem:
+        return f"{value.problem} ({printable(name)})"
+    return (
+        f"has {printable(name)} among its weights, which is not an array but {described(value)}: save the model's "
+        "state_dict alone"
+    )

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from ...validators import shown
 from .bounded_reader import BoundedReader
-from .pickles import PickledObject, PickledStr, SafeGlobal, check_key, globals_by_name, read_pickle
+from .pickles import PickledObject, PickledStr, SafeGlobal, as_key, globals_by_name, read_pickle
 from .stored_arrays import (
     ByteOrder,
     CheckpointError,
@@ -91,6 +91,8 @@ class NumpyArray(PickledObject):
 
     def set(self, content: object, dtype: object, shape: Any, *, fortran: object) -> NumpyArray:
         """Check that bytes, dtype and shape fit each other, and keep them."""
+        if isinstance(dtype, PickledObject) and dtype.problem:
+            raise CheckpointError(dtype.problem)
         if type(dtype) is not NumpyDtype:
             raise CheckpointError("has an array whose dtype is not a numpy.dtype")
         span = content.span if type(content) is PickledStr else content
@@ -174,7 +176,7 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
             raise CheckpointError(
                 "calls collections.OrderedDict with something that is not a list of pairs: it is refused"
             )
-        result[check_key(pair[0])] = pair[1]
+        result[as_key(pair[0])] = pair[1]
     pairs.clear()  # else one long list, passed again and again, would take time without taking opcodes
     return result
 

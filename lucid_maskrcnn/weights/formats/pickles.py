@@ -1,10 +1,13 @@
 """Pickles read as data: nothing that a file names is looked up, imported or called.
 
-A pickle is a program for a small stack machine. The interpreter here knows the opcodes that arrays need, builds dicts,
-lists, tuples, strings and numbers, and calls only the functions of a list of safe globals. The standard library's
-unpickler can be told which globals to allow, but not how much to allocate: a file of a few bytes makes it allocate
-gigabytes, or compare keys for hours. This one checks every length against the file, leaves the bytes of arrays in the
-file, and runs a bounded number of opcodes.
+A pickle is a program for a small stack machine. The interpreter here builds dicts, lists, tuples, strings and numbers,
+and calls only the functions of a list of safe globals. Whatever else a file names, calls or sets becomes a
+:class:`StandIn`: training checkpoints are full of settings, schedules and counters of any class, which do not matter
+as long as they do not stand among the weights.
+
+The standard library's unpickler can be told which globals to allow, but not how much to allocate: a file of a few
+bytes makes it allocate gigabytes, or compare keys for hours. This one checks every length against the file, leaves the
+bytes of arrays in the file, and runs a bounded number of opcodes.
 """
 
 from __future__ import annotations
@@ -16,24 +19,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from .bounded_reader import BoundedReader
-from .stored_arrays import CheckpointError, Span, decodable, printable
+from .stored_arrays import CheckpointError, Span, decodable
 
 __all__ = [
     "PickledObject",
     "PickledStr",
     "SafeGlobal",
+    "StandIn",
     "are_non_negative_ints",
-    "check_key",
+    "as_key",
     "globals_by_name",
     "read_pickle",
 ]
 
-_MAX_OPCODES = 2**19  # an array takes about forty; each opcode allocates a few hundred bytes at most
+_MAX_OPCODES = 2**20  # an array takes about forty; each opcode allocates a few hundred bytes at most
 _MAX_MARKS = 1000
 _MAX_STRING = 256  # longer strings are the bytes of arrays, or not needed, and stay in the file
 _MAX_NUMBER = 80  # bytes or digits
 _MAX_NAME = 256
-_MAX_KEY = 2**63  # any number of larger ints can be made to collide in a dict
+_MAX_MEMO_DIGITS = 10  # of an index; the hashes of larger numbers can be made to collide
 
 
 # ------------------------------------------------------------------ values on the interpreter's stack
@@ -46,12 +50,58 @@ class PickledStr(str):
     span: Span
 
 
+class OtherKey:
+    """A dict's key that is not a short string.
+
+    Compared by identity: numbers, and tuples of them, can be chosen such that all their hashes are equal, and a dict of
+    a million such keys takes hours.
+    """
+
+    __slots__ = ()
+
+
 class PickledObject:
-    """What a safe global's function returns in place of the object that the file asks for."""
+    """What the file asks for is represented by an object of a subclass.
+
+    Attributes
+    ----------
+    problem : str or None
+        Why it cannot be used as an array, which matters only if it stands among the weights.
+    """
+
+    problem: str | None = None
 
     def set_state(self, state: object) -> None:
-        """Take the state of a pickle's BUILD opcode."""
-        raise CheckpointError("sets attributes of something that has none")
+        """Take the state of a pickle's BUILD opcode; attributes of arrays are not needed."""
+
+
+class StandIn(PickledObject):
+    """Represents an object, a class or a function that is not known here, or that cannot be made.
+
+    Attributes
+    ----------
+    name : str
+        Of the class or function, as the file has it.
+    arguments : tuple
+        Of the call that would have made the object.
+    state : object
+        What the file sets as its attributes, usually a dict.
+    entries : dict
+        What the file sets as its items, if it is a mapping.
+    """
+
+    __slots__ = ("arguments", "entries", "name", "state")
+
+    def __init__(self, name: str, arguments: tuple[Any, ...] = (), problem: str | None = None) -> None:
+        self.name, self.arguments = name, arguments
+        if problem is not None:
+            self.problem = problem
+        self.state: object = None
+        self.entries: dict[Any, Any] = {}
+
+    def set_state(self, state: object) -> None:
+        """Keep the attributes."""
+        self.state = state
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,19 +153,20 @@ def read_pickle(
     Returns
     -------
     object
-        Made of dict, list, tuple, str, int, float, bool, None, :class:`Span` for bytes and long strings, and what
-        the safe globals return.
+        Made of dict, list, tuple, str, int, float, bool, None, :class:`Span` for bytes and long strings, what the safe
+        globals return, and a :class:`StandIn` for everything else. Keys of dicts are short strings or
+        :class:`OtherKey`.
 
     Raises
     ------
     CheckpointError
-        If the pickle names anything else, is damaged or ends too early.
+        If the pickle is damaged, ends too early or has more opcodes than any model needs.
     """
     return _Unpickler(reader, safe_globals, persistent_load).run()
 
 
 class _Unpickler:
-    """The stack machine: a method for every opcode that arrays need, and the table ``_OPCODES`` below."""
+    """The stack machine: a method for every opcode, and the table ``_OPCODES`` below."""
 
     def __init__(
         self,
@@ -136,9 +187,11 @@ class _Unpickler:
                 return self.result()
             execute = _OPCODES.get(opcode)
             if execute is None:
-                raise CheckpointError(_refusal(opcode))
+                raise CheckpointError(f"has {opcode!r} where its pickle should have an opcode")
             execute(self)
-        raise CheckpointError(f"has a pickle of more than {_MAX_OPCODES} opcodes, more than any model needs")
+        raise CheckpointError(
+            f"has a pickle of more than {_MAX_OPCODES} opcodes, more than any model needs: save the weights alone"
+        )
 
     def result(self) -> Any:
         if len(self.stack) != 1 or self.marks:
@@ -198,8 +251,8 @@ class _Unpickler:
 
     # -------------------------------------------------------------- numbers and strings
 
-    def decimal(self) -> int:
-        return _parse_int(self.reader.read_line(_MAX_NUMBER, "number"))
+    def decimal(self, max_length: int = _MAX_NUMBER) -> int:
+        return _parse_int(self.reader.read_line(max_length, "number"))
 
     def int_line(self) -> None:
         """Push an int, or a bool: before they had opcodes of their own, bools were written 00 and 01."""
@@ -266,9 +319,10 @@ class _Unpickler:
 
     def extend(self, items: list[Any]) -> None:
         target = self.top()
-        if type(target) is not list:
+        if type(target) is list:
+            target.extend(items)
+        elif not isinstance(target, StandIn):  # such as a deque or a set, whose items are not needed
             raise CheckpointError("appends to something that is not a list")
-        target.extend(items)
 
     def append(self) -> None:
         item = self.pop()
@@ -285,10 +339,18 @@ class _Unpickler:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
-        if type(target) is not dict or len(items) % 2:
+        entries = target.entries if isinstance(target, StandIn) else target
+        if type(entries) is not dict or len(items) % 2:
             raise CheckpointError("sets entries of something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[check_key(key)] = value
+            entries[as_key(key)] = value
+
+    def add_items(self) -> None:
+        self.extend(self.since_mark())
+
+    def frozen_set(self) -> None:
+        self.since_mark()
+        self.push(StandIn("builtins.frozenset"))
 
     # -------------------------------------------------------------- globals and calls
 
@@ -305,34 +367,47 @@ class _Unpickler:
 
     def push_global(self, module: str, name: str) -> None:
         known = self.safe_globals.get((module, name))
-        if known is None:
-            raise CheckpointError(f"asks for {printable(f'{module}.{name}')}, which is not an array: it is refused")
-        self.push(known)
-
-    def instance(self) -> None:
-        self.global_line()  # refuses unknown names
-        raise CheckpointError(_refusal(b"i"))
+        self.push(StandIn(f"{module}.{name}") if known is None else known)
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if type(function) is not SafeGlobal or type(arguments) is not tuple:
-            raise CheckpointError("calls something that is not a function")
-        if function.call is None:
-            raise CheckpointError(f"calls {function.name}, which may be named but not called: it is refused")
-        self.push(function.call(arguments))
+        self.push(_called(function, arguments))
+
+    def new_object_with_keywords(self) -> None:
+        self.pop()
+        self.reduce()
+
+    def instance(self) -> None:
+        arguments = tuple(self.since_mark())
+        self.global_line()
+        self.push(_called(self.pop(), arguments))
+
+    def object_of_class(self) -> None:
+        function, *arguments = self.since_mark() or [None]
+        self.push(_called(function, tuple(arguments)))
 
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if isinstance(target, PickledObject):
-            target.set_state(state)
-        # The only attribute that a dict may get: a state dict's _metadata, its modules' version numbers.
-        elif type(target) is not dict or type(state) is not dict or len(state) != 1 or "_metadata" not in state:
+            try:
+                target.set_state(state)
+            except CheckpointError as error:
+                target.problem = target.problem or str(error)
+        elif type(target) not in (dict, list) and not isinstance(target, SafeGlobal):  # attributes are not needed
             raise CheckpointError("sets attributes of something that has none")
 
     def persistent_id(self) -> None:
+        self.push_reference(self.pop())
+
+    def persistent_id_line(self) -> None:
+        self.push_reference(self.reader.skip_line())
+
+    def push_reference(self, reference: object) -> None:
         if self.persistent_load is None:
-            raise CheckpointError("refers to an object outside of its pickle: it is refused")
-        self.push(self.persistent_load(self.pop()))
+            problem = "refers to an object outside of its pickle: it is refused"
+            self.push(StandIn("an object outside of the pickle", problem=problem))
+        else:
+            self.push(self.persistent_load(reference))
 
     def protocol(self) -> None:
         version = self.reader.read_uint(1)
@@ -351,45 +426,42 @@ def _parse_int(line: bytes) -> int:
     return int(line.rstrip(b"L"))
 
 
-def check_key(key: object) -> object:
-    """Return what may be a dict's key: nothing whose hashes or comparisons could be made slow."""
-    if key is None or type(key) in (PickledStr, bool, float) or (type(key) is int and -_MAX_KEY <= key < _MAX_KEY):
-        return key
-    raise CheckpointError("has a dict whose key is neither a short string nor a number")
+def as_key(key: object) -> object:
+    """Return what stands for a dict's key."""
+    return key if type(key) is PickledStr else OtherKey()
+
+
+def _called(function: object, arguments: object) -> object:
+    """Return what a call of a safe global gives, or a stand-in for it."""
+    if type(arguments) is not tuple or not isinstance(function, SafeGlobal | StandIn):
+        raise CheckpointError("calls something that is not a function")
+    if isinstance(function, StandIn):
+        made = arguments[0] if arguments and function.name in _MAKERS else function
+        return StandIn(made.name if isinstance(made, StandIn | SafeGlobal) else function.name, arguments)
+    if function.call is None:
+        problem = f"calls {function.name}, which may be named but not called: it is refused"
+        return StandIn(function.name, arguments, problem)
+    try:
+        return function.call(arguments)
+    except CheckpointError as error:
+        earlier = (a.problem for a in arguments if isinstance(a, PickledObject) and a.problem)
+        return StandIn(function.name, arguments, next(earlier, str(error)))
+
+
+# Functions that make an object of the class which is their first argument.
+_MAKERS = {f"{module}.{name}" for module in ("copyreg", "copy_reg") for name in ("_reconstructor", "__newobj__")}
 
 
 def _damaged() -> CheckpointError:
     return CheckpointError("has a damaged pickle")
 
 
-def _refusal(opcode: bytes) -> str:
-    if opcode in _REFUSED_OPCODES:
-        return f"uses the pickle opcode {_REFUSED_OPCODES[opcode]}, which no array needs: it is refused"
-    return f"has {opcode!r} where its pickle should have an opcode"
-
-
-_REFUSED_OPCODES = {
-    b"2": "DUP",
-    b"i": "INST",
-    b"o": "OBJ",
-    b"P": "PERSID",
-    b"\x81": "NEWOBJ",
-    b"\x82": "EXT1",
-    b"\x83": "EXT2",
-    b"\x84": "EXT4",
-    b"\x8f": "EMPTY_SET",
-    b"\x90": "ADDITEMS",
-    b"\x91": "FROZENSET",
-    b"\x92": "NEWOBJ_EX",
-    b"\x97": "NEXT_BUFFER",
-    b"\x98": "READONLY_BUFFER",
-}
-
 _OPCODES: dict[bytes, Callable[[_Unpickler], None]] = {
     b"\x80": _Unpickler.protocol,
     b"\x95": _Unpickler.frame,
     b"(": _Unpickler.mark,
     b"0": _Unpickler.pop_or_mark,
+    b"2": lambda m: m.push(m.top()),
     b"1": _Unpickler.pop_mark,
     # numbers
     b"N": lambda m: m.push(None),
@@ -430,19 +502,31 @@ _OPCODES: dict[bytes, Callable[[_Unpickler], None]] = {
     b"d": _Unpickler.make_dict,
     b"s": _Unpickler.set_item,
     b"u": lambda m: m.set_items(m.since_mark()),
+    b"\x8f": lambda m: m.push(StandIn("builtins.set")),
+    b"\x90": _Unpickler.add_items,
+    b"\x91": _Unpickler.frozen_set,
+    b"\x97": lambda m: m.push(StandIn("a buffer outside of the pickle")),
+    b"\x98": lambda m: m.push(m.pop()),
     # memo
-    b"p": lambda m: m.put(m.decimal()),
+    b"p": lambda m: m.put(m.decimal(_MAX_MEMO_DIGITS)),
     b"q": lambda m: m.put(m.reader.read_uint(1)),
     b"r": lambda m: m.put(m.reader.read_uint(4)),
     b"\x94": _Unpickler.memoize,
-    b"g": lambda m: m.get(m.decimal()),
+    b"g": lambda m: m.get(m.decimal(_MAX_MEMO_DIGITS)),
     b"h": lambda m: m.get(m.reader.read_uint(1)),
     b"j": lambda m: m.get(m.reader.read_uint(4)),
     # globals and calls
     b"c": _Unpickler.global_line,
     b"\x93": _Unpickler.stack_global,
+    b"\x82": lambda m: m.push(StandIn(f"copyreg extension {m.reader.read_uint(1)}")),
+    b"\x83": lambda m: m.push(StandIn(f"copyreg extension {m.reader.read_uint(2)}")),
+    b"\x84": lambda m: m.push(StandIn(f"copyreg extension {m.reader.read_uint(4)}")),
     b"i": _Unpickler.instance,
+    b"o": _Unpickler.object_of_class,
     b"R": _Unpickler.reduce,
+    b"\x81": _Unpickler.reduce,
+    b"\x92": _Unpickler.new_object_with_keywords,
     b"b": _Unpickler.build,
     b"Q": _Unpickler.persistent_id,
+    b"P": _Unpickler.persistent_id_line,
 }

@@ -265,6 +265,11 @@ class StoredArray:
         """Number of bytes once read."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def num_stored_bytes(self) -> int:
+        """Number of bytes that reading it takes from the file: of a slice, also those between its elements."""
+        return self._span.length
+
     def __repr__(self) -> str:
         return f"StoredArray({self.shape}, {self.dtype}, in {str(self._disk.path)!r})"
 

@@ -9,7 +9,15 @@ from typing import Any, BinaryIO
 
 from .bounded_reader import BoundedReader
 from .numpy_pickles import NUMPY_SAFE_GLOBALS
-from .pickles import PickledObject, PickledStr, SafeGlobal, are_non_negative_ints, globals_by_name, read_pickle
+from .pickles import (
+    PickledObject,
+    PickledStr,
+    SafeGlobal,
+    StandIn,
+    are_non_negative_ints,
+    globals_by_name,
+    read_pickle,
+)
 from .stored_arrays import ByteOrder, CheckpointError, DiskFile, ElementType, Span, StoredArray, num_elements, printable
 
 __all__ = ["LEGACY_MAGIC", "Tensor", "read_legacy", "read_zip"]
@@ -36,6 +44,8 @@ _STORAGE_DTYPES = {
     "ComplexDouble": "complex128",
 }
 _DTYPES = (*_STORAGE_DTYPES.values(), "uint16", "uint32", "uint64")
+# Of tensors that are not read; the size is needed to find the storages behind theirs.
+_QUANTIZED_DTYPES = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32", "QUInt4x2": "uint8", "QUInt2x4": "uint8"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +163,10 @@ def _rebuild_tensor_v3(arguments: tuple[Any, ...]) -> Tensor:
     _check_num_arguments(arguments, "_rebuild_tensor_v3", 7, 8)
     _check_no_metadata(arguments[7] if len(arguments) > 7 else None)
     dtype = arguments[6]
+    if isinstance(dtype, StandIn):
+        raise CheckpointError(
+            f"has a tensor of {printable(dtype.name)}, which is not supported: convert it to float32 with PyTorch"
+        )
     if type(dtype) is not _TorchType or dtype.name.endswith("Storage"):
         raise CheckpointError("has a tensor without a dtype")
     source = arguments[0]
@@ -161,21 +175,45 @@ def _rebuild_tensor_v3(arguments: tuple[Any, ...]) -> Tensor:
 
 
 def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor:
+    """Return the tensor of a parameter, or of a tensor that was on a device which not every machine has."""
     _check_num_arguments(arguments, "_rebuild_parameter", 3, 4)
     if type(arguments[0]) is not Tensor:
         raise CheckpointError("has a parameter that is not a tensor")
     return arguments[0]
 
 
-_SAFE_GLOBALS = NUMPY_SAFE_GLOBALS | globals_by_name(
-    _UNTYPED,
-    *(_TorchType(f"torch.{name}Storage", None, dtype) for name, dtype in _STORAGE_DTYPES.items()),
-    *(_TorchType(f"torch.{dtype}", None, dtype) for dtype in _DTYPES),
+def _rebuild_subclass(arguments: tuple[Any, ...]) -> object:
+    """Return the tensor of a subclass: ``(function, class, its arguments, attributes)``."""
+    function, made_of = arguments[::2] if len(arguments) == 4 else (None, None)
+    if function not in _TENSOR_FUNCTIONS or type(made_of) is not tuple:
+        raise CheckpointError("has a tensor of a class that is not known")
+    assert isinstance(function, SafeGlobal)
+    assert function.call is not None
+    return function.call(made_of)
+
+
+def _refuse_quantized(arguments: tuple[Any, ...]) -> object:
+    raise CheckpointError(
+        "has a quantized tensor, which cannot be read: dequantize the model with PyTorch, or take the weights that it "
+        "was made of"
+    )
+
+
+_TENSOR_FUNCTIONS = (
     SafeGlobal("torch._utils._rebuild_tensor", _rebuild_tensor),
     SafeGlobal("torch._utils._rebuild_tensor_v2", _rebuild_tensor_v2),
     SafeGlobal("torch._utils._rebuild_tensor_v3", _rebuild_tensor_v3),
     SafeGlobal("torch._utils._rebuild_parameter", _rebuild_parameter),
     SafeGlobal("torch._utils._rebuild_parameter_with_state", _rebuild_parameter),
+    SafeGlobal("torch._utils._rebuild_device_tensor_from_cpu_tensor", _rebuild_parameter),
+)
+_SAFE_GLOBALS = NUMPY_SAFE_GLOBALS | globals_by_name(
+    _UNTYPED,
+    *(_TorchType(f"torch.{name}Storage", None, dtype) for name, dtype in (_STORAGE_DTYPES | _QUANTIZED_DTYPES).items()),
+    *(_TorchType(f"torch.{dtype}", None, dtype) for dtype in _DTYPES),
+    *_TENSOR_FUNCTIONS,
+    SafeGlobal("torch._tensor._rebuild_from_type_v2", _rebuild_subclass),
+    SafeGlobal("torch._utils._rebuild_qtensor", _refuse_quantized),
 )
 
 
@@ -200,16 +238,19 @@ class _Storages:
         self._disk, self._id_length = disk, id_length
         self._order: ByteOrder = ">" if big_endian else "<"
 
-    def load(self, persistent_id: object) -> _StorageSlice:
-        """Return what ``("storage", class, key, location, count[, part])`` refers to."""
-        if (
-            type(persistent_id) is not tuple
-            or len(persistent_id) != self._id_length
-            or type(persistent_id[0]) is not PickledStr
-        ):
+    def load(self, persistent_id: object) -> _StorageSlice | StandIn:
+        """Return what ``("storage", class, key, location, count[, part])`` refers to; modules have other tags."""
+        if type(persistent_id) is not tuple or len(persistent_id) < 2 or type(persistent_id[0]) is not PickledStr:
             raise CheckpointError("refers to something that is not a storage: it is refused")
         if persistent_id[0] != "storage":
-            raise CheckpointError(f"refers to a {printable(persistent_id[0])}, which is not an array: it is refused")
+            problem = f"refers to a {printable(persistent_id[0])}, which is not an array: it is refused"
+            made = persistent_id[1]
+            return made if isinstance(made, StandIn) else StandIn(persistent_id[0], problem=problem)
+        if len(persistent_id) != self._id_length:
+            raise CheckpointError("refers to something that is not a storage: it is refused")
+        if isinstance(persistent_id[1], StandIn):
+            problem = f"has a tensor in a {printable(persistent_id[1].name)}, which is not supported"
+            return StandIn(persistent_id[1].name, problem=problem)
         storage = self._storage(persistent_id[1], persistent_id[2], persistent_id[4])
         part = persistent_id[5] if self._id_length == 6 else None
         if part is None:

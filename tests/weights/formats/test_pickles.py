@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import pickle
+import re
 import struct
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ from checkpoint_files import (
     Raw,
     Reference,
     code,
+    complaint,
     pickled,
+    read,
     refused,
     storage,
     tensor,
@@ -35,6 +38,13 @@ from checkpoint_files import (
 from lucid_maskrcnn.weights.formats import pickles
 
 # ------------------------------------------------------------------ files that would do something
+
+
+def shell(*state: Any) -> Built:
+    return Built(SHELL, state)
+
+
+GOOD = shell(1, (2,), F4, False, b"12345678")
 
 
 class Evil:
@@ -99,41 +109,42 @@ UNSAFE_GLOBALS = [
 @pytest.mark.parametrize(
     ("module", "name", "arguments"), UNSAFE_GLOBALS, ids=[f"{m}.{n}" for m, n, _ in UNSAFE_GLOBALS]
 )
-def test_unsafe_globals_are_refused(
+def test_unknown_globals_become_stand_ins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str, arguments: tuple[Any, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     imported = set(sys.modules)
     monkeypatch.setattr(builtins, "eval", None)
-    message = f"asks for {module}.{name}, which is not an array: it is refused"
     call = Call(Name(module, name), Raw(code(arguments)))
-    from_stack = Call(Raw(code(module) + code(name) + b"\x93"), arguments)
-    for evil in (call, from_stack):
-        (tmp_path / "x.pkl").write_bytes(pickled({"model": {"a": evil}}, 4))
-        refused(tmp_path / "x.pkl", message)
-        refused(write_zip(tmp_path / "x.pth", {"a": evil, "b": tensor(storage())}, {"0": SIX.tobytes()}), message)
-        refused(write_legacy(tmp_path / "y.pth", {"a": evil}, {}), message)
-    (tmp_path / "x.pkl").write_bytes(b"(i" + code(Name(module, name))[1:] + b".")  # INST, which looks up and calls
-    refused(tmp_path / "x.pkl", message)
+    from_stack = Call(Raw(code(module) + code(name) + b"\x93"), Raw(code(arguments)))
+    new = Raw(code(Name(module, name)) + code(arguments) + b"\x81")
+    instance = Raw(b"(" + code(arguments) + b"i" + code(Name(module, name))[1:])
+    for evil in (call, from_stack, new, instance, Name(module, name)):
+        among = {"model": {"a": evil, "b": tensor(storage())}}
+        beside = {"model": {"b": tensor(storage())}, "a": evil, "c": [evil]}
+        for file in (
+            write_zip(tmp_path / "x.pth", among, {"0": SIX.tobytes()}),
+            write_legacy(tmp_path / "y.pth", {"a": evil}, {}),
+        ):
+            assert re.search("has a among its weights|holds no arrays: a is|has a tensor of a class", complaint(file))
+        assert list(read(write_zip(tmp_path / "x.pth", beside, {"0": SIX.tobytes()}))) == ["b"]
+        (tmp_path / "x.pkl").write_bytes(pickled({"model": {"b": GOOD}, "a": evil, "c": [evil]}, 4))
+        assert list(read(tmp_path / "x.pkl")) == ["b"]
     assert sorted(os.listdir(tmp_path)) == ["x.pkl", "x.pth", "y.pth"]
     assert set(sys.modules) - imported <= {"encodings.cp437", "zipfile", "zipfile._path", "zipfile._path.glob"}
 
 
 def test_malicious_pickle_does_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    content = pickle.dumps({"a": Evil(os.system, f"touch {marker}")})
+    content = pickle.dumps({"a": Evil(os.system, f"touch {marker}"), "b": SIX})
     (tmp_path / "x.pkl").write_bytes(content)
-    refused(tmp_path / "x.pkl", f"asks for {os.name}.system, which is not an array: it is refused")
+    refused(tmp_path / "x.pkl", f"has a among its weights, which is not an array but {os.name}.system")
     assert not marker.exists()
     pickle.loads(content)
     assert marker.exists()  # the file was no toy
 
 
 LATIN = Name("_codecs", "encode")
-
-
-def shell(*state: Any) -> Built:
-    return Built(SHELL, state)
 
 
 MALFORMED: dict[str, tuple[Any, str]] = {
@@ -180,12 +191,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
         "has an array of 65 dimensions; at most 32 are allowed",
     ),
     "array without content": (SHELL, "has an array without content"),
-    "attributes of a name": (Built(NDARRAY, {"x": 1}), "sets attributes of something that has none"),
-    "attributes of a list": (Built([], {"x": 1}), "sets attributes of something that has none"),
-    "attributes of a dict": (Built({}, {"__class__": 1}), "sets attributes of something that has none"),
-    "two attributes": (Built({}, {"_metadata": 1, "y": 2}), "sets attributes of something that has none"),
-    "__setstate__": (Built({}, {"__setstate__": LATIN}), "sets attributes of something that has none"),
-    "slots": (Built({}, (None, {"_metadata": 1})), "sets attributes of something that has none"),
+    "attributes of a number": (Built(1, {"x": 1}), "sets attributes of something that has none"),
     "attributes of a type": (Built(F4, {"x": 1}), "has an array of a structured dtype"),
     "other codec": (Call(LATIN, ("x", "zlib")), "calls _codecs.encode with a codec other than latin1: it is refused"),
     "codec of utf-8": (Call(LATIN, ("x", "utf-8")), "calls _codecs.encode with a codec other than latin1"),
@@ -207,21 +213,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     ),
     "name of no text": (Raw(b"K\1K\2\x93"), "asks for a global whose name is not a string"),
     "long name": (Raw(b"c" + b"x" * 300 + b"\ny\n"), "has a name of 300 characters in its pickle"),
-    "name not printable": (Name("a\x07", "b" * 150), r"asks for a\x07.bbbbb"),
     "persistent id": (Reference("x"), "refers to an object outside of its pickle: it is refused"),
-    "PERSID": (Raw(b"Pos.system\n"), "uses the pickle opcode PERSID, which no array needs: it is refused"),
-    "INST of what is known": (Raw(b"(icollections\nOrderedDict\n"), "uses the pickle opcode INST"),
-    "OBJ": (Raw(b"(" + code(ORDERED) + b"o"), "uses the pickle opcode OBJ"),
-    "NEWOBJ": (Raw(code(ORDERED) + b")\x81"), "uses the pickle opcode NEWOBJ"),
-    "NEWOBJ_EX": (Raw(code(ORDERED) + b")}\x92"), "uses the pickle opcode NEWOBJ_EX"),
-    "EXT1": (Raw(b"\x82\1"), "uses the pickle opcode EXT1"),
-    "EXT2": (Raw(b"\x83\1\0"), "uses the pickle opcode EXT2"),
-    "EXT4": (Raw(b"\x84\1\0\0\0"), "uses the pickle opcode EXT4"),
-    "DUP": (Raw(b"2"), "uses the pickle opcode DUP"),
-    "EMPTY_SET": (Raw(b"\x8f"), "uses the pickle opcode EMPTY_SET"),
-    "FROZENSET": (Raw(b"(\x91"), "uses the pickle opcode FROZENSET"),
-    "NEXT_BUFFER": (Raw(b"\x97"), "uses the pickle opcode NEXT_BUFFER"),
-    "READONLY_BUFFER": (Raw(b"\x98"), "uses the pickle opcode READONLY_BUFFER"),
     "no instruction": (Raw(b"\xff"), r"has b'\xff' where its pickle should have an opcode"),
     "memo that is not there": (Raw(b"h\7"), "has a damaged pickle"),
     "negative memo": (Raw(b"g-1\n"), "has a damaged pickle"),
@@ -247,6 +239,8 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     ),
     "huge number": (Raw(b"\x8b\xff\xff\xff\x7f"), "has a number of 2147483647 bytes in its pickle"),
     "huge decimal": (Raw(b"I" + b"9" * 5000 + b"\n"), "has a number of 5000 characters in its pickle"),
+    "memo of many digits": (Raw(b"Np" + b"9" * 50 + b"\n"), "has a number of 50 characters in its pickle"),
+    "set items of a number": (Raw(b"K\1(\x90"), "appends to something that is not a list"),
     "mark that is not there": (Raw(b"t"), "sets entries of something that is not a dict"),
     "pops too much": (Raw(b"00000"), "has a damaged pickle"),
     "appends to a number": (Raw(b"K\1Na"), "appends to something that is not a list"),
@@ -258,8 +252,59 @@ MALFORMED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("value", "message"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_pickles_are_refused(tmp_path: Path, value: Any, message: str) -> None:
     path = tmp_path / "x.pkl"
-    path.write_bytes(pickled({"model": {"a": value}}))
+    path.write_bytes(pickled({"model": {"a": value, "b": GOOD}}))
     refused(path, message)
+
+
+INERT: dict[str, tuple[Any, str]] = {
+    "a name": (NDARRAY, "numpy.ndarray"),
+    "attributes of a name": (Built(NDARRAY, {"x": 1}), "numpy.ndarray"),
+    "name not printable": (Name("a\x07", "b" * 150), r"a\x07.bbbbb"),
+    "attributes of a list": (Built([], {"x": 1}), "a list"),
+    "attributes of a dict": (Built({}, {"__class__": 1, "__setstate__": LATIN}), "a dict"),
+    "attributes of an object": (Built(Call(Name("a", "B"), ()), (None, {"x": 1})), "a.B"),
+    "slots of a dict": (Built({}, (None, {"_metadata": 1})), "a dict"),
+    "INST of what is known": (Raw(b"(icollections\nOrderedDict\n"), "a dict"),
+    "INST": (Raw(b"(K\1ia\nB\n"), "a.B"),
+    "OBJ of what is known": (Raw(b"(" + code(ORDERED) + b"o"), "a dict"),
+    "OBJ": (Raw(b"(" + code(Name("a", "B")) + b"K\1o"), "a.B"),
+    "NEWOBJ": (Raw(code(Name("a", "B")) + b")\x81"), "a.B"),
+    "NEWOBJ_EX": (Raw(code(Name("a", "B")) + b")}\x92"), "a.B"),
+    "object of protocol 0": (Call(Name("copy_reg", "_reconstructor"), (Name("a", "B"), Name("o", "o"), None)), "a.B"),
+    "call of an object": (Call(Call(Name("a", "B"), ()), (1,)), "a.B"),
+    "items of an object": (Raw(code(Name("a", "B")) + b")\x81(" + code("k") + b"K\1u"), "a.B"),
+    "list items of an object": (Raw(code(Name("a", "B")) + b")\x81(K\1eK\1a"), "a.B"),
+    "EXT1": (Raw(b"\x82\1"), "copyreg extension 1"),
+    "EXT2": (Raw(b"\x83\1\1"), "copyreg extension 257"),
+    "EXT4": (Raw(b"\x84\1\0\0\0"), "copyreg extension 1"),
+    "set": (Raw(b"\x8f(K\1K\2\x90"), "builtins.set"),
+    "frozen set": (Raw(b"(K\1K\2\x91"), "builtins.frozenset"),
+    "out-of-band buffer": (Raw(b"\x97\x98"), "a buffer outside of the pickle"),
+    "DUP": (Raw(b"]2a"), "a list"),
+    "text": ("b", "a string"),
+    "bytes": (b"b", "a string"),
+    "None": (None, "None"),
+    "number": (0.5, "a number"),
+}
+
+
+@pytest.mark.parametrize(("value", "kind"), INERT.values(), ids=INERT)
+def test_what_is_not_an_array_matters_only_among_the_weights(tmp_path: Path, value: Any, kind: str) -> None:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickled({"model": {"b": GOOD}, "a": value, "c": [value, {"d": value}]}, 5))
+    assert list(read(path)) == ["b"]
+    path.write_bytes(pickled({"model": {"a": value, "b": GOOD}}, 5))
+    refused(path, f"has a among its weights, which is not an array but {kind}")
+
+
+@pytest.mark.parametrize(("value", "message"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_arrays_beside_the_weights_are_refused_or_do_not_matter(
+    tmp_path: Path, value: Any, message: str
+) -> None:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickled({"model": {"b": GOOD}, "a": value}))
+    found = complaint(path)
+    assert not found or found.startswith((f"{str(path)!r} {message}", f"{str(path)!r} has a damaged pickle"))
 
 
 # ------------------------------------------------------------------ memory and time
@@ -270,7 +315,8 @@ LAUGHS = b"]q\0" + b"".join(b"0](" + bytes([ord("h"), i]) * 10 + b"eq" + bytes([
 PAIRS = b")q\0" + b"".join(b"0" + bytes([ord("h"), i]) * 2 + b"\x86q" + bytes([i + 1]) for i in range(60))
 OVERSIZED = {  # instructions that say how much they want; it is not there
     "LONG_BINPUT": (HEAD + b"}r\xff\xff\xff\xff.", "holds no arrays"),
-    "PUT": (HEAD + b"}p" + b"9" * 50 + b"\n.", "holds no arrays"),
+    "PUT": (HEAD + b"}p4294967295\n.", "holds no arrays"),
+    "PUT beyond": (HEAD + b"}p" + b"9" * 50 + b"\n.", "has a number of 50 characters"),
     "BINBYTES8": (HEAD + b"\x8e" + struct.pack("<Q", 2**60), "ends in the middle"),
     "BYTEARRAY8": (HEAD + b"\x96" + struct.pack("<Q", 2**63 + 5), "ends in the middle"),
     "BINUNICODE8": (HEAD + b"\x8d" + struct.pack("<Q", 2**40), "ends in the middle"),
@@ -278,13 +324,25 @@ OVERSIZED = {  # instructions that say how much they want; it is not there
     "BINSTRING": (HEAD + b"T\xff\xff\xff\xff", "ends in the middle"),
     "LONG4": (HEAD + b"\x8b\xff\xff\xff\xff", "has a number of 4294967295 bytes"),
     "FRAME": (HEAD + b"\x95" + struct.pack("<Q", 2**62) + b"}.", "ends in the middle"),
-    "key of lists": (HEAD + b"}" + LAUGHS + b"Ns.", "has a dict whose key is neither"),
-    "key of tuples": (HEAD + b"}" + PAIRS + b"Ns.", "has a dict whose key is neither"),
-    "list of itself": (HEAD + b"}\x8c\1a]q\0h\0as.", "has a among its weights, which is not an array"),
-    "dict of itself": (HEAD + b"}q\0\x8c\5modelh\0s.", "has model among its weights, which is not an array"),
-    "laughs": (HEAD + b"}\x8c\1a" + LAUGHS + b"s.", "has a among its weights, which is not an array"),
+    "key of lists": (HEAD + b"}" + LAUGHS + b"Ns.", "holds no arrays"),
+    "key of tuples": (HEAD + b"}" + PAIRS + b"Ns.", "holds no arrays"),
+    "list of itself": (HEAD + b"}\x8c\1a]q\0h\0as.", "holds no arrays: a is a list"),
+    "dict of itself": (HEAD + b"}q\0\x8c\5modelh\0s.", "holds no arrays: model is a dict"),
+    "laughs": (HEAD + b"}\x8c\1a" + LAUGHS + b"s.", "holds no arrays: a is a list"),
+    "laughs among the weights": (
+        HEAD + b"}(\x8c\1a" + LAUGHS + b"\x8c\1b" + code(GOOD) + b"u.",
+        "has a among its weights, which is not an array but a list",
+    ),
+    "laughs as arguments": (
+        HEAD + b"}(\x8c\1a" + code(Name("a", "B")) + PAIRS + b"R\x8c\1b" + code(GOOD) + b"u.",
+        "has a among its weights, which is not an array but a.B",
+    ),
+    "module of itself": (
+        HEAD + code(Name("a", "B")) + b")\x81q\0(" + code("_modules") + b"}(" + code("c") + b"h\0udb.",
+        "does not hold a dict of arrays",
+    ),
     "laughs as a shape": (
-        HEAD + code(SHELL) + b"(K\1" + LAUGHS + code(F4) + b"\x89" + code(b"1234") + b"tb.",
+        HEAD + b"}" + code("a") + code(SHELL) + b"(K\1" + LAUGHS + code(F4) + b"\x89" + code(b"1234") + b"tbs.",
         "has an array whose shape is",
     ),
 }
@@ -299,15 +357,30 @@ def test_oversized_lengths_allocate_nothing(tmp_path: Path, content: bytes, mess
     assert peak() < 2**20
 
 
-TOO_MANY = "has a pickle of more than 524288 opcodes, more than any model needs"
+LIMIT = 2**20
+TOO_MANY = f"has a pickle of more than {LIMIT} opcodes, more than any model needs"
 ENDLESS = {  # opcodes of a byte or a few that allocate something; a few hundred bytes each at most
-    "lists": (b"]" * 2**19, TOO_MANY),
-    "memo": (b"}" + b"\x94" * 2**19, TOO_MANY),
-    "texts": (b"\x8c\1a" * 2**19, TOO_MANY),
-    "tuples in tuples": (b")" + b"\x85" * (2**19 - 4) + b".", "does not hold a dict of arrays"),
+    "lists": (b"]" * LIMIT, TOO_MANY),
+    "memo": (b"}" + b"\x94" * LIMIT, TOO_MANY),
+    "texts": (b"\x8c\1a" * LIMIT, TOO_MANY),
+    "tuples in tuples": (b")" + b"\x85" * (LIMIT - 4) + b".", "does not hold a dict of arrays"),
     "numbers that collide": (
-        b"}(" + b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") + b"N" for i in range(10_000)) + b"u.",
-        "has a dict whose key is neither a short string nor a number",
+        b"}(" + b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") + b"N" for i in range(80_000)) + b"u.",
+        "holds no arrays",
+    ),
+    "memo indices that collide": (
+        b"}" + b"".join(b"p%d\n" % (i * (2**61 - 1)) for i in range(80_000)) + b".",
+        "has a number of 19 characters in its pickle",
+    ),
+    "tuples that collide": (
+        b"}("
+        + b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") + b"\x85N" for i in range(80_000))
+        + b"u.",
+        "holds no arrays",
+    ),
+    "set of numbers that collide": (
+        b"\x8f(" + b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") for i in range(80_000)) + b"\x90.",
+        "does not hold a dict of arrays",
     ),
     "pairs over and over": (
         code(ORDERED) + b"q\0](" + b"K\1K\2\x86" * 30_000 + b"eq\1" + b"0h\0h\1\x85R" * 30_000 + b".",
