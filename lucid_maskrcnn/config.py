@@ -364,6 +364,36 @@ class Category(NamedTuple):
     id: int
 
 
+class CategoryNames(dict[int, str]):
+    """Names of a model's labels, as a dict, and the data set's id of each.
+
+    Data sets, models and detections hand it on, so that what is found is written with the ids of the data set that
+    the model was trained on.
+
+    Parameters
+    ----------
+    names : mapping of int to str
+    ids : mapping of int to int, optional
+        By default each label is its own id.
+
+    Attributes
+    ----------
+    ids : dict of int to int
+    """
+
+    def __init__(self, names: Mapping[int, str], ids: Mapping[int, int] | None = None) -> None:
+        super().__init__(names)
+        self.ids = {label: label if ids is None else ids.get(label, label) for label in names}
+
+    @classmethod
+    def of(cls, categories: Any) -> CategoryNames | None:
+        """Return categories of any form that :func:`make_categories` takes; None stays None."""
+        if categories is None:
+            return None
+        made = make_categories(categories)
+        return cls({c.label: c.name for c in made}, {c.label: c.id for c in made})
+
+
 def _are_triples(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(row, (list, tuple)) and len(row) == 3 for row in value)
 
@@ -376,7 +406,7 @@ def make_categories(categories: Any, ids: Mapping[int, int] | None = None) -> tu
     categories : mapping of int to str, or sequence of (label, name, id)
         Names of the labels.
     ids : mapping of int to int, optional
-        The data set's id of each label; by default the label itself.
+        The data set's id of each label; by default those of :class:`CategoryNames`, or else the label itself.
 
     Raises
     ------
@@ -386,7 +416,8 @@ def make_categories(categories: Any, ids: Mapping[int, int] | None = None) -> tu
     if categories is None:
         return ()
     if isinstance(categories, Mapping):
-        own_ids = instance("ids", {} if ids is None else ids, Mapping, "a mapping of labels to ids")
+        known = categories.ids if isinstance(categories, CategoryNames) else {}
+        own_ids = instance("ids", known if ids is None else ids, Mapping, "a mapping of labels to ids")
         rows = [(label, name, own_ids.get(label, label)) for label, name in categories.items()]
     elif isinstance(categories, (list, tuple)) and all(
         isinstance(c, (list, tuple)) and len(c) == 3 for c in categories
@@ -546,9 +577,9 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
         anchor_levels(self.anchor_sizes, per_level=self.use_fpn)
 
     @property
-    def category_names(self) -> dict[int, str]:
-        """Names of the labels; empty if there are none."""
-        return {c.label: c.name for c in self.categories}
+    def category_names(self) -> CategoryNames:
+        """Names of the labels, with the data set's ids; empty if there are none."""
+        return CategoryNames({c.label: c.name for c in self.categories}, {c.label: c.id for c in self.categories})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values, with ``config_version``."""

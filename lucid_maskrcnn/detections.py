@@ -18,6 +18,7 @@ from lucid import Tensor
 from lucid_maskrcnn.annotation_formats.coco import make_results
 from lucid_maskrcnn.array_arguments import described, finite_boxes, numeric_array, refuse_rows, row_numbers
 from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, encode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, host, paste_masks
 from lucid_maskrcnn.text_tables import align_columns
@@ -25,10 +26,12 @@ from lucid_maskrcnn.validators import (
     choice,
     flag,
     fraction,
+    instance,
     integer,
     label_names,
     optional,
     positive_int,
+    shown,
 )
 from lucid_maskrcnn.validators import image_size as checked_size
 from lucid_maskrcnn.validators import path as checked_path
@@ -63,8 +66,9 @@ class Detections(Mapping[str, Tensor]):
         Probability of the object in each cell of its box, from 0 to 1.
     image_size : (height, width)
         Of the image.
-    categories : mapping of int to str, optional
-        Names of the labels.
+    categories : mapping of int to str, or sequence of (label, name, id), optional
+        Names of the labels, and their ids in the data set; ``model.categories`` and ``dataset.categories`` have both.
+        By default a label is its own id.
     mask_thresh : float
         A pixel belongs to the mask where its probability is above this.
     snap_masks : bool
@@ -75,8 +79,10 @@ class Detections(Mapping[str, Tensor]):
 
     Attributes
     ----------
-    boxes, scores, labels, mask_probs, image_size, categories, mask_thresh, snap_masks, image
-        As given; tensors of the types above.
+    boxes, scores, labels, mask_probs, image_size, mask_thresh, snap_masks, image
+        As given, but copied: tensors of the types above. What is overwritten later does not change them.
+    categories : CategoryNames or None
+        Names of the labels, a dict; its attribute ``ids`` has their ids in the data set.
 
     Raises
     ------
@@ -98,7 +104,7 @@ class Detections(Mapping[str, Tensor]):
         mask_probs: Any,
         image_size: Sequence[int],
         *,
-        categories: Mapping[int, str] | None = None,
+        categories: Mapping[int, str] | Sequence[Any] | None = None,
         mask_thresh: float = 0.5,
         snap_masks: bool = True,
         image: np.ndarray | None = None,
@@ -106,14 +112,14 @@ class Detections(Mapping[str, Tensor]):
         corners = _checked_boxes(boxes)
         num = len(corners)
         device = boxes if isinstance(boxes, Tensor) else "cpu"
-        self.boxes = as_tensor(boxes if isinstance(boxes, Tensor) else corners, device, np.float32)  # (n, 4)
-        self.scores = as_tensor(_checked_scores(scores, num), device, np.float32)  # (n,)
-        self.labels = as_tensor(_checked_labels(labels, num), device, np.int32)  # (n,)
-        self.mask_probs = as_tensor(_checked_probs(mask_probs, num), device, np.float32)  # (n, M, M)
+        self.boxes = _own(boxes if isinstance(boxes, Tensor) else corners, device, np.float32)  # (n, 4)
+        self.scores = _own(_checked_scores(scores, num), device, np.float32)  # (n,)
+        self.labels = _own(_checked_labels(labels, num), device, np.int32)  # (n,)
+        self.mask_probs = _own(_checked_probs(mask_probs, num), device, np.float32)  # (n, M, M)
         self.image_size = checked_size("image_size", image_size)
-        self.categories = label_names("categories", categories)
+        self.categories = _checked_categories(categories)
         self.mask_thresh, self.snap_masks = fraction("mask_thresh", mask_thresh), flag("snap_masks", snap_masks)
-        self.image = None if image is None else _checked_image(image, self.image_size)
+        self.image = None if image is None else _checked_image(image, self.image_size).copy()
         self._masks: Tensor | None = None
 
     # -------------------------------------------------------------- the mapping and the list
@@ -132,8 +138,38 @@ class Detections(Mapping[str, Tensor]):
     @property
     def names(self) -> list[str]:
         """Category names of the detections; ``"class 7"`` for a label without one."""
-        categories = self.categories or {}
+        categories: Mapping[int, str] = self.categories or {}
         return [categories.get(label, f"class {label}") for label in host(self.labels).tolist()]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Numbers of the detections, 1 to n, (n,) int64: their ids in everything that is exported from these."""
+        return np.arange(1, len(self) + 1)
+
+    @property
+    def category_ids(self) -> np.ndarray:
+        """Ids of the detections' categories in the data set that the model was trained on, (n,) int64.
+
+        Raises
+        ------
+        ValueError
+            If a label has no category, and is the id of another one.
+        """
+        return np.array(self._category_ids(None), np.int64)
+
+    def _category_ids(self, given: Mapping[int, int] | None) -> list[int]:
+        labels = host(self.labels).tolist()
+        if given is not None:
+            chosen = _checked_ids(given, labels)
+            return [chosen[label] for label in labels]
+        ids = self.categories.ids if self.categories else {}
+        for label in labels:
+            if label not in ids and label in ids.values():
+                raise ValueError(
+                    f"Label {label} has no category, and {label} is the id of another one: give the detections "
+                    "categories with that label, or pass category_ids."
+                )
+        return [ids.get(label, label) for label in labels]
 
     @overload
     def __getitem__(self, key: str) -> Tensor: ...
@@ -161,7 +197,10 @@ class Detections(Mapping[str, Tensor]):
         return int(self.boxes.shape[0])
 
     def __contains__(self, key: object) -> bool:
-        return key in _KEYS
+        return isinstance(key, str) and key in _KEYS
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_masks": None}  # they can be pasted again
 
     # The comparison of a mapping would compare tensors, whose answer is a tensor: identity is meant.
     __eq__ = object.__eq__
@@ -177,8 +216,10 @@ class Detections(Mapping[str, Tensor]):
         return inside[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """Return the four tensors as NumPy arrays; on cpu they share the tensors' memory."""
-        return {key: host(self[key]) for key in _KEYS}
+        """Return the four tensors as NumPy arrays of their own: what is written into them changes nothing here."""
+        pasted = self._pasted(slice(None)) if self._masks is None else None  # not kept, so that it need not be copied
+        columns = {key: host(self[key]).copy() for key in _KEYS if key != "masks"}
+        return {**columns, "masks": host(self.masks).copy() if pasted is None else _writable(host(pasted))}
 
     def _mask(self, i: int) -> np.ndarray:
         """Return the mask of detection ``i``, (H, W) bool, without pasting the others."""
@@ -209,40 +250,47 @@ class Detections(Mapping[str, Tensor]):
         """
         return [trace_polygons(self._mask(i)) for i in range(len(self))]
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int, *, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
         """Return the detections as COCO results.
 
         Parameters
         ----------
         image_id : int
             The image's id in the ground truth.
+        category_ids : mapping of int to int, optional
+            The category id of each label, by default that of the data set that the model was trained on
+            (:attr:`category_ids`).
 
         Returns
         -------
         list of dict
-            ``image_id``, ``category_id`` (the label), ``bbox`` (x, y, width, height), ``score``
-            and ``segmentation`` (compressed run lengths), for ``json.dump`` and pycocotools'
-            ``loadRes``.
+            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``score`` and ``segmentation`` (compressed
+            run lengths), for ``json.dump`` and pycocotools' ``loadRes``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or a label has no category id.
         """
         return make_results(
             image_id=integer("image_id", image_id),
-            category_ids=host(self.labels).tolist(),
+            category_ids=self._category_ids(category_ids),
             boxes=host(self.boxes),
             scores=host(self.scores).tolist(),
             segmentations=self.to_rle(),
         )
 
-    def to_json(self, path: str | Path, image_id: int) -> None:
+    def to_json(self, path: str | Path, image_id: int, *, category_ids: Mapping[int, int] | None = None) -> None:
         """Write :meth:`to_coco` to a file, whole or not at all.
 
         Parameters
         ----------
         path : str or Path
             An existing file is replaced once all is written.
-        image_id : int
-            The image's id in the ground truth.
+        image_id, category_ids
+            As for :meth:`to_coco`.
         """
-        write_json(checked_path("path", path), self.to_coco(image_id))
+        write_json(checked_path("path", path), self.to_coco(image_id, category_ids=category_ids))
 
     # -------------------------------------------------------------- drawings and tables
 
@@ -366,7 +414,38 @@ def _take(tensor: Tensor, rows: np.ndarray) -> Tensor:
     return as_tensor(host(tensor)[rows], tensor)
 
 
+def _own(values: Any, device: Tensor | str, dtype: Any) -> Tensor:
+    """Return a tensor that shares no memory with what a user gave."""
+    made = as_tensor(values, device, dtype)
+    given = host(values) if isinstance(values, Tensor) else values
+    shares = made is values or np.may_share_memory(host(made), given)
+    return as_tensor(host(made).copy(), made) if shares else made
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    return array if array.flags.writeable else array.copy()
+
+
 # ------------------------------------------------------------------ arguments
+
+
+def _checked_categories(categories: Any) -> CategoryNames | None:
+    if categories is None or isinstance(categories, Mapping):
+        label_names("categories", categories)
+    return CategoryNames.of(categories)
+
+
+def _checked_ids(category_ids: Any, labels: list[int]) -> dict[int, int]:
+    """Return the user's category id of each label."""
+    instance("category_ids", category_ids, Mapping, "a mapping of labels to category ids, such as {1: 0, 2: 7}")
+    ids = {
+        integer("a label of category_ids", label): integer(f"category_ids[{label!r}]", number)
+        for label, number in category_ids.items()
+    }
+    missing = next((label for label in labels if label not in ids), None)
+    if missing is not None:
+        raise ValueError(f"category_ids must have an id for each label, got none for {missing}: {shown(category_ids)}.")
+    return ids
 
 
 def _checked_boxes(boxes: Any) -> np.ndarray:

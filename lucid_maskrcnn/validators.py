@@ -2,7 +2,7 @@
 
 Each takes the argument's name and value and returns the value as plain Python, or raises one sentence that names the
 argument, what was wanted and what was given: a ``TypeError`` for the wrong kind of value, a ``ValueError`` for one out
-of range. NumPy's scalars are numbers, bools are not.
+of range. NumPy's scalars are numbers, and so are arrays and tensors without axes; bools are not.
 """
 
 from __future__ import annotations
@@ -59,9 +59,16 @@ def shown(value: object) -> str:
 # ------------------------------------------------------------------ numbers
 
 
+def _scalar(value: Any) -> Any:
+    """Return the number in an array or tensor without axes; anything else as it is."""
+    no_axes = not isinstance(value, np.generic) and getattr(value, "ndim", None) == 0
+    return value.tolist() if no_axes and hasattr(value, "tolist") else value
+
+
 def integer(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
     """Return an integer from ``minimum`` to ``maximum``, both included; None is no limit."""
     if type(value) is not int:  # plain integers, the usual case, are the quickest
+        value = _scalar(value)
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{name} must be {_integer_range(minimum, maximum)}, got {shown(value)}.")
         value = int(value)
@@ -90,6 +97,7 @@ def non_negative_int(name: str, value: Any, maximum: int | None = None) -> int:
 
 def number(name: str, value: Any, wanted: str = "a finite number") -> float:
     """Return a finite number; an integer stays one."""
+    value = _scalar(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
     plain = int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -220,6 +228,7 @@ def sequence[T](
 
 def pair[T](name: str, value: Any, check: Check[T]) -> tuple[T, T]:
     """Return two values, for height and width; a single number is both."""
+    value = _scalar(value)
     if isinstance(value, numbers.Number):
         one = check(name, value)
         return one, one

@@ -1,6 +1,11 @@
 """What predict returns: a mapping, a list of detections, and its other forms."""
 
+import copy
 import json
+import multiprocessing
+import pickle
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import lucid
 import numpy as np
@@ -426,3 +431,159 @@ def test_notebooks_show_a_table_or_the_image(n):
     drawn = make(n, image=np.zeros((*SIZE, 3), np.uint8))
     assert drawn._repr_png_().startswith(b"\x89PNG")
     assert "data:image/png;base64," in drawn._repr_html_()
+
+
+# ------------------------------------------------------------------ what is the detections' own
+
+
+@pytest.mark.parametrize("as_given", [np.array, lambda a: lucid.Tensor(np.array(a))])
+def test_detections_stay_when_what_they_were_made_of_is_overwritten(as_given):
+    given = {
+        "boxes": as_given(np.array([[2, 3, 20, 30]], np.float32)),
+        "scores": as_given(np.array([0.5], np.float32)),
+        "labels": as_given(np.array([1], np.int32)),
+        "mask_probs": as_given(np.ones((1, 14, 14), np.float32)),
+    }
+    image = np.full((*SIZE, 3), 7, np.uint8)
+    names = {1: "cat"}
+    found = Detections(**given, image_size=SIZE, image=image, categories=names)
+    before = (arrays(found), found.to_rle(), found.image.copy())
+    found._masks = None
+    for values in given.values():
+        (values if isinstance(values, np.ndarray) else values.data)[...] = 0
+    image[...], names[1] = 0, "dog"
+    for key, values in before[0].items():
+        np.testing.assert_array_equal(arrays(found)[key], values)
+    assert found.to_rle() == before[1]
+    assert (found.image == 7).all()
+    assert found.names == ["cat"]
+
+
+@pytest.mark.parametrize("pasted", [False, True])
+def test_arrays_of_detections_can_be_written_into(device, pasted):
+    found = make(3, device)
+    before = found.to_rle(), found.boxes.tolist()
+    if pasted:
+        assert found.masks.shape == (3, *SIZE)
+    for values in found.numpy().values():
+        values[...] = 0
+    assert (found.to_rle(), found.boxes.tolist()) == before
+    assert found.numpy()["masks"].any()
+
+
+def test_detections_are_what_notebooks_take(device):
+    found = make(3, device)
+    assert np.asarray(found.scores).tolist() == found.scores.tolist()
+    assert np.asarray(found["masks"][0]).shape == SIZE
+    lines = [
+        f"{name} {score:.2f} {int(label)}"
+        for name, score, label in zip(found.names, found.scores, found.labels, strict=True)
+    ]
+    assert lines == ["cat 0.90 1", "dog & <bird> 0.60 2", "class 3 0.30 3"]
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    picture[found.masks[0]] = (255, 0, 0)
+    assert (picture[..., 0] > 0).sum() == np.sum(found.masks[0])
+    assert [[int(v) for v in box] for box in found.boxes] == np.asarray(found.boxes).astype(int).tolist()
+    assert len(found[np.asarray(found.scores) > 0.5]) == len(found[found.scores > 0.5]) == 2
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda found: pickle.loads(pickle.dumps(found))])
+def test_detections_pickle_and_copy(device, again):
+    found = make(4, device, image=np.full((*SIZE, 3), 7, np.uint8), categories=[(1, "cat", 0), (2, "dog", 7)])
+    masks = found.masks
+    made = again(found)
+    assert type(made) is Detections
+    assert made is not found
+    assert made._masks is None  # a cache
+    for key, values in arrays(found).items():
+        np.testing.assert_array_equal(arrays(made)[key], values, strict=True)
+    assert made.boxes.device == device
+    assert (made.names, made.category_ids.tolist()) == (found.names, found.category_ids.tolist())
+    assert (made.image_size, made.mask_thresh, made.snap_masks) == (SIZE, 0.5, True)
+    np.testing.assert_array_equal(made.image, found.image)
+    np.testing.assert_array_equal(np.asarray(made.masks), np.asarray(masks))
+    assert made.to_coco(1) == found.to_coco(1)
+
+
+def test_a_selection_is_pickled_without_the_rest():
+    many = make(500)
+    assert many.masks.shape[0] == 500
+    assert len(pickle.dumps(many[:2])) < len(pickle.dumps(many)) / 50
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_detections_cross_a_process_pool(method):
+    found = make(3, image=np.zeros((*SIZE, 3), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads
+        with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+            back = pool.submit(copy.copy, found).result()
+    assert back.to_coco(3) == found.to_coco(3)
+
+
+def test_detections_cross_pickles_of_functions():
+    cloudpickle = pytest.importorskip("cloudpickle")
+    found = make(2)
+    area = cloudpickle.loads(cloudpickle.dumps(lambda: int(np.sum(found.masks))))
+    assert area() == np.asarray(found.masks).sum() > 0
+
+
+# ------------------------------------------------------------------ ids
+
+
+def test_coco_results_have_the_category_ids_of_the_data_set(device):
+    """An own scoring with ids from 0 was silently wrong: labels stood there."""
+    found = make(4, device, categories=[(1, "cat", 0), (2, "dog", 7), (3, "bird", 3)])
+    assert found.categories == {1: "cat", 2: "dog", 3: "bird"}
+    assert found.labels.tolist() == [1, 2, 3, 1]
+    assert found.category_ids.tolist() == [0, 7, 3, 0]
+    assert found.ids.tolist() == [1, 2, 3, 4]
+    assert [r["category_id"] for r in found.to_coco(1)] == [0, 7, 3, 0]
+    assert [r["category_id"] for r in found[1:].clipped().to_coco(1)] == [7, 3, 0]
+    assert [r["category_id"] for r in found.to_coco(1, category_ids={1: 10, 2: np.int64(20), 3: 30})] == [
+        10,
+        20,
+        30,
+        10,
+    ]
+    assert Detections([], [], [], [], SIZE, categories=found.categories).category_ids.tolist() == []
+    again = make(4, categories=found.categories)
+    assert again.category_ids.tolist() == [0, 7, 3, 0]
+    assert make(4, categories=None).category_ids.tolist() == make(4).category_ids.tolist() == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize("number", [5, np.int64(5), np.uint8(5), np.array(5), lucid.Tensor(np.array(5, np.int32))])
+def test_ids_may_be_integers_of_numpy(tmp_path, number):
+    (tmp_path / "made").mkdir()
+    found = make(1)
+    found.to_json(tmp_path / "found.json", number, category_ids={np.int64(1): number})
+    (result,) = json.loads((tmp_path / "found.json").read_text())
+    assert (result["image_id"], result["category_id"]) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"image_id": True}, TypeError, "image_id must be an integer, got True"),
+        ({"image_id": np.True_}, TypeError, "image_id must be an integer"),
+        ({"image_id": 1.0}, TypeError, "image_id must be an integer, got 1.0"),
+        ({"image_id": np.array([1])}, TypeError, "image_id must be an integer"),
+        ({"image_id": 1, "category_ids": [1, 2, 3]}, TypeError, "category_ids must be a mapping of labels"),
+        ({"image_id": 1, "category_ids": {1: "a"}}, TypeError, r"category_ids\[1\] must be an integer, got 'a'"),
+        (
+            {"image_id": 1, "category_ids": {1: 0}},
+            ValueError,
+            "category_ids must have an id for each label, got none for 2",
+        ),
+    ],
+)
+def test_wrong_ids_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        make(4).to_coco(**arguments)
+
+
+def test_a_label_without_a_category_takes_no_others_id():
+    found = make(4, categories=[(1, "cat", 3), (2, "dog", 1)])  # label 3 has none
+    with pytest.raises(ValueError, match="Label 3 has no category, and 3 is the id of another one"):
+        found.to_coco(1)
+    assert make(4, categories=[(1, "cat", 7), (2, "dog", 8)]).category_ids.tolist() == [7, 8, 3, 7]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lucid import Tensor
 
 from lucid_maskrcnn import validators as v
 
@@ -14,6 +15,11 @@ from lucid_maskrcnn import validators as v
     ("check", "given", "plain"),
     [
         (v.integer, np.int64(-3), -3),
+        (v.integer, np.array(-3, np.int16), -3),
+        (v.positive_int, Tensor(np.array(7, np.int32)), 7),
+        (v.positive_int, Tensor(np.array(7, np.int32), device="gpu"), 7),
+        (v.number, np.array(0.5), 0.5),
+        (v.fraction, Tensor(np.array(0.25, np.float32)), 0.25),
         (v.positive_int, np.uint8(7), 7),
         (v.non_negative_int, 0, 0),
         (v.number, np.float32(0.5), 0.5),
@@ -42,6 +48,10 @@ def test_right_value_comes_out_as_plain_python(check: Any, given: Any, plain: An
         (v.positive_int, "3", TypeError, "x must be a positive integer, got '3'."),
         (v.positive_int, None, TypeError, "x must be a positive integer, got None."),
         (v.positive_int, np.array([3]), TypeError, "x must be a positive integer, got array([3])."),
+        (v.positive_int, np.array(True), TypeError, "x must be a positive integer, got True."),
+        (v.positive_int, Tensor(np.array(True)), TypeError, "x must be a positive integer, got True."),
+        (v.positive_int, Tensor(np.array(2.0)), TypeError, "x must be a positive integer, got 2.0."),
+        (v.positive_int, Tensor(np.array([3], np.int32)), TypeError, "x must be a positive integer, got Tensor([3]"),
         (v.positive_int, 0, ValueError, "x must be a positive integer, got 0."),
         (v.non_negative_int, -1, ValueError, "x must be a non-negative integer, got -1."),
         (v.number, float("nan"), ValueError, "x must be a finite number, got nan."),

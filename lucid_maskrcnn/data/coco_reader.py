@@ -22,6 +22,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.images import Size, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.polygons import check_polygon
@@ -125,7 +126,7 @@ class CocoReader:
         self._folder = ImageFolder(images_dir)
         names = self._names(content, chosen=categories is not None)
         self.category_ids = _select_categories(names, categories)
-        self.categories = {label: names[i] for label, i in self.category_ids.items()}
+        self.categories = CategoryNames({k: names[i] for k, i in self.category_ids.items()}, self.category_ids)
         others = self.known - set(self.category_ids.values()) if categories is not None else set()
         self.num_wanted = sum(not _has_category(a) or a["category_id"] not in others for a in content["annotations"])
         self.labels = {i: label for label, i in self.category_ids.items()}

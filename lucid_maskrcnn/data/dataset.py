@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
-from lucid_maskrcnn.validators import shown
+from lucid_maskrcnn.validators import integer, shown
 
 __all__ = ["Dataset", "check_dataset", "check_index", "check_pair", "load_pair"]
 
@@ -72,9 +69,10 @@ def check_index(index: Any, length: int) -> int:
     IndexError
         If there is no such item, as the protocol of sequences demands.
     """
-    if isinstance(index, (bool, np.bool_)) or not isinstance(index, numbers.Integral):
-        raise TypeError(f"The index of a data set must be an integer or a slice, got {shown(index)}.")
-    number = int(index)
+    try:
+        number = integer("index", index)
+    except TypeError:
+        raise TypeError(f"The index of a data set must be an integer or a slice, got {shown(index)}.") from None
     if not -length <= number < length:
         raise IndexError(f"There is no image {number}: the data set has {length} images.")
     return number % length

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lucid_maskrcnn.annotation_formats.coco import read_results
 from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data.dataset import Dataset, check_dataset, load_pair
 from lucid_maskrcnn.models.limits import Limits
+from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.validators import choice, flag, fraction, optional, positive_int, sequence, shown, text
 
 from .accuracy import ImageMetrics, InstanceAccuracy, instance_accuracy, match_images
@@ -202,10 +205,8 @@ def _detect(
             (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
             if len(target["boxes"]) <= len(found):  # as many as there are objects: nothing that counts is cut off
                 limits.full = [one for one in limits.full if one[0] != limits.name]
-            for result in found.to_coco(ground_truth.image_ids[i]):
-                number = ids.get(result["category_id"])
-                if number is not None:
-                    results.append({**result, "category_id": number})
+            known = found[np.isin(host(found.labels), list(ids))]
+            results += known.to_coco(ground_truth.image_ids[i], category_ids=ids)
     return results
 
 

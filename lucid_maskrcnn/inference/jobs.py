@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.user_warnings import warn_user
@@ -229,5 +230,5 @@ def _describe(weights: Any) -> dict[str, Any]:
 
 
 def _categories(model: Any) -> list[dict[str, Any]]:
-    names = getattr(model, "categories", None) or {}
-    return [{"id": label, "name": name} for label, name in sorted(names.items())]
+    categories = make_categories(getattr(model, "categories", None))
+    return [{"id": c.id, "name": c.name} for c in sorted(categories, key=lambda c: c.id)]

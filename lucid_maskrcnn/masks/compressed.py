@@ -304,8 +304,7 @@ class CompressedMasks:
         return pixels[:h].view(bool)
 
     def _check_region(self, index: int, rows: slice, columns: slice) -> None:
-        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-            raise TypeError(f"index must be an integer, got {shown(index)}.")
+        index = integer("index", index)
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index}.")
         for name, part, size in (("rows", rows, self.image_size[0]), ("columns", columns, self.image_size[1])):

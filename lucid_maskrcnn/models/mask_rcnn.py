@@ -16,11 +16,11 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops, transforms
-from ..config import TORCHVISION, Category, HeadConfig, ImageConfig, ModelConfig, RPNConfig
+from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from ..detections import Detections
 from ..images import load_image
 from ..targets import Target
-from ..validators import fraction, instance, non_negative_int, shown
+from ..validators import flag, fraction, instance, non_negative_int, shown
 from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
 from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
@@ -229,8 +229,8 @@ class MaskRCNN(nn.Module):
         return self.config.num_classes
 
     @property
-    def categories(self) -> dict[int, str] | None:
-        """Names of the labels; None if there are none."""
+    def categories(self) -> CategoryNames | None:
+        """Names of the labels, and in ``categories.ids`` their ids in the data set; None if there are none."""
         return self.config.category_names or None
 
     if TYPE_CHECKING:  # Lucid ships no types: without these the result of model.eval() would be Any
@@ -287,6 +287,7 @@ class MaskRCNN(nn.Module):
         nms_thresh: float | None = None,
         top_k: int | None = None,
         mask_thresh: float = 0.5,
+        keep_image: bool = True,
     ) -> list[Detections]:
         """Find the objects in images; training mode makes no difference.
 
@@ -307,6 +308,8 @@ class MaskRCNN(nn.Module):
             torchvision).
         mask_thresh : float
             Pixels of a mask have a higher probability than this.
+        keep_image : bool
+            Whether the detections carry a copy of their image, for ``draw`` and notebooks.
 
         Returns
         -------
@@ -329,6 +332,7 @@ class MaskRCNN(nn.Module):
         score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)
         nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
+        keep_image = flag("keep_image", keep_image)
         limits = Limits()
         with ops.no_grad():
             batch, originals = self._prepare(images, self.config.image, limits)
@@ -347,7 +351,7 @@ class MaskRCNN(nn.Module):
                     categories=self.categories,
                     mask_thresh=mask_thresh,
                     snap_masks=own.snap_masks,
-                    image=originals[i],
+                    image=originals[i] if keep_image else None,
                 )
                 for i, f in enumerate(found)
             ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..config import CategoryNames
+
 __all__ = ["CATEGORIES", "COCO", "COCO_CONTIGUOUS", "COCO_IDS", "NUCLEI"]
 
 # By COCO's category ids: 1 to 90, ten of which are unused.
@@ -90,7 +92,8 @@ COCO: dict[int, str] = {
 
 # COCO's id of each contiguous label: label 1 is COCO_IDS[0]. detectron2 counts classes from 0, labels here start at 1.
 COCO_IDS: tuple[int, ...] = tuple(sorted(COCO))
-COCO_CONTIGUOUS: dict[int, str] = {label: COCO[coco_id] for label, coco_id in enumerate(COCO_IDS, start=1)}
+_LABELS = dict(enumerate(COCO_IDS, start=1))
+COCO_CONTIGUOUS = CategoryNames({label: COCO[coco_id] for label, coco_id in _LABELS.items()}, _LABELS)
 
 NUCLEI: dict[int, str] = {1: "nucleus"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import re
@@ -16,7 +18,7 @@ import pytest
 from PIL import Image
 from three_boxes import BOXES, IOU_TYPES, NAMES, SIZE, Model, write
 
-from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, save_weights
 from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data import CocoInstances, LabelImages, Loader, Subset
 from lucid_maskrcnn.detections import Detections
@@ -58,6 +60,41 @@ def test_categories_are_matched_by_name(dataset: CocoInstances, categories: dict
     assert found.per_image[0].score == 1
     assert [result["category_id"] for result in found.results[:3]] == [18, 17, 24]
     assert found.metrics.get("segm/AP50", 1) == found.metrics.get("bbox/AP50", 1) == pytest.approx(1)
+
+
+@needs_coco
+@pytest.mark.parametrize("ids", [(0, 1, 2), (7, 3, 90), (18, 17, 24)], ids=["from 0", "gaps", "others"])
+def test_own_scoring_with_ids_from_0_is_right(tmp_path: Path, ids: tuple[int, ...]) -> None:
+    """From annotations over a file of weights to results that pycocotools scores: the data set's ids all the way."""
+    from pycocotools import coco as pycoco
+    from pycocotools.cocoeval import COCOeval
+
+    folder = write(tmp_path)
+    truth = json.loads((folder / "truth.json").read_text())
+    renamed = dict(zip(sorted(c["id"] for c in truth["categories"]), ids, strict=True))
+    for entry in truth["categories"]:
+        entry["id"] = renamed[entry["id"]]
+    for entry in truth["annotations"]:
+        entry["category_id"] = renamed[entry["category_id"]]
+    (folder / "truth.json").write_text(json.dumps(truth))
+    dataset = CocoInstances(folder, folder / "truth.json")
+    model = mask_rcnn_resnet_18_fpn(3, categories=dataset.categories, width=8, fpn_channels=8, hidden_dim=8)
+    save_weights(model, tmp_path / "own.safetensors")
+    model = MaskRCNN.from_file(tmp_path / "own.safetensors")
+    results = []
+    for number, (image, target) in zip(dataset.image_ids, dataset, strict=True):
+        boxes, labels = np.asarray(target["boxes"]), np.asarray(target["labels"])
+        probs = np.ones((len(boxes), 28, 28), np.float32)
+        found = Detections(boxes, np.full(len(boxes), 0.9), labels, probs, image.shape[:2], categories=model.categories)
+        results += found.to_coco(number)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = pycoco.COCO(folder / "truth.json")
+        scoring = COCOeval(coco, coco.loadRes(results), "bbox")
+        scoring.evaluate()
+        scoring.accumulate()
+        scoring.summarize()
+    assert scoring.stats[1] == pytest.approx(1)
+    assert {r["category_id"] for r in results} <= set(ids)
 
 
 def test_other_categories_are_left_out_and_named(dataset: CocoInstances) -> None:

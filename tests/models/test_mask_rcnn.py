@@ -156,7 +156,7 @@ def test_arguments_and_defaults() -> None:
     assert arguments(MaskRCNN.forward) == (["self", "images"], {"rois": None, "roi_idx": None})
     assert arguments(MaskRCNN.predict) == (
         ["self", "images"],
-        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5},
+        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5, "keep_image": True},
     )
     assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
 

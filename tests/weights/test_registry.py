@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.weights import locate
 from lucid_maskrcnn.weights.categories import CATEGORIES, COCO, COCO_CONTIGUOUS, COCO_IDS
 from lucid_maskrcnn.weights.download import cached, fetch
@@ -114,6 +115,8 @@ def test_categories_of_coco() -> None:
     gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
     assert list(COCO) == [i for i in range(1, 91) if i not in gaps]
     assert list(COCO_CONTIGUOUS) == list(range(1, 81))
+    assert tuple(c.id for c in make_categories(COCO_CONTIGUOUS)) == COCO_IDS  # results have COCO's ids
+    assert all(c.id == c.label for c in make_categories(COCO))
     # detectron2's classes 0, 10, 11, 20, 40, 60, 79
     assert [COCO_IDS[c] for c in (0, 10, 11, 20, 40, 60, 79)] == [1, 11, 13, 22, 46, 67, 90]
     assert [COCO_CONTIGUOUS[c + 1] for c in (0, 11, 60, 79)] == ["person", "stop sign", "dining table", "toothbrush"]
