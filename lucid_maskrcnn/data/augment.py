@@ -44,7 +44,7 @@ type Target = dict[str, Any]
 type Sample = tuple[np.ndarray, Target]
 
 _FILL = (124, 116, 104)  # 255 times ImageNet's mean: about 0 once it is normalized
-_MIN_SIDE = 3  # pixels; objects of which a crop leaves less than this in width or height are dropped
+_MIN_SIDE = 3  # pixels; objects that a crop cuts to less than this in width or height are dropped
 _FRACTIONS = ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation")
 _LOGARITHMS = ("exposure", "gamma", "channels")
 _MAX_LOGARITHM = 10  # exp(10) is a factor of 22,000; what overflows float64 is far away
@@ -75,8 +75,8 @@ class Augmentation:
     image : ImageConfig
         How a prediction resizes images; used by ``crop``.
     min_visible : float
-        Objects of which a crop leaves a smaller fraction than this are dropped; so are those with less than 4
-        pixels, or less than 3 in width or height.
+        Objects of which a crop leaves a smaller fraction than this are dropped; so are those that it cuts to less
+        than 4 pixels, or less than 3 in width or height. An object that no crop cuts stays, however small it is.
     exposure, gamma, channels : float
         Standard deviations of the logarithms of a gain, of an exponent, and of a separate gain of each color.
     brightness, contrast, saturation : float
@@ -366,8 +366,8 @@ def crop(
     top, left, height, width : int
         The region; where it extends beyond the image it is filled with grey.
     min_visible, min_pixels, min_side : float, int, float
-        An object stays if the crop has at least this fraction of its pixels, this many pixels, and a box at least this
-        wide and high.
+        An object that the crop cuts stays if this fraction of its pixels is left, this many pixels, and a box at least
+        this wide and high. One that is not cut stays, however small it is.
 
     Returns
     -------
@@ -385,10 +385,10 @@ def crop(
     boxes = sample["boxes"] - np.array([left, top, left, top], np.float32)
     cut = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > (width, height)).any(axis=1)
     boxes[cut] = masks.boxes[cut]
-    visible = masks.areas
-    keep = visible >= np.maximum(min_visible * old.areas, min_pixels)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    keep &= ((sides > 0) & (sides >= np.float64(min_side))).all(axis=1)
+    visible, sides = masks.areas, boxes[:, 2:] - boxes[:, :2]
+    large = visible >= np.maximum(min_visible * old.areas, min_pixels)
+    large &= (sides >= np.float64(min_side)).all(axis=1)
+    keep = (visible > 0) & (sides > 0).all(axis=1) & (large | (visible == old.areas))
     pixels = _crop_pixels(image, top, left, height, width)
     return pixels, _selected(sample | {"boxes": boxes, "masks": masks}, keep)
 

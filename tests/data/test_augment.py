@@ -107,6 +107,7 @@ def test_crops_cut_pixels_and_masks_alike(top, left, height, width, seed):
     assert_in_place(part, moved, target)
     visible = target["masks"].cropped(top, left, height, width).areas
     kept = (visible >= 4) & (visible >= 0.1 * target["masks"].areas)
+    kept |= (visible > 0) & (visible == target["masks"].areas)
     assert moved["labels"].tolist() == target["labels"][kept].tolist()
     assert moved["image_id"] == 7
 
@@ -127,8 +128,51 @@ def test_boxes_that_a_crop_does_not_cut_are_only_moved():
     _, moved = crop(image, target, 5, 8, 50, 60, min_visible=0.9)
     assert moved["labels"].tolist() == [1]
     assert moved["scores"].tolist() == [0.5]  # whatever there is one of for each object
-    _, moved = crop(image, target, 0, 0, 60, 90, min_side=12)
+    _, moved = crop(image, target, 0, 14, 60, 90, min_side=7)
     assert moved["labels"].tolist() == [2]
+    _, moved = crop(image, target, 0, 0, 60, 90, min_side=50, min_pixels=1000, min_visible=1)
+    assert moved["labels"].tolist() == [1, 2]
+
+
+def tiny_objects():
+    """Return an image whose objects have 1, 2, 3, 4 and 6 pixels, far from its edges."""
+    image, _ = sample((60, 90))
+    mask = np.zeros((5, 60, 90), bool)
+    for i, (height, width) in enumerate([(1, 1), (1, 2), (3, 1), (2, 2), (2, 3)]):
+        mask[i, 28 : 28 + height, 40 + 5 * i : 40 + 5 * i + width] = True
+    masks = CompressedMasks.from_dense(mask)
+    return image, {"boxes": masks.boxes, "labels": np.arange(1, 6, dtype=np.int32), "masks": masks}
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augmentation.photographs(zoom=(0.5, 1.25)),
+        Augmentation.microscopy(zoom=(0.5, 1.3)),
+        Augmentation.microscopy(zoom=0.3),
+        Augmentation(crop=(120, 160), image=ImageConfig(scale=2.0)),
+    ],
+)
+def test_tiny_objects_that_no_crop_touches_are_trained_on(augment):
+    image, target = tiny_objects()
+    for seed in range(10):
+        varied, moved = augment(image, target, np.random.default_rng(seed))
+        assert moved["labels"].tolist() == target["labels"].tolist()
+        assert len(varied)
+        assert (moved["masks"].areas >= target["masks"].areas).all()
+        assert (moved["boxes"][:, 2:] > moved["boxes"][:, :2]).all()
+
+
+def test_slivers_that_a_crop_leaves_of_objects_are_dropped():
+    image, target = tiny_objects()
+    large = np.zeros((1, 60, 90), bool)
+    large[0, 10:30, 10:30] = True
+    masks = CompressedMasks.from_dense(np.concatenate([target["masks"].to_dense(), large]))
+    target |= {"masks": masks, "boxes": masks.boxes, "labels": np.arange(1, 7, dtype=np.int32)}
+    _, moved = crop(image, target, 0, 29, 60, 60, min_side=3, min_visible=0.02)  # one column of the large one is left
+    assert moved["labels"].tolist() == [1, 2, 3, 4, 5]
+    _, moved = crop(image, target, 0, 41, 60, 49, min_visible=0.02)  # the first object lies to its left
+    assert moved["labels"].tolist() == [2, 3, 4, 5]
 
 
 def test_resizing_keeps_masks_on_their_pixels():
