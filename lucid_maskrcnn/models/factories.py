@@ -279,9 +279,10 @@ def _assemble(
     with uninitialized() if file is not None and config.num_classes == base.num_classes else nullcontext():
         model = MaskRCNN.from_config(config, trainable_layers=trainable_layers)
     if file is not None:
-        _load(model, file.arrays, base.num_classes)
+        _load(model, file, base.num_classes, f"weights {str(weights)!r}")
     elif body is not None:
-        weight_files.assign(model.backbone.body, body.arrays)
+        source = f"weights_backbone {str(weights_backbone)!r}" if isinstance(weights_backbone, (str, Path)) else None
+        weight_files.assign(model.backbone.body, body.arrays, source=source or "weights_backbone")
     return model
 
 
@@ -316,8 +317,9 @@ def _with_classes(base: ModelConfig, num_classes: int | None) -> dict[str, Any]:
     return {"num_classes": num_classes, "categories": ()}
 
 
-def _load(model: MaskRCNN, arrays: Mapping[str, Any], num_classes: int) -> None:
-    """Load arrays of a model with so many classes; class layers of another number are initialized anew."""
+def _load(model: MaskRCNN, file: weight_files.WeightsFile, num_classes: int, source: str) -> None:
+    """Load weights of a model with so many classes; class layers of another number are initialized anew."""
+    arrays: Mapping[str, Any] = file.arrays
     if num_classes != model.num_classes:
         initial = model.state_dict()
         arrays = {**arrays, **{n: array for n, array in initial.items() if n.startswith(_CLASS_LAYERS)}}
@@ -327,4 +329,4 @@ def _load(model: MaskRCNN, arrays: Mapping[str, Any], num_classes: int) -> None:
             UserWarning,
             stacklevel=5,
         )
-    weight_files.assign(model, arrays)
+    weight_files.assign(model, arrays, names=file.own_names(arrays), source=source)

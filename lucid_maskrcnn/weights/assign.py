@@ -13,7 +13,11 @@ from .. import ops
 from ..validators import instance, shown
 from .formats.stored_arrays import StoredArray
 
-__all__ = ["as_arrays", "assign", "check_fit"]
+__all__ = ["as_arrays", "assign", "check_fit", "check_values"]
+
+# No training gives larger weights: filters are about 1, means of activations below 1e6, variances below its square.
+_MAX_WEIGHT = 1e12
+_MAX_VARIANCE = 1e24
 
 
 def as_arrays(weights: Mapping[str, Any], argument: str = "weights") -> dict[str, Any]:
@@ -98,6 +102,58 @@ def check_fit(
         raise ValueError(f"{source} do not fit the model; {'; '.join(problems)}.")
 
 
+def check_values(arrays: Mapping[str, Any], *, names: Mapping[str, str] | None = None, source: str) -> None:
+    """Refuse weights that no training can have made.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        By this package's names. Those that are still in a file are read block by block.
+    names, source
+        As for :func:`check_fit`.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite as float32 or absurdly large, or a running variance negative; the message names the
+        entries.
+    """
+    problems = []
+    for name, array in arrays.items():
+        problem = _problem(name, array)
+        if problem is not None:
+            problems.append(f"{(names or {}).get(name, name)} {problem}")
+    if problems:
+        raise ValueError(
+            f"{source} cannot be used, as no training can have made these: {_listed(problems)}; they are damaged, or "
+            "the training that made them diverged."
+        )
+
+
+def _problem(name: str, array: Any) -> str | None:
+    """Return in words what is wrong with an array's values, None if nothing is."""
+    lowest, highest = 0.0, 0.0
+    for block in array.blocks() if isinstance(array, StoredArray) else [_as_float32(array)]:
+        if block.size:
+            # NaN is the least and the greatest of any values that have one.
+            lowest, highest = np.minimum(lowest, block.min()), np.maximum(highest, block.max())
+    is_variance = name.endswith("running_var")
+    if np.isnan(lowest):
+        return "has NaN"
+    if np.isinf(lowest) or np.isinf(highest):
+        return "has infinite values"
+    if is_variance and lowest < 0:
+        return f"has the negative variance {lowest:.4g}"
+    if max(-lowest, highest) > (_MAX_VARIANCE if is_variance else _MAX_WEIGHT):
+        return f"has the value {highest if highest > -lowest else lowest:.4g}"
+    return None
+
+
+def _as_float32(array: Any) -> np.ndarray:
+    with np.errstate(over="ignore"):  # float64 1e300 becomes infinite
+        return np.asarray(array).astype(np.float32, copy=False)
+
+
 def assign(
     module: nn.Module,
     arrays: Mapping[str, Any],
@@ -120,10 +176,12 @@ def assign(
     Raises
     ------
     ValueError
-        As :func:`check_fit`.
+        As :func:`check_fit` and :func:`check_values`.
     """
     check_fit(module, arrays, names=names, source=source)
-    for name, variable in module.state_dict(keep_vars=True).items():
+    own = module.state_dict(keep_vars=True)
+    check_values({name: arrays[name] for name in own}, names=names, source=source)
+    for name, variable in own.items():
         target = variable.data
         if isinstance(target, np.ndarray) and target.dtype == np.float32:
             # In place: new arrays would fragment the memory.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from .. import validators
 from ..atomic import replacing
 from ..config import TORCHVISION, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..validators import choice, instance, shown
-from .assign import as_arrays, assign
+from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
 from .formats import Checkpoint, open_checkpoint
 from .layouts import Body, Translated, torchvision_arrays, translate, translate_body
@@ -79,6 +79,10 @@ class WeightsFile:
     naming: Naming | None = None
     place: str = ""
     others: tuple[str, ...] = ()
+
+    def own_names(self, names: Iterable[str]) -> dict[str, str] | None:
+        """Return the file's names of entries by this package's; None if they are the same."""
+        return None if self.naming is None else {name: self.naming.theirs(name) for name in names}
 
 
 # ------------------------------------------------------------------ reading
@@ -244,25 +248,23 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, or entries are missing, unexpected or of other shapes; the message lists them by their
-        names in ``weights``.
+        If the file is damaged, or entries are missing, unexpected, of other shapes, or have values that no training can
+        have made (NaN, infinite, absurdly large, a negative variance); the message lists them by their names in
+        ``weights``.
     """
     instance("model", model, nn.Module, "a model")
     config = getattr(model, "config", None)
     if isinstance(weights, Mapping):
         found = translate(as_arrays(weights), "weights")
-        of_weights, arrays, naming = found.config, found.arrays, found.naming
+        file = WeightsFile(found.arrays, found.config, naming=found.naming)
         source = "These weights"
     else:
         instance("weights", weights, (str, Path), "a name, the path of a file or a mapping of names to arrays")
         architecture = architecture_of(config) if isinstance(config, ModelConfig) else None
         file = read_weights_file(locate(weights, architecture))
-        of_weights, arrays, naming = file.config, file.arrays, file.naming
         source = f"weights {str(weights)!r}"
-    _warn_of_other_conventions(config, of_weights)
-    own_names = model.state_dict(keep_vars=True)
-    names = None if naming is None else {name: naming.theirs(name) for name in own_names}
-    assign(model, arrays, names=names, source=source)
+    _warn_of_other_conventions(config, file.config)
+    assign(model, file.arrays, names=file.own_names(model.state_dict(keep_vars=True)), source=source)
 
 
 def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> None:
@@ -298,7 +300,8 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
     config = getattr(model, "config", None)
     if not isinstance(body, nn.Module) or not isinstance(config, ModelConfig) or config.backbone is None:
         raise TypeError("model must be a MaskRCNN on a ResNet-FPN of this package, whose body can be loaded.")
-    assign(body, find_backbone(weights, f"resnet{config.backbone.depth}").arrays)
+    source = f"weights {str(weights)!r}" if isinstance(weights, (str, Path)) else "These weights"
+    assign(body, find_backbone(weights, f"resnet{config.backbone.depth}").arrays, source=source)
 
 
 # ------------------------------------------------------------------ writing
@@ -331,7 +334,7 @@ def save_weights(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or a weight exceeds the range of ``dtype``.
+        If an argument is not as above, or a weight is beyond the range of ``dtype``; nothing is written then.
     """
     instance("model", model, nn.Module, "a model")
     path = _checked_path(path)
@@ -367,13 +370,16 @@ def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT
     Raises
     ------
     ValueError
-        If an argument is not as above, or ``to="torchvision"`` and the weights have detectron2's strides or pooling,
-        which torchvision's models do not have.
+        If an argument is not as above, ``to="torchvision"`` and the weights have detectron2's strides or pooling,
+        which torchvision's models do not have, or a weight is NaN, infinite, absurdly large or beyond the range of
+        ``dtype``; nothing is written then.
     """
     instance("weights", weights, WeightsFile, "what read_weights_file() returns")
     path = _checked_path(path)
     choice("dtype", dtype, _DTYPES)
     choice("to", to, (_FORMAT, "torchvision"))
+    floating = {name: array for name, array in weights.arrays.items() if np.dtype(array.dtype).kind == "f"}
+    check_values(floating, names=weights.own_names(floating), source="weights")
     if to == "torchvision":
         _check_torchvision_conventions(weights.config)
         arrays = torchvision_arrays(weights.arrays, weights.unused)
@@ -438,7 +444,17 @@ def _as_written(name: str, array: Any, dtype: str) -> np.ndarray:
     stored = np.dtype(dtype if array.ndim > 1 else "float32")
     with np.errstate(over="ignore"):
         written = np.asarray(array, stored, order="C")
-    if stored.itemsize < array.dtype.itemsize and np.isinf(written).any() and not np.isinf(array).any():
-        largest = array.flat[np.abs(array).argmax()]
-        raise ValueError(f"dtype {str(stored)!r} cannot hold {name}, which has the value {largest:.4g}: use 'float32'.")
+    if stored.itemsize < array.dtype.itemsize:
+        _check_range(name, array, written)
     return written
+
+
+def _check_range(name: str, array: np.ndarray, written: np.ndarray) -> None:
+    """Refuse an array that a narrower dtype cannot hold: some values become infinite, or most become zero."""
+    wanted = f"dtype {str(written.dtype)!r} cannot hold {name}, which has"
+    largest = array.flat[np.abs(array).argmax()] if array.size else 0
+    if np.isinf(written).any() and not np.isinf(array).any():
+        raise ValueError(f"{wanted} the value {largest:.4g}: use 'float32'.")
+    smallest = np.finfo(written.dtype).smallest_normal
+    if 0 < abs(largest) < smallest or np.count_nonzero(written) < np.count_nonzero(array) / 2:
+        raise ValueError(f"{wanted} values that are mostly below {smallest:.2g}: use 'float32'.")

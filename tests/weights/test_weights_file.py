@@ -670,6 +670,85 @@ def test_float16_refuses_weights_beyond_its_range(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "half.safetensors", dtype="float16")
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-6])  # all become zero, or keep one digit
+def test_float16_refuses_weights_that_it_would_make_zero(tmp_path: Path, scale: float) -> None:
+    model = slim()
+    model.fc1.weight.data *= scale / np.abs(model.fc1.weight.data).max()
+    with pytest.raises(ValueError, match=r"dtype 'float16' cannot hold fc1.weight, .* below 6.1e-05: use 'float32'"):
+        save_weights(model, tmp_path / "half.safetensors", dtype="float16")
+    assert not list(tmp_path.iterdir())
+    model.fc1.weight.data[:] = 0  # stays what it is
+    save_weights(model, tmp_path / "half.safetensors", dtype="float16")
+
+
+BAD_VALUES = {
+    "NaN": ("fc1.weight", np.nan, "fc1.weight has NaN"),
+    "infinite": ("fc1.bias", np.inf, "fc1.bias has infinite values"),
+    "minus infinite": ("fc1.bias", -np.inf, "fc1.bias has infinite values"),
+    "absurdly large": ("cls_score.weight", -1e30, r"cls_score.weight has the value -1e\+30"),
+    "variance below zero": ("backbone.body.bn1.running_var", -0.5, "bn1.running_var has the negative variance -0.5"),
+    "variance beyond all": ("backbone.body.bn1.running_var", 3e38, r"bn1.running_var has the value 3e\+38"),
+    "mean that is none": ("backbone.body.layer1.0.bn1.running_mean", np.nan, "bn1.running_mean has NaN"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_weights_that_no_training_can_have_made_are_refused_by_name(
+    tmp_path: Path, name: str, value: float, message: str
+) -> None:
+    model, other = slim(), slim()
+    before = copy.deepcopy(other.state_dict())
+    model.state_dict(keep_vars=True)[name].data.flat[1] = value
+    path = tmp_path / "model.safetensors"
+    save_weights(model, path)
+    for load in (
+        lambda: load_weights(other, path),
+        lambda: load_weights(other, dict(model.state_dict())),
+        lambda: MaskRCNN.from_file(path),
+        lambda: slim(3, weights=path),
+        lambda: write_converted(read_weights_file(path), tmp_path / "other.safetensors"),
+    ):
+        with pytest.raises(ValueError, match=f"no training can have made these: .*{message}"):
+            load()
+    assert all(np.array_equal(array, before[name]) for name, array in other.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_bad_values_are_named_as_in_the_file(tmp_path: Path) -> None:
+    arrays = in_torchvision_names(slim())
+    arrays["roi_heads.box_head.fc6.weight"] = arrays["roi_heads.box_head.fc6.weight"].astype(np.float64)
+    arrays["roi_heads.box_head.fc6.weight"][0, 0] = 1e300  # not in float32
+    save_file(arrays, tmp_path / "tv.safetensors")
+    wanted = r"tv.safetensors' cannot be used, .*: roi_heads.box_head.fc6.weight has infinite values; they are"
+    with pytest.raises(ValueError, match=wanted):
+        load_weights(slim(), tmp_path / "tv.safetensors")
+    with pytest.raises(ValueError, match=wanted):
+        slim(3, weights=tmp_path / "tv.safetensors")
+    with pytest.raises(ValueError, match=r"roi_heads.box_head.fc6.weight has infinite values"):
+        load_weights(slim(), arrays)
+
+
+def test_bad_values_of_a_backbone_are_refused(tmp_path: Path) -> None:
+    body = {f"backbone.body.{n}": np.array(a) for n, a in slim().backbone.body.state_dict().items()}
+    body["backbone.body.layer4.0.bn1.weight"][3] = np.nan
+    save_file(body, tmp_path / "body.safetensors")
+    for load in (
+        lambda: slim(weights_backbone=tmp_path / "body.safetensors"),
+        lambda: load_backbone(slim(), tmp_path / "body.safetensors"),
+    ):
+        with pytest.raises(ValueError, match=r"body.safetensors' cannot be used, .*layer4.0.bn1.weight has NaN"):
+            load()
+
+
+def test_large_variances_of_unscaled_images_are_loaded(tmp_path: Path) -> None:
+    model, other = slim(), slim()
+    model.backbone.body.bn1.running_var.data[:] = 1e13  # activations of 16-bit images
+    model.backbone.body.bn1.running_var.data[0] = 0  # of a channel that is always zero
+    save_weights(model, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path / "model.safetensors")
+    assert same(model, other)
+
+
 def test_very_long_numbers_in_array_names(tmp_path: Path) -> None:
     arrays = in_torchvision_names(slim())
     arrays[f"backbone.body.layer3.{'9' * 5000}.conv1.weight"] = np.zeros(1, np.float32)

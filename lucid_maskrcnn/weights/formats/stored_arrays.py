@@ -291,6 +291,18 @@ class StoredArray:
         array = self._read()
         return array if dtype is None else array.astype(dtype, copy=False)
 
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield all values, flat and in any order, block by block: to look at them without keeping them."""
+        if self._strides is not None or self._span.encoding != "latin-1" or self.size == 0:
+            yield self._read().reshape(-1)
+            return
+        buffer = np.empty(min(self.size, _BLOCK // self._element.size), self._element.stored)
+        with self._disk.reopened() as file:
+            for start in range(0, self.size, len(buffer)):
+                block = buffer[: self.size - start]
+                _fill_raw(block.view(np.uint8), file, self._span.offset + start * self._element.size)
+                yield self._element.convert(block)
+
     def _read(self) -> np.ndarray:
         if self.size == 0:
             return np.empty(self.shape, self.dtype)
