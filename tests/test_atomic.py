@@ -1,11 +1,16 @@
 """Files are written whole or not at all, and errors name the file that the user asked for."""
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from lucid_maskrcnn.atomic import replacing, write_json
+from lucid_maskrcnn.atomic import remove_leftovers, replacing, write_json
 
 
 def names(folder):
@@ -79,3 +84,62 @@ def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path, c
     assert names(tmp_path) == []
     write_json(tmp_path / "a.json", [1, None])
     assert json.loads((tmp_path / "a.json").read_text()) == [1, None]
+
+
+# ------------------------------------------------------------------ killed writers, full disks
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def way(request, monkeypatch):
+    """As on Linux, where a file needs no name until it is whole, and as elsewhere."""
+    if request.param == "named":
+        monkeypatch.delattr("os.O_TMPFILE", raising=False)
+    return request.param
+
+
+def test_both_ways_replace(tmp_path, way):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    (tmp_path / "link.txt").symlink_to(path)
+    with replacing(tmp_path / "link.txt") as file:
+        file.write(b"new")
+        hidden = [name for name in names(tmp_path) if name.startswith(".")]
+        assert len(hidden) == (0 if way == "unnamed" and hasattr(os, "O_TMPFILE") else 1)
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt", "link.txt"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path, way):
+    (tmp_path / "ordinary").write_text("")
+    with replacing(tmp_path / "a.txt") as file:
+        file.write(b"new")
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, way):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_json(path, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_killed_writer_leaves_nothing_or_what_can_be_removed(tmp_path, way):
+    script = (
+        "import os, sys\nfrom lucid_maskrcnn.atomic import replacing\n"
+        "if sys.argv[2] == 'named' and hasattr(os, 'O_TMPFILE'): del os.O_TMPFILE\n"
+        "with replacing(sys.argv[1]) as file:\n    file.write(b'half')\n    file.flush()\n    os.kill(os.getpid(), 9)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.txt"), way], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == (0 if way == "unnamed" and hasattr(os, "O_TMPFILE") else 1)
+    (tmp_path / ".mine.tmp").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".mine.tmp"]

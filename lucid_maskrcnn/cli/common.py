@@ -44,7 +44,8 @@ def say(line: str = "", *, to_stderr: bool = False) -> None:
 
 def warn(sentence: str) -> None:
     """Print a sentence to stderr, on one line."""
-    _write(f"{_printable(' '.join(sentence.split()))}\n", sys.stderr)
+    one_line = " ".join(line.strip() for line in sentence.split("\n"))  # two spaces may be those of a file's name
+    _write(f"{_printable(one_line)}\n", sys.stderr)
 
 
 def _printable(line: str) -> str:

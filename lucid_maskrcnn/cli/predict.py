@@ -155,7 +155,7 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
     from lucid_maskrcnn.inference import predict_files
 
     check_output_folder("--out", args.out)
-    if not args.images and not args.resume:
+    if not args.images and not (args.resume and (args.out / "job.json").exists()):
         parser.error("the following arguments are required: IMAGE")
     paths, report = list(_paths(args.images)), _Report(quiet=args.quiet)
     try:
@@ -233,9 +233,11 @@ class _Report:
         self._say(f"{count_of(job.n_objects, 'detection')} in {job.out / 'detections.json'}")
         if job.n_failed:
             warn(f"lucid-maskrcnn: {job.n_failed} of {count_of(job.n_images, 'image')} could not be predicted on.")
+        elif job.failures:
+            warn("lucid-maskrcnn: some drawings could not be written; --resume tries again.")
         for failure in job.failures[:_SHOWN_FAILURES]:
             say(f"  {failure}", to_stderr=True)
-        if max(job.n_failed, len(job.failures)) > _SHOWN_FAILURES:
+        if job.n_failed > _SHOWN_FAILURES:
             say(f"  … all are in {job.out / 'results'}, as 'error'", to_stderr=True)
         if self._error is not None:
             raise self._error

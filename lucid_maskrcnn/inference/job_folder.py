@@ -332,31 +332,19 @@ class JobFolder:
         """
         if not (self.path / "job.json").exists():  # without it the rows could not be resumed
             _write_job(self.path, self.job)
-        n_failed = n_objects = 0
-        failures: list[str] = []
-        names = {entry["id"]: entry["name"] for entry in self.job.settings.categories}
-        files = {name: self.path / name for name in _SUMMARY}
-        # The larger one ends first: if the disk is full, neither is replaced.
-        with replacing(files["images.json"]) as images, replacing(files["detections.json"]) as detections:
-            results_list = _ListWriter(detections, files["detections.json"])
-            images_list = _ListWriter(images, files["images.json"], b'{"images": ')
-            for row in self._rows_in_order():
-                if "error" in row:
-                    n_failed += 1
-                    if len(failures) < _MOST_FAILURES:
-                        name, reason = repr(row["source"]), str(row["error"])
-                        failures.append(reason if name in reason else f"{name}: {reason}")
-                    continue
-                height, width = row["size"]
-                images_list.add({"id": row["id"], "file_name": row["source"], "height": height, "width": width})
-                for result in row["detections"]:
-                    results_list.add(result)
-                    names.setdefault(result["category_id"], f"class {result['category_id']}")
-                n_objects += len(row["detections"])
-            results_list.close()
-            categories = json.dumps([{"id": number, "name": name} for number, name in sorted(names.items())])
-            images_list.close(f', "annotations": [], "categories": {categories}}}'.encode())
-        return Tally(len(self.job.images), n_failed, n_objects, tuple(failures))
+        results_path, images_path = (self.path / name for name in _SUMMARY)
+        try:
+            # The larger one ends first: if the disk is full, neither is replaced.
+            with replacing(images_path) as images, replacing(results_path) as results:
+                summary = _Summary(
+                    _ListWriter(results, results_path), _ListWriter(images, images_path, b'{"images": '), self.job
+                )
+                for row in self._rows_in_order():
+                    summary.add(row)
+                return summary.close()
+        except OSError as error:
+            reason = f"{error.strerror}; all rows are in {str(self.path / 'results')!r}, resume to go on"
+            raise OSError(error.errno, reason, error.filename) from error
 
     def _rows_in_order(self) -> Iterator[dict[str, Any]]:
         images, size = self.job.images, self.job.settings.shard_size
@@ -409,6 +397,39 @@ class JobFolder:
         part = self._part_of(max(image_id, 1))
         with suppress(FileNotFoundError), open(part, "rb") as file:
             os.fsync(file.fileno())
+
+
+class _Summary:
+    """Writes the two files of the end from rows, and counts what is in them."""
+
+    def __init__(self, results: _ListWriter, images: _ListWriter, job: Job) -> None:
+        self._results, self._images = results, images
+        self._names = {entry["id"]: entry["name"] for entry in job.settings.categories}
+        self._n_images = len(job.images)
+        self._n_failed = self._n_objects = 0
+        self._failures: list[str] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        if "error" in row:
+            self._n_failed += 1
+            if len(self._failures) < _MOST_FAILURES:
+                name, reason = repr(row["source"]), str(row["error"])
+                self._failures.append(reason if name in reason else f"{name}: {reason}")
+            return
+        height, width = row["size"]
+        self._images.add({"id": row["id"], "file_name": row["source"], "height": height, "width": width})
+        for result in row["detections"]:
+            self._results.add(result)
+            self._names.setdefault(result["category_id"], f"class {result['category_id']}")
+        self._n_objects += len(row["detections"])
+
+    def close(self) -> Tally:
+        """End the files, and return the counts."""
+        categories = [{"id": number, "name": name} for number, name in sorted(self._names.items())]
+        self._results.close()
+        self._images.close(f', "annotations": [], "categories": {json.dumps(categories)}}}'.encode())
+        return Tally(self._n_images, self._n_failed, self._n_objects, tuple(self._failures))
 
 
 class _ListWriter:
@@ -470,7 +491,8 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
         is_row = type(row["id"]) is int and {"source", "page"} <= row.keys()
         if "error" not in row:
             height, width = row["size"]
-            is_row = is_row and type(height) is type(width) is int and isinstance(row["detections"], list)
+            is_row = is_row and type(height) is type(width) is int
+            is_row = is_row and all(type(result["category_id"]) is int for result in row["detections"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return row if is_row else None

@@ -149,9 +149,13 @@ def test_files_of_any_name_are_predicted_on(here: Path) -> None:
     os.mkdir(folder)
     names = [*map(os.fsencode, NAMES), b"not utf-8 \xff\xfe.png", b"\xe9.png"]
     template = make_image(here / "template.png").read_bytes()
-    for name in names:
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(template)
+    for name in list(names):
+        try:
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(template)
+        except OSError:  # not every file system takes every name
+            names.remove(name)
+    assert len(names) > 20
     paths = [os.path.join("images", os.fsdecode(name)) for name in names]
     job = predict(list(paths))
     assert (job.n_images, job.n_failed) == (len(names), 0)

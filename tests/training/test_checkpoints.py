@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import signal
@@ -52,7 +53,8 @@ def test_killed_while_it_writes_a_checkpoint(tmp_path: Path, tensors: int) -> No
     assert (code, output) == (-signal.SIGKILL, "ready\n")
     steps = [int(p.stem[-8:]) for p in find_checkpoints(out)]
     assert steps == ([9, 8] if tensors > written else [8])
-    assert [p.name for p in out.iterdir() if p.name.endswith(".tmp")] == []
+    unnamed = hasattr(os, "O_TMPFILE")  # until they are whole
+    assert len([p for p in out.iterdir() if p.name.endswith(".tmp")]) == (0 if unnamed or tensors > written else 1)
     toy_trainer(out, model=Toy(1), resume=True).run()
     check_resumed(out, tmp_path / "whole")
 
