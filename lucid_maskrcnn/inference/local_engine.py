@@ -125,7 +125,7 @@ def _predict_silently(
     try:
         pixels = load_image(path)
         started = time.perf_counter()
-        found: Detections = model.predict(pixels, **options)[0]
+        found: Detections = model.predict(pixels, **options, keep_image=False)[0]
         seconds = time.perf_counter() - started
         row = {"size": found.image_size, "detections": found.to_coco(image.id)}
     except _IMAGE_ERRORS as error:
