@@ -53,7 +53,7 @@ __all__ = [
     "make_categories",
 ]
 
-CONFIG_VERSION = 1  #: of :meth:`ModelConfig.to_dict`
+CONFIG_VERSION = 2  #: of :meth:`ModelConfig.to_dict`
 
 _ANY_AREA = 2.0**-126  # the smallest normal float32: any side but one of length 0
 # No model needs more; a file's header that asks for more is damaged or hostile.
@@ -335,7 +335,9 @@ class BackboneConfig(_Config):
     out_channels : int
         Channels of every level of the pyramid; 256 in the paper.
     norm : {"frozen", "batch"}
-        Constant batch norm, for pretrained weights, or live, for training from scratch.
+        Constant batch norm in the ResNet, for pretrained weights, or live, for training from scratch.
+    fpn_norm : {"frozen", "batch"}, optional
+        Batch norm after the pyramid's convolutions; none in the paper.
     norm_eps : float
         Added to the variances of batch norm.
     stride_in_1x1 : bool
@@ -352,6 +354,7 @@ class BackboneConfig(_Config):
     width: int = _setting(64, partial(positive_int, maximum=1024))
     out_channels: int = _setting(256, _channels)
     norm: str = _setting("frozen", _norm)
+    fpn_norm: str | None = _setting(None, optional(_norm))
     norm_eps: float = _setting(1e-5, fraction_below_one)
     stride_in_1x1: bool = _setting(False, flag)
 
@@ -600,6 +603,8 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
         version = positive_int("config_version", given.pop("config_version", CONFIG_VERSION))
         if "num_classes" not in given:
             raise ValueError("num_classes is missing in the configuration.")
+        if version == 1:
+            given = _from_version_1(given)
         try:
             return super().from_dict(given)
         except (TypeError, ValueError) as error:
@@ -616,8 +621,8 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
         Parameters
         ----------
         **settings
-            Fields of this class; ``width``, ``fpn_channels``, ``norm``, ``norm_eps`` and ``stride_in_1x1`` of the
-            backbone; ``min_size`` and ``max_size`` of the image and ``top_k`` of the heads; ``conventions``, the name
+            Fields of this class; ``width``, ``fpn_channels``, ``norm``, ``fpn_norm``, ``norm_eps`` and ``stride_in_1x1``
+            of the backbone; ``min_size`` and ``max_size`` of the image and ``top_k`` of the heads; ``conventions``, the name
             of one. ``image``, ``rpn`` and ``heads`` may be mappings of what changes. None changes nothing.
 
         Raises
@@ -662,6 +667,7 @@ _PLACES = {
     "width": ("backbone", "width"),
     "fpn_channels": ("backbone", "out_channels"),
     "norm": ("backbone", "norm"),
+    "fpn_norm": ("backbone", "fpn_norm"),
     "norm_eps": ("backbone", "norm_eps"),
     "stride_in_1x1": ("backbone", "stride_in_1x1"),
     "min_size": ("image", "min_size"),
@@ -767,7 +773,7 @@ _RESNET_FPN = ModelConfig(
     anchor_sizes=(32, 64, 128, 256, 512),
     hidden_dim=1024,
     dropout=0.0,
-    backbone=BackboneConfig(),
+    backbone=BackboneConfig(norm="batch"),  # as there are no weights yet; see factories
 )
 
 #: The models that have a factory, by its name.
@@ -775,7 +781,9 @@ ARCHITECTURES: Mapping[str, ModelConfig] = MappingProxyType(
     {
         "mask_rcnn_resnet_18_fpn": _RESNET_FPN.changed(backbone={"depth": 18}),
         "mask_rcnn_resnet_50_fpn": _RESNET_FPN,
-        "mask_rcnn_resnet_50_fpn_v2": _RESNET_FPN.changed(norm="batch", rpn_convs=2, box_convs=True, head_norm="batch"),
+        "mask_rcnn_resnet_50_fpn_v2": _RESNET_FPN.changed(
+            rpn_convs=2, box_convs=True, fpn_norm="batch", head_norm="batch"
+        ),
         "mask_rcnn_resnet_101_fpn": _RESNET_FPN.changed(backbone={"depth": 101}),
     }
 )
@@ -788,7 +796,16 @@ def architecture_of(config: ModelConfig) -> str | None:
     return f"mask_rcnn_resnet_{config.backbone.depth}_fpn" + ("_v2" if config.box_convs else "")
 
 
-# ------------------------------------------------------------------ files of version 0
+# ------------------------------------------------------------------ files of earlier versions
+
+
+def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of version 2: in version 1 a pyramid had norms if the ResNet's were live."""
+    backbone = values.get("backbone")
+    if isinstance(backbone, Mapping) and backbone.get("norm") == "batch":
+        return {**values, "backbone": {"fpn_norm": "batch", **backbone}}
+    return values
+
 
 # The keywords that the factories had.
 _VERSION_0 = (
@@ -827,7 +844,10 @@ def config_from_version_0(
     if "proposals" in given and "rpn" not in given:
         given["rpn"] = given.pop("proposals")
     check_keywords("the header", given, _VERSION_0)
-    config = _RESNET_FPN.changed(backbone={"depth": given.pop("depth")})
+    norm = given.setdefault("norm", "frozen")
+    config = _RESNET_FPN.changed(
+        backbone={"depth": given.pop("depth"), "fpn_norm": "batch" if norm == "batch" else None}
+    )
     image = instance("image", given.pop("image", {}), Mapping, "a mapping")
     given["image"] = {**image, **{name: given.pop(name) for name in ("min_size", "max_size") if name in given}}
     # A short side beyond the long one was accepted and never reached: the long one decided.

@@ -126,8 +126,8 @@ class FeaturePyramid(nn.Module):
         Of the body's stages, finest first.
     out_channels : int
         Of every level.
-    norm : {"batch"}, optional
-        Live batch norm after each convolution; none by default, as in the paper.
+    norm : {"frozen", "batch"}, optional
+        Constant or live batch norm after each convolution; none by default, as in the paper.
     """
 
     def __init__(self, in_channels: list[int], out_channels: int, *, norm: str | None = None) -> None:
@@ -162,9 +162,11 @@ class _ResNetFPNBackbone(nn.Module):
     Parameters
     ----------
     depth, width, norm, stride_in_1x1
-        As for :class:`ResNet`; with ``norm="batch"`` the pyramid has live batch norms too.
+        As for :class:`ResNet`.
     out_channels : int
         Channels of every level; 256 in the paper.
+    fpn_norm : {"frozen", "batch"}, optional
+        Batch norm of the pyramid; none by default.
     norm_eps : float
         Added to the variances of batch norm.
     trainable_layers : int
@@ -188,16 +190,24 @@ class _ResNetFPNBackbone(nn.Module):
         width: int = 64,
         out_channels: int = 256,
         norm: str = "frozen",
+        fpn_norm: str | None = None,
         stride_in_1x1: bool = False,
         norm_eps: float = 1e-5,
         trainable_layers: int = 5,
     ) -> None:
         super().__init__()
         trainable_layers = integer("trainable_layers", trainable_layers, 0, 5)
-        self.config = BackboneConfig(depth, width, out_channels, norm, norm_eps, stride_in_1x1)
+        self.config = BackboneConfig(
+            depth=depth,
+            width=width,
+            out_channels=out_channels,
+            norm=norm,
+            fpn_norm=fpn_norm,
+            norm_eps=norm_eps,
+            stride_in_1x1=stride_in_1x1,
+        )
         self.body = ResNet(depth, width=width, norm=norm, stride_in_1x1=stride_in_1x1)
-        live = "batch" if norm == "batch" else None
-        self.fpn = FeaturePyramid(self.body.out_channels, self.config.out_channels, norm=live)
+        self.fpn = FeaturePyramid(self.body.out_channels, self.config.out_channels, norm=fpn_norm)
         for module in self.modules():
             if isinstance(module, BatchNorm2d):
                 module.eps = self.config.norm_eps

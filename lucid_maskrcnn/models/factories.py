@@ -91,6 +91,7 @@ def _build(
     width: int | None = None,
     fpn_channels: int | None = None,
     norm: str | None = None,
+    fpn_norm: str | None = None,
     norm_eps: float | None = None,
     stride_in_1x1: bool | None = None,
     anchor_sizes: Sequence[Any] | None = None,
@@ -139,7 +140,13 @@ def _build(
     width, fpn_channels : int, optional
         Channels of the body's stem and of the pyramid; 64 and 256 in the paper.
     norm : {"frozen", "batch"}, optional
-        Constant batch norm, the default, or live, for training from scratch.
+        Constant or live batch norm, in the ResNet, and in pyramid and heads where they have norms. By default it is
+        constant where weights are given, whatever they were trained with, and live where none are, as in torchvision:
+        constant norms without weights do nothing. Both hold the same numbers. :func:`load_weights` into a model that
+        was built without weights and without ``norm`` makes its norms constant, too. ``norm="batch"`` without weights
+        gives the pyramid norms of its own, which torchvision's weights do not have.
+    fpn_norm : {"frozen", "batch"}, optional
+        Of the pyramid alone.
     norm_eps : float, optional
         Added to the variances of batch norm; 1e-5 by default.
     stride_in_1x1 : bool, optional
@@ -264,9 +271,10 @@ def _assemble(
         assert base.backbone is not None
         body = weight_files.find_backbone(weights_backbone, f"resnet{base.backbone.depth}")
         base = base.changed(conventions=body.conventions)
+    norms = _norms(base, settings, weights=file is not None, body=body is not None)
     if num_classes is None and file is None and settings.get("categories"):
         num_classes = max(c.label for c in make_categories(settings["categories"]))
-    config = base.changed(**{**_with_classes(base, num_classes), **settings})
+    config = base.changed(**{**_with_classes(base, num_classes), **norms, **settings})
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
     if file is not None:
@@ -283,7 +291,21 @@ def _assemble(
     elif body is not None:
         source = f"weights_backbone {str(weights_backbone)!r}" if isinstance(weights_backbone, (str, Path)) else None
         weight_files.assign(model.backbone.body, body.arrays, source=source or "weights_backbone")
+    model.norm_by_default = file is None and "norm" not in settings
     return model
+
+
+def _norms(base: ModelConfig, settings: Mapping[str, Any], *, weights: bool, body: bool) -> dict[str, str | None]:
+    """Return the kinds of norm of body, pyramid and heads: constant where weights are given, else live."""
+    backbone, asked = base.backbone, settings.get("norm")
+    assert backbone is not None
+    kind = asked or ("frozen" if weights else "batch")
+    in_pyramid = backbone.fpn_norm is not None or (asked == "batch" and not weights)
+    return {
+        "norm": asked or ("frozen" if weights or body else "batch"),
+        "fpn_norm": kind if in_pyramid else None,
+        "head_norm": kind if base.head_norm else None,
+    }
 
 
 def _base_config(

@@ -183,6 +183,11 @@ class BatchNorm2d(nn.Module):
         self.running_mean = nn.Buffer(ops.zeros(channels))
         self.running_var = nn.Buffer(lucid.ones(channels, dtype=lucid.Float32))
 
+    def freeze(self) -> None:
+        """Make scale and shift constants, as with ``frozen=True``."""
+        self.frozen = True
+        self.weight.requires_grad = self.bias.requires_grad = False
+
     @property
     def constant(self) -> bool:
         """Whether the layer is a constant scale and shift at present, which can be folded into the convolution."""

@@ -24,7 +24,7 @@ from ..validators import flag, fraction, instance, non_negative_int, shown
 from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
 from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
-from .layers import Dropout, Linear
+from .layers import BatchNorm2d, Dropout, Linear
 from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
@@ -95,6 +95,9 @@ class MaskRCNN(nn.Module):
     ----------
     config : ModelConfig
         All of the above, validated. ``config.backbone`` is None if the backbone is not a ResNet-FPN of this package.
+    norm_by_default : bool
+        Whether the kind of batch norm was left to a factory that got no weights: it is live, and becomes constant when
+        weights are loaded.
 
     Raises
     ------
@@ -133,6 +136,7 @@ class MaskRCNN(nn.Module):
         self.backbone = instance("backbone", backbone, nn.Module, "an nn.Module from images to feature maps")
         of_backbone = backbone.config if isinstance(backbone, _ResNetFPNBackbone) else None
         self.config = ModelConfig(**settings, backbone=of_backbone)
+        self.norm_by_default = False
         self._build()
 
     def _build(self) -> None:
@@ -222,6 +226,27 @@ class MaskRCNN(nn.Module):
         from .factories import build_from_file  # which builds on this class
 
         return build_from_file(weights)
+
+    def freeze_norms(self, *, body_only: bool = False) -> None:
+        """Make batch norm constant, as with ``norm="frozen"``; ``config`` follows.
+
+        Parameters
+        ----------
+        body_only : bool
+            Only in the backbone's ResNet, not in pyramid and heads.
+        """
+        for module in (self.backbone.body if body_only else self).modules():
+            if isinstance(module, BatchNorm2d):
+                module.freeze()
+        backbone, frozen = self.config.backbone, "frozen"
+        changes: dict[str, Any] = {} if backbone is None else {"norm": frozen}
+        if not body_only:
+            changes["head_norm"] = self.config.head_norm and frozen
+            if backbone is not None:
+                changes["fpn_norm"] = backbone.fpn_norm and frozen
+        self.config = self.config.changed(**changes)
+        if self.config.backbone is not None:
+            self.backbone.config = self.config.backbone
 
     @property
     def num_classes(self) -> int:

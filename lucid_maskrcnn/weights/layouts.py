@@ -278,14 +278,17 @@ def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvis
         return base.changed(
             conventions=conventions,
             num_classes=rows("cls_score.weight") - 1,
-            backbone={"depth": _depth(arrays, "backbone.body.", name)},
             width=rows("backbone.body.conv1.weight"),
             fpn_channels=rows("backbone.fpn.inner_blocks.0.weight"),
-            norm="batch" if "backbone.fpn.inner_norms.0.weight" in arrays else "frozen",
+            norm="frozen",
+            backbone={
+                "depth": _depth(arrays, "backbone.body.", name),
+                "fpn_norm": "frozen" if "backbone.fpn.inner_norms.0.weight" in arrays else None,
+            },
             hidden_dim=rows("fc1.weight"),
             mask_hidden_channels=rows("mask_head.deconv.weight", 1),
             rpn_convs=1 + sum(bool(re.fullmatch(r"rpn\.head\.conv\d+\.weight", n)) for n in arrays),
-            head_norm="batch" if "mask_head.bn1.weight" in arrays else None,
+            head_norm="frozen" if "mask_head.bn1.weight" in arrays else None,
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no Mask R-CNN that can be built: {error}") from error

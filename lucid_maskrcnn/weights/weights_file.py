@@ -229,7 +229,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     Parameters
     ----------
     model : MaskRCNN
-        With as many classes as the weights have, background not counted. Unchanged if anything does not fit.
+        With as many classes as the weights have, background not counted. Unchanged if anything does not fit. Batch
+        norm becomes constant, as with ``weights=``, if a factory made it live for want of weights.
     weights : str, Path or mapping of str to array
         A name that :func:`list_weights` has, a file that ``weights=`` of the factories takes, or arrays by the names
         of this package, torchvision, detectron2 or Detectron. Counters of batch norm, and unused rows of the
@@ -265,6 +266,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
         source = f"weights {str(weights)!r}"
     _warn_of_other_conventions(config, file.config)
     assign(model, file.arrays, names=file.own_names(model.state_dict(keep_vars=True)), source=source)
+    if getattr(model, "norm_by_default", False):
+        model.freeze_norms()
 
 
 def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> None:
@@ -286,7 +289,8 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
     Parameters
     ----------
     model : MaskRCNN
-        With a ResNet-FPN backbone of the same depth.
+        With a ResNet-FPN backbone of the same depth. Its batch norm becomes constant, as with ``weights_backbone=``,
+        if a factory made it live for want of weights.
     weights : str, Path or mapping of str to array
         Of a classifier, whose last layer is ignored, or of a detector, of which only the body is used: as
         ``weights_backbone=`` of the factories.
@@ -302,6 +306,8 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
         raise TypeError("model must be a MaskRCNN on a ResNet-FPN of this package, whose body can be loaded.")
     source = f"weights {str(weights)!r}" if isinstance(weights, (str, Path)) else "These weights"
     assign(body, find_backbone(weights, f"resnet{config.backbone.depth}").arrays, source=source)
+    if getattr(model, "norm_by_default", False):
+        model.freeze_norms(body_only=True)
 
 
 # ------------------------------------------------------------------ writing
