@@ -621,9 +621,10 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
         Parameters
         ----------
         **settings
-            Fields of this class; ``width``, ``fpn_channels``, ``norm``, ``fpn_norm``, ``norm_eps`` and ``stride_in_1x1``
-            of the backbone; ``min_size`` and ``max_size`` of the image and ``top_k`` of the heads; ``conventions``, the name
-            of one. ``image``, ``rpn`` and ``heads`` may be mappings of what changes. None changes nothing.
+            Fields of this class; ``width``, ``fpn_channels``, ``norm``, ``fpn_norm``, ``norm_eps`` and
+            ``stride_in_1x1`` of the backbone; ``min_size`` and ``max_size`` of the image and ``top_k`` of the heads;
+            ``conventions``, the name of one. ``image``, ``rpn`` and ``heads`` may be mappings of what changes. None
+            changes nothing.
 
         Raises
         ------

@@ -102,7 +102,7 @@ def test_dict_with_an_unknown_key_is_refused(values: Any, message: str) -> None:
 def test_dict_of_a_newer_version() -> None:
     newer = {"config_version": CONFIG_VERSION + 1, "num_classes": 2}
     assert ModelConfig.from_dict(newer) == ModelConfig(2)
-    with pytest.raises(ValueError, match=r"written by a newer version of lucid_maskrcnn \(config_version 2, this one"):
+    with pytest.raises(ValueError, match=r"written by a newer version of lucid_maskrcnn \(config_version 3, this one"):
         ModelConfig.from_dict(newer | {"cascade": 3})
 
 
@@ -110,12 +110,20 @@ def test_header_of_version_0() -> None:
     config = config_from_version_0(through_json(NUCLEI), {1: "nucleus"})
     assert config is not None
     assert config.categories == (Category(1, "nucleus", 1),)
-    assert config.backbone == BackboneConfig(18, 32, 64, "batch")
+    assert config.backbone == BackboneConfig(18, 32, 64, "batch", fpn_norm="batch")
     assert config.anchor_sizes == ((12, 20), (32, 48), (64, 96), (128, 192), (256, 384))
     assert config.image == ImageConfig(scale=2.5, max_size=2560)
     assert config.rpn == RPNConfig(pre_nms_top_n=2000, post_nms_top_n=2000)
     assert config.heads == HeadConfig(aligned=True, snap_masks=False, nms_thresh=0.3, top_k=400)
-    assert config == mask_rcnn_resnet_18_fpn(weights="NUCLEI").config
+    assert config.changed(norm="frozen", fpn_norm="frozen") == mask_rcnn_resnet_18_fpn(weights="NUCLEI").config
+
+
+def test_header_of_version_1_had_norms_in_the_pyramid_where_the_body_had_live_ones() -> None:
+    for norm, fpn_norm in (("batch", "batch"), ("frozen", None)):
+        header = through_json(ARCHITECTURES["mask_rcnn_resnet_18_fpn"].to_dict())
+        header |= {"config_version": 1, "backbone": {"depth": 18, "norm": norm}}
+        config = ModelConfig.from_dict(header)
+        assert (config.backbone.norm, config.backbone.fpn_norm) == (norm, fpn_norm)
 
 
 def test_header_of_version_0_with_conventions() -> None:

@@ -35,7 +35,7 @@ def weights(recorded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def model(weights: dict[str, np.ndarray]) -> MaskRCNN:
-    built = mask_rcnn_resnet_50_fpn_v2(**recipe_v2.SIZES)
+    built = mask_rcnn_resnet_50_fpn_v2(norm="batch", **recipe_v2.SIZES)  # live in training, as theirs
     load_weights(built, weights)
     return built
 
