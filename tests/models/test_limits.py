@@ -159,7 +159,7 @@ def test_several_calls_can_share_one_warning(nuclei: MaskRCNN) -> None:
                 limits.name = name
                 nuclei.predict(corner(), top_k=1)
     (warning,) = caught
-    assert "in a.png and 9 in b.png: pass top_k=9" in str(warning.message)
+    assert "in a.png and 10 in b.png: pass top_k=10" in str(warning.message)
     assert warning.filename == __file__
 
 
