@@ -8,13 +8,13 @@ A *segmentation* is a run-length encoding or a list of polygons.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.json_text import read_json
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import instance, path, shown
 
@@ -50,7 +50,7 @@ def read_annotations(annotations: str | Path | Mapping[str, Any]) -> Mapping[str
         file = path("annotations", annotations)
         name = repr(str(file))
         try:
-            content = _read_json(file)
+            content = read_json(file)
         except (ValueError, OSError) as error:
             what = foreign_file(file) if file.is_dir() or isinstance(error, ValueError) else None
             if what is None:
@@ -87,7 +87,7 @@ def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapp
     wanted = "a list of results, each a mapping with 'image_id', 'category_id' and 'score'"
     if isinstance(results, (str, Path)):
         file = path("results", results)
-        name, content = repr(str(file)), _read_json(file)
+        name, content = repr(str(file)), read_json(file)
         if not isinstance(content, list):
             raise ValueError(f"{name} must be {wanted}, got {shown(content)}.")
     elif isinstance(results, Mapping) or not isinstance(results, Iterable):
@@ -99,13 +99,6 @@ def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapp
         kind = ValueError if isinstance(results, (str, Path)) else TypeError
         raise kind(f"{name} must be {wanted}, got {shown(content[wrong])} at [{wrong}].")
     return content
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:  # bytes that are no text, brackets nested too deep
-        raise ValueError(f"{str(file)!r} is not JSON: {str(error).rstrip('.')}.") from error
 
 
 def bboxes_of(boxes: np.ndarray) -> list[list[float]]:

@@ -25,7 +25,7 @@ import numpy as np
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.images import Size, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.polygons import check_polygon
+from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_polygons
 from lucid_maskrcnn.masks.rle import parse_rle
 from lucid_maskrcnn.validators import positive_int, sequence, shown, text
 
@@ -425,11 +425,20 @@ class CocoReader:
         for image in images if dropped else ():
             image.annotations = [a for a in image.annotations if a.id not in dropped]
 
+    def _is_beyond_filling(self, polygons: Sequence[np.ndarray], place: str, size: Size) -> bool:
+        """Whether polygons that have been checked still cannot be filled, after adding an issue."""
+        try:
+            fill_polygons(polygons, size)
+        except PolygonError as error:
+            self._add_issue(place, f"has a polygon that {error}", kind="endless polygon")
+            return True
+        return False
+
     def _is_malformed(self, annotation: Annotation, image: AnnotatedImage) -> bool:
         """Whether a segmentation is no mask of the image, after adding an issue."""
         place = f"annotation {annotation.id}"
         if not isinstance(annotation.segmentation, Mapping):
-            return False  # polygons, which have been checked
+            return self._is_beyond_filling(annotation.segmentation, place, image.size)
         try:
             _, size = parse_rle(annotation.segmentation)
         except (TypeError, ValueError) as error:

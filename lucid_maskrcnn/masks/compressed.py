@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import numeric_array, row_numbers, zeros_and_ones
-from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons
+from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_polygons
 from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
 from lucid_maskrcnn.ops import nearest_cells
@@ -176,7 +176,10 @@ class CompressedMasks:
         # All objects at once: one by one they would be many small NumPy calls.
         found = [_runs_of_rles(rles, size)] if rles else []
         if polygons:
-            which, *runs = fill_polygons(polygons, size)
+            try:
+                which, *runs = fill_polygons(polygons, size)
+            except PolygonError as error:
+                _refuse(polygon_owners[error.index], f"cannot be used: a polygon of it {error}")
             found.append((np.array(polygon_owners)[which], *runs))
         none = np.zeros(0, np.int64)
         owner, starts, stops = (np.concatenate(parts) for parts in zip((none,) * 3, *found, strict=True))

@@ -11,7 +11,7 @@ Names: *fine* coordinates are those of pycocotools' grid; *crossings* are where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,29 @@ import numpy as np
 from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
 from lucid_maskrcnn.masks.runs import bounding_slices
 
-__all__ = ["MAX_COORDINATE", "check_polygon", "fill_polygons", "trace_polygons"]
+__all__ = ["MAX_COORDINATE", "PolygonError", "check_polygon", "fill_polygons", "trace_polygons"]
 
 MAX_COORDINATE = 2**20  # pixels; larger than any image
 _FINE = 5  # steps of the walk for each pixel
 _MIDDLE = 2  # the step at a pixel's center
+# Crossings. The outline of a region in an image of 100,000² pixels has less than a million.
+_MAX_OF_POLYGON = 2**22
+_MAX_OF_IMAGE = 2**26
+_AT_ONCE = 2**20  # computed together: each takes some 200 bytes until it is done
+
+
+class PolygonError(ValueError):
+    """A polygon of a list cannot be filled; the message has no subject: the caller names the polygon.
+
+    Attributes
+    ----------
+    index : int
+        Which of them.
+    """
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(problem)
+        self.index = index
 
 
 def check_polygon(values: object) -> np.ndarray:
@@ -77,6 +95,12 @@ def fill_polygons(
     owner, starts, stops : ndarrays of shape (R,), int64
         The polygon of each run, ascending, and its pixels: from start to before stop, counted down the columns
         of the image, ascending. A run may go on over several columns.
+
+    Raises
+    ------
+    PolygonError
+        If a polygon crosses the columns of the image more often than any outline does. A few numbers could ask for
+        any amount of time and memory.
     """
     height, width = image_size
     fine = np.concatenate([np.zeros(0), *polygons])
@@ -85,25 +109,64 @@ def fill_polygons(
     owner = np.repeat(np.arange(len(polygons)), num_points)
     following = np.arange(1, len(fine) + 1)
     following[np.cumsum(num_points) - 1] -= num_points  # the last point is joined to the first
-    edge, column, row = _crossings(fine, fine[following], width)
-    row = np.ceil((row + 0.5) / _FINE - 0.5).clip(0, height).astype(np.int64)
+    other = fine[following]
+    first, count = _crossed_columns(fine, other, width)
+    _check_crossings(count, num_points)
     area = height * width + 1  # one more than the pixels: a run may end with the last
-    toggles, times = np.unique(owner[edge] * area + column * height + row, return_counts=True)
+    found = [np.zeros(0, np.int64)]
+    for part in _parts(count):
+        edge, column, row = _crossings(fine[part], other[part], first[part], count[part])
+        row = np.ceil((row + 0.5) / _FINE - 0.5).clip(0, height).astype(np.int64)
+        found.append(owner[part][edge] * area + column * height + row)
+    toggles, times = np.unique(np.concatenate(found), return_counts=True)
     toggles = toggles[times % 2 == 1]  # a pixel that is toggled twice stays as it was
     owner, starts = np.divmod(toggles[0::2], area)
     return owner, starts, toggles[1::2] - owner * area
 
 
-def _crossings(a: np.ndarray, b: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where edges from a (E, 2) to b, fine points, cross the middle of a column: edges, columns, fine rows.
+def _crossed_columns(a: np.ndarray, b: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first column whose middle each edge from a (E, 2) to b, fine points, crosses, and how many there are.
 
-    A step of the walk crosses if it goes from the middle of a column to the next fine column, or back;
-    its row is the lower number of the two that it joins.
+    A step of the walk crosses if it goes from the middle of a column to the next fine column, or back.
     """
     low, high = np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 0], b[:, 0])
     first = np.maximum(-((_MIDDLE - low) // _FINE), 0)  # the least column with its middle at or after low
     last = np.minimum((high - _MIDDLE - 1) // _FINE, width - 1)
-    count = np.maximum(last - first + 1, 0)
+    return first, np.maximum(last - first + 1, 0)
+
+
+def _check_crossings(count: np.ndarray, num_points: np.ndarray) -> None:
+    """Refuse polygons that cross too many columns; ``count`` is that of each edge, polygon by polygon."""
+    total = np.concatenate([[0], np.cumsum(count)])
+    of_polygons = np.diff(total[np.concatenate([[0], np.cumsum(num_points)])])
+    if of_polygons.max(initial=0) > _MAX_OF_POLYGON or total[-1] > _MAX_OF_IMAGE:
+        worst = int(of_polygons.argmax())
+        raise PolygonError(
+            worst,
+            f"crosses the columns of its image {of_polygons[worst]} times, of {total[-1]} times in all, with "
+            f"{num_points[worst]} points: no outline does, so leave it out or make it simpler",
+        )
+
+
+def _parts(count: np.ndarray) -> Iterator[slice]:
+    """Yield consecutive edges with about as many crossings as are computed at once."""
+    total = np.cumsum(count)
+    start = 0
+    while start < len(count):
+        done = total[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(total, done + _AT_ONCE, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _crossings(
+    a: np.ndarray, b: np.ndarray, first: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where edges from a (E, 2) to b, fine points, cross the middle of a column: edges, columns, fine rows.
+
+    ``first`` and ``count`` are those of :func:`_crossed_columns`; the row of a crossing is the lower number of the two
+    that its step joins.
+    """
     edge = np.repeat(np.arange(len(a)), count)
     column = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
 
