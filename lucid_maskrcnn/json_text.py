@@ -18,12 +18,19 @@ def read_json(file: Path) -> Any:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If it is not JSON; the message names the file.
-    OSError
-        If it cannot be read.
+        If it cannot be read, or is not JSON; the message names the file.
     """
-    return parse_json(repr(str(file)), file.read_bytes())
+    name = repr(str(file))
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{name}: No such file or directory.") from None
+    except (OSError, ValueError) as error:  # a name with a NUL character is a ValueError
+        raise ValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    return parse_json(name, content)
 
 
 def parse_json(name: str, text: str | bytes) -> Any:

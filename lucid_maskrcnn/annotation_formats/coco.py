@@ -90,7 +90,7 @@ def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapp
         name, content = repr(str(file)), read_json(file)
         if not isinstance(content, list):
             raise ValueError(f"{name} must be {wanted}, got {shown(content)}.")
-    elif isinstance(results, Mapping) or not isinstance(results, Iterable):
+    elif isinstance(results, Mapping) or not isinstance(results, Iterable) or getattr(results, "ndim", 1) == 0:
         raise TypeError(f"results must be {wanted}, got {shown(results)}.")
     else:
         name, content = "results", list(results)
@@ -216,8 +216,9 @@ def complete_annotation(annotation: Mapping[str, Any], size: tuple[int, int] | N
     whole = {"iscrowd": 0, **{key: value for key, value in annotation.items() if value is not None}}
     if "area" in whole and "bbox" in whole:
         return whole
-    if whole.get("segmentation") and size is not None:
-        mask = CompressedMasks.from_coco([whole["segmentation"]], size)
+    segmentation = whole.get("segmentation")
+    if segmentation is not None and not (isinstance(segmentation, (list, tuple)) and not segmentation) and size:
+        mask = CompressedMasks.from_coco([segmentation], size)
         whole.setdefault("bbox", bboxes_of(mask.boxes)[0])
         whole.setdefault("area", float(mask.areas[0]))
     elif "bbox" in whole:

@@ -63,7 +63,8 @@ def _of_mapping(content: Mapping[str, Any]) -> str | None:
         return f"a file of the VGG Image Annotator (VIA): {_EXPORT}"
     if "shapes" in content and ("imagePath" in content or "imageData" in content):
         return _LABELME
-    if content.get("type") == "FeatureCollection":
+    kind = content.get("type")
+    if isinstance(kind, str) and kind == "FeatureCollection":
         return f"GeoJSON, as QuPath writes it: {_EXPORT}"
     if {"size", "objects"} <= content.keys():
         return f"Supervisely's annotations of one image: {_EXPORT}"
@@ -77,7 +78,8 @@ def _of_mapping(content: Mapping[str, Any]) -> str | None:
         return "COCO's panoptic annotations: give the instances (instances_….json), or convert them with panopticapi"
     if isinstance(first, Mapping) and "caption" in first:
         return "COCO's captions, without masks: give the instances (instances_….json)"
-    if content.get("images") and "annotations" not in content:
+    images = content.get("images")
+    if isinstance(images, (list, tuple)) and images and "annotations" not in content:
         return "a list of images without annotations, as image_info_….json of COCO's test images is"
     return None
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lucid_maskrcnn.json_text import parse_json
+
 from .common import say
 
 if TYPE_CHECKING:
@@ -167,6 +169,6 @@ def _number(value: Any) -> str:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json("metrics", text)
+    except ValueError:
         return text

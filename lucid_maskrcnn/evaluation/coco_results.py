@@ -12,6 +12,7 @@ import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import bboxes_of, complete_annotation, read_annotations
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.validators import shown
 
 __all__ = ["KEYS", "bbox_of", "by_image", "check_masks", "check_results", "complete", "have_masks", "masks_of"]
@@ -34,7 +35,7 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
     -------
     dict
         ``"images"``, ``"annotations"`` and ``"categories"``. Annotations of other images or categories are left out,
-        as pycocotools leaves them out; the others have ``"iscrowd"``, ``"area"`` and ``"bbox"``.
+        as pycocotools leaves them out, with a warning; the others have ``"iscrowd"``, ``"area"`` and ``"bbox"``.
 
     Raises
     ------
@@ -47,12 +48,22 @@ def complete(annotations: str | Path | Content, iou_types: Iterable[str]) -> dic
     categories = _by_id("categories", content["categories"])
     sizes = {number: _size(number, image, required="segm" in iou_types) for number, image in images.items()}
     completed = []
+    strays = []
     for k, annotation in enumerate(content["annotations"]):
         _require_keys(f"annotations[{k}]", annotation, ("image_id", "category_id"))
         if annotation["image_id"] in images and annotation["category_id"] in categories:
             completed.append(_completed(annotation, f"annotations[{k}]", sizes[annotation["image_id"]]))
+        else:
+            strays.append((k, "category_id" if annotation["image_id"] in images else "image_id"))
+    if strays:
+        k, key = strays[0]
+        entries = content["annotations"]
+        warn_user(
+            f"{len(strays)} of {len(entries)} annotations are left out, of images or categories that are not listed, "
+            f"such as annotations[{k}] with {key} {shown(entries[k][key])}."
+        )
     for name in iou_types:
-        missing = next((a for a in completed if not a.get(KEYS[name])), None)
+        missing = next((a for a in completed if not _has(a, KEYS[name])), None)
         if missing is not None:
             raise ValueError(
                 f"annotation {missing.get('id')} has no {KEYS[name]!r}: iou_types must be without {name!r}."
@@ -65,7 +76,7 @@ def _by_id(kind: str, entries: Iterable[Any]) -> dict[Any, Content]:
     for k, entry in enumerate(entries):
         _require_keys(f"{kind}[{k}]", entry, ("id",))
         if entry["id"] in found:
-            raise ValueError(f"{kind}[{k}] has the id {entry['id']!r} of another one: ids must be unique.")
+            raise ValueError(f"{kind}[{k}] has the id {shown(entry['id'])} of another one: ids must be unique.")
         found[entry["id"]] = entry
     return found
 
@@ -76,7 +87,7 @@ def _require_keys(place: str, entry: Any, keys: Sequence[str]) -> None:
         raise ValueError(f"{place} must be a mapping, got {shown(entry)}.")
     for key in keys:
         if key not in entry:
-            raise ValueError(f"{place} has no {key!r}: it has {list(entry)}.")
+            raise ValueError(f"{place} has no {key!r}: it has {shown(list(entry))}.")
         if not _is_integer(entry[key]):
             raise ValueError(f"{place}[{key!r}] must be an integer, got {shown(entry[key])}.")
 
@@ -98,9 +109,12 @@ def _size(number: Any, image: Content, *, required: bool) -> tuple[int, int] | N
 def _completed(annotation: Content, place: str, size: tuple[int, int] | None) -> dict[str, Any]:
     if annotation.get("bbox") is not None:
         _check_bbox(place, annotation["bbox"])
-    if annotation.get("area") is not None and not _is_finite_number(annotation["area"]):
-        raise ValueError(f"{place} must have a finite number as its area, got {shown(annotation['area'])}.")
-    if annotation.get("iscrowd") not in (None, 0, 1):
+    area, crowd = annotation.get("area"), annotation.get("iscrowd")
+    if area is not None and not _is_finite_number(area):
+        raise ValueError(f"{place} must have a finite number as its area, got {shown(area)}.")
+    if area is not None and area < 0:
+        raise ValueError(f"{place} must have an area of at least 0 pixels, got {shown(area)}.")
+    if crowd is not None and not (isinstance(crowd, (int, float, np.number, np.bool_)) and crowd in (0, 1)):
         raise ValueError(f"{place} must have an iscrowd of 0 or 1, got {shown(annotation['iscrowd'])}.")
     try:
         return complete_annotation(annotation, size)
@@ -111,9 +125,20 @@ def _completed(annotation: Content, place: str, size: tuple[int, int] | None) ->
 
 
 def _check_bbox(place: str, bbox: Any) -> None:
-    is_list = isinstance(bbox, (list, tuple, np.ndarray)) and len(bbox) == 4
-    if not is_list or not all(map(_is_finite_number, bbox)):
+    is_list = isinstance(bbox, (list, tuple)) or (isinstance(bbox, np.ndarray) and bbox.ndim == 1)
+    if not is_list or len(bbox) != 4 or not all(map(_is_finite_number, bbox)):
         raise ValueError(f"{place} must have four finite numbers (x, y, width, height) as its bbox, got {shown(bbox)}.")
+    if max(map(abs, bbox)) >= 2**31 or min(bbox[2:]) < 0:
+        raise ValueError(
+            f"{place} must have a bbox (x, y, width, height) in pixels, whose width and height are not negative, got "
+            f"{shown(bbox)}."
+        )
+
+
+def _has(entry: Content, key: str) -> bool:
+    """Whether an entry has a list or a mapping that is not empty; what else it may have is refused elsewhere."""
+    value = entry.get(key)
+    return len(value) > 0 if isinstance(value, (str, list, tuple, Mapping)) else value is not None
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -157,19 +182,19 @@ def check_results(annotations: Content, results: Sequence[Content], iou_types: I
         for name, ids in known.items():
             if result[name] not in ids:
                 raise ValueError(
-                    f"{place} has {name} {result[name]!r}, which the annotations do not have: the results are of "
+                    f"{place} has {name} {shown(result[name])}, which the annotations do not have: the results are of "
                     "another data set, or have labels instead of category ids."
                 )
         if "score" not in result:
-            raise ValueError(f"{place} has no 'score': it has {list(result)}.")
+            raise ValueError(f"{place} has no 'score': it has {shown(list(result))}.")
         if not _is_finite_number(result["score"]):
             raise ValueError(f"{place} must have a finite number as its score, got {shown(result['score'])}.")
         if "bbox" in result:
             _check_bbox(place, result["bbox"])
         for name in iou_types:
-            follows = name == "bbox" and result.get("segmentation") and sizes[result["image_id"]]
-            if not result.get(KEYS[name]) and not follows:
-                raise ValueError(f"{place} has no {KEYS[name]!r}: it has {list(result)}.")
+            follows = name == "bbox" and _has(result, "segmentation") and sizes[result["image_id"]]
+            if not _has(result, KEYS[name]) and not follows:
+                raise ValueError(f"{place} has no {KEYS[name]!r}: it has {shown(list(result))}.")
 
 
 def bbox_of(result: Content, image: Content) -> list[float]:
@@ -219,6 +244,6 @@ def have_masks(truth: Content, results: Iterable[Content]) -> bool:
     """Whether all objects and results have a mask, and all images a size."""
     return (
         all("height" in image and "width" in image for image in truth["images"])
-        and all(annotation.get("segmentation") for annotation in truth["annotations"])
-        and all(result.get("segmentation") for result in results)
+        and all(_has(annotation, "segmentation") for annotation in truth["annotations"])
+        and all(_has(result, "segmentation") for result in results)
     )

@@ -196,6 +196,12 @@ def explain(
             f"{_images(full)} more objects than the {limit} detections that count, up to {max(full)}: "
             f"with a higher {name} more of them could be found."
         )
+    outside = [r["score"] for r in results if not 0 <= r["score"] <= 1]
+    if outside and "AP_0.5" in metrics:
+        yield (
+            f"{len(outside)} scores are not between 0 and 1, such as {outside[0]:g}: AP_t counts the detections with a "
+            f"score of at least {options['object_score']:g}, which may not be those that are meant."
+        )
     empty = [image for image in truth["images"] if image["id"] not in counts]
     if empty and "AP_0.5" in metrics:
         yield f"{_images(empty)} no objects: without detections too, they have no AP_t of their own."

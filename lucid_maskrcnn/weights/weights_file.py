@@ -15,6 +15,7 @@ import numpy as np
 from .. import validators
 from ..atomic import replacing
 from ..config import TORCHVISION, ModelConfig, architecture_of, config_from_version_0, conventions_of
+from ..json_text import parse_json
 from ..validators import choice, instance, shown
 from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
@@ -170,8 +171,8 @@ def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | No
 
 def _json(key: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets in brackets
+        return parse_json(key, text)
+    except ValueError as error:  # a number of thousands of digits, or brackets in brackets
         raise ValueError(f"{key} must be JSON, got {shown(text)}.") from error
 
 

@@ -1,5 +1,7 @@
 """Polygons to pixels: by hand, and byte for byte against pycocotools."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.polygons import check_polygon, fill_polygons, trace_polygons
+from lucid_maskrcnn.masks.polygons import MAX_COORDINATE, check_polygon, fill_polygons, trace_polygons
 from lucid_maskrcnn.ops import as_tensor
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
@@ -195,3 +197,36 @@ def test_trace_polygons_refuses(mask, error, message):
 def test_zeros_and_ones_are_traced_as_bools(device):
     mask = np.array([[0, 1], [1, 1]])
     assert trace_polygons(as_tensor(mask, device)) == trace_polygons(mask) == trace_polygons(mask > 0)
+
+
+# ------------------------------------------------------------------ bounds
+
+
+def test_a_polygon_of_a_million_points_is_filled_or_refused_at_once():
+    """It took 24 s and 3.9 GB: each of its edges crosses a third of the image."""
+    wild = np.random.default_rng(0).uniform(0, 256, 2_000_000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"masks\[1\] cannot be used: a polygon of it crosses the columns"):
+        CompressedMasks.from_coco([[[0, 0, 9, 0, 9, 9]], [wild]], (256, 256))
+    turn = np.linspace(0, 2 * np.pi, 1_000_000, endpoint=False)
+    circle = np.stack([500 + 400 * np.cos(turn), 500 + 400 * np.sin(turn)], axis=1).ravel()
+    (area,) = CompressedMasks.from_coco([[circle]], (1000, 1000)).areas
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert area == pytest.approx(np.pi * 400**2, rel=0.001)
+    assert peak < 400e6
+
+
+def test_a_few_numbers_cannot_ask_for_any_amount_of_memory():
+    wide = [[0, 0, MAX_COORDINATE, 0, MAX_COORDINATE, 1, 0, 1]] * 1000
+    with pytest.raises(ValueError, match="of 2097152000 times in all, with 4 points: no outline does"):
+        CompressedMasks.from_coco([wide], (1, 2**30))
+
+
+def test_polygons_are_the_same_computed_in_parts(monkeypatch):
+    rng = np.random.default_rng(1)
+    shapes = [check_polygon(rng.uniform(-20, 120, 2 * n)) for n in (3, 7, 40, 400)]
+    whole = fill_polygons(shapes, (90, 100))
+    monkeypatch.setattr("lucid_maskrcnn.masks.polygons._AT_ONCE", 13)
+    for one, other in zip(fill_polygons(shapes, (90, 100)), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
