@@ -7,12 +7,14 @@ method that Lucid has is replaced only where its answer is wrong. They use nothi
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lucid
+import lucid.nn as nn
 import mlx.core as mx
 import numpy as np
 from lucid import Tensor
@@ -243,6 +245,17 @@ def _deepcopy(self: Tensor, memo: Any = None) -> Tensor:
     return new
 
 
+def _set_module_state(self: nn.Module, state: Mapping[str, Any]) -> None:
+    """Fill a module that a copy or a pickle makes: with what its state has, or else what a new module has.
+
+    Lucid's releases differ in the lists of hooks. The registries are the copy's own, so that a submodule that is set on
+    one of two is not set on both.
+    """
+    merged = {**vars(nn.Module()), **state}
+    own = {k: copy.copy(v) if k.startswith("_") and isinstance(v, (dict, list, set)) else v for k, v in merged.items()}
+    self.__dict__.update(own)
+
+
 # ------------------------------------------------------------------ on and off
 
 _ADDED: dict[str, Any] = {
@@ -262,7 +275,7 @@ _ADDED: dict[str, Any] = {
     "__reduce_ex__": _reduce,
 }
 _REPLACED: dict[str, Any] = {"__iter__": _iter, "__deepcopy__": _deepcopy}
-_before: dict[str, Any] = {}
+_before: dict[tuple[type, str], Any] = {}
 
 
 def _defines(name: str) -> bool:
@@ -271,16 +284,19 @@ def _defines(name: str) -> bool:
 
 
 def install(enable: bool) -> None:
-    """Put the methods on ``lucid.Tensor``, or put back what was there."""
+    """Put the methods on ``lucid.Tensor`` and ``lucid.nn.Module``, or put back what was there."""
     if not enable:
-        for name, method in _before.items():
-            delattr(Tensor, name) if method is _ABSENT else setattr(Tensor, name, method)
+        for (owner, name), method in _before.items():
+            delattr(owner, name) if method is _ABSENT else setattr(owner, name, method)
         _before.clear()
         return
     if _before:
         return
     methods = {name: method for name, method in _ADDED.items() if not _defines(name)} | _REPLACED
     methods |= {name: _with_others(name, getattr(Tensor, name)) for name in _OPERATORS if _defines(name)}
-    for name, method in methods.items():
-        _before[name] = Tensor.__dict__.get(name, _ABSENT)
-        setattr(Tensor, name, method)
+    changes = {(Tensor, name): method for name, method in methods.items()}
+    if not hasattr(nn.Module, "__setstate__"):
+        changes[nn.Module, "__setstate__"] = _set_module_state
+    for (owner, name), method in changes.items():
+        _before[owner, name] = vars(owner).get(name, _ABSENT)
+        setattr(owner, name, method)
