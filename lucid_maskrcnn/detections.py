@@ -20,7 +20,7 @@ from lucid_maskrcnn.array_arguments import described, finite_boxes, numeric_arra
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, encode_rle, trace_polygons
-from lucid_maskrcnn.ops import as_tensor, host, paste_masks
+from lucid_maskrcnn.ops import as_tensor, evaluate, host, paste_masks
 from lucid_maskrcnn.text_tables import align_columns
 from lucid_maskrcnn.validators import (
     choice,
@@ -133,6 +133,7 @@ class Detections(Mapping[str, Tensor]):
         """
         if self._masks is None:
             self._masks = self._pasted(slice(None))
+            evaluate([self._masks.data])  # on gpu; any thread may read them later
         return self._masks
 
     @property

@@ -302,7 +302,9 @@ class MaskRCNN(nn.Module):
             rois, roi_idx = concat_rois(proposals)
         rois, roi_idx = _check_rois(rois, roi_idx, batch.tensor)
         cls_logits, bbox_deltas = self._box_head(features, rois, roi_idx)
-        return cls_logits, bbox_deltas, self._mask_logits(features, rois, roi_idx)
+        mask_logits = self._mask_logits(features, rois, roi_idx)
+        self._evaluate(cls_logits, bbox_deltas, mask_logits)
+        return cls_logits, bbox_deltas, mask_logits
 
     def predict(
         self,
@@ -422,9 +424,16 @@ class MaskRCNN(nn.Module):
         batch, _ = self._prepare(images, instance("image_config", image_config, ImageConfig, "an ImageConfig"))
         objects = self._check_targets(targets, batch)
         with ops.recording():
-            return self._losses(batch, objects)
+            losses = self._losses(batch, objects)
+        self._evaluate(*losses.values())
+        return losses
 
     # -------------------------------------------------------------- their steps
+
+    def _evaluate(self, *results: Tensor) -> None:
+        """Compute on gpu what outlives a call: MLX does so only in the thread that described it."""
+        if self.device == "gpu":
+            ops.evaluate(t.data for t in (*results, *self.buffers()))
 
     def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
         features = self._features(batch.tensor)

@@ -366,6 +366,7 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
     if seed is None:
         seed = np.ones_like(self.data) if self.is_cpu() else mx.ones_like(self.data)
     order = _topological_order(self)
+    leaves = [n for n in order if n.is_leaf and n.is_gpu()]
     # What a node kept from an earlier pass is added at the end, not passed on a second time.
     earlier = {id(n): n.grad for n in order if n._prev and n.grad is not None and n is not self}
     for inner in (n for n in order if id(n) in earlier):
@@ -391,6 +392,7 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
             if node._op is not None:
                 node._op.clear()
             node._prev, node._backward_op, node._op = [], _no_backward, None
+    mx.eval([n.grad for n in leaves if n.grad is not None])  # which MLX does in this thread only
 
 
 def _count_axes_from_the_front(node: Tensor) -> None:

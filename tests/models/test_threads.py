@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -164,14 +165,37 @@ def test_training_beside_predict_is_refused_without_the_repair() -> None:
     assert (run.returncode, run.stdout) == (0, "refused\n"), run.stderr
 
 
+def in_worker(call: Callable[[], Any]) -> Any:
+    """Call a function in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
 def test_gpu_results_of_a_worker_thread_can_be_read() -> None:
     """MLX evaluates an array only in the thread that described it."""
-    found: list[Any] = []
-    model = slim().to("gpu")
+    model = in_worker(lambda: slim().to("gpu"))
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    thread = threading.Thread(target=lambda: found.extend(model.predict(image, score_thresh=0)))
-    thread.start()
-    thread.join()
-    (here,) = model.predict(image, score_thresh=0)
-    for key, values in found[0].numpy().items():
+    found = in_worker(lambda: model.predict(image, score_thresh=0, top_k=3)[0])
+    (here,) = model.predict(image, score_thresh=0, top_k=3)
+    for key, values in found.numpy().items():
         np.testing.assert_allclose(values, here.numpy()[key], atol=1e-4)
+    pasted = in_worker(lambda: found[:2].masks)
+    np.testing.assert_array_equal(np.asarray(pasted), found.numpy()["masks"][:2])
+
+
+def test_gpu_model_trained_in_a_worker_thread_can_be_used() -> None:
+    model = slim().to("gpu").train()  # with live batch norm, whose statistics stay
+    batch = Squares(batch_size=1).batch(0)
+
+    def step() -> Any:
+        losses = model.get_loss(batch.images, batch.targets)
+        losses["total_loss"].backward()
+        return losses
+
+    losses = in_worker(step)
+    assert np.isfinite([float(value) for value in losses.values()]).all()
+    assert all(np.isfinite(values).all() for values in model.state_dict().values())
+    assert all(np.isfinite(np.asarray(p.grad)).all() for p in model.parameters() if p.grad is not None)
+    assert len(model.eval().predict(batch.images[0], score_thresh=0, top_k=1)) == 1
+    x = ops.as_tensor(np.zeros((1, 3, 32, 32), np.float32), "gpu")
+    assert all(np.isfinite(np.asarray(out)).all() for out in in_worker(lambda: model(x)))
