@@ -19,7 +19,13 @@ from lucid_maskrcnn.ops import as_tensor
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
 from lucid_maskrcnn.validators import choice, instance, non_negative_int, pair, positive_int
 
-__all__ = ["Target", "misses_box"]
+__all__ = ["Target"]
+
+_OUTWARDS = np.array([-1, -1, 1, 1], np.float32)
+_TOLERANCE = 2  # pixels; boxes and masks of one object may be rounded differently
+_FIT = 1.5  # pixels; how near another reading of a box must come to the one around its mask
+_MIN_WITHIN = 0.5  # of a mask's pixels, in its box
+_OVERHANG = 4  # pixels; a box may always stick out of its image by as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +95,10 @@ class Target:
         TypeError
             If ``target`` is not a mapping, boxes or masks are not numbers, or the labels are not integers.
         ValueError
-            If a key is missing, shapes or counts disagree, a number is not finite, a box has no area
-            or is wholly outside the image, a label is out of range, or a mask is not of zeros and
-            ones, malformed, or wholly outside its box. A mask may be empty: small objects have no pixel left after
-            resizing. The message names the image, the key and the row.
+            If a key is missing, shapes or counts disagree, a number is not finite, a box has no area or lies more
+            outside of the image than in it, a label is out of range, or a mask is not of zeros and ones, malformed,
+            without a pixel, or more outside of its box than in it; boxes that are fractions of the image's sides, or
+            (x, y, width, height), are told by their masks. The message names the image, the key and the row.
         """
         place = f"targets[{non_negative_int('index', index)}]"
         image_size, num_classes = pair("image_size", image_size, positive_int), positive_int("num_classes", num_classes)
@@ -112,7 +118,7 @@ class Target:
                 f"{place} must have one label and one mask for each box, got {len(boxes)} boxes, "
                 f"{len(labels)} labels and {len(masks)} masks."
             )
-        _check_masks_meet_boxes(masks, boxes, place)
+        _check_masks_fit_boxes(masks, boxes, place)
         held = masks if isinstance(masks, CompressedMasks) else as_tensor(masks, device)
         return cls(as_tensor(boxes, device), as_tensor(labels, device), held)
 
@@ -148,7 +154,15 @@ def _boxes(values: Any, place: str, image_size: Size) -> np.ndarray:
     )
     height, width = image_size
     outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= (width, height)).any(axis=1)
-    refuse_rows(place, boxes, outside, f"is outside its image of {height} × {width} (height × width)")
+    of = f"outside its image of {height} × {width} (height × width)"
+    refuse_rows(place, boxes, outside, f"is {of}")
+    limits = np.array([width, height, width, height], np.float32)
+    inside = boxes.clip(0, limits)
+    areas, visible = ((b[:, 2:] - b[:, :2]).astype(np.float64).prod(axis=1) for b in (boxes, inside))
+    far = (np.abs(boxes - inside).max(axis=1, initial=0) > _OVERHANG) & (visible < areas / 2)
+    refuse_rows(
+        place, boxes, far, f"lies for the most part {of}: boxes are (x1, y1, x2, y2) in pixels, cut off at its edges"
+    )
     return boxes
 
 
@@ -181,34 +195,45 @@ def _dense_masks(values: Any, place: str, image_size: Size) -> np.ndarray:
     return zeros_and_ones(place, numeric_array(place, array, wanted, kinds="biuf", shape=(None, *image_size)))
 
 
-def misses_box(masks: CompressedMasks, boxes: np.ndarray) -> np.ndarray:
-    """Return which masks lie wholly outside their boxes (G, 4), empty ones not: (G,) bool.
+# ------------------------------------------------------------------ masks against boxes
 
-    They are compared by the boxes around them, with a tolerance of one pixel: boxes and masks of one object may be
-    rounded differently.
+
+def _check_masks_fit_boxes(masks: np.ndarray | CompressedMasks, boxes: np.ndarray, place: str) -> None:
+    """Refuse masks that cannot be those of their boxes: boxes in another unit or order, or of another object.
+
+    Only what neither rounding nor a loose box explains is refused. A box may be larger than the one around its mask,
+    which may have only what is visible of the object.
     """
-    apart = (masks.boxes[:, 2:] <= boxes[:, :2] - 1) | (masks.boxes[:, :2] >= boxes[:, 2:] + 1)
-    return apart.any(axis=1) & (masks.areas > 0)
-
-
-def _dense_misses_box(masks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the same of dense masks (G, H, W), of which only the pixels in the boxes are looked at."""
-    height, width = masks.shape[1:]
-    limits = np.array([width, height, width, height], np.float32)
-    around = np.concatenate([np.floor(boxes[:, :2]) - 1, np.ceil(boxes[:, 2:]) + 1], axis=1).clip(0, limits)
-    regions = around.astype(int).tolist()
-    return np.array(
-        [not m[y1:y2, x1:x2].any() and bool(m.any()) for m, (x1, y1, x2, y2) in zip(masks, regions, strict=True)], bool
-    )
-
-
-def _check_masks_meet_boxes(masks: np.ndarray | CompressedMasks, boxes: np.ndarray, place: str) -> None:
-    """Refuse masks wholly outside their boxes: boxes in another unit or order, or of another object."""
-    missed = misses_box(masks, boxes) if isinstance(masks, CompressedMasks) else _dense_misses_box(masks, boxes)
-    if missed.any():
-        row = int(missed.argmax())
-        box = ", ".join(f"{v:g}" for v in boxes[row].tolist())
+    if not isinstance(masks, CompressedMasks):
+        masks = CompressedMasks.from_dense(masks)
+    areas, tight = masks.areas, masks.boxes
+    if not areas.all():
         raise ValueError(
-            f"{place}['masks'][{row}] has no pixel in its box ({box}): boxes are (x1, y1, x2, y2) in pixels of the "
-            "image, in the order of the masks."
+            f"{place}['masks'][{int(areas.argmin())}] has no pixel: leave an object without pixels out, with its box "
+            "and its label."
         )
+    some, most = (masks.areas_within(boxes + margin * _OUTWARDS) for margin in (1, _TOLERANCE))
+    for row in np.flatnonzero((most < areas) | (some == 0)).tolist():
+        reading = _reading(boxes[row], tight[row])
+        if some[row] and most[row] >= _MIN_WITHIN * areas[row] and not reading:
+            continue
+        found = f"{most[row]} of its {areas[row]} pixels" if some[row] else "no pixel"
+        given, around = (", ".join(f"{v:g}" for v in corners[row].tolist()) for corners in (boxes, tight))
+        raise ValueError(
+            f"{place}['masks'][{row}] has {found} in its box ({given}), and the box around it is ({around}){reading}: "
+            "boxes are (x1, y1, x2, y2) in pixels of the image, in the order of the masks."
+        )
+
+
+def _reading(box: np.ndarray, tight: np.ndarray) -> str:
+    """Return how a box must be read to be about the one around its mask, if that is not as it should be."""
+    x, y, w, h = np.asarray(box, np.float64).tolist()
+    if min(x, y) >= 0 and max(w, h) <= 1:
+        return ", so that its numbers seem to be fractions of the image's sides"
+    readings = {
+        "(x, y, width, height)": (x, y, x + w, y + h),
+        "(center x, center y, width, height)": (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
+        "(y1, x1, y2, x2)": (y, x, h, w),
+    }
+    name = next((name for name, corners in readings.items() if np.abs(corners - tight).max() <= _FIT), None)
+    return f", so that it seems to be {name}" if name else ""

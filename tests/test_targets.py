@@ -182,7 +182,7 @@ REFUSED = [
     (
         good(masks=CompressedMasks.from_dense(masks_in((5, 6, 7, 8), (2, 6, 2, 8)))),
         ValueError,
-        r"targets\[1\]\['masks'\]\[0\] has no pixel in its box \(0, 0, 4, 3\): boxes are",
+        r"targets\[1\]\['masks'\]\[0\] has no pixel in its box \(0, 0, 4, 3\), and the box",
     ),
 ]
 
@@ -195,7 +195,17 @@ def test_mistake_gets_a_sentence(target: Any, error: type[Exception], message: s
 
 
 def test_box_that_sticks_out_is_accepted() -> None:
-    assert len(build(good(boxes=[[-3, -3, 2, 2], [5, 5, 20, 20]]))) == 2
+    boxes = [[-4, -4, 2, 2], [5, 5, 12, 10], [-8, 0, 8, 6]]  # by little, by little, and by half of it
+    found = CompressedMasks.from_dense(masks_in((0, 2, 0, 2), (5, 6, 5, 8), (0, 6, 0, 8)))
+    assert len(build({"boxes": boxes, "labels": [1, 1, 1], "masks": found})) == 3
+
+
+@pytest.mark.parametrize("box", [[-60, 0, 8, 6], [0, 0, 8, 5000], [5, 5, 20, 20], [-3, -99, 1, 1]])
+def test_box_that_lies_for_the_most_part_outside_of_its_image_is_refused(box: list[float]) -> None:
+    with pytest.raises(
+        ValueError, match=r"targets\[1\]\['boxes'\]\[1\] = \(.*\) lies for the most part outside its image"
+    ):
+        build(good(boxes=[[0, 0, 8, 6], box]))
 
 
 def test_resized_target_has_boxes_by_axis_and_nearest_masks(device: str) -> None:
@@ -209,10 +219,89 @@ def test_resized_target_has_boxes_by_axis_and_nearest_masks(device: str) -> None
     np.testing.assert_array_equal(host(target.masks), pixels.repeat(2, 1).repeat(3, 2))
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_empty_masks_and_masks_that_stick_out_of_their_box_are_accepted(compressed: bool) -> None:
-    found = masks_in((3, 4, 0, 4), (0, 0, 0, 0))  # one pixel below its box, and none
-    assert len(build(good(masks=CompressedMasks.from_dense(found) if compressed else found))) == 2
+def object_of(box: Any, mask: tuple[int, int, int, int], form: str, size: tuple[int, int] = (96, 128)) -> dict:
+    """A sound object, and one of a box and a mask (y1, y2, x1, x2) of an image of ``size``."""
+    pixels = np.zeros((2, *size), bool)
+    pixels[0, 10:20, 10:30] = True
+    y1, y2, x1, x2 = mask
+    pixels[1, y1:y2, x1:x2] = True
+    forms = {
+        "dense": lambda: pixels,
+        "float": lambda: pixels.astype(np.float32),
+        "rle": lambda: [encode_rle(m) for m in pixels],
+        "compressed": lambda: CompressedMasks.from_dense(pixels),
+    }
+    return {"boxes": [[10, 10, 30, 20], box], "labels": [1, 1], "masks": forms[form]()}
+
+
+def check(target: dict, size: tuple[int, int] = (96, 128)) -> Target:
+    return Target.from_mapping(target, index=2, image_size=size, num_classes=1)
+
+
+@pytest.mark.parametrize("form", ["dense", "float", "rle", "compressed"])
+@pytest.mark.parametrize(
+    ("box", "mask", "message"),
+    [
+        ([40, 50, 60, 90], (0, 0, 0, 0), r"\['masks'\]\[1\] has no pixel: leave an object without pixels out"),
+        (
+            [40, 50, 60, 90],
+            (10, 20, 40, 60),
+            r"\['masks'\]\[1\] has no pixel in its box \(40, 50, 60, 90\), and the box",
+        ),
+        (
+            [40, 50, 60, 90],
+            (20, 60, 40, 60),
+            r"has 240 of its 800 pixels in its box .*around it is \(40, 20, 60, 60\): b",
+        ),
+        ([0.25, 0.5, 0.75, 0.8], (48, 77, 32, 96), "seem to be fractions of the image's sides"),
+        ([0, 0, 1, 1], (0, 96, 0, 128), "seem to be fractions of the image's sides"),
+        ([0, 0, 0.05, 0.05], (0, 5, 0, 5), "seem to be fractions of the image's sides"),
+        ([20, 30, 60, 50], (30, 80, 20, 80), r"seems to be \(x, y, width, height\)"),
+        ([6, 6, 60, 50], (6, 56, 6, 66), r"has 2576 of .*seems to be \(x, y, width, height\)"),
+        ([50, 55, 60, 70], (20, 90, 20, 80), r"seems to be \(center x, center y, width, height\)"),
+        ([30, 10, 80, 50], (30, 80, 10, 50), r"seems to be \(y1, x1, y2, x2\)"),
+    ],
+)
+def test_mask_that_cannot_be_that_of_its_box_is_refused(box: Any, mask: Any, message: str, form: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        check(object_of(box, mask, form))
+    assert str(caught.value).startswith("targets[2]['masks'][1] has ")
+
+
+@pytest.mark.parametrize("form", ["dense", "compressed"])
+@pytest.mark.parametrize(
+    ("box", "mask"),
+    [
+        ([40, 50, 60, 90], (50, 90, 40, 60)),
+        ([40.4, 50.6, 59.5, 89.3], (50, 90, 40, 60)),
+        ([40, 50, 59, 89], (50, 90, 40, 60)),  # x2 and y2 are the last pixel
+        ([44, 54, 56, 86], (50, 90, 40, 60)),  # tight, and then some
+        ([10, 20, 100, 90], (50, 60, 40, 50)),  # of the whole object, of which little is visible
+        ([40, 50, 60, 51], (51, 52, 40, 60)),  # one pixel below its box
+        ([0, 0, 1, 1], (0, 1, 0, 1)),
+        ([0, 0, 1, 1], (0, 2, 0, 2)),
+        ([0.2, 0.2, 1, 1], (0, 1, 0, 1)),
+        ([-3, -2, 40, 50], (0, 50, 0, 40)),
+        ([0, 0, 128, 96], (0, 96, 0, 128)),
+        ([40, 50, 42, 52], (51, 53, 41, 43)),  # two pixels each, rounded differently
+    ],
+)
+def test_boxes_that_are_rounded_or_loose_are_accepted(box: Any, mask: Any, form: str) -> None:
+    assert len(check(object_of(box, mask, form))) == 2
+
+
+def test_xywh_that_happens_to_be_a_valid_box_is_told_by_its_mask() -> None:
+    rng, size, told = np.random.default_rng(0), (300, 400), 0
+    for _ in range(300):
+        x, y = rng.integers(4, 150, 2)
+        w, h = rng.integers(4, 250), rng.integers(4, 150)
+        mask = (y, y + h, x, x + w)
+        check(object_of([x, y, x + w, y + h], mask, "compressed", size), size)
+        if w > x and h > y:  # else it has no area
+            with pytest.raises(ValueError, match=r"\['masks'\]\[1\] has .*seems to be \(x, y, width, height\)"):
+                check(object_of([x, y, w, h], mask, "compressed", size), size)
+            told += 1
+    assert told > 50
 
 
 @pytest.mark.parametrize(

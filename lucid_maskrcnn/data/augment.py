@@ -405,7 +405,10 @@ def _crop_pixels(image: np.ndarray, top: int, left: int, height: int, width: int
 
 
 def resize(image: np.ndarray, target: Mapping[str, Any], size: Size) -> Sample:
-    """Resize an image and its objects: pixels bilinear, masks to the nearest pixel."""
+    """Resize an image and its objects: pixels bilinear, masks to the nearest pixel.
+
+    A mask that would lose its last pixel gets the one at its center: no object goes.
+    """
     from PIL import Image
 
     size = pair("size", size, _side)
@@ -416,7 +419,7 @@ def resize(image: np.ndarray, target: Mapping[str, Any], size: Size) -> Sample:
     # Pillow's resizing averages where it shrinks, unlike a prediction's; but it is fast and releases the GIL.
     resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     boxes = resize_boxes(sample["boxes"], old, size)
-    return np.asarray(resized), sample | {"boxes": boxes, "masks": sample["masks"].resized(size)}
+    return np.asarray(resized), sample | {"boxes": boxes, "masks": sample["masks"].resized(size, keep_all=True)}
 
 
 def _selected(target: Target, keep: np.ndarray) -> Target:

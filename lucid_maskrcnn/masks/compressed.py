@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lucid_maskrcnn.array_arguments import numeric_array, row_numbers, zeros_and_ones
+from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, row_numbers, zeros_and_ones
 from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_polygons
 from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
@@ -249,6 +249,35 @@ class CompressedMasks:
             boxes[some, 3] = np.maximum.reduceat(bottom, first)
         return boxes
 
+    def areas_within(self, boxes: Any) -> np.ndarray:
+        """Count the pixels that each mask has in a box of its own.
+
+        Parameters
+        ----------
+        boxes : Tensor, array or nested list of shape (G, 4)
+            (x1, y1, x2, y2) in pixels of the image, one for each mask. A pixel that a box only touches counts.
+
+        Returns
+        -------
+        ndarray of shape (G,), int64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``boxes`` is not as above.
+        """
+        corners = finite_boxes("boxes", boxes)
+        if len(corners) != len(self):
+            raise ValueError(f"boxes must be one for each mask, got {len(corners)} for {len(self)} masks.")
+        height, width = self.image_size
+        low, high = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
+        around = np.concatenate([low, high], axis=1).clip(0, (width, height, width, height)).astype(np.int64)
+        x1, y1, x2, y2 = around[self._owners()].T
+        column, top, bottom = self._columns()
+        rows = (np.minimum(bottom, y2) - np.maximum(top, y1)).clip(0) * ((column >= x1) & (column < x2))
+        total = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+        return np.diff(total[self.offsets])
+
     def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the column of each run, its first row, and the row after its last."""
         height = self.image_size[0]
@@ -387,8 +416,16 @@ class CompressedMasks:
         start = column[keep].astype(np.int64) * height
         return _unchecked(_int32(start + first[keep]), _int32(start + last[keep]), offsets, (height, width))
 
-    def resized(self, to_size: Size) -> CompressedMasks:
-        """Return the masks resized to the nearest pixel, as :func:`lucid_maskrcnn.transforms.resize_masks` does."""
+    def resized(self, to_size: Size, *, keep_all: bool = False) -> CompressedMasks:
+        """Return the masks resized to the nearest pixel, as :func:`lucid_maskrcnn.transforms.resize_masks` does.
+
+        Parameters
+        ----------
+        to_size : (height, width)
+        keep_all : bool
+            Whether a mask that would lose its last pixel gets the one at the center of the box around it.
+        """
+        keep_all = flag("keep_all", keep_all)
         height, width = _checked_size(pair("to_size", to_size, positive_int))
         rows, columns = (nearest_cells(max(n, 1), to) for n, to in zip(self.image_size, (height, width), strict=True))
         # The first new row (column) that copies an old one, or one after it.
@@ -400,9 +437,24 @@ class CompressedMasks:
         copies = (first_column[column + 1] - first_column[column]) * (top < bottom)
         run = np.repeat(np.arange(len(copies)), copies)
         copy = np.arange(len(run)) - np.repeat(np.cumsum(copies) - copies, copies)
-        return _from_runs(
+        resized = _from_runs(
             self._owners()[run], first_column[column[run]] + copy, top[run], bottom[run], len(self), (height, width)
         )
+        return resized._with_centers_of(self) if keep_all else resized
+
+    def _with_centers_of(self, before: CompressedMasks) -> CompressedMasks:
+        """Return these masks, with a pixel for each that has none and had some before it was resized."""
+        gone = (self.areas == 0) & (before.areas > 0)
+        if not gone.any():
+            return self
+        x1, y1, x2, y2 = before.boxes[gone].astype(np.float64).T
+        (height, width), (old_height, old_width) = self.image_size, before.image_size
+        column = ((x1 + x2) / 2 * width / old_width).astype(np.int64).clip(0, width - 1)
+        row = ((y1 + y2) / 2 * height / old_height).astype(np.int64).clip(0, height - 1)
+        pixel, at = _int32(column * height + row), self.offsets[:-1][gone]
+        offsets = self.offsets + np.concatenate([[0], np.cumsum(gone)])
+        starts, stops = np.insert(self.starts, at, pixel), np.insert(self.stops, at, pixel + 1)
+        return _unchecked(starts, stops, offsets, self.image_size)
 
 
 def are_segmentations(masks: Any, image_size: Size) -> bool:
