@@ -81,7 +81,8 @@ class Squares:
             image[y : y + size, x : x + size] = 120 + 100 * k
             mask[y : y + size, x : x + size] = True
             boxes.append([x, y, x + size, y + size])
-        masks[0] &= ~masks[1]
+        visible = masks[0] & ~masks[1]
+        masks[0] = visible if visible.any() else masks[0]
         return image, {"boxes": np.array(boxes, np.float32), "labels": np.array([1, 2], np.int32), "masks": masks}
 
 

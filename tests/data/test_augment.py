@@ -17,6 +17,7 @@ from lucid_maskrcnn.data.augment import adjust, blur, crop, flip, noise, resize,
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
+from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.transforms import resized_size
 
 ASSETS = Path(lucid_maskrcnn.__file__).parent / "assets"
@@ -254,6 +255,24 @@ def test_masks_may_have_any_form():
     dense = target["masks"].to_dense()
     for masks in (dense, dense.tolist(), [encode_rle(mask) for mask in dense]):
         assert_same(augment(image, target | {"masks": masks}, np.random.default_rng(3)), expected)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augmentation.photographs(),
+        Augmentation.microscopy(),
+        Augmentation(zoom=(0.05, 20), quarter_turns=True),
+        Augmentation(crop=24, zoom=(0.05, 3), min_visible=0),
+    ],
+)
+def test_augmented_objects_are_targets_that_a_step_takes(augment):
+    image, tiny = tiny_objects()
+    for seed in range(100):
+        pair = (image, tiny) if seed % 2 else sample(count=12, seed=seed)
+        varied, moved = augment(*pair, np.random.default_rng(seed))
+        size = varied.shape[:2]
+        assert len(Target.from_mapping(moved, index=0, image_size=size, num_classes=12)) == len(moved["labels"])
 
 
 def test_image_without_objects():

@@ -168,6 +168,32 @@ def test_resized_is_that_of_dense_masks(dense, size):
 
 
 @settings(max_examples=40, deadline=None)
+@given(stacks, small)
+def test_resized_keeps_all_objects_if_told(dense, size):
+    masks = CompressedMasks.from_dense(dense)
+    expected = resize_masks(dense, size)
+    for mask, (x1, y1, x2, y2) in zip(expected, masks.boxes.tolist(), strict=True):
+        if not mask.any() and x2 > x1:
+            row, column = int((y1 + y2) / 2 * size[0] / dense.shape[1]), int((x1 + x2) / 2 * size[1] / dense.shape[2])
+            mask[min(row, size[0] - 1), min(column, size[1] - 1)] = True
+    assert_is(masks.resized(size, keep_all=True), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(stacks, st.integers(0, 2**31))
+def test_areas_within_boxes_are_those_of_slices(dense, seed):
+    rng, (height, width) = np.random.default_rng(seed), dense.shape[1:]
+    x, y = rng.uniform(-5, width + 5, (len(dense), 2)), rng.uniform(-5, height + 5, (len(dense), 2))
+    boxes = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
+    low, high = np.floor(boxes.astype(np.float32)).clip(0), np.ceil(boxes.astype(np.float32)).clip(0)
+    expected = [
+        mask[int(y1) : int(y2), int(x1) : int(x2)].sum()
+        for mask, (x1, y1), (x2, y2) in zip(dense, low[:, :2], high[:, 2:], strict=True)
+    ]
+    assert CompressedMasks.from_dense(dense).areas_within(boxes).tolist() == expected
+
+
+@settings(max_examples=40, deadline=None)
 @given(stacks.filter(len), st.data())
 def test_decode_region_is_a_slice_of_the_dense_mask(dense, data):
     masks = CompressedMasks.from_dense(dense)
@@ -262,6 +288,9 @@ def from_coco(segmentations, size=(4, 5)):
         (lambda: from_coco(np.array("a")), TypeError, "one for each object, in a list"),
         (lambda: SOME.resized((0, 5)), ValueError, r"to_size\[0\] must be a positive integer, got 0"),
         (lambda: SOME.resized(None), TypeError, "to_size must be"),
+        (lambda: SOME.resized((2, 3), keep_all="no"), TypeError, "keep_all must be"),
+        (lambda: SOME.areas_within([]), ValueError, "boxes must be one for each mask, got 0 for"),
+        (lambda: SOME.areas_within("a"), TypeError, "boxes must be numbers of shape"),
         (lambda: SOME.resized((2.5, 3)), TypeError, r"to_size\[0\] must be a positive integer, got 2.5"),
     ],
 )
