@@ -15,7 +15,7 @@ from .issues import Issue
 if TYPE_CHECKING:
     from .coco_reader import Annotation
 
-__all__ = ["FAR", "Box", "check_mask", "same_pixels"]
+__all__ = ["FAR", "Box", "check_mask", "is_plain", "same_pixels"]
 
 type Box = tuple[float, float, float, float]
 
@@ -23,7 +23,44 @@ FAR = 3  # pixels; outlines may reach so far out of an image
 _NEAR = 2  # pixels; a box so near to its mask's is not worth a word
 _MIN_BOX_IOU = 0.5  # nor is one whose IoU with its mask's is at least this
 _FIT = 1.5  # pixels; how near another reading of a bbox must come to the mask's box
+_SURELY = 4  # pixels; pycocotools' outline runs on a grid of a fifth of a pixel
 _SAME = "the box around its segmentation is used"
+
+
+def is_plain(annotations: Sequence[tuple[Annotation, int]], size: Size) -> np.ndarray:
+    """Return which annotations need no mask to be checked: (G,) bool. Making masks takes most of the time of reading.
+
+    They have one polygon within the image, a bbox that fits it to a pixel, an area, and no double of about the same
+    extent in the image. The polygon surely has a pixel: its area is above its length. (A simple closed curve of area A
+    and length L has at least A - L points of a grid in it: Jarník's inequality.)
+    """
+    plain = np.zeros(len(annotations), bool)
+    rows = [
+        i
+        for i, (a, _) in enumerate(annotations)
+        if a.bbox is not None and a.area is not None and isinstance(a.segmentation, list) and len(a.segmentation) == 1
+    ]
+    if not rows:
+        return plain
+    polygons = [annotations[i][0].segmentation[0] for i in rows]
+    counts = np.array([len(polygon) // 2 for polygon in polygons])
+    first = np.cumsum(counts) - counts
+    points = np.concatenate(polygons).reshape(-1, 2)
+    following = np.arange(1, len(points) + 1)
+    following[first + counts - 1] = first  # the last point is joined to the first
+    (x, y), (to_x, to_y) = points.T, points[following].T
+    area = np.abs(np.add.reduceat(x * to_y - to_x * y, first)) / 2
+    length = np.add.reduceat(np.hypot(to_x - x, to_y - y), first)
+    extent = np.concatenate([np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)], axis=1)
+    boxes = np.array([annotations[i][0].box for i in rows])
+    inside = (extent[:, :2] >= 0).all(axis=1) & (extent[:, 2:] <= size[::-1]).all(axis=1)
+    fits = np.abs(extent - boxes).max(axis=1) <= 1
+    images = np.array([annotations[i][1] for i in rows], np.int64)
+    _, twin, times = np.unique(
+        np.column_stack([images, np.rint(extent).astype(np.int64)]), axis=0, return_inverse=True, return_counts=True
+    )
+    plain[rows] = inside & fits & (area > length + _SURELY) & (times[twin.ravel()] == 1)
+    return plain
 
 
 def check_mask(annotation: Annotation, size: Size, tight: np.ndarray, area: int) -> Issue | None:

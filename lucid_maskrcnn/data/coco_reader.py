@@ -25,11 +25,12 @@ import numpy as np
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.images import Size, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.parts import count_large_parts
 from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_polygons
 from lucid_maskrcnn.masks.rle import parse_rle
-from lucid_maskrcnn.validators import positive_int, sequence, shown, text
+from lucid_maskrcnn.validators import MAX_PIXELS, positive_int, sequence, shown, text
 
-from .annotation_checks import FAR, Box, check_mask, same_pixels
+from .annotation_checks import FAR, Box, check_mask, is_plain, same_pixels
 from .image_folder import ImageFolder
 from .issues import Issue, Level, cannot_be_used
 
@@ -37,6 +38,8 @@ __all__ = ["AnnotatedImage", "Annotation", "CocoReader"]
 
 _STANDARD = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"})
 _GROUP = 500  # annotations whose masks are made at once
+_MANY_SPLIT = 4  # objects of several parts that are worth a word
+_MAX_NAME = 100  # characters of a file name that a message has
 _NO_BOX = (math.nan,) * 4
 _NUMBERS_AS_TEXT = "write numbers as numbers, 7 and not '7'"
 
@@ -65,6 +68,11 @@ class AnnotatedImage:
     size: Size
     extra: Mapping[str, Any] = field(default_factory=dict)  # the file's other keys
     annotations: list[Annotation] = field(default_factory=list)  # in the file's order
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return _place(self.id, self.file_name)
 
     @property
     def objects(self) -> list[Annotation]:
@@ -130,13 +138,18 @@ class CocoReader:
         others = self.known - set(self.category_ids.values()) if categories is not None else set()
         self.num_wanted = sum(not _has_category(a) or a["category_id"] not in others for a in content["annotations"])
         self.labels = {i: label for label, i in self.category_ids.items()}
-        self.category_entries = [c for c in content["categories"] if _id_of(c) in self.labels]
+        self.category_entries = [entry for i, entry in self._entries.items() if i in self.labels]
         self.unopened: set[int] = set()
         self._image_ids: set[int] = set()  # also those of refused images: their annotations get no issue for it
         self.images = list(self._images(content["images"]))
         self.by_id = {image.id: image for image in self.images}
         self._annotations(content["annotations"])
+        self._objects, self._split = 0, 0  # seen, and those of several parts
         self._settle()
+        if self._split >= max(_MANY_SPLIT, self._objects / 2):
+            problem = f"has {self._split:,} of {self._objects:,} objects that consist of several separate parts"
+            remedy = "if a mask has several objects, give each an annotation of its own"
+            self._add_issue("the file", problem, remedy, kind="parts", level="warning")
 
     def _add_issue(self, place: str, problem: str, remedy: str = "", *, kind: str = "", level: Level = "fault") -> None:
         self.issues.append(Issue(place, problem, level, remedy, kind))
@@ -146,12 +159,14 @@ class CocoReader:
     def _names(self, content: Mapping[str, Any], *, chosen: bool) -> dict[int, str]:
         """Return id -> name of the categories that can be had, in the order of the ids."""
         self.known: set[int] = set()
+        self._entries: dict[int, Mapping[str, Any]] = {}
         names: dict[int, str] = {}
         for k, entry in enumerate(content["categories"]):
             number = self._id(entry, f"categories[{k}]", self.known, "category")
             if number is None:
                 continue
             self.known.add(number)
+            self._entries[number] = entry
             if not isinstance(entry.get("name"), str) or not entry["name"].strip():
                 self._add_issue(f"category {number}", f"must have a name, got {shown(entry.get('name'))}", kind="name")
                 continue
@@ -202,6 +217,9 @@ class CocoReader:
             problem = f"must have an integer as its id, got {shown(number)}"
             self._add_issue(place, problem, remedy, kind=f"id of {kind}")
             return None
+        if abs(number) >= 2**63:
+            self._add_issue(place, f"must have an id of at most 64 bits, got {shown(number)}", kind=f"id of {kind}")
+            return None
         if number in taken:
             remedy = "ids must be unique, number them from 1 on"
             self._add_issue(f"{kind} {number}", "is there twice", remedy, kind=f"twice {kind}")
@@ -237,12 +255,13 @@ class CocoReader:
             self._add_issue(f"image {number}", problem, remedy, kind="same file", level="warning")
 
     def _size(self, entry: Mapping[str, Any], number: int, name: str) -> Size | None:
-        place, path = f"image {number} ({name})", self.images_dir / name
+        place, path = _place(number, name), self.images_dir / name
         found = self._size_on_disk(number, place, name)
         height, width = entry.get("height"), entry.get("width")
         if height is None and width is None:
             return found
-        if not (_is_integer(height) and _is_integer(width) and height > 0 and width > 0):
+        is_size = _is_integer(height) and _is_integer(width) and height > 0 and width > 0
+        if not is_size or height * width > MAX_PIXELS:
             given = f"{shown(height)} and {shown(width)}"
             problem = f"must have a height and a width that are positive integers, got {given}"
             remedy = _NUMBERS_AS_TEXT if isinstance(height, str) or isinstance(width, str) else ""
@@ -286,7 +305,8 @@ class CocoReader:
             self._add_issue(place, problem, level="warning")
         image_id, category = entry.get("image_id"), entry.get("category_id")
         if not _is_integer(category) or category not in self.known:
-            remedy = _NUMBERS_AS_TEXT if isinstance(category, str) else ""
+            remedy = f"their ids are {shown(sorted(self.known))}" if self.known else "the file lists none"
+            remedy = _NUMBERS_AS_TEXT if isinstance(category, str) else remedy
             problem = f"has category_id {shown(category)}, which is not among the categories"
             self._add_issue(place, problem, remedy, kind="category_id")
             return
@@ -395,14 +415,32 @@ class CocoReader:
     def _settle_group(self, images: Sequence[AnnotatedImage], found: dict[int, list[Issue]]) -> None:
         """Settle images of one size at once, which is faster than one by one; issues are added by image id."""
         size = images[0].size
-        try:
-            masks = CompressedMasks.from_coco((a.segmentation for i in images for a in i.annotations), size)
-        except (TypeError, ValueError):
-            for image in images:
-                image.annotations = [a for a in image.annotations if not self._is_malformed(a, image)]
-            masks = CompressedMasks.from_coco((a.segmentation for i in images for a in i.annotations), size)
         pairs = [(a, image.id) for image in images for a in image.annotations]
-        tight, areas = masks.boxes, masks.areas.tolist()
+        self._objects += sum(not a.crowd for a, _ in pairs)
+        plain = is_plain(pairs, size)
+        pairs = [pair for pair, skipped in zip(pairs, plain.tolist(), strict=True) if not skipped]
+        try:
+            masks = CompressedMasks.from_coco((a.segmentation for a, _ in pairs), size)
+        except (TypeError, ValueError):
+            malformed = {a.id for a, image_id in pairs if self._is_malformed(a, image_id, size)}
+            _drop(images, malformed)
+            pairs = [(a, image_id) for a, image_id in pairs if a.id not in malformed]
+            masks = CompressedMasks.from_coco((a.segmentation for a, _ in pairs), size)
+        rows = [i for i, (a, _) in enumerate(pairs) if not a.crowd and len(a.segmentation) > 1]
+        self._split += int((count_large_parts(masks[np.array(rows, int)]) > 1).sum())
+        self._compare(pairs, masks, images, found)
+        for image_id, issue in same_pixels(pairs, masks):
+            found.setdefault(image_id, []).append(issue)
+
+    def _compare(
+        self,
+        pairs: Sequence[tuple[Annotation, int]],
+        masks: CompressedMasks,
+        images: Sequence[AnnotatedImage],
+        found: dict[int, list[Issue]],
+    ) -> None:
+        """Compare the boxes of annotations with their masks, add issues by image id, and settle box and area."""
+        size, tight, areas = masks.image_size, masks.boxes, masks.areas.tolist()
         given = np.array([a.box or _NO_BOX for a, _ in pairs], np.float64).reshape(-1, 4)
         bboxes = np.array([a.bbox or _NO_BOX for a, _ in pairs], np.float64).reshape(-1, 4)
         fits = np.abs(given - tight).max(axis=1, initial=0) <= 1
@@ -420,10 +458,7 @@ class CocoReader:
                 annotation.box, annotation.bbox = (x1, y1, x2, y2), None
         for (annotation, _), area in zip(pairs, areas, strict=True):
             annotation.area = float(area) if annotation.area is None else annotation.area
-        for image_id, issue in same_pixels(pairs, masks):
-            found.setdefault(image_id, []).append(issue)
-        for image in images if dropped else ():
-            image.annotations = [a for a in image.annotations if a.id not in dropped]
+        _drop(images, dropped)
 
     def _is_beyond_filling(self, polygons: Sequence[np.ndarray], place: str, size: Size) -> bool:
         """Whether polygons that have been checked still cannot be filled, after adding an issue."""
@@ -434,24 +469,24 @@ class CocoReader:
             return True
         return False
 
-    def _is_malformed(self, annotation: Annotation, image: AnnotatedImage) -> bool:
-        """Whether a segmentation is no mask of the image, after adding an issue."""
+    def _is_malformed(self, annotation: Annotation, image_id: int, image_size: Size) -> bool:
+        """Whether a segmentation is no mask of its image, after adding an issue."""
         place = f"annotation {annotation.id}"
         if not isinstance(annotation.segmentation, Mapping):
-            return self._is_beyond_filling(annotation.segmentation, place, image.size)
+            return self._is_beyond_filling(annotation.segmentation, place, image_size)
         try:
             _, size = parse_rle(annotation.segmentation)
         except (TypeError, ValueError) as error:
             problem = f"has a segmentation that is malformed: {str(error).rstrip('.')}"
             self._add_issue(place, problem, kind="malformed encoding")
             return True
-        if size != image.size:
-            (h, w), (height, width) = size, image.size
+        if size != image_size:
+            (h, w), (height, width) = size, image_size
             problem = f"has a segmentation of {h} × {w} pixels (height × width)"
-            remedy = "its size is [height, width]" if size == image.size[::-1] else ""
-            problem = f"{problem}, but its image {image.id} has {height} × {width}"
+            remedy = "its size is [height, width]" if size == image_size[::-1] else ""
+            problem = f"{problem}, but its image {image_id} has {height} × {width}"
             self._add_issue(place, problem, remedy, kind="encoding of another size")
-        return size != image.size
+        return size != image_size
 
 
 def _select_categories(
@@ -478,6 +513,12 @@ def _select_categories(
     return {label: ids[name] for label, name in sorted(wanted.items())}
 
 
+def _drop(images: Iterable[AnnotatedImage], ids: set[int]) -> None:
+    """Take annotations out of their images."""
+    for image in images if ids else ():
+        image.annotations = [a for a in image.annotations if a.id not in ids]
+
+
 def _groups(images: Sequence[AnnotatedImage]) -> Iterable[list[AnnotatedImage]]:
     """Yield the images in groups of some hundred annotations."""
     group: list[AnnotatedImage] = []
@@ -490,6 +531,10 @@ def _groups(images: Sequence[AnnotatedImage]) -> Iterable[list[AnnotatedImage]]:
             group, count = [], 0
     if group:
         yield group
+
+
+def _place(number: int, name: str) -> str:
+    return f"image {number} ({name if len(name) <= _MAX_NAME else '…' + name[-_MAX_NAME:]})"
 
 
 def _clipped(bbox: Sequence[float], size: Size) -> Box:

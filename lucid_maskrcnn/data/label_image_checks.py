@@ -5,7 +5,7 @@ Shapes: G objects of an image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,12 @@ class LabelFacts:
         Objects of several large parts.
     is_scattered : bool
         Whether it looks like a picture.
-    highest : int
-        The highest number.
+    highest, second : int
+        The highest number, and the next; 0 if there is none.
+    background : float
+        Fraction of the pixels that are 0.
+    largest : float
+        Fraction of the pixels of the largest object.
     limit : int
         The highest that the file can have.
     """
@@ -48,6 +52,9 @@ class LabelFacts:
     num_split: int
     is_scattered: bool
     highest: int
+    second: int
+    background: float
+    largest: float
     limit: int
 
 
@@ -57,8 +64,13 @@ def facts_of(place: str, labels: np.ndarray, masks: CompressedMasks) -> LabelFac
     boxed = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum()
     scattered = len(masks) >= _MANY and (areas.sum() < _SCATTERED * boxed or areas.mean() < _SPECKS)
     split = 0 if scattered else int((count_large_parts(masks) > 1).sum())
+    highest = int(labels.max())
+    second = int(labels.max(initial=0, where=labels < highest))
+    background, largest = 1 - areas.sum() / labels.size, areas.max(initial=0) / labels.size
     limit = int(np.iinfo(labels.dtype).max)
-    return LabelFacts(place, len(masks), split, bool(scattered), int(labels.max()), limit)
+    return LabelFacts(
+        place, len(masks), split, bool(scattered), highest, second, float(background), float(largest), limit
+    )
 
 
 def check_label_images(facts: Sequence[LabelFacts]) -> list[Issue]:
@@ -77,14 +89,26 @@ def check_label_images(facts: Sequence[LabelFacts]) -> list[Issue]:
             issues.append(Issue(f.place, _PICTURE, remedy=remedy, kind=f"picture {remedy}"))
         elif f.num_split and f.num_split >= _HALF * f.num_objects:
             issues.append(_issue_of_parts(f, fault=mostly))
-        elif f.num_objects == 1 and f.highest in _WHITE:
-            problem = f"has no numbers but 0 and {f.highest}, as a mask of all objects has: it is taken for one object"
-            remedy = "if there are several, number them, for example with skimage.measure.label"
-            issues.append(Issue(f.place, problem, "warning", remedy, "black and white"))
-        elif f.highest == f.limit and f.num_objects >= f.limit:
-            problem = f"uses all {f.limit:,} numbers of its type: further objects would share them"
-            issues.append(Issue(f.place, problem, "warning", "save it with more bits", "numbers"))
+        else:
+            issues += _issues_of_numbers(f)
     return issues
+
+
+def _issues_of_numbers(f: LabelFacts) -> Iterator[Issue]:
+    """Yield the issues of the numbers that a label image has."""
+    if f.num_objects == 1 and f.highest in _WHITE:
+        problem = f"has no numbers but 0 and {f.highest}, as a mask of all objects has: it is taken for one object"
+        remedy = "if there are several, number them, for example with skimage.measure.label"
+        yield Issue(f.place, problem, "warning", remedy, "black and white")
+    elif f.highest == f.limit and f.num_objects >= f.limit:
+        problem = f"uses all {f.limit:,} numbers of its type: further objects would share them"
+        yield Issue(f.place, problem, "warning", "save it with more bits", "numbers")
+    elif f.highest == 255 and f.num_objects > 1 and f.second == f.num_objects - 1:
+        problem = f"has the numbers 1 to {f.second} and 255, which Pascal VOC has at borders: it is taken for an object"
+        yield Issue(f.place, problem, "warning", "if it is none, set it to 0", "border")
+    if not f.background and f.largest > _HALF:
+        problem = f"has no 0, and an object of {f.largest:.0%} of the image: its background is taken for an object"
+        yield Issue(f.place, problem, "warning", "set the background to 0", "background")
 
 
 def _issue_of_parts(facts: LabelFacts, *, fault: bool) -> Issue:

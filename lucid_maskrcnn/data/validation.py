@@ -173,8 +173,8 @@ class _Validator:
             report.num_crowds += len(annotated.crowds)
             self._count(target, reader.categories)
             if annotated.id not in reader.unopened:  # an issue of the reader's
-                name, file = annotated.file_name, reader.images_dir / annotated.file_name
-                pixels = self._open(f"image {annotated.id} ({name})", file, annotated.size, "the annotations say")
+                file = reader.images_dir / annotated.file_name
+                pixels = self._open(annotated.place, file, annotated.size, "the annotations say")
                 self._visit(index, len(reader.images), annotated.file_name, pixels, target, reader.categories)
         counts = {name: report.category_counts[name] for name in reader.categories.values()}
         report.issues += issues_of_counts(report.num_images, counts, report.num_crowds, report.num_empty)

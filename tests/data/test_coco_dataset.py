@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from lucid_maskrcnn.data import CocoInstances, DataFaultError, validate
+from lucid_maskrcnn.data.annotation_checks import is_plain
+from lucid_maskrcnn.data.coco_reader import Annotation
 from lucid_maskrcnn.evaluation.coco_results import complete
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.rle import encode_rle
@@ -447,9 +449,51 @@ def test_empty_parent_category_is_no_class(files):
     assert CocoInstances(files[0], content, categories=["animals", "dog"]).categories == {1: "animals", 2: "dog"}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_polygons_that_are_not_filled_when_read_have_pixels(seed):
+    """Reading fills only polygons that may be without a pixel or without a box that fits."""
+    rng, pairs = np.random.default_rng(seed), []
+    for k in range(300):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+        if k % 3 == 0:
+            rng.shuffle(angles)  # crosses itself
+        points = rng.uniform(0, 60, 2) + rng.uniform(0.5, 9, 2) * np.stack([np.cos(angles), np.sin(angles)], 1)
+        (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+        box = tuple(np.clip([x1, y1, x2, y2], 0, 60).tolist())
+        polygon, bbox = points.ravel(), [x1, y1, x2 - x1, y2 - y1]
+        pairs.append((Annotation(k, 1, 1, box, bbox, 1.0, [polygon], False, {}), 1))
+    plain = is_plain(pairs, (60, 60))
+    assert 10 < plain.sum() < 200
+    masks = CompressedMasks.from_coco([a.segmentation for a, _ in pairs], (60, 60))
+    assert (masks.areas[plain] > 0).all()
+    boxes = np.array([a.box for a, _ in pairs])
+    assert np.median(np.abs(masks.boxes - boxes)[plain].max(axis=1)) <= 1
+    assert not is_plain([*pairs, *pairs], (60, 60)).any()  # doubles are looked at
+
+
+def test_masks_of_several_objects_each_are_told(files):
+    """One mask a class, as made from a map of classes."""
+    content = data_sets.coco()
+    squares = [[x, y, x + 5, y, x + 5, y + 5, x, y + 5] for x in (2, 20) for y in (2, 20)]
+    dots = np.zeros((50, 50), bool)
+    dots[5:10, 5:10] = dots[20:25, 30:35] = True
+    for annotation in content["annotations"]:
+        size = (50, 50) if annotation["image_id"] == 20 else (40, 60)
+        annotation |= {"segmentation": squares, "bbox": [2, 2, 23, 23], "iscrowd": 0}
+        if size == (50, 50):
+            annotation |= {"segmentation": encode_rle(dots), "bbox": [5, 5, 30, 20]}
+    (issue,) = CocoInstances(files[0], content).issues
+    assert str(issue) == (
+        "the file has 5 of 5 objects that consist of several separate parts: if a mask has several objects, give each "
+        "an annotation of its own."
+    )
+
+
 @pytest.mark.parametrize(
     ("size", "message"),
     [
+        ({"height": 2**31}, "must have a height and a width that are positive integers, got 2147483648 and 60"),
+        ({"height": 10**400}, "must have a height and a width that are positive integers"),
         ({"height": "40", "width": "60"}, "got '40' and '60': write numbers as numbers, 7 and not '7'"),
         ({"height": 40.0}, "got 40.0 and 60: without both, the file's own size is taken"),
         ({"height": 60, "width": 40}, "but the annotations say 60 × 40: height and width are swapped"),

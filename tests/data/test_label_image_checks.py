@@ -100,6 +100,18 @@ def test_numbers_that_run_out_are_told(tmp_path):
     )
 
 
+def test_border_of_pascal_voc_and_numbered_background_are_told(tmp_path):
+    voc, numbered = labels(), labels() + 1
+    voc[3, 3:60] = 255
+    issues = found(save(tmp_path, voc, numbered, labels()))
+    assert [(issue.place, issue.level, issue.kind) for issue in issues] == [
+        ("image '0.png'", "warning", "border"),
+        ("image '1.png'", "warning", "background"),
+    ]
+    assert "has the numbers 1 to 9 and 255, which Pascal VOC has at borders" in issues[0].problem
+    assert "has no 0, and an object of 68% of the image" in issues[1].problem
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
