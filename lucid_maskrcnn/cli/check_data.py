@@ -67,11 +67,13 @@ class _Drawer:
     """Draws some of the images, evenly spread over the data set."""
 
     def __init__(self, folder: Path, limit: int, images: Path) -> None:
+        from lucid_maskrcnn.inference.drawings import DrawingNames
+
         check_output_folder("--draw", folder)
         if folder.resolve() == images.resolve():
             raise ValueError("--draw must be another folder than that of the images.")
         self.folder, self.limit, self.count = folder, limit, 0
-        self.taken: set[str] = set()
+        self.names = DrawingNames([])
 
     def _is_chosen(self, index: int, total: int) -> bool:
         number = min(self.limit, total)
@@ -88,6 +90,6 @@ class _Drawer:
         height, width = image.pixels.shape[:2]
         scale = viewing_scale((height, width))
         drawn = draw_target(image.pixels, image.target, categories=image.categories, scale=scale)
-        with replacing(self.folder / f"{safe_stem(image.file_name, self.taken)}_annotated.png") as file:
+        with replacing(self.folder / self.names.give(f"{safe_stem(image.file_name)}_annotated")) as file:
             drawn.save(file, "PNG")
         self.count += 1

@@ -15,6 +15,7 @@ import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import bboxes_of, read_annotations
 from lucid_maskrcnn.images import load_checked
+from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import choice, flag, path
 
 from .coco_reader import AnnotatedImage, Annotation, CocoReader
@@ -52,7 +53,8 @@ class CocoInstances:
         Names of the categories wanted: labels are 1, 2, … in this order, or the mapping's keys. Objects of other
         categories are left out. By default all categories, in the order of their ids.
     on_fault : {"stop", "skip"}
-        What a fault does: ``"stop"`` raises, ``"skip"`` leaves out the annotation or image, which ``issues`` has.
+        What a fault does: ``"stop"`` raises, ``"skip"`` leaves out the annotation or image, which ``issues`` has. An
+        object that is left out of an image is background to training.
     open_images : bool
         Whether every image is decoded now, so that a file that is cut off is not found in the middle of an epoch. By
         default only the beginning of each file is read, which its size needs.
@@ -146,9 +148,9 @@ class CocoInstances:
         return len(self._images)
 
     def __repr__(self) -> str:
-        return (
-            f"CocoInstances({len(self)} images, {sum(self.object_counts)} objects, {len(self.categories)} categories)"
-        )
+        lost = f", without {count_of(self.num_left_out, 'annotation')}" if self.num_left_out else ""
+        categories = f"{len(self.categories)} categories"
+        return f"CocoInstances({len(self)} images, {sum(self.object_counts)} objects, {categories}{lost})"
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

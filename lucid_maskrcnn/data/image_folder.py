@@ -17,7 +17,6 @@ from urllib.parse import unquote
 __all__ = ["ImageFolder", "safe_stem"]
 
 _MAX_LISTED = 200_000  # files of a folder that are searched for a name like the one that is missing
-_MAX_STEM = 180  # bytes; file systems take 255
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
@@ -57,7 +56,13 @@ class ImageFolder:
             if candidate != name and not _leaves(candidate) and os.path.isfile(self.folder / candidate):
                 what = "its last part" if candidate == last else "a name like it"
                 return f"{candidate!r}, {what}, is there: write that as file_name"
+        parent = self.folder.absolute().parent
+        if not _leaves(name) and os.path.isfile(parent / name):
+            return f"it is in {str(parent)!r}: give that as the folder of images"
         close = self._by_key.get(_key(unquote(name.replace("\\", "/")))) or self._by_last.get(_key(unquote(last)))
+        if close is not None and close.endswith(f"/{name}"):
+            inner = self.folder / close.removesuffix(f"/{name}")
+            return f"it is in {str(inner)!r}: give that as the folder of images"
         if close is not None:
             return f"{close!r} is there, which differs in case, accents, ending or folder: write that as file_name"
         return "file_name is the path within the folder of images: give the right folder, or change the names"
@@ -96,20 +101,13 @@ def _key(name: str) -> str:
     return stem if stem and len(suffix) <= 4 else suffix
 
 
-def safe_stem(name: str, taken: set[str]) -> str:
-    """Return a file name without suffix for something made of the file ``name``, and add it to ``taken``.
+def safe_stem(name: str) -> str:
+    """Return the stem of a file that is made of the file ``name``, in whatever folder that says it is.
 
-    It has no folder, does not begin with a dot, and is another one for each call; the end of the name's folders is
-    kept, so that it can be recognized.
+    It has no folder and no control characters, and does not begin with a dot; the last folders of the name are kept
+    before it, so that it can be recognized.
     """
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
-    flat = "_".join(parts[-3:]) or "image"
+    flat = "_".join(parts[-3:])
     flat = flat.rpartition(".")[0] or flat
-    flat = "".join(c if c.isalnum() or c in "-_. +()=,@#" else "_" for c in flat)
-    flat = flat.encode()[-_MAX_STEM:].decode("utf-8", "ignore").strip(" .") or "image"
-    stem, number = flat, 1
-    while stem.casefold() in taken:
-        number += 1
-        stem = f"{flat}_{number}"
-    taken.add(stem.casefold())
-    return stem
+    return "".join(c if c.isalnum() or c in "-_. +()=,@#" else "_" for c in flat).strip(" .") or "image"

@@ -216,8 +216,13 @@ def _pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Pa
         problem = f"{str(images_dir)!r} has the images, so that each would be its own label image"
         return [], [Issue("the folder", problem, remedy="give the folder of the label images")]
     images, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, label_images.SUFFIXES)
-    if not images:
-        return [], [Issue("the folder", f"{str(images_dir)!r} has no images ({', '.join(sorted(SUFFIXES))})")]
+    for folder, found, suffixes in ((images_dir, images, SUFFIXES), (labels_dir, labels, label_images.SUFFIXES)):
+        if not found:
+            inner = next((f for f in sorted(folder.iterdir()) if f.is_dir() and _by_stem(f, suffixes)), None)
+            remedy = "" if inner is None else f"{str(inner)!r} has some, give that"
+            what = "images" if folder == images_dir else "label images"
+            problem = f"{str(folder)!r} has no {what} ({', '.join(sorted(suffixes))})"
+            return [], [Issue("the folder", problem, remedy=remedy)]
     pairs = []
     for stem in sorted(images | labels):
         own, of_label = images.get(stem, []), labels.get(stem, [])

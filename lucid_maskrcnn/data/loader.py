@@ -88,7 +88,8 @@ class Loader:
     TypeError
         If an argument is of another kind.
     ValueError
-        If there are no images, or an argument is out of range.
+        If there are no images, or no objects in them as far as the data set says (``object_counts``), or an argument is
+        out of range.
     """
 
     def __init__(
@@ -106,6 +107,9 @@ class Loader:
     ) -> None:
         if len(check_dataset("dataset", dataset)) == 0:
             raise ValueError("dataset must have at least one image, got none.")
+        counts = getattr(dataset, "object_counts", None)
+        if counts is not None and not any(counts):
+            raise ValueError(f"dataset must have at least one object, got none in {len(dataset)} images.")
         if augment is not None:
             function("augment", augment, "augment(image, target, rng), for example Augmentation.photographs()")
         self.dataset, self.augment, self.sample_weights = dataset, augment, sample_weights

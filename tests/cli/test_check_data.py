@@ -75,7 +75,7 @@ def test_drawings_stay_in_their_folder(files, tmp_path, capsys):
     files[1].write_text(json.dumps(content))
     before = {p for p in tmp_path.rglob("*") if "drawn" not in p.parts}
     assert main(["check-data", str(files[0]), str(files[1]), "--draw", str(tmp_path / "drawn")]) == 1
-    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["sub_c_2_annotated.png", "sub_c_annotated.png"]
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["sub_c_annotated.png", "sub_c_annotated_2.png"]
     assert {p for p in tmp_path.rglob("*") if "drawn" not in p.parts} == before
     assert "leads out of the folder of images" in capsys.readouterr().out
 

@@ -176,6 +176,7 @@ def test_faults_are_skipped_when_told_and_counted(files):
     assert dataset.image_ids == [10, 30, 40]
     assert dataset.object_counts == [1, 0, 1]
     assert (dataset.num_listed, dataset.num_left_out, dataset.num_crowds) == (4, 4, 0)
+    assert repr(dataset) == "CocoInstances(3 images, 2 objects, 3 categories, without 4 annotations)"
     assert [i.place for i in dataset.issues] == ["image 20 (b.png)", "annotation 1", "annotations[5]"]
     assert {i.level for i in dataset.issues} == {"fault"}
     assert {a["image_id"] for a in dataset.coco()["annotations"]} == {10, 40}

@@ -186,6 +186,12 @@ def test_missing_folders(folders):
         LabelImages(folders[0], folders[1] / "no")
     with pytest.raises(ValueError, match="has no images"):
         LabelImages(*folders)
+    add(folders, "a", labels())
+    (folders[1] / "a.png").unlink()
+    with pytest.raises(ValueError, match="labels' has no label images"):
+        LabelImages(*folders)
+    with pytest.raises(ValueError, match=r"has no images \(.*\): '.*images' has some, give that\."):
+        LabelImages(folders[0].parent, folders[1])
 
 
 # ------------------------------------------------------------------ arguments

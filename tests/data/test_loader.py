@@ -248,6 +248,16 @@ def test_annotated_images_become_the_networks_batches(tmp_path):
         assert prepare(batch.images, settings).original_sizes == [t["masks"].image_size for t in batch.targets]
 
 
+def test_data_without_objects_are_refused(tmp_path):
+    """A run on nothing but crowds trained the background for hours."""
+    content = data_sets.coco()
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    dataset = CocoInstances(*data_sets.write(tmp_path, content))
+    with pytest.raises(ValueError, match=r"dataset must have at least one object, got none in 4 images\."):
+        Loader(dataset, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
