@@ -260,8 +260,7 @@ class CocoReader:
         height, width = entry.get("height"), entry.get("width")
         if height is None and width is None:
             return found
-        is_size = _is_integer(height) and _is_integer(width) and height > 0 and width > 0
-        if not is_size or height * width > MAX_PIXELS:
+        if not (_is_side(height) and _is_side(width) and height * width <= MAX_PIXELS):
             given = f"{shown(height)} and {shown(width)}"
             problem = f"must have a height and a width that are positive integers, got {given}"
             remedy = _NUMBERS_AS_TEXT if isinstance(height, str) or isinstance(width, str) else ""
@@ -556,6 +555,10 @@ def _has_category(entry: Any) -> bool:
 
 def _is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_side(value: Any) -> TypeGuard[int]:
+    return _is_integer(value) and value > 0
 
 
 def _is_number(value: Any) -> bool:
