@@ -24,6 +24,7 @@ _NEAR = 2  # pixels; a box so near to its mask's is not worth a word
 _MIN_BOX_IOU = 0.5  # nor is one whose IoU with its mask's is at least this
 _FIT = 1.5  # pixels; how near another reading of a bbox must come to the mask's box
 _SURELY = 4  # pixels; pycocotools' outline runs on a grid of a fifth of a pixel
+_LONG, _LONG_TOGETHER = 2**16, 2**24  # pixels; outlines beyond this may be refused when they are filled
 _SAME = "the box around its segmentation is used"
 
 
@@ -59,7 +60,8 @@ def is_plain(annotations: Sequence[tuple[Annotation, int]], size: Size) -> np.nd
     _, twin, times = np.unique(
         np.column_stack([images, np.rint(extent).astype(np.int64)]), axis=0, return_inverse=True, return_counts=True
     )
-    plain[rows] = inside & fits & (area > length + _SURELY) & (times[twin.ravel()] == 1)
+    short = (length < _LONG) & (length.sum() < _LONG_TOGETHER)
+    plain[rows] = inside & fits & short & (area > length + _SURELY) & (times[twin.ravel()] == 1)
     return plain
 
 

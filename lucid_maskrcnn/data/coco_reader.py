@@ -415,21 +415,34 @@ class CocoReader:
         """Settle images of one size at once, which is faster than one by one; issues are added by image id."""
         size = images[0].size
         pairs = [(a, image.id) for image in images for a in image.annotations]
-        self._objects += sum(not a.crowd for a, _ in pairs)
-        plain = is_plain(pairs, size)
-        pairs = [pair for pair, skipped in zip(pairs, plain.tolist(), strict=True) if not skipped]
+        plain = is_plain(pairs, size).tolist()
+        checked = [pair for pair, skipped in zip(pairs, plain, strict=True) if not skipped]
         try:
-            masks = CompressedMasks.from_coco((a.segmentation for a, _ in pairs), size)
+            masks = CompressedMasks.from_coco((a.segmentation for a, _ in checked), size)
         except (TypeError, ValueError):
-            malformed = {a.id for a, image_id in pairs if self._is_malformed(a, image_id, size)}
-            _drop(images, malformed)
-            pairs = [(a, image_id) for a, image_id in pairs if a.id not in malformed]
-            masks = CompressedMasks.from_coco((a.segmentation for a, _ in pairs), size)
-        rows = [i for i, (a, _) in enumerate(pairs) if not a.crowd and len(a.segmentation) > 1]
+            if len(images) > 1:
+                for image in images:
+                    self._settle_group([image], found)
+            elif self._drop_malformed(images[0]):
+                self._settle_group(images, found)
+            return
+        self._objects += sum(not a.crowd for a, _ in pairs)
+        rows = [i for i, (a, _) in enumerate(checked) if not a.crowd and len(a.segmentation) > 1]  # parts or encoded
         self._split += int((count_large_parts(masks[np.array(rows, int)]) > 1).sum())
-        self._compare(pairs, masks, images, found)
-        for image_id, issue in same_pixels(pairs, masks):
+        self._compare(checked, masks, images, found)
+        for image_id, issue in same_pixels(checked, masks):
             found.setdefault(image_id, []).append(issue)
+
+    def _drop_malformed(self, image: AnnotatedImage) -> bool:
+        """Take annotations that are no masks out of an image, or all, and return whether some are left."""
+        malformed = {a.id for a in image.annotations if self._is_malformed(a, image.id, image.size)}
+        if not malformed:
+            problem = "has outlines too long to be filled together"
+            self._add_issue(image.place, problem, "make its polygons simpler", kind="endless polygons")
+            self.unopened.add(image.id)
+            malformed = {a.id for a in image.annotations}
+        _drop([image], malformed)
+        return bool(image.annotations)
 
     def _compare(
         self,
