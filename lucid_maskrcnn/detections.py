@@ -21,7 +21,7 @@ from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, encode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, evaluate, host, paste_masks
-from lucid_maskrcnn.text_tables import align_columns
+from lucid_maskrcnn.text_tables import align_columns, printable
 from lucid_maskrcnn.validators import (
     choice,
     flag,
@@ -405,7 +405,7 @@ class Detections(Mapping[str, Tensor]):
         if png is not None:
             return f'{title}<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
         head = "".join(f"<th>{c}</th>" for c in _HEADINGS)
-        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows(limit))
+        rows = ("".join(f"<td>{html.escape(printable(cell))}</td>" for cell in row) for row in self.rows(limit))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         more = f"<p>… {len(self) - limit} more</p>" if len(self) > limit else ""
         return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"

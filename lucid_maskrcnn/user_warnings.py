@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 
+from lucid_maskrcnn.text_tables import printable
+
 __all__ = ["warn_user"]
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
 def warn_user(sentence: str) -> None:
-    """Issue a ``UserWarning`` at the line that called into this package."""
-    warnings.warn(sentence, UserWarning, skip_file_prefixes=(_PACKAGE,))
+    """Issue a ``UserWarning`` at the line that called into this package; names in it are printable."""
+    warnings.warn(printable(sentence), UserWarning, skip_file_prefixes=(_PACKAGE,))

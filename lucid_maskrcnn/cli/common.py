@@ -7,13 +7,13 @@ import itertools
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.text_tables import printable
 
 __all__ = [
     "Parser",
@@ -39,21 +39,13 @@ __all__ = [
 
 def say(line: str = "", *, to_stderr: bool = False) -> None:
     """Print a line to stdout; a reader that has gone away (``| head``) does not stop the work."""
-    _write(f"{_printable(line)}\n", sys.stderr if to_stderr else sys.stdout)
+    _write(f"{printable(line)}\n", sys.stderr if to_stderr else sys.stdout)
 
 
 def warn(sentence: str) -> None:
     """Print a sentence to stderr, on one line."""
     one_line = " ".join(line.strip() for line in sentence.split("\n"))  # two spaces may be those of a file's name
-    _write(f"{_printable(one_line)}\n", sys.stderr)
-
-
-def _printable(line: str) -> str:
-    """Escape control characters: the name of a file must not be able to clear a terminal."""
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _CONTROL else c for c in line)
-
-
-_CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, text direction, undecodable bytes of file names, line separators
+    _write(f"{printable(one_line)}\n", sys.stderr)
 
 
 def _write(text: str, stream: TextIO | None) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lucid_maskrcnn.text_tables import printable
+
 __all__ = ["DataFaultError", "Issue", "cannot_be_used", "group_issues", "raise_first_fault"]
 
 type Level = Literal["fault", "warning", "note"]
@@ -41,7 +43,7 @@ class Issue:
     kind: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place} {self.problem}{': ' * bool(self.remedy)}{self.remedy}."
+        return printable(f"{self.place} {self.problem}{': ' * bool(self.remedy)}{self.remedy}.")
 
     @property
     def fatal(self) -> bool:

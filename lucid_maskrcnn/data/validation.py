@@ -14,7 +14,7 @@ from lucid_maskrcnn.annotation_formats.coco import read_annotations
 from lucid_maskrcnn.images import Size, load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.targets import Target
-from lucid_maskrcnn.text_tables import count_of
+from lucid_maskrcnn.text_tables import count_of, printable
 from lucid_maskrcnn.validators import flag, function, path
 
 from .coco_dataset import CocoInstances
@@ -88,7 +88,7 @@ class ValidationReport:
         sizes = ", ".join(f"{count} {name}" for name, count in self.size_counts.items())
         return [
             f"{count_of(self.num_images, 'image')}{empty}; {count_of(total, 'object')}{crowds}",
-            *(f"  {name}: {count}" for name, count in self.category_counts.most_common()),
+            *(printable(f"  {name}: {count}") for name, count in self.category_counts.most_common()),
             *([f"  {sizes}"] if total else []),
         ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
-from lucid_maskrcnn.text_tables import align_columns
+from lucid_maskrcnn.text_tables import align_columns, printable
 from lucid_maskrcnn.validators import non_negative_int
 from lucid_maskrcnn.validators import path as path_of
 
@@ -139,7 +139,7 @@ class Evaluation:
             self._category_table() if len(self.per_category) > 1 else [],
             list(self.notes),
         ]
-        return [line for block in blocks if block for line in (*block, "")][:-1]
+        return [printable(line) for block in blocks if block for line in (*block, "")][:-1]
 
     def _precision_table(self) -> list[str]:
         limit = self.options["max_detections"]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from lucid_maskrcnn.text_tables import printable
+
 __all__ = ["Console"]
 
 _SECONDS_BETWEEN_LINES = 30.0  # in a file
@@ -58,6 +60,7 @@ class Console:
     def say(self, line: str) -> None:
         """Show a line."""
         self._last_line = time.perf_counter()
+        line = printable(line)
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         elif self.shown:
