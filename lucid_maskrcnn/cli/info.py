@@ -103,7 +103,7 @@ def _describe_file(file: WeightsFile, path: Path) -> dict[str, str]:
 
 def _chosen(file: WeightsFile) -> str:
     """Return where in the file the weights stand, and which others there are."""
-    return file.place + (f"; not {' or '.join(file.others)}" if file.others else "")
+    return file.place + (f"; not {' or '.join(file.others[:4])}" if file.others else "")
 
 
 def _describe_config(config: ModelConfig) -> dict[str, str]:

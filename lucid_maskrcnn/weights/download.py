@@ -20,6 +20,9 @@ A file ``x`` may have companions: ``x.part`` and ``x.part.etag`` hold an unfinis
 version; ``x.lock`` is held by the process that downloads; ``x.checked`` holds the size and modification time for which
 the hash was last found correct. A hash is computed again only if these two have changed: it takes 0.3 to 0.5 seconds
 for 170 MB.
+
+A download ends early if it is larger than the published file can be (twice the published size, or 1 GiB if none is
+published), or slower than 1 KiB a second.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ __all__ = ["cache_folder", "cached", "fetch"]
 _TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two chunks of the response
 _RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before each new try after a dropped connection or a server error
 _CHUNK_SIZE = 64 * 1024  # bytes; a dropped connection loses at most one chunk
+_MAX_SIZE = 2**30  # bytes of a file whose size is not published
+_STALL = (60.0, 60 * 1024)  # in each so many seconds at least so many bytes must arrive
 _QUIET_WAIT = 1.0  # seconds of waiting for another process before a message says so
 _RETRYABLE_STATUSES = {408, 425, 429, 500, 502, 503, 504}  # HTTP status codes worth retrying
 
@@ -228,9 +233,11 @@ def _file_lock(path: Path, progress: bool) -> Iterator[None]:
 class _PartialFile:
     """An unfinished download, and the ETag of the version that it belongs to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, entry: PublishedWeights) -> None:
         self.file = path.with_name(f"{path.name}.part")
         self.etag_file = path.with_name(f"{path.name}.part.etag")
+        self.max_size = _MAX_SIZE if entry.size is None else 2 * entry.size  # published sizes are rounded
+        self._has_hash = entry.hash_prefix is not None
 
     @property
     def size(self) -> int:
@@ -239,6 +246,9 @@ class _PartialFile:
     def headers(self) -> dict[str, str]:
         """Return the request headers that ask for the rest, if the server still has the same version."""
         if not self.size:
+            return {}
+        if not self._has_hash and not self.etag_file.exists():
+            self.discard()  # nothing would tell that the rest belongs to another version
             return {}
         condition = {"If-Range": self.etag_file.read_text(encoding="latin-1")} if self.etag_file.exists() else {}
         return {"Range": f"bytes={self.size}-", **condition}
@@ -252,6 +262,12 @@ class _PartialFile:
     def discard(self) -> None:
         self.file.unlink(missing_ok=True)
         self.etag_file.unlink(missing_ok=True)
+
+    def check_size(self, size: int) -> None:
+        """Refuse a size that the published file cannot have."""
+        if size > self.max_size:
+            self.discard()
+            raise _DownloadError(f"the server sends more than {self.max_size} bytes, which the file cannot have")
 
     def finish(self, path: Path) -> None:
         os.replace(self.file, path)
@@ -271,7 +287,7 @@ def _download(entry: PublishedWeights, path: Path, progress: bool) -> None:
     import requests
 
     assert entry.url is not None
-    part = _PartialFile(path)
+    part = _PartialFile(path, entry)
     errors = []
     with requests.Session() as session:
         for url in _candidate_urls(entry.url):
@@ -332,6 +348,8 @@ def _request(session: requests.Session, url: str, part: _PartialFile, progress: 
     except OSError as error:  # all other errors of requests, and a missing file of certificates
         raise _DownloadError(_reason(error)) from error
     with response:
+        if url.startswith("https:") and not response.url.startswith("https:"):
+            raise _DownloadError(f"the server redirects to {response.url}, which is not encrypted")
         if response.status_code == 416 and part.size:
             _check_complete(response, part)
         else:
@@ -355,7 +373,9 @@ def _check_complete(response: requests.Response, part: _PartialFile) -> None:
 def _begin_or_resume(response: requests.Response, part: _PartialFile) -> int | None:
     """Prepare the partial file for the response's body; return the size of the whole file if the server states it."""
     if response.status_code == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        match = re.fullmatch(
+            r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "").strip()
+        )
         if match is None or int(match[1]) != part.size:
             part.discard()
             raise _DownloadError("the server sent another range than was requested", retryable=True)
@@ -366,14 +386,14 @@ def _begin_or_resume(response: requests.Response, part: _PartialFile) -> int | N
             retryable=response.status_code in _RETRYABLE_STATUSES,
         )
     part.begin(response.headers.get("ETag"))
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
+    length = re.fullmatch(r"[0-9]{1,18}", response.headers.get("Content-Length", "").strip())
+    return int(length[0]) if length and "Content-Encoding" not in response.headers else None
 
 
 def _write_body(response: requests.Response, part: _PartialFile, total: int | None, progress: bool) -> None:
-    import requests
     from tqdm import tqdm
 
+    part.check_size(total or 0)
     bar = tqdm(
         total=total,
         initial=part.size,
@@ -384,13 +404,38 @@ def _write_body(response: requests.Response, part: _PartialFile, total: int | No
     )
     with bar, part.file.open("ab") as file:
         try:
-            for chunk in response.iter_content(_CHUNK_SIZE):
+            for chunk in _received(response):
                 file.write(chunk)
                 bar.update(len(chunk))
-        except requests.RequestException as error:
+                part.check_size(file.tell())
+        except _BrokenConnectionError as error:
             arrived = f"{file.tell()} of {total} bytes" if total else f"{file.tell()} bytes"
-            raise _DownloadError(f"the connection dropped after {arrived}: {_reason(error)}", retryable=True) from error
+            raise _DownloadError(f"the connection dropped after {arrived}: {error}", retryable=True) from error
         file.flush()
         os.fsync(file.fileno())
     if total is not None and part.size != total:
         raise _DownloadError(f"{part.size} of {total} bytes arrived", retryable=True)
+
+
+class _BrokenConnectionError(Exception):
+    """A response ended early, for the reason in the message."""
+
+
+def _received(response: requests.Response) -> Iterator[bytes]:
+    """Yield what arrives as it arrives, so that a server which sends a byte now and then is noticed."""
+    read = response.raw.read1 if hasattr(response.raw, "read1") else response.raw.read  # urllib3 from 2.1 on
+    begin, count = time.monotonic(), 0
+    seconds, least = _STALL
+    while True:
+        try:
+            chunk = read(_CHUNK_SIZE, decode_content=True)
+        except Exception as error:  # of urllib3, of its ssl and of the socket
+            raise _BrokenConnectionError(_reason(error)) from error
+        if not chunk:
+            return
+        yield chunk
+        count += len(chunk)
+        if time.monotonic() - begin > seconds:
+            if count < least:
+                raise _BrokenConnectionError(f"only {count} bytes arrived in {seconds:g} seconds")
+            begin, count = time.monotonic(), 0

@@ -37,6 +37,8 @@ __all__ = [
 _PACKAGE = str(Path(__file__).resolve().parent.parent)  # warnings point at the first line outside of it
 _FORMAT = "lucid_maskrcnn"
 _DTYPES = ("float32", "float16")
+_MAX_BYTES = 2**31  # of a model; the largest published Mask R-CNN here has 250 MB
+_MAX_HASHED = 2**30  # bytes of a file that may be a published one
 _UNUSED = "unused."  # prefix of arrays that only another library has
 _SUFFIX = ".safetensors"
 _CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
@@ -142,6 +144,9 @@ def read_weights_file(path: str | Path) -> WeightsFile:
 def _opened(path: str | Path) -> Checkpoint:
     """Open a file; a warning says which weights were chosen if it holds several."""
     checkpoint = open_checkpoint(path)
+    num_bytes = sum(array.nbytes for array in checkpoint.arrays.values())
+    if num_bytes > _MAX_BYTES:
+        raise ValueError(f"{str(path)!r} has {num_bytes / 1e9:.1f} GB of weights, more than any model needs.")
     if checkpoint.others:
         warnings.warn(
             f"{str(path)!r} holds several sets of weights: {checkpoint.place or 'the outermost entries'} is used, not "
@@ -183,7 +188,8 @@ def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> Published
     hash identifies it.
     """
     assert found.config is not None
-    if found.source == "torchvision" and found.config.num_classes == 90 and checkpoint.kind != "safetensors":
+    may_be = found.source == "torchvision" and found.config.num_classes == 90 and checkpoint.kind != "safetensors"
+    if may_be and checkpoint.path.stat().st_size <= _MAX_HASHED:
         return identify_by_hash(checkpoint.path)
     return None
 

@@ -235,11 +235,11 @@ def test_next_call_resumes_after_too_many_drops(serve: Callable[..., Server]) ->
 
     server = serve(errors=[nibble] * 5)
     entry = server.entry()
-    with pytest.raises(ConnectionError, match=r"dropped after 327680 of 700000 bytes.* which resumes the download"):
+    with pytest.raises(ConnectionError, match=r"dropped after 500000 of 700000 bytes.* which resumes the download"):
         fetch(entry)
     assert len(server.requests) == 5
     assert fetch(entry).read_bytes() == CONTENT
-    assert server.requests[5]["range"] == "bytes=327680-"
+    assert server.requests[5]["range"] == "bytes=500000-"
 
 
 def test_other_version_is_not_appended(serve: Callable[..., Server], folder: Path) -> None:
@@ -393,6 +393,94 @@ def test_wrong_content_length(serve: Callable[..., Server], folder: Path) -> Non
         fetch(short)
     assert cached(short) is None
     assert "short.pth.part" not in kept_files(folder)
+
+
+@pytest.mark.parametrize("length", ["none", "true", "chunked", "huge"])
+def test_endless_download_is_stopped(serve: Callable[..., Server], folder: Path, length: str) -> None:
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        if length == "true":
+            handler.send_header("Content-Length", str(10**12))
+        elif length == "huge":
+            handler.send_header("Content-Length", "9" * 5000)
+        elif length == "chunked":
+            handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        piece = bytes(50_000)
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b"%x\r\n" % len(piece) + piece + b"\r\n" if length == "chunked" else piece)
+
+    server = serve(errors=[endless])
+    with pytest.raises(ConnectionError, match=r"the server sends more than 1400000 bytes, which the file cannot have"):
+        fetch(server.entry(size=700_000))
+    assert kept_files(folder) == set()
+    assert len(server.requests) == 1
+
+
+def test_endless_rest_of_a_download_is_stopped(serve: Callable[..., Server], folder: Path) -> None:
+    def endless(handler: Handler) -> None:
+        handler.head(206, 10**12, {"Content-Range": f"bytes {HALF}-{10**12}/{10**12 + 1}"})
+        handler.body(bytes(2_000_000))
+
+    entry = serve(errors=[drop, endless]).entry(size=None)
+    with pytest.raises(ConnectionError, match=r"the server sends more than 1073741824 bytes"):
+        fetch(entry)
+    assert kept_files(folder) == set()
+
+
+@pytest.mark.parametrize("header", ["Content-Range", "Content-Length"])
+def test_sizes_of_thousands_of_digits(serve: Callable[..., Server], header: str) -> None:
+    def long(handler: Handler) -> None:
+        handler.send_response(206 if header == "Content-Range" else 200)
+        handler.send_header("Connection", "close")
+        handler.send_header(header, f"bytes {HALF}-9/{'9' * 5000}" if header == "Content-Range" else "²")
+        handler.end_headers()
+        handler.body(CONTENT)
+
+    assert fetch(serve(errors=[drop, long] if header == "Content-Range" else [long]).entry()).read_bytes() == CONTENT
+
+
+def test_server_that_sends_a_byte_now_and_then(
+    serve: Callable[..., Server], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drip(handler: Handler) -> None:
+        handler.head(200, len(CONTENT), {})
+        with contextlib.suppress(OSError):
+            for byte in CONTENT:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+                time.sleep(0.01)
+
+    monkeypatch.setattr(download, "_STALL", (0.1, 1000))
+    server = serve(errors=[drip] * 5)
+    with pytest.raises(ConnectionError, match=r"bytes: only \d+ bytes arrived in 0.1 seconds"):
+        fetch(server.entry())
+    assert fetch(server.entry()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x"])
+def test_redirects_to_other_schemes_are_refused(serve: Callable[..., Server], folder: Path, target: str) -> None:
+    server = serve(errors=[lambda handler: handler.head(302, 0, {"Location": target})])
+    with pytest.raises(ConnectionError, match=r"could not be downloaded: .*No connection adapters"):
+        fetch(server.entry())
+    assert kept_files(folder) == set()
+
+
+def test_redirects_in_a_circle(serve: Callable[..., Server]) -> None:
+    server = serve()
+    server.errors += [lambda handler: handler.head(302, 0, {"Location": f"{server.url}/again"})] * 40
+    with pytest.raises(ConnectionError, match=r"could not be downloaded: .*Exceeded 30 redirects"):
+        fetch(server.entry())
+
+
+def test_other_version_without_hash_and_etag_is_not_appended(serve: Callable[..., Server]) -> None:
+    def first_version(handler: Handler) -> None:
+        handler.head(200, len(CONTENT), {})
+        handler.body(bytes(HALF))
+
+    server = serve(errors=[first_version], etag=None)
+    assert fetch(server.entry(hash_kind=None, hash_prefix=None)).read_bytes() == CONTENT
 
 
 def test_404_is_not_retried(serve: Callable[..., Server], folder: Path) -> None:

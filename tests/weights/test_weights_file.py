@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -427,6 +428,22 @@ def test_header_that_is_no_configuration_is_refused(
 
 
 @pytest.mark.parametrize(
+    "value", ["9" * 400, "-" + "9" * 400, "1e400", "[" * 100_000 + "]" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000]
+)
+@pytest.mark.parametrize("key", ["num_classes", "hidden_dim", "backbone", "pool_size", "image", "rpn"])
+def test_numbers_of_400_digits_and_brackets_in_brackets_in_a_header(
+    saved: tuple[Path, dict[str, Any]], tmp_path: Path, key: str, value: str
+) -> None:
+    path, config = copy_of(saved, tmp_path)
+    text = json.dumps(config | {key: "VALUE"}).replace('"VALUE"', value)
+    with pytest.raises(
+        ValueError, match=r"slim.safetensors' has a header whose configuration is not valid: "
+    ) as caught:
+        MaskRCNN.from_file(rewritten(path, config=text))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
     ("entries", "message"),
     [
         ({"categories": "5"}, "categories must be a mapping of labels to names, got 5"),
@@ -748,6 +765,21 @@ def test_large_variances_of_unscaled_images_are_loaded(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "model.safetensors")
     load_weights(other, tmp_path / "model.safetensors")
     assert same(model, other)
+
+
+def test_file_of_terabytes_that_takes_no_space(tmp_path: Path) -> None:
+    names = ["roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.weight"]
+    shape, size = [2**17, 2**17], 2**36
+    entries = {
+        n: {"dtype": "F32", "shape": shape, "data_offsets": [i * size, (i + 1) * size]} for i, n in enumerate(names)
+    }
+    entries["backbone.body.conv1.weight"] = {"dtype": "F32", "shape": [0], "data_offsets": [2 * size, 2 * size]}
+    header = json.dumps(entries).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + 2 * size)
+    with pytest.raises(ValueError, match=r"x.safetensors' has 137.4 GB of weights, more than any model needs."):
+        read_weights_file(path)
 
 
 def test_very_long_numbers_in_array_names(tmp_path: Path) -> None:

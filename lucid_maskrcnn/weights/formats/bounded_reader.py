@@ -9,6 +9,8 @@ from .stored_arrays import CheckpointError, Span
 __all__ = ["BoundedReader"]
 
 _BLOCK = 2**14
+_MAX_LINE = 2**30  # of an array that is written as text
+_MAX_SHORT_LINE = 2**16
 
 
 class BoundedReader:
@@ -56,7 +58,7 @@ class BoundedReader:
         """Return the next bytes as an unsigned little-endian integer."""
         return int.from_bytes(self.read(num_bytes), "little")
 
-    def skip_line(self) -> Span:
+    def skip_line(self, max_length: int = _MAX_LINE) -> Span:
         """Skip the rest of the line and return where it is, without its newline."""
         start = self.position
         while True:
@@ -66,12 +68,14 @@ class BoundedReader:
                 self.position += found + 1 - begin
                 return Span(start, self.position - 1 - start)
             self.position = max(self.position, self._block_start + len(self._block))
+            if self.position - start > max_length:  # the file may have any size without holding anything
+                raise CheckpointError(f"has a line of more than {max_length} bytes in its pickle")
             self._check_available(1)
             self._load(1)
 
     def read_line(self, max_length: int, what: str) -> bytes:
         """Return the rest of the line; ``what`` names it in the message if it is longer than ``max_length``."""
-        span = self.skip_line()
+        span = self.skip_line(_MAX_SHORT_LINE)
         if span.length > max_length:
             raise CheckpointError(f"has a {what} of {span.length} characters in its pickle")
         return self.read_span(span)

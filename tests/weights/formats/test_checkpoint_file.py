@@ -18,6 +18,7 @@ from checkpoint_files import (
     assert_same,
     code,
     complaint,
+    read,
     refused,
     storage,
     tensor,
@@ -174,6 +175,17 @@ def test_arrays_sharing_bytes_are_limited(tmp_path: Path) -> None:
     entries |= {f"{i}": tensor(Raw(b"h\1"), (1000,), (1,)) for i in range(2000)}
     path = write_zip(tmp_path / "x.pth", entries, {"0": bytes(4000)})
     refused(path, "has arrays that share bytes and together are over 16 times its size")
+
+
+def test_ten_thousand_strided_views_of_one_storage(tmp_path: Path) -> None:
+    ends = tensor(Raw(code(storage(count=250_000)) + b"q\1"), (2,), (249_999,))  # reads a MB for two numbers
+    entries = {"first": ends} | {f"{i}": tensor(Raw(b"h\1"), (2,), (249_999,)) for i in range(10_000)}
+    path = write_zip(tmp_path / "x.pth", entries, {"0": bytes(10**6)})
+    refused(path, "has arrays that share bytes and together are over 16 times its size")
+    columns = {f"{i}": tensor(Raw(b"h\1"), (2,), (3,), i) for i in range(1, 3)}  # a few are what people save
+    columns = {"0": tensor(Raw(code(storage()) + b"q\1"), (2,), (3,)), **columns}
+    path = write_zip(path, columns, {"0": SIX.tobytes()})
+    assert_same(read(path), {str(i): SIX.reshape(2, 3)[:, i] for i in range(3)})
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "2", "4", "5", "safetensors"])

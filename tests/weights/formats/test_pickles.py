@@ -35,7 +35,7 @@ from checkpoint_files import (
     write_zip,
 )
 
-from lucid_maskrcnn.weights.formats import pickles
+from lucid_maskrcnn.weights.formats import bounded_reader, pickles
 
 # ------------------------------------------------------------------ files that would do something
 
@@ -394,6 +394,17 @@ ENDLESS = {  # opcodes of a byte or a few that allocate something; a few hundred
 def test_endless_pickles_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.pkl").write_bytes(HEAD + content)
     refused(tmp_path / "x.pkl", message)
+
+
+@pytest.mark.parametrize("head", [b"cos", b"V", b"I", b"p"], ids=["name", "text", "number", "memo"])
+def test_a_line_without_end_in_a_file_without_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(bounded_reader.BoundedReader.skip_line, "__defaults__", (2**20,))
+    path = tmp_path / "x.pkl"
+    path.write_bytes(HEAD + head)
+    os.truncate(path, 2**40)  # takes no space on the disk
+    refused(path, f"has a line of more than {2**20 if head == b'V' else 2**16} bytes in its pickle")
 
 
 @pytest.mark.parametrize("kind", ["lists", "memo", "texts"])

@@ -104,12 +104,24 @@ def test_malformed_entries_are_refused(tmp_path: Path, described: Any, message: 
 
 
 GOOD = json.dumps(entry())
+
+
+def entry_with(size: str) -> str:
+    """Return an array's description with one size as it is written."""
+    return f'{{"dtype":"F32","shape":[{size}],"data_offsets":[0,24]}}'
+
+
 MALFORMED_HEADERS: list[tuple[bytes | str, str]] = [
     ("{[[[", "has a header that is not JSON: "),
     ("{" + " " * 2**20, "has a header that is not JSON: "),
     ('{"a":' + GOOD + "} x", "has a header that is not JSON: "),
     (b'{"\xff":1}', "has a header that is not UTF-8"),
     ('{"a":' * 2**19, "has a header that is nested too deeply"),
+    ('{"a":' + "[" * 100_000 + "]" * 100_000 + "}", "has a header that is nested too deeply"),
+    ('{"a":' + entry_with("9" * 400) + "}", "has a number of 400 digits in its header"),
+    ('{"a":' + entry_with("-" + "9" * 400) + "}", "has a number of 401 digits in its header"),
+    ('{"a":' + entry_with("9" * 400 + ".5") + "}", "has the array a whose shape is not a sequence of integers"),
+    ('{"a":' + entry_with("1e400") + "}", "has the array a whose shape is not a sequence of integers"),
     ("{" + " " * 2**25, "has a header of 33554433 bytes, more than any model needs"),
     ("{}", "has 24 bytes of data, but its header describes 0"),
     ('{"a":' + GOOD + ',"a":' + GOOD + "}", "has a twice in its header"),
