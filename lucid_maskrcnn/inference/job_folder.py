@@ -179,9 +179,12 @@ def _parse_job(content: Any) -> Job:
     settings = JobSettings(*(content[key] for key in keys))
     if type(settings.shard_size) is not int or settings.shard_size < 1:
         raise ValueError("shard_size")
-    if not all(isinstance(part, dict) for part in (settings.options, settings.weights, *settings.categories)):
+    mappings, texts = (settings.options, settings.weights), (settings.package_version, content["working_folder"])
+    if not all(isinstance(part, dict) for part in mappings) or not all(isinstance(part, str) for part in texts):
         raise ValueError("settings")
-    return Job(settings, str(content["working_folder"]), images)
+    if not all(type(entry["id"]) is int and isinstance(entry["name"], str) for entry in settings.categories):
+        raise ValueError("categories")
+    return Job(settings, content["working_folder"], images)
 
 
 def _write_job(out: Path, job: Job) -> None:
@@ -492,7 +495,8 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
         if "error" not in row:
             height, width = row["size"]
             is_row = is_row and type(height) is type(width) is int
-            is_row = is_row and all(type(result["category_id"]) is int for result in row["detections"])
+            results = row["detections"]
+            is_row = is_row and all(r["image_id"] == row["id"] and type(r["category_id"]) is int for r in results)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return row if is_row else None

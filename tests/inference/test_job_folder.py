@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -578,3 +579,45 @@ def test_list_that_vanishes_is_written_again(tmp_path: Path, images: list[Path],
     out = tmp_path / "out"
     predict(images, out, on_image=lambda done: (out / "job.json").unlink(missing_ok=True))
     assert content(out, but=()) == content(whole, but=())
+
+
+# ------------------------------------------------------------------ tampered files
+
+
+def mutate(value: Any, rng: random.Random) -> Any:
+    """Change something in JSON values."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    if not keys or rng.random() < 0.1:
+        return rng.choice([None, True, -1, 0, 2**70, 1.5, "", "..", "\ud800", [], {}, [[]], {"a": 1}])
+    changed, key = value.copy(), rng.choice(list(keys))
+    if rng.random() < 0.2:
+        del changed[key]
+    else:
+        changed[key] = mutate(value[key], rng)
+    return changed
+
+
+@pytest.mark.filterwarnings("ignore:The job in .* was begun with version:UserWarning")
+def test_tampered_folder_is_resumed_or_refused_in_a_sentence(images: list[Path], whole: Path) -> None:
+    rng, refusals, resumed = random.Random(0), [], 0
+    for number in range(150):
+        out = copy_of(whole, f"tampered_{number}")
+        path = out / rng.choice(["job.json", "results/part-00000.jsonl"])
+        lines = path.read_bytes().splitlines(keepends=True)
+        k, position = rng.randrange(len(lines)), rng.randrange(len(lines[0]))
+        if rng.random() < 0.5:
+            lines[k] = json.dumps(mutate(json.loads(lines[k]), rng)).encode() + b"\n"
+        else:
+            lines[k] = lines[k][:position] + rng.randbytes(rng.randrange(3)) + lines[k][position + rng.randrange(9) :]
+        path.write_bytes(b"".join(lines))
+        try:
+            predict(images, out, resume=True)
+        except ValueError as error:
+            refusals.append(str(error))
+        else:
+            resumed += 1
+            assert {1, 2, 3, 4, 5} <= {row["id"] for row in rows(out)}
+        shutil.rmtree(out)
+    known = r"is not the list of a job|with other settings|belong to different jobs"
+    assert [sentence for sentence in refusals if not re.search(known, sentence)] == []
+    assert min(len(refusals), resumed) > 20
