@@ -7,7 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["foreign_content", "foreign_file"]
+__all__ = ["foreign_content", "foreign_file", "foreign_folder"]
+
+_SEEN = 1000  # files of a folder that are looked at
 
 _EXPORT = "export it as COCO instance segmentation from the tool that made it"
 _SUFFIXES = {
@@ -31,21 +33,26 @@ _LABELME = f"labelme's annotations of one image: {_EXPORT} (labelme2coco.py of l
 
 def foreign_file(file: Path) -> str | None:
     """Return what a file is that is not JSON, by its name, or None."""
-    if file.is_dir():
-        suffixes = {f.suffix.lower() for f in islice(file.iterdir(), 1000)}
-        jsons = sorted(f.name for f in islice(file.iterdir(), 1000) if f.suffix.lower() == ".json")
-        if len(jsons) == 1:
-            return f"a folder: give the file in it, {jsons[0]!r}"
-        if jsons:
-            return f"a folder of JSON files, as labelme and Supervisely write them: {_EXPORT}"
-        if ".txt" in suffixes:
-            return f"a folder of text files, as YOLO's labels are: {_EXPORT}"
-        if ".xml" in suffixes:
-            return f"a folder of XML files, as Pascal VOC's annotations are: {_EXPORT}"
-        if suffixes & {".png", ".tif", ".tiff", ".npy"}:
-            return "a folder of images: label images are given as --labels (LabelImages)"
-        return "a folder: give the JSON file of COCO instances"
-    return _SUFFIXES.get(file.suffix.lower())
+    if not file.is_dir():
+        return _SUFFIXES.get(file.suffix.lower())
+    jsons = sorted(f.name for f in islice(file.iterdir(), _SEEN) if f.suffix.lower() == ".json")
+    if len(jsons) == 1:
+        return f"a folder: give the file in it, {jsons[0]!r}"
+    return foreign_folder(file) or "a folder: give the JSON file of COCO instances"
+
+
+def foreign_folder(folder: Path) -> str | None:
+    """Return what annotations a folder has, by the names in it, or None."""
+    suffixes = {file.suffix.lower() for file in islice(folder.iterdir(), _SEEN)}
+    if ".json" in suffixes:
+        return f"a folder of JSON files, as labelme and Supervisely write them: {_EXPORT}"
+    if ".txt" in suffixes:
+        return f"a folder of text files, as YOLO's labels are: {_EXPORT}"
+    if ".xml" in suffixes:
+        return f"a folder of XML files, as Pascal VOC's annotations are: {_EXPORT}"
+    if suffixes & {".png", ".tif", ".tiff", ".npy"}:
+        return "a folder of images: label images are given as --labels (LabelImages)"
+    return None
 
 
 def foreign_content(content: Any) -> str | None:

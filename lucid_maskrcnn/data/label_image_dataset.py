@@ -11,6 +11,7 @@ import numpy as np
 
 from lucid_maskrcnn.annotation_formats import label_images
 from lucid_maskrcnn.annotation_formats.coco import make_annotations
+from lucid_maskrcnn.annotation_formats.foreign import foreign_folder
 from lucid_maskrcnn.images import SUFFIXES, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import choice, flag, path, text
@@ -194,7 +195,8 @@ def _read(pair: tuple[Path, Path]) -> tuple[CompressedMasks, LabelFacts] | Issue
         size = size_on_disk(image)[0]
         said = label_images.read_label_image_size(label)
         if said is not None and said != size:
-            return Issue(place, size_mismatch(image, size, said, "its label image has"), kind="other size")
+            remedy = "its height and width are swapped" if said == size[::-1] else ""
+            return Issue(place, size_mismatch(image, size, said, "its label image has"), "fault", remedy, "other size")
         labels = label_images.read_label_image(label)
         masks = CompressedMasks.from_labels(labels)
         return masks, facts_of(place, labels, masks)
@@ -216,10 +218,14 @@ def _pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Pa
         problem = f"{str(images_dir)!r} has the images, so that each would be its own label image"
         return [], [Issue("the folder", problem, remedy="give the folder of the label images")]
     images, labels = _by_stem(images_dir, SUFFIXES), _by_stem(labels_dir, label_images.SUFFIXES)
+    jpegs = _by_stem(labels_dir, SUFFIXES)
     for folder, found, suffixes in ((images_dir, images, SUFFIXES), (labels_dir, labels, label_images.SUFFIXES)):
         if not found:
             inner = next((f for f in sorted(folder.iterdir()) if f.is_dir() and _by_stem(f, suffixes)), None)
-            remedy = "" if inner is None else f"{str(inner)!r} has some, give that"
+            known = foreign_folder(folder) if folder == labels_dir else None
+            remedy = "" if known is None else f"it is {known}"
+            remedy = "save them as PNG or TIFF, without loss" if folder == labels_dir and jpegs else remedy
+            remedy = remedy if inner is None else f"{str(inner)!r} has some, give that"
             what = "images" if folder == images_dir else "label images"
             problem = f"{str(folder)!r} has no {what} ({', '.join(sorted(suffixes))})"
             return [], [Issue("the folder", problem, remedy=remedy)]
@@ -230,7 +236,7 @@ def _pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Pa
             pairs.append((own[0], of_label[0]))
         elif not of_label:
             problem = f"has no label image in {str(labels_dir)!r}"
-            issues.append(Issue(_place(own[0]), problem, remedy=_hint(stem, labels), kind="no label image"))
+            issues.append(Issue(_place(own[0]), problem, remedy=_hint(stem, labels, labels_dir), kind="no label image"))
         elif not own:
             problem = f"has no image in {str(images_dir)!r}"
             issues.append(Issue(f"label image {of_label[0].name!r}", problem, kind="no image"))
@@ -241,8 +247,13 @@ def _pair_files(images_dir: Path, labels_dir: Path) -> tuple[list[tuple[Path, Pa
     return pairs, issues
 
 
-def _hint(stem: str, labels: Mapping[str, Sequence[Path]]) -> str:
+def _hint(stem: str, labels: Mapping[str, Sequence[Path]], labels_dir: Path) -> str:
     """Return what a label image should be called, if one of nearly this name is there."""
+    other_format = next(
+        (s for s in sorted(SUFFIXES - label_images.SUFFIXES) if (labels_dir / f"{stem}{s}").exists()), None
+    )
+    if other_format is not None:
+        return f"{stem + other_format!r} is there: save it as PNG or TIFF, without loss"
     near = next((other for other in labels if stem and stem in other), None)
     return "" if near is None else f"{labels[near][0].name!r} is there: both must have one name, without suffix"
 

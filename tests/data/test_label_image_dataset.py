@@ -139,7 +139,10 @@ def test_file_that_is_no_label_image_is_refused(folders):
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
 def test_label_image_of_another_size_is_refused(folders, suffix):
     add(folders, "a", labels().T, suffix)
-    message = r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40\."
+    message = (
+        r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40: its height and width are "
+        r"swapped\."
+    )
     with pytest.raises(ValueError, match=message):
         LabelImages(*folders)
     issue, _ = validate(folders[0], labels=folders[1]).issues
@@ -190,6 +193,18 @@ def test_missing_folders(folders):
     (folders[1] / "a.png").unlink()
     with pytest.raises(ValueError, match="labels' has no label images"):
         LabelImages(*folders)
+    for name, remedy in (("a.txt", "as YOLO's labels are"), ("a.xml", "as Pascal VOC's"), ("a.jpg", "as PNG or TIFF")):
+        (folders[1] / name).touch()
+        with pytest.raises(ValueError, match=f"labels' has no label images .*{remedy}"):
+            LabelImages(*folders)
+        if name != "a.jpg":
+            (folders[1] / name).unlink()
+    add(folders, "b", labels())
+    with pytest.raises(
+        ValueError, match=r"image 'a.png' has no label image in .*: 'a.jpg' is there: save it as PNG or"
+    ):
+        LabelImages(*folders)
+    (folders[0] / "b.png").unlink()
     with pytest.raises(ValueError, match=r"has no images \(.*\): '.*images' has some, give that\."):
         LabelImages(folders[0].parent, folders[1])
 
