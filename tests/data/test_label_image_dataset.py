@@ -140,8 +140,8 @@ def test_file_that_is_no_label_image_is_refused(folders):
 def test_label_image_of_another_size_is_refused(folders, suffix):
     add(folders, "a", labels().T, suffix)
     message = (
-        r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40: its height and width are "
-        r"swapped\."
+        r"image 'a.png' has 40 × 60 pixels \(height × width\), but its label image has 60 × 40: its height and width "
+        r"are swapped\."
     )
     with pytest.raises(ValueError, match=message):
         LabelImages(*folders)
