@@ -93,7 +93,7 @@ def _sentence(group: Sequence[Issue]) -> str:
     rest = len(places) - _SHOWN
     more = f" and {rest:,} more" if rest > 0 else ""
     others = f" Also {', '.join(places[1:_SHOWN])}{more}." if len(places) > 1 else ""
-    return f"({len(group):,}×) {group[0]}{others}"
+    return f"({len(group):,}×) {group[0]}{printable(others)}"
 
 
 def raise_first_fault(source: str, issues: Sequence[Issue]) -> None:

@@ -120,3 +120,14 @@ def test_twenty_thousand_mistakes_of_one_exporter_are_one_line(files):
         "FAULT (2,000×) annotation 100 has a segmentation that is one flat list of numbers, [10, 5, 20, 5, 20, 15]: it "
         "is a list of polygons, put [ ] around it. Also annotation 101, annotation 102 and 1,997 more."
     )
+
+
+def test_escapes_in_names_are_not_printed_raw(files):
+    content = data_sets.coco()
+    for image in content["images"]:
+        image["file_name"] = f"\x1b[2J{image['id']}.png"
+    for line in validate(files[0], content).issue_lines():
+        assert "\x1b" not in line
+    with pytest.raises(ValueError, match=r"\(4×\) image 10 .* Also image 20") as caught:
+        CocoInstances(files[0], content)
+    assert "\x1b" not in str(caught.value)
