@@ -27,7 +27,7 @@ from lucid_maskrcnn.atomic import remove_leftovers, replacing, write_json
 from lucid_maskrcnn.validators import shown
 
 from .drawings import DrawingNames, name_key
-from .sources import FoundImage, PathKeys
+from .sources import FoundImage, PathKeys, working_folder
 
 __all__ = ["Job", "JobFolder", "JobSettings", "ListedImage", "Tally", "earlier_job", "plan_job", "read_job"]
 
@@ -212,7 +212,7 @@ class JobFolder:
         self.path, self.job, self.resumed, self.n_new = path, job, resumed, n_new
         self._replaceable = replaceable
         self._done = bytearray(len(job.images) + 1)
-        self._sources_from = "" if job.working_folder == os.getcwd() else job.working_folder
+        self._sources_from = "" if job.working_folder == working_folder() else job.working_folder
 
     @classmethod
     @contextmanager
@@ -580,7 +580,7 @@ def plan_job(
             f"The job in {str(out)!r} cannot be resumed with other settings: {'; '.join(differences)}. Give those that "
             "it was begun with, or choose another folder."
         )
-    begun = Job(settings, os.getcwd(), []) if resumed is None else resumed
+    begun = Job(settings, working_folder(), []) if resumed is None else resumed
     job = Job(begun.settings, begun.working_folder, [*begun.images, *_listed(out, begun, images, draw)])
     replaced = _foreign_files(out, job, earlier)
     if replaced and not overwrite:
@@ -594,7 +594,7 @@ def plan_job(
 
 def _listed(out: Path, job: Job, images: Sequence[FoundImage], draw: bool) -> Iterator[ListedImage]:
     """Yield the entries of the images that a job does not list yet."""
-    here = os.getcwd()
+    here = working_folder()
     old_keys, keys = PathKeys(job.working_folder), PathKeys(here)
     known = {old_keys(image.source) for image in job.images}
     new = [image for image in images if keys(image.path) not in known]

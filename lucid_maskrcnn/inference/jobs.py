@@ -20,7 +20,7 @@ from lucid_maskrcnn.weights.registry import file_hash, locate
 
 from .job_folder import JobFolder, JobSettings, earlier_job
 from .local_engine import ImagePrediction, predict_locally
-from .sources import FoundImage, PathKeys, find_images
+from .sources import FoundImage, PathKeys, find_images, working_folder
 
 __all__ = ["JobResult", "JobStart", "predict_files"]
 
@@ -195,7 +195,7 @@ def _check_paths(paths: Sequence[str | Path]) -> list[Path]:
 def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) -> list[FoundImage]:
     """Return the images that paths stand for; refuse a folder before weights are loaded or downloaded."""
     earlier = earlier_job(out, resume=resume, overwrite=overwrite)
-    keys = PathKeys(os.getcwd())
+    keys = PathKeys(working_folder())
     drawings = set() if earlier is None else {keys(str(out / name)) for name in earlier.drawings()}
     images = find_images(paths, out=out, is_drawing=lambda path: keys(path) in drawings)
     if images and not (earlier is not None and resume) and not any(os.path.lexists(image.path) for image in images):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import numpy as np
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.models.limits import Limits
-from lucid_maskrcnn.user_warnings import warn_user
 
 from .drawings import save_drawing
 from .job_folder import JobFolder, ListedImage
@@ -89,7 +87,9 @@ def predict_locally(
         for image in folder.job.images:
             is_new = not folder.has_row(image)
             if is_new or _lacks_drawing(folder, image):
-                done = _predict(folder, image, model, options, problems)
+                with Limits() as limits:  # one warning an image, after its row is written
+                    limits.name = repr(image.source)
+                    done = _predict(folder, image, model, options, problems)
                 if done is not None and on_image is not None:
                     on_image(done)
                 if is_new:
@@ -107,20 +107,6 @@ def _predict(
     folder: JobFolder, image: ListedImage, model: Any, options: Mapping[str, Any], problems: list[str]
 ) -> ImagePrediction | None:
     """Predict on an image, write its row unless it has one, and draw it; None if it cannot be predicted on."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with Limits() as limits:
-            limits.name = repr(image.source)
-            done = _predict_silently(folder, image, model, options, problems)
-    for warning in caught:  # the next image may give the same ones
-        text = str(warning.message)
-        warn_user(text if repr(image.source) in text else f"{image.source!r}: {text}")
-    return done
-
-
-def _predict_silently(
-    folder: JobFolder, image: ListedImage, model: Any, options: Mapping[str, Any], problems: list[str]
-) -> ImagePrediction | None:
     is_new, path = not folder.has_row(image), folder.path_of(image)
     try:
         pixels = load_image(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from lucid_maskrcnn.images import SUFFIXES
 from lucid_maskrcnn.user_warnings import warn_user
 
-__all__ = ["FoundImage", "PathKeys", "expand_pattern", "find_images", "split_list"]
+__all__ = ["FoundImage", "PathKeys", "expand_pattern", "find_images", "split_list", "working_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,20 @@ class PathKeys:
         return os.path.join(self._resolved[folder], name)
 
 
+def working_folder() -> str:
+    """Return the folder in which relative paths begin.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has been deleted.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError("The current folder does not exist any more: change to another one.") from error
+
+
 def find_images(paths: Iterable[Path], *, out: Path, is_drawing: Callable[[str], bool]) -> list[FoundImage]:
     """Return the images that files and folders stand for, each once, in that order.
 
@@ -67,7 +81,7 @@ def find_images(paths: Iterable[Path], *, out: Path, is_drawing: Callable[[str],
     FileNotFoundError
         If a folder has no images.
     """
-    keys, own_folder = PathKeys(os.getcwd()), os.path.realpath(out)
+    keys, own_folder = PathKeys(working_folder()), os.path.realpath(out)
     found: dict[str, FoundImage] = {}
     for path in paths:
         for image in _images_of(path, own_folder):

@@ -11,15 +11,16 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from small_jobs import TwoBoxes, content, copy_of, files, load, make_image, make_images, rows, stop_at
+from tiny_runs import slim
 
 from lucid_maskrcnn import mask_rcnn_resnet_18_fpn
 from lucid_maskrcnn.inference import ImagePrediction, JobResult, JobStart, predict_files
@@ -395,14 +396,29 @@ def test_each_image_is_opened_once(tmp_path: Path, images: list[Path], monkeypat
 
 
 def test_warnings_about_images_name_them_all(tmp_path: Path, images: list[Path]) -> None:
-    def warn(number: int, _: np.ndarray) -> None:
-        warnings.warn("full to top_k", UserWarning, stacklevel=2)
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        predict(images, tmp_path / "out", TwoBoxes(warn))
-    assert [str(w.message) for w in caught] == [f"{str(path)!r}: full to top_k" for path in images]
-    assert {w.filename for w in caught} == {__file__}
+        predict(images, tmp_path / "out", slim(), score_thresh=0, top_k=1)
+    assert len(caught) == 5
+    for path, warning in zip(images, caught, strict=True):
+        assert re.match(rf"Objects may be missing: top_k=1 cuts off .* in {str(path)!r}: ", str(warning.message))
+    assert len(rows(tmp_path / "out")) == 5
+
+
+def test_two_threads_leave_the_warnings_of_the_process_as_they_were(tmp_path: Path, images: list[Path]) -> None:
+    before, filters = warnings.showwarning, list(warnings.filters)
+    barrier = threading.Barrier(2, timeout=60)
+
+    def run(name: str) -> None:
+        predict(images, tmp_path / name, TwoBoxes(lambda *_: barrier.wait()))
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (warnings.showwarning, list(warnings.filters)) == (before, filters)
+    assert (tmp_path / "a" / "detections.json").read_bytes() == (tmp_path / "b" / "detections.json").read_bytes()
 
 
 # ------------------------------------------------------------------ what must not be replaced

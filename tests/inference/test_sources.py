@@ -220,3 +220,10 @@ def test_list_of_files(here: Path, text: bytes, names: list[str]) -> None:
 def test_name_that_ends_in_a_carriage_return_is_one_if_there_is_such_a_file(here: Path) -> None:
     (here / "a.png\r").touch()
     assert split_list(b"a.png\r\nb.png\r\n") == ["a.png\r", "b.png"]
+
+
+def test_current_folder_that_is_gone_is_said(here: Path) -> None:
+    image = make_image(here.parent / "a.png")
+    here.rmdir()
+    with pytest.raises(FileNotFoundError, match="The current folder does not exist any more"):
+        predict([image], str(here.parent / "out"))
