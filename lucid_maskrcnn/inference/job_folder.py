@@ -19,177 +19,21 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from lucid_maskrcnn.atomic import remove_leftovers, replacing, write_json
+from lucid_maskrcnn.atomic import remove_leftovers
 from lucid_maskrcnn.validators import shown
 
 from .drawings import DrawingNames, name_key
+from .job_list import Job, JobSettings, ListedImage, read_job, write_job
+from .job_rows import append_line, keep_only, read_rows
+from .job_summary import SUMMARY_FILES, Tally, write_summary
 from .sources import FoundImage, PathKeys, working_folder
 
-__all__ = ["Job", "JobFolder", "JobSettings", "ListedImage", "Tally", "earlier_job", "plan_job", "read_job"]
+__all__ = ["JobFolder", "earlier_job", "plan_job"]
 
-_FORMAT, _VERSION = "lucid_maskrcnn job", 1
-_SUMMARY = ("detections.json", "images.json")
-_OWN_NAMES = ("job.json", "results", *_SUMMARY)
-_MOST_FAILURES = 10  # that a tally has in words
-
-
-@dataclass(frozen=True, slots=True)
-class ListedImage:
-    """An image of a job.
-
-    Attributes
-    ----------
-    id : int
-        1, 2, … in the order of the list.
-    source : str
-        The file; a relative path begins at the job's working folder.
-    page : int or None
-        Of a file with several.
-    drawing : str or None
-        File name of the drawing, None if there is none.
-    """
-
-    id: int
-    source: str
-    page: int | None
-    drawing: str | None
-
-
-@dataclass(frozen=True)
-class JobSettings:
-    """What the rows of a job depend on: a resumed job must have the same.
-
-    Attributes
-    ----------
-    options : dict
-        JSON values by the name of the argument. An option that a job of an earlier version does not have, is None in
-        it.
-    weights : dict
-        ``name`` and ``sha256``.
-    shard_size : int
-        Images in a part.
-    package_version : str
-        May be another one in a resumed job.
-    categories : list of dict
-        COCO's, ``id`` and ``name``.
-    """
-
-    options: dict[str, Any]
-    weights: dict[str, Any]
-    shard_size: int
-    package_version: str
-    categories: list[dict[str, Any]]
-
-    def differences(self, others: JobSettings) -> list[str]:
-        """Return what is different in ``others``, in words: "score_thresh 0.5, now 0.7"."""
-        names = sorted({*self.options, *others.options})
-        pairs = [(name, self.options.get(name), others.options.get(name)) for name in names]
-        pairs.append(("shard_size", self.shard_size, others.shard_size))
-        found = [f"{name} was {_brief(old)} and is {_brief(new)}" for name, old, new in pairs if old != new]
-        if self.weights.get("sha256") != others.weights.get("sha256"):
-            old, new = (
-                f"{_brief(w.get('name'))} ({str(w.get('sha256'))[:8]}…)" for w in (self.weights, others.weights)
-            )
-            found.append(f"the weights were {old} and are {new}")
-        return found
-
-
-def _brief(value: Any) -> str:
-    return "the model's own" if value is None else shown(value)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What ``job.json`` says.
-
-    Attributes
-    ----------
-    settings : JobSettings
-    working_folder : str
-        Where relative sources begin.
-    images : list of ListedImage
-    """
-
-    settings: JobSettings
-    working_folder: str
-    images: list[ListedImage]
-
-    def drawings(self) -> list[str]:
-        """Return the file names of the drawings."""
-        return [image.drawing for image in self.images if image.drawing is not None]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What the rows of a job hold.
-
-    Attributes
-    ----------
-    n_images, n_failed, n_objects : int
-        Images, those of them without a result, and detections in the others.
-    failures : tuple of str
-        Why the first ten failed, each with its source.
-    """
-
-    n_images: int
-    n_failed: int
-    n_objects: int
-    failures: tuple[str, ...]
-
-
-# ------------------------------------------------------------------ job.json
-
-
-def read_job(out: Path) -> Job | None:
-    """Return the job that a folder holds, None if it holds none.
-
-    Raises
-    ------
-    ValueError
-        If its ``job.json`` is damaged, or something else.
-    """
-    path = out / "job.json"
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return _parse_job(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{str(path)!r} is not the list of a job, or is damaged: choose another folder, or overwrite it."
-        ) from error
-
-
-def _parse_job(content: Any) -> Job:
-    if content["format"] != _FORMAT or content["version"] != _VERSION:
-        raise ValueError("another format")
-    images = [ListedImage(*(entry[name] for name in ListedImage.__slots__)) for entry in content["images"]]
-    for number, image in enumerate(images, start=1):
-        if image.id != number or not isinstance(image.source, str):
-            raise ValueError(f"image {number}")
-        # Drawings are deleted when the job is overwritten: they must be drawings, in this folder.
-        if image.drawing is not None and os.path.basename(image.drawing) != image.drawing.removesuffix(".png") + ".png":
-            raise ValueError(f"the drawing of image {number}")
-    keys = ("options", "weights", "shard_size", "package_version", "categories")
-    settings = JobSettings(*(content[key] for key in keys))
-    if type(settings.shard_size) is not int or settings.shard_size < 1:
-        raise ValueError("shard_size")
-    mappings, texts = (settings.options, settings.weights), (settings.package_version, content["working_folder"])
-    if not all(isinstance(part, dict) for part in mappings) or not all(isinstance(part, str) for part in texts):
-        raise ValueError("settings")
-    if not all(type(entry["id"]) is int and isinstance(entry["name"], str) for entry in settings.categories):
-        raise ValueError("categories")
-    return Job(settings, content["working_folder"], images)
-
-
-def _write_job(out: Path, job: Job) -> None:
-    head = {"format": _FORMAT, "version": _VERSION, **asdict(job.settings), "working_folder": job.working_folder}
-    write_json(out / "job.json", {**head, "images": [asdict(image) for image in job.images]})
+_OWN_NAMES = ("job.json", "results", *SUMMARY_FILES)
 
 
 # ------------------------------------------------------------------ the folder
@@ -260,7 +104,7 @@ class JobFolder:
                 _delete_job(out)
             known = earlier.images if earlier is not None and resumed else []
             if earlier is None or not resumed or len(known) < len(job.images):
-                _write_job(out, job)
+                write_job(out, job)
             ours = {image.drawing for image in known if image.drawing is not None}
             n_new = len(job.images) - len(known)
             folder = cls(out, job, resumed=resumed, n_new=n_new, replaceable={*ours, *replaced})
@@ -301,7 +145,7 @@ class JobFolder:
         line = json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
         part = self._part_of(image.id)
         try:
-            _append(part, line)
+            append_line(part, line)
         except OSError as error:
             done = f"{self.n_done} of {len(self.job.images)} images have their results"
             reason = f"{error.strerror}; {done}, resume to go on"
@@ -334,17 +178,9 @@ class JobFolder:
             If they cannot be written.
         """
         if not (self.path / "job.json").exists():  # without it the rows could not be resumed
-            _write_job(self.path, self.job)
-        results_path, images_path = (self.path / name for name in _SUMMARY)
+            write_job(self.path, self.job)
         try:
-            # The larger one ends first: if the disk is full, neither is replaced.
-            with replacing(images_path) as images, replacing(results_path) as results:
-                summary = _Summary(
-                    _ListWriter(results, results_path), _ListWriter(images, images_path, b'{"images": '), self.job
-                )
-                for row in self._rows_in_order():
-                    summary.add(row)
-                return summary.close()
+            return write_summary(self.path, self.job, self._rows_in_order())
         except OSError as error:
             reason = f"{error.strerror}; all rows are in {str(self.path / 'results')!r}, resume to go on"
             raise OSError(error.errno, reason, error.filename) from error
@@ -355,7 +191,7 @@ class JobFolder:
             part = self._part_of(start + 1)
             if not part.exists():
                 raise ValueError(f"{str(part)!r} is gone: resume to predict on its images again.")
-            places = {row["id"]: offset for offset, _, row in _read_rows(part) if row is not None}
+            places = {row["id"]: offset for offset, _, row in read_rows(part) if row is not None}
             with open(part, "rb") as file:
                 for image in images[start : start + size]:
                     if image.id not in places:
@@ -380,12 +216,12 @@ class JobFolder:
                 continue
             ids = range(start + 1, min(start + size, len(self.job.images)) + 1)
             kept: list[tuple[int, int]] = []
-            for offset, length, row in _read_rows(part):
+            for offset, length, row in read_rows(part):
                 if row is not None and "error" not in row and row["id"] in ids and not self._done[row["id"]]:
                     self._check_source(row, part)
                     self._done[row["id"]] = 1
                     kept.append((offset, length))
-            _keep_only(part, kept)
+            keep_only(part, kept)
 
     def _check_source(self, row: Mapping[str, Any], part: Path) -> None:
         image = self.job.images[row["id"] - 1]
@@ -400,121 +236,6 @@ class JobFolder:
         part = self._part_of(max(image_id, 1))
         with suppress(FileNotFoundError), open(part, "rb") as file:
             os.fsync(file.fileno())
-
-
-class _Summary:
-    """Writes the two files of the end from rows, and counts what is in them."""
-
-    def __init__(self, results: _ListWriter, images: _ListWriter, job: Job) -> None:
-        self._results, self._images = results, images
-        self._names = {entry["id"]: entry["name"] for entry in job.settings.categories}
-        self._n_images = len(job.images)
-        self._n_failed = self._n_objects = 0
-        self._failures: list[str] = []
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row."""
-        if "error" in row:
-            self._n_failed += 1
-            if len(self._failures) < _MOST_FAILURES:
-                name, reason = repr(row["source"]), str(row["error"])
-                self._failures.append(reason if name in reason else f"{name}: {reason}")
-            return
-        height, width = row["size"]
-        self._images.add({"id": row["id"], "file_name": row["source"], "height": height, "width": width})
-        for result in row["detections"]:
-            self._results.add(result)
-            self._names.setdefault(result["category_id"], f"class {result['category_id']}")
-        self._n_objects += len(row["detections"])
-
-    def close(self) -> Tally:
-        """End the files, and return the counts."""
-        categories = [{"id": number, "name": name} for number, name in sorted(self._names.items())]
-        self._results.close()
-        self._images.close(f', "annotations": [], "categories": {json.dumps(categories)}}}'.encode())
-        return Tally(self._n_images, self._n_failed, self._n_objects, tuple(self._failures))
-
-
-class _ListWriter:
-    """Writes a JSON list one element at a time, as ``json.dumps`` would write the whole; its errors name the file."""
-
-    def __init__(self, file: BinaryIO, path: Path, before: bytes = b"") -> None:
-        self._file, self._path, self._separator = file, path, b""
-        self._write(before + b"[")
-
-    def add(self, element: Any) -> None:
-        self._write(self._separator + json.dumps(element).encode("ascii"))
-        self._separator = b", "
-
-    def close(self, after: bytes = b"") -> None:
-        self._write(b"]" + after)
-
-    def _write(self, text: bytes) -> None:
-        try:
-            self._file.write(text)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
-
-
-# ------------------------------------------------------------------ lines of a part
-
-
-def _append(part: Path, line: bytes) -> None:
-    """Append a line; what cannot be written whole is taken back."""
-    # Opened each time: a file that is held open outlives its folder, and what is written to it then is lost.
-    descriptor = os.open(part, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        end = os.fstat(descriptor).st_size
-        rest = memoryview(line)
-        try:
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        except BaseException:
-            with suppress(OSError):  # a resume cuts it off
-                os.ftruncate(descriptor, end)
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _read_rows(part: Path) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
-    """Yield offset, length and content of each line of a part; the content is None if it is no row."""
-    offset = 0
-    with open(part, "rb") as file:
-        for line in file:
-            yield offset, len(line), _parse_row(line)
-            offset += len(line)
-
-
-def _parse_row(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        row = json.loads(line)
-        is_row = type(row["id"]) is int and {"source", "page"} <= row.keys()
-        if "error" not in row:
-            height, width = row["size"]
-            is_row = is_row and type(height) is type(width) is int
-            results = row["detections"]
-            is_row = is_row and all(r["image_id"] == row["id"] and type(r["category_id"]) is int for r in results)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    return row if is_row else None
-
-
-def _keep_only(part: Path, kept: Sequence[tuple[int, int]]) -> None:
-    """Cut everything out of a part but the lines that begin at these offsets and have these lengths."""
-    length = sum(n for _, n in kept)
-    if length == part.stat().st_size:
-        return
-    if not kept or kept[-1][0] + kept[-1][1] == length:  # all that goes is at the end
-        with open(part, "r+b") as file:
-            file.truncate(length)
-        return
-    with open(part, "rb") as old, replacing(part) as new:
-        for offset, n in kept:
-            old.seek(offset)
-            new.write(old.read(n))
 
 
 # ------------------------------------------------------------------ beginning
@@ -609,8 +330,8 @@ def _listed(out: Path, job: Job, images: Sequence[FoundImage], draw: bool) -> It
 
 def _foreign_files(out: Path, job: Job, earlier: Job | None) -> list[str]:
     """Return the files in a folder that a job would replace and that no job has written."""
-    wanted = {name_key(name) for name in (*_SUMMARY, *job.drawings())}
-    ours = {name_key(name) for name in (*_SUMMARY, *earlier.drawings())} if earlier is not None else set()
+    wanted = {name_key(name) for name in (*SUMMARY_FILES, *job.drawings())}
+    ours = {name_key(name) for name in (*SUMMARY_FILES, *earlier.drawings())} if earlier is not None else set()
     if not out.is_dir():
         return []
     found = sorted(name for name in os.listdir(out) if name_key(name) in wanted - ours)
@@ -627,5 +348,5 @@ def _delete_job(out: Path) -> None:
         part.unlink()
     with suppress(ValueError):
         if (job := read_job(out)) is not None:
-            for name in (*_SUMMARY, *job.drawings()):
+            for name in (*SUMMARY_FILES, *job.drawings()):
                 (out / name).unlink(missing_ok=True)

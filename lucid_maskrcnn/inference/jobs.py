@@ -18,7 +18,8 @@ from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.weights.registry import file_hash, locate
 
-from .job_folder import JobFolder, JobSettings, earlier_job
+from .job_folder import JobFolder, earlier_job
+from .job_list import JobSettings
 from .local_engine import ImagePrediction, predict_locally
 from .sources import FoundImage, PathKeys, find_images, working_folder
 

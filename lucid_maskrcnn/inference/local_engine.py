@@ -17,7 +17,8 @@ from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.models.limits import Limits
 
 from .drawings import save_drawing
-from .job_folder import JobFolder, ListedImage
+from .job_folder import JobFolder
+from .job_list import ListedImage
 
 __all__ = ["ImagePrediction", "predict_locally"]
 

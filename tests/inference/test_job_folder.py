@@ -24,7 +24,7 @@ from tiny_runs import slim
 
 from lucid_maskrcnn import mask_rcnn_resnet_18_fpn
 from lucid_maskrcnn.inference import ImagePrediction, JobResult, JobStart, predict_files
-from lucid_maskrcnn.inference.job_folder import read_job
+from lucid_maskrcnn.inference.job_list import read_job
 from lucid_maskrcnn.weights import locate
 
 

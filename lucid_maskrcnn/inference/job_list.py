@@ -1,0 +1,151 @@
+"""``job.json``: what a job is, and the list of its images."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.validators import shown
+
+__all__ = ["Job", "JobSettings", "ListedImage", "read_job", "write_job"]
+
+_FORMAT, _VERSION = "lucid_maskrcnn job", 1
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image of a job.
+
+    Attributes
+    ----------
+    id : int
+        1, 2, … in the order of the list.
+    source : str
+        The file; a relative path begins at the job's working folder.
+    page : int or None
+        Of a file with several.
+    drawing : str or None
+        File name of the drawing, None if there is none.
+    """
+
+    id: int
+    source: str
+    page: int | None
+    drawing: str | None
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What the rows of a job depend on: a resumed job must have the same.
+
+    Attributes
+    ----------
+    options : dict
+        JSON values by the name of the argument. An option that a job of an earlier version does not have, is None in
+        it.
+    weights : dict
+        ``name`` and ``sha256``.
+    shard_size : int
+        Images in a part.
+    package_version : str
+        May be another one in a resumed job.
+    categories : list of dict
+        COCO's, ``id`` and ``name``.
+    """
+
+    options: dict[str, Any]
+    weights: dict[str, Any]
+    shard_size: int
+    package_version: str
+    categories: list[dict[str, Any]]
+
+    def differences(self, others: JobSettings) -> list[str]:
+        """Return what is different in ``others``, in words: "score_thresh 0.5, now 0.7"."""
+        names = sorted({*self.options, *others.options})
+        pairs = [(name, self.options.get(name), others.options.get(name)) for name in names]
+        pairs.append(("shard_size", self.shard_size, others.shard_size))
+        found = [f"{name} was {_brief(old)} and is {_brief(new)}" for name, old, new in pairs if old != new]
+        if self.weights.get("sha256") != others.weights.get("sha256"):
+            old, new = (
+                f"{_brief(w.get('name'))} ({str(w.get('sha256'))[:8]}…)" for w in (self.weights, others.weights)
+            )
+            found.append(f"the weights were {old} and are {new}")
+        return found
+
+
+def _brief(value: Any) -> str:
+    return "the model's own" if value is None else shown(value)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What ``job.json`` says.
+
+    Attributes
+    ----------
+    settings : JobSettings
+    working_folder : str
+        Where relative sources begin.
+    images : list of ListedImage
+    """
+
+    settings: JobSettings
+    working_folder: str
+    images: list[ListedImage]
+
+    def drawings(self) -> list[str]:
+        """Return the file names of the drawings."""
+        return [image.drawing for image in self.images if image.drawing is not None]
+
+
+def read_job(out: Path) -> Job | None:
+    """Return the job that a folder holds, None if it holds none.
+
+    Raises
+    ------
+    ValueError
+        If its ``job.json`` is damaged, or something else.
+    """
+    path = out / "job.json"
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return _parse_job(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not the list of a job, or is damaged: choose another folder, or overwrite it."
+        ) from error
+
+
+def _parse_job(content: Any) -> Job:
+    if content["format"] != _FORMAT or content["version"] != _VERSION:
+        raise ValueError("another format")
+    images = [ListedImage(*(entry[name] for name in ListedImage.__slots__)) for entry in content["images"]]
+    for number, image in enumerate(images, start=1):
+        if image.id != number or not isinstance(image.source, str):
+            raise ValueError(f"image {number}")
+        # Drawings are deleted when the job is overwritten: they must be drawings, in this folder.
+        if image.drawing is not None and os.path.basename(image.drawing) != image.drawing.removesuffix(".png") + ".png":
+            raise ValueError(f"the drawing of image {number}")
+    keys = ("options", "weights", "shard_size", "package_version", "categories")
+    settings = JobSettings(*(content[key] for key in keys))
+    if type(settings.shard_size) is not int or settings.shard_size < 1:
+        raise ValueError("shard_size")
+    mappings, texts = (settings.options, settings.weights), (settings.package_version, content["working_folder"])
+    if not all(isinstance(part, dict) for part in mappings) or not all(isinstance(part, str) for part in texts):
+        raise ValueError("settings")
+    if not all(type(entry["id"]) is int and isinstance(entry["name"], str) for entry in settings.categories):
+        raise ValueError("categories")
+    return Job(settings, content["working_folder"], images)
+
+
+def write_job(out: Path, job: Job) -> None:
+    """Write the list of a job to its folder."""
+    head = {"format": _FORMAT, "version": _VERSION, **asdict(job.settings), "working_folder": job.working_folder}
+    write_json(out / "job.json", {**head, "images": [asdict(image) for image in job.images]})
