@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,11 @@ def open_data(
     if not images.is_dir():
         raise ValueError(f"There is no folder of images {str(images)!r}.")
     try:
-        if annotations is not None:
-            return CocoInstances(images, annotations, on_fault=on_fault, open_images=True)
-        return LabelImages(images, labels or Path(), category=category, on_fault=on_fault, open_images=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Left out of ", UserWarning)  # which describe_data says
+            if annotations is not None:
+                return CocoInstances(images, annotations, on_fault=on_fault, open_images=True)
+            return LabelImages(images, labels or Path(), category=category, on_fault=on_fault, open_images=True)
     except DataFaultError as error:
         _say_faults(str(annotations or labels), error)
         raise

@@ -20,7 +20,7 @@ from lucid_maskrcnn.validators import choice, flag, path
 
 from .coco_reader import AnnotatedImage, Annotation, CocoReader
 from .dataset import check_index
-from .issues import Issue, raise_first_fault
+from .issues import Issue, raise_first_fault, warn_of_left_out
 from .opened_images import issues_of_files
 from .subsets import Subset
 
@@ -84,6 +84,11 @@ class CocoInstances:
     reader : CocoReader
         What has read the file; :func:`validate` goes on with it.
 
+    Warns
+    -----
+    UserWarning
+        If an image or an annotation is left out: skipped for a fault, or without a pixel.
+
     Raises
     ------
     TypeError
@@ -117,8 +122,8 @@ class CocoInstances:
         self.issues: list[Issue] = list(reader.issues)
         if open_images:
             readable = self._opened(readable, progress)
+        name = "the annotations" if isinstance(annotations, Mapping) else repr(str(annotations))
         if on_fault == "stop":
-            name = "the annotations" if isinstance(annotations, Mapping) else repr(str(annotations))
             raise_first_fault(name, self.issues)
         self.reader = reader
         self.categories, self.category_ids = reader.categories, reader.category_ids
@@ -126,6 +131,7 @@ class CocoInstances:
         self._images = [i for i in readable if keep_empty or not all(map(_is_sliver, i.objects))]
         self.num_listed, self.num_crowds = len(content["images"]), sum(len(image.crowds) for image in self._images)
         self.num_left_out = reader.num_wanted - sum(len(image.annotations) for image in readable)
+        warn_of_left_out(name, self.num_listed - len(readable), self.num_left_out)
         self.image_ids = [image.id for image in self._images]
         self.file_names = [image.file_name for image in self._images]
         self.sizes = [image.size for image in self._images]

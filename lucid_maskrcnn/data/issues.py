@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lucid_maskrcnn.text_tables import printable
+from lucid_maskrcnn.text_tables import count_of, printable
+from lucid_maskrcnn.user_warnings import warn_user
 
-__all__ = ["DataFaultError", "Issue", "cannot_be_used", "group_issues", "raise_first_fault"]
+__all__ = ["DataFaultError", "Issue", "cannot_be_used", "group_issues", "raise_first_fault", "warn_of_left_out"]
 
 type Level = Literal["fault", "warning", "note"]
 
@@ -115,3 +116,10 @@ def raise_first_fault(source: str, issues: Sequence[Issue]) -> None:
     more = f" There {'is' if others == 1 else 'are'} {others:,} more of other kinds: {listed}." if others else ""
     advice = "on_fault='skip' (--on-fault skip) leaves out what has a fault."
     raise DataFaultError(f"In {source}, {_sentence(same)}{more} {advice}", faults)
+
+
+def warn_of_left_out(source: str, num_images: int, num_annotations: int) -> None:
+    """Warn of what a data set leaves out of its source, if it does."""
+    parts = [count_of(n, noun) for n, noun in ((num_images, "image"), (num_annotations, "annotation")) if n]
+    if parts:
+        warn_user(f"Left out of {source}: {' and '.join(parts)}; the data set's issues say why.")

@@ -17,7 +17,7 @@ from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import choice, flag, path, text
 
 from .dataset import check_index
-from .issues import Issue, cannot_be_used, raise_first_fault
+from .issues import Issue, cannot_be_used, raise_first_fault, warn_of_left_out
 from .label_image_checks import LabelFacts, check_label_images, facts_of
 from .opened_images import issues_of_files, with_progress
 from .subsets import Subset
@@ -67,6 +67,11 @@ class LabelImages:
     num_crowds, num_left_out : int
         0: such a data set has no crowds, and an image is used whole or not.
 
+    Warns
+    -----
+    UserWarning
+        If an image is left out, skipped for a fault.
+
     Raises
     ------
     DataFaultError
@@ -94,6 +99,7 @@ class LabelImages:
         self.issues: list[Issue] = reader.issues
         if on_fault == "stop" or not reader.pairs:
             raise_first_fault(repr(str(self.images_dir)), self.issues)
+        warn_of_left_out(repr(str(self.images_dir)), len(reader.pairs) - len(reader.sound), 0)
         self._held = [reader.masks[i] for i in reader.sound]
         self.file_names = [reader.pairs[i][0].name for i in reader.sound]
         self.image_ids = list(range(1, len(self._held) + 1))

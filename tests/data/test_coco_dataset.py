@@ -150,7 +150,8 @@ def test_training_and_evaluation_count_the_same_objects(files):
     """A tiny object without a pixel was an object to the evaluation only, one with a wrong box too."""
     content = changed({"bbox": [0, 0, 0, 0]})
     content["annotations"][2]["segmentation"] = [[10, 5, 10.2, 5, 10.2, 5.2]]
-    dataset = CocoInstances(files[0], content)
+    with pytest.warns(UserWarning, match=r"Left out of the annotations: 1 annotation; the data set's issues say why\."):
+        dataset = CocoInstances(files[0], content)
     objects = [a for a in dataset.coco()["annotations"] if not a["iscrowd"]]
     assert sum(dataset.object_counts) == sum(len(dataset[i][1]["boxes"]) for i in range(4)) == len(objects) == 3
     assert dataset.num_left_out == 1
@@ -172,7 +173,8 @@ def test_faults_are_skipped_when_told_and_counted(files):
     content = changed({"segmentation": []})
     content["annotations"].append({**content["annotations"][4], "id": "6"})
     (files[0] / "b.png").write_bytes(b"no image")
-    dataset = CocoInstances(files[0], content, on_fault="skip")
+    with pytest.warns(UserWarning, match="Left out of "):
+        dataset = CocoInstances(files[0], content, on_fault="skip")
     assert dataset.image_ids == [10, 30, 40]
     assert dataset.object_counts == [1, 0, 1]
     assert (dataset.num_listed, dataset.num_left_out, dataset.num_crowds) == (4, 4, 0)
@@ -191,7 +193,8 @@ def test_picture_that_is_cut_off_is_found_before_an_epoch(files):
     assert len(CocoInstances(*files)) == 4  # whose beginning is as it should be
     with pytest.raises(DataFaultError, match=r"image 10 \(a.png\) cannot be used: Cannot read the image file"):
         CocoInstances(*files, open_images=True)
-    dataset = CocoInstances(*files, open_images=True, on_fault="skip")
+    with pytest.warns(UserWarning, match="Left out of "):
+        dataset = CocoInstances(*files, open_images=True, on_fault="skip")
     assert dataset.image_ids == [20, 30, 40]
     assert dataset.num_left_out == 2
 
@@ -248,6 +251,8 @@ def test_categories_are_selected_and_labelled(files, categories, names, ids, cou
         ({"categories": {0: "dog"}}, ValueError, "A label of categories must be a positive integer, got 0."),
         ({"categories": {"dog": 1}}, TypeError, "A label of categories must be a positive integer, got 'dog'."),
         ({"categories": {1: None}}, TypeError, "categories[1] must be a string, got None."),
+        ({"on_fault": "ignore"}, ValueError, "on_fault must be"),
+        ({"open_images": 1}, TypeError, "open_images must be True or False, got 1."),
         ({"keep_empty": "no"}, TypeError, "keep_empty must be True or False, got 'no'."),
         ({"images_dir": 3}, TypeError, "images_dir must be a path as str or Path, got 3."),
         ({"images_dir": ""}, ValueError, "images_dir must not be an empty string."),
@@ -423,7 +428,8 @@ def test_two_categories_of_one_name_are_refused(files):
     content = changed({"name": "cat"}, "categories")
     with pytest.raises(ValueError, match="category 7 has the name 'cat' of category 3: rename one, or give"):
         CocoInstances(files[0], content)
-    dataset = CocoInstances(files[0], content, on_fault="skip")
+    with pytest.warns(UserWarning, match="Left out of "):
+        dataset = CocoInstances(files[0], content, on_fault="skip")
     assert dataset.categories == {1: "cat", 2: "kite"}
     assert (dataset.object_counts, dataset.num_left_out) == ([1, 1, 0, 0], 3)
     (issue,) = CocoInstances(files[0], changed({"name": " Cat"}, "categories")).issues

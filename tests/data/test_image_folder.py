@@ -46,7 +46,8 @@ def test_file_name_that_leaves_the_folder_is_not_read(files, tmp_path, name, on_
     (files[0] / "linked_folder").symlink_to(tmp_path)
     content = named(name.format(folder=tmp_path))
     if on_fault == "skip":
-        dataset = CocoInstances(files[0], content, on_fault="skip")
+        with pytest.warns(UserWarning, match="Left out of "):
+            dataset = CocoInstances(files[0], content, on_fault="skip")
         assert dataset.image_ids == [20, 30, 40]
         assert "leads out of the folder of images" in dataset.issues[0].problem
     else:
