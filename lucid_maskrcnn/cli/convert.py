@@ -42,7 +42,10 @@ def _convert(args: argparse.Namespace) -> None:
     if args.target.suffix != ".safetensors":
         raise ValueError(f"OUT must end in .safetensors, got {str(args.target)!r}.")
     check_output_file("OUT", args.target)
-    file = read_weights_file(locate(args.source))
+    source = locate(args.source)
+    if args.target.exists() and args.target.samefile(source):
+        raise ValueError(f"OUT must be another file than IN, got {str(args.target)!r} for both.")
+    file = read_weights_file(source)
     write_converted(file, args.target, to=args.to, dtype=args.dtype)
     model = (file.config and architecture_of(file.config)) or "an unknown architecture"
     size = args.target.stat().st_size / 1e6

@@ -19,7 +19,7 @@ from ..json_text import parse_json
 from ..validators import choice, instance, shown
 from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
-from .formats import Checkpoint, open_checkpoint
+from .formats import Checkpoint, open_checkpoint, write_safetensors
 from .layouts import Body, Translated, torchvision_arrays, translate, translate_body
 from .naming import Naming
 from .registry import PublishedWeights, identify, identify_by_hash, locate
@@ -426,6 +426,9 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     for key, value in metadata.items():
         instance("a key of metadata", key, str, "a string")
         instance(f"metadata[{key!r}]", value, str, "a string; json.dumps makes one of other values")
+        for text in (key, value):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError(f"metadata[{key!r}] must be Unicode text, got {shown(text)}.")
         if key in _CONFIG_KEYS:
             raise ValueError(f"metadata must not have the key {key!r}: config= writes the configuration.")
     return dict(metadata)
@@ -438,15 +441,13 @@ def _write(
     metadata: Mapping[str, str],
     dtype: str,
 ) -> None:
-    from safetensors.numpy import save
-
     header = {"format": _FORMAT, **metadata}
     if config is not None:
         header["config"] = json.dumps(config.to_dict())
-    content = save({name: _as_written(name, array, dtype) for name, array in arrays.items()}, metadata=header)
+    written = {name: _as_written(name, array, dtype) for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(content)
+        write_safetensors(file, written, header)
 
 
 def _as_written(name: str, array: Any, dtype: str) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,31 @@ def test_wrong_arguments(
     assert message in err
     assert err.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+def test_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    assert main(["convert", "NUCLEI", str(path)]) == 0
+    before = path.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(path)
+    for target in (path, tmp_path / "link.safetensors", tmp_path / "." / "model.safetensors"):
+        assert main(["convert", str(path), str(target), "--dtype", "float16"]) == 2
+        assert "OUT must be another file than IN" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_conversion_gives_the_same_bytes_twice(tmp_path: Path) -> None:
+    for seed in "012":  # metadata, and whatever else has an order, in other processes
+        command = [
+            sys.executable,
+            "-m",
+            "lucid_maskrcnn.cli",
+            "convert",
+            "NUCLEI",
+            str(tmp_path / f"{seed}.safetensors"),
+        ]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True)
+    first, *others = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    assert all(other == first for other in others)
+    assert main(["convert", str(tmp_path / "0.safetensors"), str(tmp_path / "again.safetensors")]) == 0
+    assert (tmp_path / "again.safetensors").read_bytes() == first

@@ -619,6 +619,11 @@ def test_backbone_of_no_mask_rcnn_is_refused(model: Any) -> None:
             ValueError,
             "must not have the key 'config'",
         ),
+        (
+            lambda m: save_weights(m, "x.safetensors", metadata={"name": "\ud800"}),
+            ValueError,
+            "metadata['name'] must be Unicode text",
+        ),
         (lambda m: load_weights(None, {}), TypeError, "model must be a model, got None."),
         (
             lambda m: load_weights(m, None),

@@ -1,6 +1,6 @@
 """Checkpoint formats: the bytes of a file as arrays that are read on demand."""
 
 from .checkpoint_file import Checkpoint, open_checkpoint
-from .safetensors_files import SAFETENSORS_DTYPES
+from .safetensors_files import SAFETENSORS_DTYPES, write_safetensors
 
-__all__ = ["SAFETENSORS_DTYPES", "Checkpoint", "open_checkpoint"]
+__all__ = ["SAFETENSORS_DTYPES", "Checkpoint", "open_checkpoint", "write_safetensors"]

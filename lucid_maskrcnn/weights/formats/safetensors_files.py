@@ -1,18 +1,22 @@
-"""Reading ``.safetensors`` files: a JSON header, then the arrays' bytes one after the other.
+"""Reading and writing ``.safetensors`` files: a JSON header, then the arrays' bytes one after the other.
 
 The header is checked here and not by the ``safetensors`` library, which maps the file into memory: that would end the
-process if another one truncates the file.
+process if another one truncates the file. It is written here since the library puts the metadata in another order each
+time: the same weights should give the same bytes.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from ...validators import shown
 from .stored_arrays import CheckpointError, DiskFile, ElementType, Span, StoredArray, num_elements, printable
 
-__all__ = ["SAFETENSORS_DTYPES", "read_safetensors"]
+__all__ = ["SAFETENSORS_DTYPES", "read_safetensors", "write_safetensors"]
 
 SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -32,6 +36,8 @@ SAFETENSORS_DTYPES = {
 }
 """NumPy's name (and ``"bfloat16"``) of each element type that the format names in a header."""
 
+_DTYPE_NAMES = {name: code for code, name in SAFETENSORS_DTYPES.items()}
+_ALIGNMENT = 8  # bytes
 _MAX_HEADER = 4 * 2**20  # about a hundred bytes an array
 _MAX_DIGITS = 20
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
@@ -166,3 +172,40 @@ def _check_layout(offsets: dict[str, tuple[int, int]], data_size: int) -> None:
         previous_end = end
     if previous_end != data_size:
         raise CheckpointError(f"has {data_size} bytes of data, but its header describes {previous_end}")
+
+
+# ------------------------------------------------------------------ writing
+
+
+def write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays and metadata; the same ones give the same bytes, in whatever order they are passed.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        Opened for writing.
+    arrays : mapping of str to np.ndarray
+        Of the format's element types.
+    metadata : mapping of str to str
+        Further entries of the header.
+
+    Raises
+    ------
+    ValueError
+        If an array has a dtype that the format does not have, before anything is written.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    # The widest elements first, so that all are aligned.
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    for name, array in ordered:
+        code = _DTYPE_NAMES.get(array.dtype.name)
+        if code is None:
+            raise ValueError(f"{name} has the dtype {array.dtype}, which .safetensors files cannot hold.")
+        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, array in ordered:
+        file.write(array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).reshape(-1).view(np.uint8).data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import struct
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_files import SIX, assert_same, complaint, read, refused, traced
+from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
 
-from lucid_maskrcnn.weights.formats import open_checkpoint
+from lucid_maskrcnn.weights.formats import open_checkpoint, write_safetensors
 
 
 def test_same_arrays_as_the_safetensors_library(tmp_path: Path) -> None:
@@ -206,3 +208,27 @@ def test_fuzz_headers(tmp_path: Path) -> None:
     parts = ("is not JSON", "metadata that is", "metadata whose", "a sequence of integers", "are not two", "overlaps")
     assert all(any(part in text for text in complaints) for part in parts)
     assert sum(map(bool, complaints)) > 400
+
+
+def test_written_file_is_the_librarys_but_for_the_order_of_the_metadata(tmp_path: Path) -> None:
+    arrays = {
+        "b": SIX.reshape(2, 3).T,
+        "a": SIX.astype(np.float16),
+        "é": np.array(3),
+        "d": np.zeros((0, 2), np.float32),
+        "e": np.array([True]),
+        "f": SIX.astype(">f4"),
+    }
+    metadata = {"format": "pt", "a": 'é"\n'}
+    with (tmp_path / "x.safetensors").open("wb") as file:
+        write_safetensors(file, dict(reversed(arrays.items())), metadata)
+    native = {name: np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(a.shape) for name, a in arrays.items()}
+    loaded = load_file(tmp_path / "x.safetensors")
+    for name, array in native.items():
+        np.testing.assert_array_equal(loaded[name], array)
+        assert loaded[name].dtype == array.dtype
+    with safe_open(tmp_path / "x.safetensors", "numpy") as opened:
+        assert opened.metadata() == metadata
+    assert len((tmp_path / "x.safetensors").read_bytes()) == len(save(native, metadata))
+    with pytest.raises(ValueError, match=r"x has the dtype complex128, which .safetensors files cannot hold."):
+        write_safetensors(io.BytesIO(), {"x": np.zeros(1, complex)}, {})
