@@ -2,7 +2,8 @@
 
 An augmentation is anything that is called as ``augment(image, target, rng)`` and returns another image and
 target: :class:`Augmentation` has the usual ones, :func:`compose` applies several in a row. The target's
-boxes and masks move with the image; nothing that is passed in is modified.
+boxes and masks move with the image; nothing that is passed in is modified. Those here take images as
+:func:`~lucid_maskrcnn.images.load_image` does and targets as ``get_loss`` does, with any further keys.
 
 Shapes: G objects of an image of H × W pixels.
 """
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.array_arguments import described
 from lucid_maskrcnn.config import ImageConfig
-from lucid_maskrcnn.images import Size
+from lucid_maskrcnn.images import Size, load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.ops import host
+from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.transforms import resize_boxes, resized_size
 from lucid_maskrcnn.validators import (
     check_keywords,
@@ -45,6 +47,7 @@ type Sample = tuple[np.ndarray, Target]
 
 _FILL = (124, 116, 104)  # 255 times ImageNet's mean: about 0 once it is normalized
 _MIN_SIDE = 3  # pixels; objects that a crop cuts to less than this in width or height are dropped
+_OF_THE_IMAGE = frozenset({"image_id", "file_name", "size", "orig_size", "image_size"})  # never a row for each object
 _FRACTIONS = ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation")
 _LOGARITHMS = ("exposure", "gamma", "channels")
 _MAX_LOGARITHM = 10  # exp(10) is a factor of 22,000; what overflows float64 is far away
@@ -166,7 +169,7 @@ class Augmentation:
         return {"min_size": min(self.crop_size), "max_size": max(self.crop_size), "scale": None}
 
     def __call__(self, image: np.ndarray, target: Mapping[str, Any], rng: np.random.Generator) -> Sample:
-        """Return an augmented image (H, W, 3), uint8, and its target.
+        """Return an augmented image (H, W, 3), uint8, and its target; the image may be a path or a PIL image too.
 
         Masks come out as :class:`~lucid_maskrcnn.masks.CompressedMasks`, whatever they were.
         """
@@ -268,11 +271,19 @@ def _offset(name: str, value: Any) -> int:
 
 
 def _check_image(image: Any) -> np.ndarray:
-    wanted = "a uint8 array of shape (H, W, 3)"
-    array = instance("image", image, np.ndarray, wanted)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise ValueError(f"image must be {wanted}, got {array.dtype} of shape {array.shape}.")
-    return array
+    """Return the pixels (H, W, 3), uint8, of whatever an image may be."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        pixels = image
+    elif isinstance(image, Tensor):
+        raise TypeError(
+            f"image must have pixels to be augmented, an array, a PIL image or a path, got a tensor of "
+            f"{described(image)}: augment the image that it was made of."
+        )
+    else:
+        pixels = load_image(image)
+    if pixels.size == 0:
+        raise ValueError(f"image must have at least one pixel, got an array of shape {pixels.shape}.")
+    return np.ascontiguousarray(pixels)
 
 
 def _check_sample(image: Any, target: Any) -> Sample:
@@ -361,8 +372,9 @@ def crop(
     Parameters
     ----------
     image : ndarray of shape (H, W, 3), uint8
+        Or another image that :func:`~lucid_maskrcnn.images.load_image` reads.
     target : mapping
-        With ``"boxes"``, ``"labels"`` and ``"masks"``.
+        With ``"boxes"``, ``"labels"`` and ``"masks"``, each as ``get_loss`` takes it.
     top, left, height, width : int
         The region; where it extends beyond the image it is filled with grey.
     min_visible, min_pixels, min_side : float, int, float
@@ -372,8 +384,9 @@ def crop(
     Returns
     -------
     image, target
-        Boxes that the crop cuts become those around what is left of the mask; others are only moved. Arrays of the
-        target with one row for each object lose those of dropped objects.
+        Boxes that the crop cuts become those around what is left of the mask; others are only moved. What has one row
+        for each object, an array, a tensor, a list or a tuple, loses the rows of dropped objects, except entries of the
+        image: ``"image_id"``, ``"file_name"``, ``"size"``, ``"orig_size"`` and ``"image_size"``. All others stay.
     """
     top, left = _offset("top", top), _offset("left", left)
     height, width = _side("height", height), _side("width", width)
@@ -423,15 +436,22 @@ def resize(image: np.ndarray, target: Mapping[str, Any], size: Size) -> Sample:
 
 
 def _selected(target: Target, keep: np.ndarray) -> Target:
-    """Return the target with some of its objects: rows of its masks and of all arrays with one row for each object."""
+    """Return the target with some of its objects: rows of all that has one row for each, unless it is of the image."""
     if keep.all():
         return target
-    per_object = {
-        key: value[keep]
-        for key, value in target.items()
-        if isinstance(value, CompressedMasks) or (isinstance(value, np.ndarray) and value.shape[:1] == keep.shape)
-    }
-    return target | per_object
+    return {key: value if key in _OF_THE_IMAGE else _selected_rows(value, keep) for key, value in target.items()}
+
+
+def _selected_rows(value: Any, keep: np.ndarray) -> Any:
+    """Return the rows to keep of an array, a tensor or a list, as the same kind; other values as they are."""
+    if isinstance(value, CompressedMasks):
+        return value[keep]
+    if isinstance(value, (list, tuple)) and len(value) == len(keep):
+        rows = [row for row, kept in zip(value, keep, strict=True) if kept]
+        return rows if isinstance(value, list) else tuple(rows)
+    if isinstance(value, (np.ndarray, Tensor)) and tuple(value.shape[:1]) == keep.shape:
+        return value[keep] if isinstance(value, np.ndarray) else as_tensor(host(value)[keep], value.device)
+    return value
 
 
 # ------------------------------------------------------------------ colors
@@ -476,5 +496,6 @@ def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarr
     """Return an image (H, W, 3), uint8, with Gaussian noise of ``sigma`` values, independent for each color."""
     instance("rng", rng, np.random.Generator, "a NumPy generator such as np.random.default_rng(0)")
     sigma = _amount("sigma", sigma, _MAX_SIGMA)
-    noisy = _check_image(image) + np.float32(sigma) * rng.standard_normal(image.shape, np.float32)
+    pixels = _check_image(image)
+    noisy = pixels + np.float32(sigma) * rng.standard_normal(pixels.shape, np.float32)
     return np.clip(noisy, 0, 255, out=noisy).round().astype(np.uint8)

@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     images : list of ndarray of shape (H, W, 3), uint8
+        Or whatever the data set has, if nothing augments it.
     targets : list of dict
     image_ids : list of int
     indices : list of int
@@ -57,9 +58,9 @@ class Loader:
     Parameters
     ----------
     dataset : sequence of (image, target)
-        :class:`CocoInstances`, :class:`LabelImages`, or anything with a length whose items are uint8 arrays
-        (H, W, 3) and mappings with ``"boxes"``, ``"labels"`` and ``"masks"``. Its attributes ``sizes``, ``image_ids``
-        and ``file_names`` are used if it has them. An item must not vary from one access to the next.
+        :class:`CocoInstances`, :class:`LabelImages`, or anything with a length whose items are images, of any kind that
+        ``get_loss`` takes, and mappings with ``"boxes"``, ``"labels"`` and ``"masks"``. Its attributes ``sizes``,
+        ``image_ids`` and ``file_names`` are used if it has them. An item must not vary from one access to the next.
     batch_size : int
         Images per batch; at most as many as the data set has, unless they are drawn with ``sample_weights``.
     seed : int

@@ -5,10 +5,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import lucid
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import lucid_maskrcnn
 from lucid_maskrcnn.config import ImageConfig
@@ -16,7 +18,8 @@ from lucid_maskrcnn.data import Augmentation, compose
 from lucid_maskrcnn.data.augment import adjust, blur, crop, flip, noise, resize, rotate, tint
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.rle import encode_rle
+from lucid_maskrcnn.masks.rle import encode_rle, parse_rle
+from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.transforms import resized_size
 
@@ -406,10 +409,21 @@ def test_targets_are_checked(augment, change, error, message):
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        ("a.png", TypeError, "image must be a uint8 array of shape (H, W, 3), got 'a.png'."),
-        (np.zeros((4, 5), np.uint8), ValueError, "image must be a uint8 array of shape (H, W, 3), got uint8 of shape"),
-        (np.zeros((4, 5, 3)), ValueError, "image must be a uint8 array of shape (H, W, 3), got float64 of shape"),
+        ("no.png", FileNotFoundError, "There is no image file 'no.png'."),
+        (None, TypeError, "An image must be a path, a PIL image or a"),
+        (np.zeros((4, 5, 3)), TypeError, "float64 of shape (4, 5, 3)"),
+        (Image.fromarray(np.zeros((4, 5), np.float32)), ValueError, "its pixels are floats of unknown range"),
         (np.zeros((3, 4, 5), np.uint8), ValueError, "got uint8 of shape (3, 4, 5)."),
+        (
+            np.zeros((0, 5, 3), np.uint8),
+            ValueError,
+            "image must have at least one pixel, got an array of shape (0, 5, 3).",
+        ),
+        (
+            lucid.zeros((3, 4, 5)),
+            TypeError,
+            "to be augmented, an array, a PIL image or a path, got a tensor of float64",
+        ),
     ],
 )
 @pytest.mark.parametrize(
@@ -463,6 +477,135 @@ def test_labels_in_a_list_lose_dropped_objects_too():
     _, moved = crop(image, target | {"labels": target["labels"].tolist()}, 0, 0, 30, 40)
     assert 0 < len(moved["labels"]) < len(target["labels"])
     assert moved["labels"].tolist() == expected["labels"].tolist()
+
+
+AUGMENT = Augmentation.microscopy(crop=(24, 30), zoom=(0.8, 2), vertical_flip=0.3)
+
+
+@pytest.mark.parametrize(
+    "kind", ["path", "str", "pil", "pil grey", "rgba", "pil rgba", "palette", "grey", "one channel"]
+)
+def test_augmentation_takes_images_of_any_kind_that_training_takes(tmp_path, kind):
+    image, target = sample(seed=4)
+    grey = image[..., 0]
+    Image.fromarray(image).save(tmp_path / "image.png")
+    rgba = np.concatenate([image, np.full((60, 90, 1), 9, np.uint8)], axis=2)
+    given, same_as = {
+        "path": (tmp_path / "image.png", image),
+        "str": (str(tmp_path / "image.png"), image),
+        "pil": (Image.fromarray(image), image),
+        "pil grey": (Image.fromarray(grey), grey[..., None].repeat(3, 2)),
+        "rgba": (rgba, image),
+        "pil rgba": (Image.fromarray(rgba), image),
+        "palette": (
+            Image.fromarray(image).quantize(16),
+            np.asarray(Image.fromarray(image).quantize(16).convert("RGB")),
+        ),
+        "grey": (grey, grey[..., None].repeat(3, 2)),
+        "one channel": (grey[..., None], grey[..., None].repeat(3, 2)),
+    }[kind]
+    for seed in range(4):
+        expected = AUGMENT(same_as, target, np.random.default_rng(seed))
+        assert_same(AUGMENT(given, target, np.random.default_rng(seed)), expected)
+    for change in (
+        lambda pixels: tint(pixels, [1.2, 1, 0.9], 1.1),
+        lambda pixels: adjust(pixels, 1.2, 0.8, 1.1),
+        lambda pixels: blur(pixels, 1.5),
+        lambda pixels: noise(pixels, 3, np.random.default_rng(0)),
+        lambda pixels: crop(pixels, target, 3, 4, 20, 30)[0],
+    ):
+        np.testing.assert_array_equal(change(given), change(same_as))
+
+
+def test_16_bits_are_scaled_and_do_not_wrap():
+    image, target = sample()
+    wide = Image.fromarray(np.uint16(image[..., 0]) * 257)
+    varied, _ = flip(wide, target, horizontal=True)
+    np.testing.assert_array_equal(varied, image[:, ::-1, :1].repeat(3, 2))
+
+
+def dense(target):
+    return target["masks"].to_dense()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda t: {"boxes": t["boxes"].tolist(), "labels": t["labels"].tolist(), "masks": dense(t).tolist()},
+        lambda t: {"boxes": tuple(map(tuple, t["boxes"].tolist())), "labels": tuple(t["labels"].tolist())},
+        lambda t: {"boxes": t["boxes"].astype(int), "labels": t["labels"].astype(np.uint8)},
+        lambda t: {"boxes": list(t["boxes"]), "labels": list(t["labels"]), "masks": list(dense(t))},
+        lambda t: {"masks": dense(t).astype(np.float32)},
+        lambda t: {"masks": [encode_rle(m) for m in dense(t)]},
+        lambda t: {
+            "masks": tuple({"size": [60, 90], "counts": parse_rle(encode_rle(m))[0].tolist()} for m in dense(t))
+        },
+    ],
+    ids=["lists", "tuples", "integers", "rows", "float masks", "encodings", "counts"],
+)
+def test_targets_of_any_form_are_augmented_alike(given):
+    image, target = sample(seed=2)
+    for seed in range(6):
+        expected = AUGMENT(image, target, np.random.default_rng(seed))
+        _, moved = AUGMENT(image, target | given(target), np.random.default_rng(seed))
+        for key in ("boxes", "labels"):
+            np.testing.assert_array_equal(moved[key], expected[1][key])
+        np.testing.assert_array_equal(dense(moved), dense(expected[1]))
+
+
+def test_targets_of_tensors_are_augmented_alike(device):
+    image, target = sample(seed=2)
+    tensors = {
+        "boxes": as_tensor(target["boxes"], device),
+        "labels": as_tensor(target["labels"], device),
+        "masks": as_tensor(dense(target), device),
+        "scores": as_tensor(target["labels"].astype(np.float32), device),
+    }
+    expected = crop(image, target, 0, 0, 40, 60)[1]
+    _, moved = crop(image, target | tensors, 0, 0, 40, 60)
+    assert 0 < len(expected["labels"]) < len(target["labels"])
+    np.testing.assert_array_equal(moved["boxes"], expected["boxes"])
+    np.testing.assert_array_equal(moved["labels"], expected["labels"])
+    np.testing.assert_array_equal(dense(moved), dense(expected))
+    assert moved["scores"].device == device
+    np.testing.assert_array_equal(host(moved["scores"]), expected["labels"])
+
+
+def test_polygons_are_augmented_as_the_masks_that_they_draw():
+    image = np.zeros((60, 90, 3), np.uint8)
+    polygons = [[[5, 5, 40, 8, 30, 50]], [[60, 10, 85, 10, 70, 30], [62, 40, 80, 40, 70, 55]]]
+    masks = CompressedMasks.from_coco(polygons, (60, 90))
+    target = {"boxes": masks.boxes, "labels": [1, 2], "masks": polygons}
+    for seed in range(6):
+        expected = AUGMENT(image, target | {"masks": masks}, np.random.default_rng(seed))
+        assert_same(AUGMENT(image, target, np.random.default_rng(seed)), expected)
+
+
+def test_rows_of_dropped_objects_go_whatever_holds_them():
+    image, target = sample(seed=2)
+    num = len(target["labels"])
+    extra = {
+        "names": [f"object {i}" for i in target["labels"]],
+        "ids": tuple(target["labels"].tolist()),
+        "area": target["masks"].areas,
+        "points": np.zeros((num, 3, 2)),
+    }
+    of_image = {
+        "image_id": num,
+        "file_name": "a" * num,
+        "size": list(range(num)),
+        "note": "x" * num,
+        "more": {1: 2},
+        "no": None,
+    }
+    _, moved = crop(image, target | extra | of_image, 0, 0, 40, 60)
+    kept = moved["labels"].tolist()
+    assert 0 < len(kept) < num
+    assert moved["names"] == [f"object {i}" for i in kept]
+    assert moved["ids"] == tuple(kept)
+    assert moved["points"].shape == (len(kept), 3, 2)
+    assert len(moved["area"]) == len(kept)
+    assert {key: moved[key] for key in of_image} == of_image
 
 
 def test_a_composed_crop_has_its_size():

@@ -8,6 +8,7 @@ import time
 import data_sets
 import numpy as np
 import pytest
+from PIL import Image
 
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.data import Augmentation, Batch, CocoInstances, Loader, LoadingError
@@ -302,6 +303,24 @@ def test_numpy_integers_are_integers():
 def test_a_step_is_a_non_negative_integer(step, error):
     with pytest.raises(error, match=re.escape(f"step must be a non-negative integer, got {step!r}.")):
         Loader(numbers(), 1).batch(step)
+
+
+def test_a_loader_with_augmentation_takes_what_it_takes_without(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    target = {"boxes": [[2, 3, 9, 12]], "labels": [1], "masks": [[[2, 3, 9, 3, 9, 12, 2, 12]]]}
+    items = [tmp_path / "image.png", str(tmp_path / "image.png"), Image.fromarray(pixels), pixels]
+    batches = [
+        Loader([(item, target) for item in items], 4, shuffle=False, augment=augment).batch(0)
+        for augment in (None, Augmentation(), Augmentation(horizontal_flip=1))
+    ]
+    assert batches[0].images[0] == items[0]
+    for plain, flipped in zip(batches[1].images, batches[2].images, strict=True):
+        np.testing.assert_array_equal(plain, pixels)
+        np.testing.assert_array_equal(flipped, pixels[:, ::-1])
+    wrong = Loader([(pixels / 255, target)], 1, augment=Augmentation())
+    with pytest.raises(LoadingError, match=r"Step 0 cannot load image 0 of the data set: .*float64 of shape"):
+        wrong.batch(0)
 
 
 @pytest.mark.parametrize(
