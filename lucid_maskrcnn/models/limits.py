@@ -47,15 +47,18 @@ class Limits:
     name : str or None
         What the image is called whose prediction follows, where images are predicted on one by one; else they are
         ``images[0]``, ``images[1]``, ….
+    first : int
+        Number of the first image of the batch, among those of the call.
     """
 
     def __init__(self) -> None:
         outer = _outer.get()
         self.name: str | None = None if outer is None else outer.name
+        self.first = 0
         self.shrunk: list[tuple[str, int, int]] = []  # image and what became of it, max_size, the one that it needs
         self.full: list[tuple[str, int, int]] = []  # image, its detections, top_k
         self.exhausted: list[tuple[str, float, str]] = []  # image, objectness, what to set
-        self._weakest: list[tuple[int, float, RPNConfig]] = []  # image, threshold and numbers of each of these:
+        self._weakest: list[tuple[str, float, RPNConfig]] = []  # image, threshold and numbers of each of these:
         self._objectness: list[Tensor] = []  # (k,), on the device until the end: one read for all
 
     # -------------------------------------------------------------- what the steps add
@@ -96,14 +99,14 @@ class Limits:
 
     def _add(self, image: int, objectness: Tensor, thresh: float, config: RPNConfig) -> None:
         self._objectness.append(objectness)
-        self._weakest += [(image, thresh, config)] * objectness.shape[0]
+        self._weakest += [(self._name(image), thresh, config)] * objectness.shape[0]
 
     def add_detections(self, counts: Sequence[int], top_k: int) -> None:
         """Note the images that have more detections than ``top_k``; ``counts`` are those before the cut."""
         self.full += [(self._name(i), count, top_k) for i, count in enumerate(counts) if count > top_k]
 
     def _name(self, image: int) -> str:
-        return self.name or f"images[{image}]"
+        return self.name or f"images[{self.first + image}]"
 
     # -------------------------------------------------------------- the warning
 
@@ -130,14 +133,14 @@ class Limits:
     def _read(self) -> None:
         if not self._objectness:
             return
-        found: dict[int, tuple[float, RPNConfig]] = {}
+        found: dict[str, tuple[float, RPNConfig]] = {}
         values = ops.host(ops.concat(self._objectness)).tolist()
-        for (image, thresh, config), value in zip(self._weakest, values, strict=True):
+        for (name, thresh, config), value in zip(self._weakest, values, strict=True):
             if value >= thresh:
-                found[image] = max(value, found.get(image, (0.0, config))[0]), config
-        for image, (value, config) in found.items():
+                found[name] = max(value, found.get(name, (0.0, config))[0]), config
+        for name, (value, config) in found.items():
             numbers = {"pre_nms_top_n": 4 * config.pre_nms_top_n, "post_nms_top_n": 4 * config.post_nms_top_n}
-            self.exhausted.append((self._name(image), value, str(numbers)))
+            self.exhausted.append((name, value, str(numbers)))
         self._objectness, self._weakest = [], []
 
     def sentence(self) -> str:

@@ -20,7 +20,7 @@ from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConf
 from ..detections import Detections
 from ..images import load_image
 from ..targets import Target
-from ..validators import flag, fraction, instance, non_negative_int, shown
+from ..validators import flag, fraction, instance, non_negative_int, positive_int, shown
 from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
 from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
@@ -315,6 +315,7 @@ class MaskRCNN(nn.Module):
         top_k: int | None = None,
         mask_thresh: float = 0.5,
         keep_image: bool = True,
+        batch_size: int = 1,
     ) -> list[Detections]:
         """Find the objects in images; training mode makes no difference.
 
@@ -323,8 +324,7 @@ class MaskRCNN(nn.Module):
         images : Tensor, path, PIL image, uint8 array, or list of those
             A tensor (N, 3, H, W) or (3, H, W), or a list of tensors (3, H, W), is taken as it is: resized and
             normalized with mean and deviation, not only scaled to [0, 1]. A path, a PIL image or a uint8 array
-            (H, W, 3), RGB, or a list of those of any sizes, is resized, normalized and padded. A list is one batch,
-            padded to its largest image, which can change scores near a threshold.
+            (H, W, 3), RGB, or a list of those of any sizes, is resized, normalized and padded.
         score_thresh : float
             Detections have a higher score than this.
         nms_thresh : float, optional
@@ -337,6 +337,10 @@ class MaskRCNN(nn.Module):
             Pixels of a mask have a higher probability than this.
         keep_image : bool
             Whether the detections carry a copy of their image, for ``draw`` and notebooks.
+        batch_size : int
+            So many images of a list go through the network together, padded to the largest of them, which can change
+            scores near a threshold: one by one, as by default, the answer for an image does not depend on the others. A
+            tensor (N, 3, H, W) is one batch.
 
         Returns
         -------
@@ -360,30 +364,49 @@ class MaskRCNN(nn.Module):
         nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
         keep_image = flag("keep_image", keep_image)
+        images, batch_size = self._check_images(images, self.config.image), positive_int("batch_size", batch_size)
         limits = Limits()
+        detections: list[Detections] = []
         with ops.no_grad():
-            batch, originals = self._prepare(images, self.config.image, limits)
-            features = self._features(batch.tensor)
-            proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False, limits=limits)
-            found = self._detect(features, proposals, batch.sizes, score_thresh, nms_thresh, top_k)
-            mask_probs = self._mask_probs(features, found)
-            limits.add_detections([f.num_before_top_k for f in found], top_k)
-            detections = [
-                Detections(
-                    transforms.resize_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
-                    f.scores,
-                    f.labels,
-                    mask_probs[i],
-                    batch.original_sizes[i],
-                    categories=self.categories,
-                    mask_thresh=mask_thresh,
-                    snap_masks=own.snap_masks,
-                    image=originals[i] if keep_image else None,
+            for batch in [images] if isinstance(images, Tensor) else _split(images, batch_size):
+                detections += self._predict_batch(
+                    batch, score_thresh, nms_thresh, top_k, limits, mask_thresh=mask_thresh, keep_image=keep_image
                 )
-                for i, f in enumerate(found)
-            ]
-            limits.warn()
-            return [d.clipped() for d in detections] if self.config.image.clip_restored else detections
+                limits.first = len(detections)
+        limits.warn()
+        return [d.clipped() for d in detections] if self.config.image.clip_restored else detections
+
+    def _predict_batch(
+        self,
+        images: Tensor | Sequence[Any],
+        score_thresh: float,
+        nms_thresh: float,
+        top_k: int,
+        limits: Limits,
+        *,
+        mask_thresh: float,
+        keep_image: bool,
+    ) -> list[Detections]:
+        batch, originals = self._prepare(images, self.config.image, limits)
+        features = self._features(batch.tensor)
+        proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False, limits=limits)
+        found = self._detect(features, proposals, batch.sizes, score_thresh, nms_thresh, top_k)
+        mask_probs = self._mask_probs(features, found)
+        limits.add_detections([f.num_before_top_k for f in found], top_k)
+        return [
+            Detections(
+                transforms.resize_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
+                f.scores,
+                f.labels,
+                mask_probs[i],
+                batch.original_sizes[i],
+                categories=self.categories,
+                mask_thresh=mask_thresh,
+                snap_masks=self.config.heads.snap_masks,
+                image=originals[i] if keep_image else None,
+            )
+            for i, f in enumerate(found)
+        ]
 
     def get_loss(
         self,
@@ -421,7 +444,8 @@ class MaskRCNN(nn.Module):
         """
         if image_config is None:
             image_config = self.config.image
-        batch, _ = self._prepare(images, instance("image_config", image_config, ImageConfig, "an ImageConfig"))
+        instance("image_config", image_config, ImageConfig, "an ImageConfig")
+        batch, _ = self._prepare(self._check_images(images, image_config), image_config)
         objects = self._check_targets(targets, batch)
         with ops.recording():
             losses = self._losses(batch, objects)
@@ -449,20 +473,26 @@ class MaskRCNN(nn.Module):
         mask_logits = self._mask_logits(features, positive_rois, positive_idx, samples.positive_class)
         return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, samples)
 
-    def _prepare(
-        self, images: Any, config: ImageConfig, limits: Limits | None = None
-    ) -> tuple[transforms.ImageBatch, list[Any]]:
-        """Return the network's batch, and the images that it was made of (None for tensors)."""
-        several = images if isinstance(images, (list, tuple)) else [images]
-        if all(isinstance(i, Tensor) for i in several):
-            if len(several) == 1 and several[0].ndim == 4:
-                several = several[0]
-            transforms.check_normalized(images if isinstance(images, Tensor) else several, config)
-            batch = transforms.pad(several, config.size_divisor)
-            return batch, [None] * len(batch.sizes)
-        if any(isinstance(i, Tensor) for i in several):
+    def _check_images(self, images: Any, config: ImageConfig) -> Tensor | list[Any]:
+        """Return images as a list, whose tensors have been checked, or as the one tensor that is a batch."""
+        if isinstance(images, (list, tuple)) and len(images) == 1 and isinstance(images[0], Tensor):
+            images = images[0] if images[0].ndim == 4 else images
+        several = [images] if not isinstance(images, (list, tuple)) else list(images)
+        if not any(isinstance(i, Tensor) for i in several):
+            return several
+        if not all(isinstance(i, Tensor) for i in several):
             raise TypeError("images must be all tensors or all paths, PIL images and arrays, got both in one list.")
-        pixels = [load_image(i) for i in several]
+        transforms.check_normalized(images, config)
+        return images if isinstance(images, Tensor) else several
+
+    def _prepare(
+        self, images: Tensor | Sequence[Any], config: ImageConfig, limits: Limits | None = None
+    ) -> tuple[transforms.ImageBatch, list[Any]]:
+        """Return the network's batch of checked images, and the images that it was made of (None for tensors)."""
+        if isinstance(images, Tensor) or (images and isinstance(images[0], Tensor)):
+            batch = transforms.pad(images, config.size_divisor)
+            return batch, [None] * len(batch.sizes)
+        pixels = [load_image(i) for i in images]
         batch = transforms.prepare(pixels, config, self.device)
         if limits is not None:
             limits.add_sizes(batch.original_sizes, batch.sizes, config)
@@ -550,6 +580,11 @@ class MaskRCNN(nn.Module):
         classes = ops.concat([f.labels for f in found]) - 1
         logits = self._mask_logits(features, *concat_rois(boxes), classes)  # (R, 1, M, M)
         return split_per_image(ops.sigmoid(logits.reshape(-1, *logits.shape[2:])), boxes)
+
+
+def _split(images: Sequence[Any], batch_size: int) -> list[Sequence[Any]]:
+    """Return a list in parts of so many images; an empty one is one part."""
+    return [images[i : i + batch_size] for i in range(0, max(len(images), 1), batch_size)]
 
 
 def _check_rois(rois: Any, roi_idx: Any, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -262,6 +262,6 @@ def test_prediction(model: MaskRCNN, whole: dict, i: int) -> None:
 
 
 def test_prediction_of_a_batch(model: MaskRCNN, whole: dict) -> None:
-    found = model.predict([whole[f"img{i}_image"][:, :, ::-1] for i in (0, 1)])
+    found = model.predict([whole[f"img{i}_image"][:, :, ::-1] for i in (0, 1)], batch_size=2)
     for i in (0, 1):
         check(found[i], whole, f"batch_img{i}")

@@ -156,7 +156,8 @@ def test_arguments_and_defaults() -> None:
     assert arguments(MaskRCNN.forward) == (["self", "images"], {"rois": None, "roi_idx": None})
     assert arguments(MaskRCNN.predict) == (
         ["self", "images"],
-        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5, "keep_image": True},
+        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5, "keep_image": True}
+        | {"batch_size": 1},
     )
     assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
 
@@ -295,9 +296,36 @@ def test_detections_are_in_pixels_of_each_original_image() -> None:
 
 
 @pytest.mark.parametrize("make", [build, build_pyramid])
+def test_the_answer_for_an_image_does_not_depend_on_the_others_of_its_list(make: Callable[..., MaskRCNN]) -> None:
+    model = make()
+    pixels = [noise_image(*shape, seed=i) for i, shape in enumerate([(30, 40), (64, 64), (50, 120)])]
+    for found, one in zip(model.predict(pixels), pixels, strict=True):
+        assert_same(found, model.predict(one)[0])
+    tensors = [images(3, 40, 70), images(3, 64, 64, seed=1)]
+    for found, one in zip(model.predict(tensors), tensors, strict=True):
+        assert_same(found, model.predict(one)[0])
+    padded = model.predict(pixels, batch_size=3)[0]  # to the size of the largest
+    assert not np.array_equal(values(padded.scores), values(model.predict(pixels)[0].scores))
+
+
+def test_warnings_and_errors_name_the_image_of_a_list_whatever_the_batch() -> None:
+    model, pixels = build(heads={"top_k": 1}), [noise_image(64, 64, seed) for seed in range(3)]
+    with pytest.warns(UserWarning, match=r"in images\[0\], \d+ in images\[1\] and \d+ in images\[2\]: pass"):
+        model.predict(pixels, score_thresh=0, batch_size=2)
+    good, bad = images(3, 64, 64), images(3, 64, 64, seed=1) * float("nan")
+    with pytest.raises(ValueError, match=r"images\[2\] must be finite"):
+        model.predict([good, good, bad])
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+            model.predict(pixels, batch_size=wrong)
+    with pytest.raises(TypeError, match="batch_size must be a positive integer"):
+        model.predict(pixels, batch_size=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [build, build_pyramid])
 def test_batch_gives_the_detections_of_its_images_alone(make: Callable[..., MaskRCNN]) -> None:
     model, pixels = make(), [noise_image(64, 64, seed) for seed in range(3)]
-    for found, one in zip(model.predict(pixels), pixels, strict=True):
+    for found, one in zip(model.predict(pixels, batch_size=3), pixels, strict=True):
         assert_same(found, model.predict(one)[0], 1e-4)
 
 
