@@ -304,8 +304,16 @@ def test_the_answer_for_an_image_does_not_depend_on_the_others_of_its_list(make:
     tensors = [images(3, 40, 70), images(3, 64, 64, seed=1)]
     for found, one in zip(model.predict(tensors), tensors, strict=True):
         assert_same(found, model.predict(one)[0])
-    padded = model.predict(pixels, batch_size=3)[0]  # to the size of the largest
-    assert not np.array_equal(values(padded.scores), values(model.predict(pixels)[0].scores))
+
+
+def test_a_list_goes_through_the_network_in_batches_of_the_size_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels, seen = build(), [noise_image(64, 64, seed) for seed in range(3)], []
+    features = model._features
+    monkeypatch.setattr(model, "_features", lambda x: seen.append(x.shape[0]) or features(x))
+    for given, batch_size, sizes in ((pixels, 1, [1, 1, 1]), (pixels, 2, [2, 1]), (images(2, 3, 64, 64), 1, [2])):
+        seen.clear()
+        assert len(model.predict(given, batch_size=batch_size)) == len(given)
+        assert seen == sizes
 
 
 def test_warnings_and_errors_name_the_image_of_a_list_whatever_the_batch() -> None:
