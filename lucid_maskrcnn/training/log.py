@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import validators
+from ..json_text import parse_json
 
 __all__ = ["RunLog", "headline", "read_log"]
 
@@ -103,7 +104,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """Return the record of a line, None if it is unfinished; raise ValueError if it is not of a run's log."""
     if not line.endswith(b"\n") and (line.startswith(_FIRST_KEY) or _FIRST_KEY.startswith(line)):
         return None
-    record = json.loads(line)
+    record = parse_json("a line", line)
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         raise ValueError
     return record

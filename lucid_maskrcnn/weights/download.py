@@ -27,7 +27,6 @@ published), or slower than 1 KiB a second.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -39,6 +38,7 @@ from typing import TYPE_CHECKING
 
 from .. import validators
 from ..atomic import write_json
+from ..json_text import read_json
 from .registry import PublishedWeights, file_hash
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _has_published_hash(path: Path, entry: PublishedWeights) -> bool:
     if entry.hash_prefix is None:
         return True
     with suppress(OSError, ValueError):  # no record, or a broken one
-        if json.loads(_check_record(path).read_text(encoding="utf-8")) == _file_state(path, entry):
+        if read_json(_check_record(path)) == _file_state(path, entry):
             return True
     if _hash_mismatch(path, entry) is not None:
         return False

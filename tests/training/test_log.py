@@ -54,7 +54,17 @@ def test_file_that_is_not_a_log_is_left_unchanged(tmp_path: Path, content: str) 
 
 @pytest.mark.parametrize(
     "content",
-    ["mine\n", '{"images": []}', '{\n "step": 1\n}', "[]\n", '{"step": "one"}\n', '{"step": true}\n', "\n", "PK"],
+    [
+        "mine\n",
+        '{"images": []}',
+        '{\n "step": 1\n}',
+        "[]\n",
+        '{"step": "one"}\n',
+        '{"step": true}\n',
+        "\n",
+        "PK",
+        "[" * 100_000,
+    ],
 )
 def test_read_log_refuses_other_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
