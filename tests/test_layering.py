@@ -27,7 +27,17 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Rooms of the package by tier: a room may import those of earlier tiers, and of its own tier those before it.
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("validators", "text_tables", "user_warnings", "json_text", "config", "atomic", "ops", "array_arguments"),
+    (
+        "validators",
+        "streams",
+        "text_tables",
+        "user_warnings",
+        "json_text",
+        "config",
+        "atomic",
+        "ops",
+        "array_arguments",
+    ),
     ("images", "transforms", "masks"),
     ("annotation_formats", "visualization"),
     ("detections", "targets", "weights"),

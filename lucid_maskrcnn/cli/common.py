@@ -8,11 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.streams import write_text
 from lucid_maskrcnn.text_tables import printable
 
 __all__ = [
@@ -39,38 +39,13 @@ __all__ = [
 
 def say(line: str = "", *, to_stderr: bool = False) -> None:
     """Print a line to stdout; a reader that has gone away (``| head``) does not stop the work."""
-    _write(f"{printable(line)}\n", sys.stderr if to_stderr else sys.stdout)
+    write_text(f"{printable(line)}\n", sys.stderr if to_stderr else sys.stdout)
 
 
 def warn(sentence: str) -> None:
     """Print a sentence to stderr, on one line."""
     one_line = " ".join(line.strip() for line in sentence.split("\n"))  # two spaces may be those of a file's name
-    _write(f"{printable(one_line)}\n", sys.stderr)
-
-
-def _write(text: str, stream: TextIO | None) -> None:
-    if stream is None:  # closed by the shell: >&-
-        return
-    encoding = stream.encoding or "utf-8"
-    try:
-        with _beside_progress_bars(stream):
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            stream.flush()
-    except OSError as error:  # no reader, or a file on a full disk
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise
-
-
-def _beside_progress_bars(stream: TextIO) -> AbstractContextManager[object]:
-    """Return a context in which a progress bar on the same terminal makes room."""
-    if "tqdm" not in sys.modules:
-        return nullcontext()
-    from tqdm import tqdm
-
-    context: AbstractContextManager[object] = tqdm.external_write_mode(file=stream)
-    return context
+    write_text(f"{printable(one_line)}\n", sys.stderr)
 
 
 # ------------------------------------------------------------------ parser
@@ -111,7 +86,7 @@ class Parser(argparse.ArgumentParser):
                 raise argparse.ArgumentError(action, str(error).strip()) from error
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        _write(message, file or sys.stdout)
+        write_text(message, file or sys.stdout)
 
 
 # ------------------------------------------------------------------ types of arguments

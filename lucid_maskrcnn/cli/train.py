@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -223,7 +222,7 @@ def _train(args: argparse.Namespace) -> None:
     try:
         result = trainer.run()
     except Interrupted:
-        print(f"Stopped after step {trainer.state.step}: the same command with --resume continues.", file=sys.stderr)
+        say(f"Stopped after step {trainer.state.step}: the same command with --resume continues.", to_stderr=True)
         raise
     except DivergenceError as error:
         raise SystemExit(f"lucid-maskrcnn: {error}") from error

@@ -65,7 +65,7 @@ def issues_of_files(files: Sequence[tuple[str, Path, Size]], said_by: str, progr
 
 def with_progress[T](items: Iterable[T], total: int, progress: bool) -> Iterable[T]:
     """Return the items, behind a progress bar on a terminal."""
-    if not progress or not sys.stderr.isatty():
+    if not progress or sys.stderr is None or not sys.stderr.isatty():
         return items
     from tqdm import tqdm
 

@@ -212,7 +212,7 @@ def _detect(
 
 def _shown(indices: range, progress: bool) -> Iterable[int]:
     """Return the indices, behind a progress bar on a terminal."""
-    if not progress or not sys.stderr.isatty():
+    if not progress or sys.stderr is None or not sys.stderr.isatty():
         return indices
     from tqdm import tqdm
 
