@@ -53,9 +53,8 @@ def _check(args: argparse.Namespace) -> int:
     if drawer is not None:
         say(f"{count_of(drawer.count, 'image')} drawn in {drawer.folder}")
     levels = Counter(issue.level for issue in report.issues)
-    notes = f", {count_of(levels['note'], 'note')}" if levels["note"] else ""
-    warnings = f", {count_of(levels['warning'], 'warning')}" if levels["warning"] else ""
-    say(f"{count_of(levels['fault'], 'fault')}{warnings}{notes}")
+    counts = [count_of(levels[level], level) for level in ("fault", "warning", "note") if levels[level]]
+    say(", ".join([*(["no issues"] if report.is_sound else []), *counts]))
     return 0 if report.is_sound else 1
 
 

@@ -41,7 +41,7 @@ class ImageFolder:
         if not os.path.isfile(path):  # also for names that no file can have
             return f"is not in {str(self.folder)!r}", self._hint(name)
         real = os.path.realpath(path)
-        if os.path.commonpath([self._root, real]) != self._root:
+        if not Path(real).is_relative_to(self._root):
             remedy = "copy the file into the folder, or give the folder that it is in; that may be a link"
             return "is a link that leads out of the folder of images", remedy
         return None

@@ -21,7 +21,7 @@ def test_command_on_sound_data(files, tmp_path, capsys):
     assert main([*arguments, "--draw", str(out), "--limit", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 images")
-    assert lines[-2:] == [f"3 images drawn in {out}", "no faults"]
+    assert lines[-2:] == [f"3 images drawn in {out}", "no issues"]
     assert sorted(p.name for p in out.iterdir()) == [f"{name}_annotated.png" for name in "abc"]
     with Image.open(out / "a_annotated.png") as drawn:
         assert drawn.size == (240, 160)  # four times as large
@@ -91,7 +91,7 @@ def test_every_issue_on_a_line_of_its_own(files, capsys):
         "WARNING (3×) annotation 1 must have a number of pixels as its area, got '200': its segmentation's pixels are "
         "counted. Also annotation 2, annotation 3."
     ]
-    assert lines[-1] == "no faults, 3 warnings"
+    assert lines[-1] == "3 warnings"
     main(["check-data", str(files[0]), str(files[1]), "--all"])
     lines = capsys.readouterr().out.splitlines()
     assert [line[:20] for line in lines if line.startswith("WARNING")] == [f"WARNING annotation {k}" for k in (1, 2, 3)]
