@@ -32,7 +32,7 @@ from lucid_maskrcnn.validators import MAX_PIXELS, positive_int, sequence, shown,
 
 from .annotation_checks import FAR, Box, check_mask, is_plain, same_pixels
 from .image_folder import ImageFolder
-from .issues import Issue, Level, cannot_be_used
+from .issues import Issue, Level, unreadable
 
 __all__ = ["AnnotatedImage", "Annotation", "CocoReader"]
 
@@ -213,7 +213,7 @@ class CocoReader:
             return None
         number = entry.get("id")
         if not _is_integer(number):
-            remedy = _NUMBERS_AS_TEXT if isinstance(number, str) else f"number the {kind} entries from 1 on"
+            remedy = _remedy_of_number(number, f"number the {kind} entries from 1 on")
             problem = f"must have an integer as its id, got {shown(number)}"
             self._add_issue(place, problem, remedy, kind=f"id of {kind}")
             return None
@@ -238,6 +238,8 @@ class CocoReader:
                 url = entry.get("coco_url")
                 last = url.rpartition("/")[2] if isinstance(url, str) else ""
                 remedy = f"the last part of its coco_url, {last!r}, may be it" if last else ""
+                other = next((key for key in ("filename", "path", "name", "file") if key in entry), None)
+                remedy = remedy if other is None else f"it has {other!r}: call that file_name"
                 problem = f"must have a file_name, got {shown(name)}"
                 self._add_issue(f"image {number}", problem, remedy, kind="file_name")
                 continue
@@ -282,7 +284,7 @@ class CocoReader:
             try:
                 return size_on_disk(self.images_dir / name)[0]
             except ValueError as error:
-                self._add_issue(place, cannot_be_used(error), kind="unreadable")
+                self.issues.append(unreadable(place, error))
         self.unopened.add(number)
         return None
 
@@ -305,12 +307,12 @@ class CocoReader:
         image_id, category = entry.get("image_id"), entry.get("category_id")
         if not _is_integer(category) or category not in self.known:
             remedy = f"their ids are {shown(sorted(self.known))}" if self.known else "the file lists none"
-            remedy = _NUMBERS_AS_TEXT if isinstance(category, str) else remedy
+            remedy = _remedy_of_number(category, remedy)
             problem = f"has category_id {shown(category)}, which is not among the categories"
             self._add_issue(place, problem, remedy, kind="category_id")
             return
         if not _is_integer(image_id) or image_id not in self._image_ids:
-            remedy = _NUMBERS_AS_TEXT if isinstance(image_id, str) else ""
+            remedy = _remedy_of_number(image_id, "")
             problem = f"has image_id {shown(image_id)}, which is not among the images"
             self._add_issue(place, problem, remedy, kind="image_id")
             return
@@ -392,6 +394,8 @@ class CocoReader:
                 remedy = "write its points one after the other, [x, y, x, y, …], not [[x, y], …]"
             elif isinstance(first, (list, tuple)) and len(first) == 4:
                 remedy = "four numbers are a box: write its four corners, or remove the annotation"
+            elif isinstance(first, (list, tuple)) and any(isinstance(number, str) for number in first):
+                remedy = _NUMBERS_AS_TEXT
             elif all(isinstance(p, (list, tuple)) and len(p) == 2 for p in value):
                 remedy = "write its points one after the other, [[x, y, x, y, …]], not [[x, y], …]"
             self._add_issue(place, f"has a polygon that {error}", remedy, kind=f"polygon {remedy or error}")
@@ -490,7 +494,10 @@ class CocoReader:
             _, size = parse_rle(annotation.segmentation)
         except (TypeError, ValueError) as error:
             problem = f"has a segmentation that is malformed: {str(error).rstrip('.')}"
-            self._add_issue(place, problem, kind="malformed encoding")
+            counts = annotation.segmentation.get("counts")
+            is_repr = isinstance(counts, str) and counts.startswith(("b'", 'b"'))
+            remedy = "write counts.decode(), not str(counts)" if is_repr else ""
+            self._add_issue(place, problem, remedy, kind=f"malformed encoding {remedy}")
             return True
         if size != image_size:
             (h, w), (height, width) = size, image_size
@@ -547,6 +554,13 @@ def _groups(images: Sequence[AnnotatedImage]) -> Iterable[list[AnnotatedImage]]:
 
 def _place(number: int, name: str) -> str:
     return f"image {number} ({name if len(name) <= _MAX_NAME else '…' + name[-_MAX_NAME:]})"
+
+
+def _remedy_of_number(value: Any, otherwise: str) -> str:
+    """Return what to do about an id that is no integer."""
+    if isinstance(value, (float, np.floating)):
+        return "write whole numbers without a point, 7 and not 7.0"
+    return _NUMBERS_AS_TEXT if isinstance(value, str) else otherwise
 
 
 def _clipped(bbox: Sequence[float], size: Size) -> Box:

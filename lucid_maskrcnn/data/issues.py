@@ -9,7 +9,15 @@ from typing import Literal
 from lucid_maskrcnn.text_tables import count_of, printable
 from lucid_maskrcnn.user_warnings import warn_user
 
-__all__ = ["DataFaultError", "Issue", "cannot_be_used", "group_issues", "raise_first_fault", "warn_of_left_out"]
+__all__ = [
+    "DataFaultError",
+    "Issue",
+    "cannot_be_used",
+    "group_issues",
+    "raise_first_fault",
+    "unreadable",
+    "warn_of_left_out",
+]
 
 type Level = Literal["fault", "warning", "note"]
 
@@ -72,6 +80,12 @@ class DataFaultError(ValueError):
 def cannot_be_used(reason: Exception | str) -> str:
     """Return the :attr:`Issue.problem` of something that could not be read, for the reason given."""
     return f"cannot be used: {str(reason).rstrip('.')}"
+
+
+def unreadable(place: str, error: Exception) -> Issue:
+    """Return the issue of an image file that cannot be decoded."""
+    remedy = "it is cut off: copy it again, or leave it out" if "truncated" in str(error).lower() else ""
+    return Issue(place, cannot_be_used(error), remedy=remedy, kind=f"unreadable {remedy}")
 
 
 def group_issues(issues: Iterable[Issue]) -> list[str]:

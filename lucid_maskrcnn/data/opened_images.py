@@ -11,7 +11,7 @@ import numpy as np
 
 from lucid_maskrcnn.images import Size, exif_orientation, load_image, size_mismatch
 
-from .issues import Issue, cannot_be_used
+from .issues import Issue, unreadable
 
 __all__ = ["issues_of_files", "open_image", "with_progress"]
 
@@ -40,8 +40,7 @@ def open_image(place: str, file: Path, size: Size, said_by: str) -> tuple[np.nda
     try:
         pixels = load_image(file)
     except (ValueError, OSError) as error:
-        remedy = "replace the file, or leave it out" if "truncated" in str(error) else ""
-        return None, [Issue(place, cannot_be_used(error), remedy=remedy, kind=f"unreadable {remedy}")]
+        return None, [unreadable(place, error)]
     if pixels.shape[:2] != size:
         return None, [Issue(place, size_mismatch(file, pixels.shape[:2], size, said_by), kind="other size")]
     turn = exif_orientation(file)

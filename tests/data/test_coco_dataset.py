@@ -286,6 +286,10 @@ FATAL = [
     ({"category_id": "7"}, "annotation 1 has category_id '7', which is not among the categories: write numbers as"),
     ({"image_id": "10"}, "annotation 1 has image_id '10', which is not among the images: write numbers as numbers"),
     ({"image_id": True}, "annotation 1 has image_id True"),
+    ({"image_id": 10.0}, "annotation 1 has image_id 10.0, .*: write whole numbers without a point, 7 and not 7.0"),
+    ({"category_id": 0}, r"annotation 1 has category_id 0, .*: their ids are \[3, 7, 90\]"),
+    ({"segmentation": [["1", "2", "3", "4", "5", "6"]]}, "annotation 1 .*: write numbers as numbers, 7 and not '7'"),
+    ({"segmentation": {"size": [40, 60], "counts": "b'zz'"}}, r"is malformed: .*: write counts.decode\(\), not str"),
     ({"category_id": [7]}, r"annotation 1 has category_id \[7\]"),
     (
         {"segmentation": ...},
@@ -344,6 +348,8 @@ def test_fatal_issue_of_an_annotation_is_refused(files, change, message):
         ("images", {"id": 20}, "image 20 is there twice"),
         ("images", {"id": None}, r"images\[0\] must have an integer as its id"),
         ("images", {"file_name": ...}, "image 10 must have a file_name, got None"),
+        ("images", {"file_name": ..., "path": "a.png"}, "image 10 .*: it has 'path': call that file_name"),
+        ("images", {"file_name": ..., "coco_url": "http://x/a.png"}, "coco_url, 'a.png', may be it"),
         ("images", {"file_name": "x.png"}, r"image 10 \(x.png\) is not in '.*images'"),
         (
             "images",
