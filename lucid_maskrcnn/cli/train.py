@@ -27,12 +27,12 @@ _ARCHITECTURES = (
     "mask_rcnn_resnet_101_fpn",
 )
 _EPILOG = """\
-The learning rate scales with the images of a step: 0.02 for 16, so 0.0025 for the default batch of 2. With
---weights or --weights-backbone the heads, the pyramid and the upper layers of the backbone are trained, and batch norm
-stays as it was for these weights: frozen for those of torchvision, detectron2 and ImageNet classifiers, live for
-NUCLEI. Without, all layers are trained with live batch norm, which needs about ten thousand steps and a higher
-learning rate. Ctrl-C stops the run after the current step; the same command with --resume continues it, and gives the
-same weights as an uninterrupted run."""
+With --weights or --weights-backbone the heads, the pyramid and the upper layers of the backbone are trained, and batch
+norm is constant, whatever the weights were trained with. Without, all layers are trained with live batch norm, which
+needs about ten thousand steps and a higher learning rate. The learning rate scales with the images of a step: 0.02 for
+16, so 0.0025 for the default batch of 2; a tenth of that if --weights have as many classes as the data set. These
+weights are also evaluated before the first step, if there are images to evaluate on. Ctrl-C stops the run after the
+current step; the same command with --resume continues it, and gives the same weights as an uninterrupted run."""
 
 
 def add_commands(commands: Any) -> None:
@@ -67,8 +67,8 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--augment",
         choices=("photographs", "microscopy", "none"),
-        default="photographs",
-        help="random augmentation (default: photographs)",
+        help="random augmentation (default: microscopy for a model that enlarges all images by one factor, as NUCLEI, "
+        "else photographs)",
     )
     group.add_argument(
         "--crop",
@@ -94,7 +94,11 @@ def _add_model(group: Any) -> None:
         metavar="N",
         help="number of the backbone's five layers to train, from the top",
     )
-    group.add_argument("--norm", choices=("frozen", "batch"), help="frozen or live batch norm")
+    group.add_argument(
+        "--norm",
+        choices=("frozen", "batch"),
+        help="constant or live batch norm (default: frozen with --weights or --weights-backbone, else batch)",
+    )
     group.add_argument("--min-size", type=positive_int, metavar="PIXELS", help="short side of the network's input")
     group.add_argument("--max-size", type=positive_int, metavar="PIXELS", help="maximum of its long side")
     add_device(group)
@@ -116,7 +120,12 @@ def _add_length(group: Any) -> None:
 
 
 def _add_optimizer(group: Any) -> None:
-    group.add_argument("--lr", type=positive_number, help="highest learning rate (default: 0.00125 × images per step)")
+    group.add_argument(
+        "--lr",
+        type=positive_number,
+        help="highest learning rate (default: 0.00125 × images per step, and a tenth of it from weights with as many "
+        "classes)",
+    )
     group.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
     group.add_argument("--weight-decay", type=float, default=1e-4, help="(default: 0.0001)")
     group.add_argument(
@@ -137,7 +146,12 @@ def _add_optimizer(group: Any) -> None:
         metavar="A,B",
         help="fractions of the run at which the learning rate drops (default: 2/3 and 8/9)",
     )
-    group.add_argument("--warmup", type=int, metavar="STEPS", help="(default: a tenth of the run, at most 1000 steps)")
+    group.add_argument(
+        "--warmup",
+        type=int,
+        metavar="STEPS",
+        help="(default: a tenth of the run, a fifth where the learning rate is a tenth; at most 1000 steps)",
+    )
     group.add_argument(
         "--max-grad-norm",
         type=float,
@@ -309,7 +323,9 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     from lucid_maskrcnn.data import Augmentation, Loader
 
     crop = {} if args.crop is None else {"crop": args.crop, "image": model.config.image}
-    if args.augment == "none":
+    if args.augment is None:
+        augment = Augmentation.suited_to(model.config.image, **crop)
+    elif args.augment == "none":
         augment = Augmentation(**crop) if crop else None
     else:
         augment = getattr(Augmentation, args.augment)(**crop)
@@ -355,14 +371,12 @@ def _model(args: argparse.Namespace, dataset: Any) -> Any:
 
     if args.weights and args.weights_backbone:
         raise ValueError("--weights and --weights-backbone exclude each other: a detector has a backbone.")
-    if args.weights and args.norm:
-        raise ValueError("--norm is for models without --weights: those bring their own.")
     name = args.arch or "mask_rcnn_resnet_50_fpn"
     if args.weights and not args.arch:
         name = _architecture_of(args.weights)
     own = {n: getattr(args, n) for n in ("min_size", "max_size", "norm") if getattr(args, n) is not None}
     if not args.weights and not args.weights_backbone:
-        own.setdefault("norm", "batch")
+        own.setdefault("norm", "batch")  # which gives the pyramid norms, too
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = getattr(factories, name)(

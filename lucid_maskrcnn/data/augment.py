@@ -60,6 +60,8 @@ _MAX_SIDE = 2**15  # pixels; masks are of at most 2³¹
 class Augmentation:
     """Random augmentations, all of them off by default; :meth:`photographs` and :meth:`microscopy` are ready-made.
 
+    :meth:`suited_to` chooses one of the two for a model.
+
     Attributes
     ----------
     horizontal_flip, vertical_flip : float
@@ -150,6 +152,21 @@ class Augmentation:
         preset: dict[str, Any] = {"horizontal_flip": 0.5, "vertical_flip": 0.5, "quarter_turns": True}
         preset |= {"zoom": (0.7, 1.3), "exposure": 0.2, "gamma": 0.15, "channels": 0.05}
         return cls._changed("Augmentation.microscopy()", preset, changes)
+
+    @classmethod
+    def suited_to(cls, image: ImageConfig, **changes: Any) -> Augmentation:
+        """Return the ready-made augmentations for the kind of images that a model takes.
+
+        Parameters
+        ----------
+        image : ImageConfig
+            ``model.config.image``. A model that enlarges all images by one factor (``image.scale``) is of microscopy,
+            where pixels have a fixed size: :meth:`microscopy`; others: :meth:`photographs`.
+        **changes
+            Attributes that are to have other values.
+        """
+        fixed = instance("image", image, ImageConfig, "an ImageConfig, such as model.config.image").scale is not None
+        return (cls.microscopy if fixed else cls.photographs)(**changes)
 
     @classmethod
     def _changed(cls, owner: str, preset: dict[str, Any], changes: dict[str, Any]) -> Augmentation:

@@ -25,8 +25,10 @@ class RunState:
         Whether batch norm uses its running statistics.
     evaluated, metrics : int, dict
         Step and result of the last evaluation.
+    metrics_before : dict
+        Result of an evaluation before the first step; empty if there was none.
     best, best_step : float, int
-        The highest value of ``keep_best`` so far, and its step.
+        The highest value of ``keep_best`` so far, and its step: 0 if that was before the first.
     stale : int
         Number of evaluations since.
 
@@ -44,6 +46,7 @@ class RunState:
     best: float | None = None
     best_step: int = 0
     stale: int = 0
+    metrics_before: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.step = non_negative_int("step", self.step)
@@ -51,13 +54,19 @@ class RunState:
         self.bn_frozen = flag("bn_frozen", self.bn_frozen)
         for name in ("evaluated", "best_step", "stale"):
             setattr(self, name, non_negative_int(name, getattr(self, name), self.step))
-        if not isinstance(self.metrics, Mapping):
-            raise TypeError(f"metrics must be a mapping of names to numbers, got {shown(self.metrics)}.")
-        self.metrics = {str(name): _metric(f"metrics[{name!r}]", value) for name, value in self.metrics.items()}
+        for name in ("metrics", "metrics_before"):
+            setattr(self, name, _metrics(name, getattr(self, name)))
         if self.best is not None and math.isnan(_metric("best", self.best)):
             raise ValueError("best must be a number or None, got nan.")
-        if (self.best is None) != (self.best_step == 0):
+        first = 0 if self.metrics_before else 1
+        if (self.best_step < first) if self.best is not None else self.best_step:
             raise ValueError(f"best and best_step must be given together, got {self.best} and {self.best_step}.")
+
+
+def _metrics(name: str, values: Any) -> dict[str, float]:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} must be a mapping of names to numbers, got {shown(values)}.")
+    return {str(key): _metric(f"{name}[{key!r}]", value) for key, value in values.items()}
 
 
 def _metric(name: str, value: Any) -> float:

@@ -19,9 +19,12 @@ from ..validators import (
 )
 from .schedules import SCHEDULE_CHECKS, SCHEDULE_KINDS, Schedule
 
-__all__ = ["LR_PER_IMAGE", "TrainerSettings"]
+__all__ = ["LR_PER_IMAGE", "LR_PER_IMAGE_FINE_TUNING", "TrainerSettings"]
 
 LR_PER_IMAGE = 0.02 / 16  # He et al. 2017, section 3.1: 0.02 for 16 images a step; linear scaling for others
+# Where all weights come from a detector, that rate moves them away faster than a few images can lead them anywhere:
+# docs/training.rst has the experiments.
+LR_PER_IMAGE_FINE_TUNING = LR_PER_IMAGE / 10
 
 _CHECKS: dict[str, Any] = {
     "steps": optional(positive_int),
@@ -66,7 +69,8 @@ class TrainerSettings:
         rounding, and with live batch norm by its statistics, which each process updates separately before their mean
         is taken.
     lr : float, optional
-        Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16).
+        Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16), and
+        a tenth of that in fine-tuning: if the model started from weights of a detector with the same number of classes.
     momentum, weight_decay : float
         Of the optimizer.
     decay_norms : bool
@@ -76,8 +80,8 @@ class TrainerSettings:
     milestones, gamma : tuple of float, float
         Fractions of the run at which the learning rate drops, and the factor of each drop.
     warmup, warmup_factor : int, float
-        Steps of linear warm-up and the factor of its first step; by default a tenth of the run and at most 1000
-        steps, or 200 if the run is limited by time.
+        Steps of linear warm-up and the factor of its first step; by default a tenth of the run (a fifth in
+        fine-tuning) and at most 1000 steps, or 200 if the run is limited by time.
     max_grad_norm : float, optional
         Gradients are scaled down to this norm of all of them together; None for no limit.
     ema : float, optional
@@ -148,10 +152,19 @@ class TrainerSettings:
         if self.patience is not None and self.keep_best is None:
             raise ValueError("patience needs keep_best, the name of the metric that should grow.")
 
-    def completed(self, images_per_step: int) -> TrainerSettings:
-        """Return the settings with the defaults of the learning rate and the warm-up filled in."""
-        lr = LR_PER_IMAGE * positive_int("images_per_step", images_per_step) if self.lr is None else self.lr
-        default = 200 if self.steps is None else min(1000, self.steps // 10)
+    def completed(self, images_per_step: int, *, fine_tuning: bool = False) -> TrainerSettings:
+        """Return the settings with the defaults of the learning rate and the warm-up filled in.
+
+        Parameters
+        ----------
+        images_per_step : int
+            Images of all batches of a step.
+        fine_tuning : bool
+            Whether the model starts from weights of a detector with the same number of classes.
+        """
+        rate = LR_PER_IMAGE_FINE_TUNING if flag("fine_tuning", fine_tuning) else LR_PER_IMAGE
+        lr = rate * positive_int("images_per_step", images_per_step) if self.lr is None else self.lr
+        default = 200 if self.steps is None else min(1000, self.steps // (5 if fine_tuning else 10))
         return replace(self, lr=lr, warmup=default if self.warmup is None else self.warmup)
 
     @property

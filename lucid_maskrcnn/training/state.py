@@ -85,6 +85,7 @@ def read_checkpoint_header(path: Path) -> tuple[dict[str, Any], dict[str, Stored
     check_header(path, header)
     for part, names in _RENAMED.items():
         header[part] = {names.get(name, name): value for name, value in header[part].items()}
+    header["state"].setdefault("metrics_before", {})  # which earlier versions did not measure
     check_values(path, header)
     return header, stored
 

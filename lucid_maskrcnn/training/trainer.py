@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from .interruption import Interrupted, Interruption
 from .log import RunLog
 from .reporting import Report
 from .run_state import RunState
-from .settings import LR_PER_IMAGE, TrainerSettings
+from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
 from .state import changes, describe, load_state, save_state, taken_over
 from .tensorboard import EventLog, is_installed
@@ -51,6 +52,8 @@ class TrainResult:
         Length of the run.
     metrics : dict of str to float
         Of the last evaluation; empty if there was none.
+    metrics_before : dict of str to float
+        Of the weights that the run started from; empty if they were not evaluated.
     weights : Path
         File of the weights at the end.
     best_weights : Path, optional
@@ -65,6 +68,7 @@ class TrainResult:
     weights: Path
     best_weights: Path | None
     best: float | None
+    metrics_before: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Trainer:
@@ -89,7 +93,9 @@ class Trainer:
         How images are resized and normalized in training, by default as in prediction; see ``get_loss``.
     evaluate : callable, optional
         Takes the model and returns metrics by name, such as ``{"segm/AP": 0.31}``. If it has an attribute
-        ``metric_names``, ``keep_best`` is checked before the run.
+        ``metric_names``, ``keep_best`` is checked before the run. A model that started from weights of a detector is
+        evaluated before the first step, too: a run that does not lead beyond them says so at its end, and
+        ``best.safetensors`` has them.
     resume : bool or "auto"
         True continues from the newest checkpoint in ``out``, False starts a new run, "auto" continues if there is a
         checkpoint.
@@ -133,6 +139,7 @@ class Trainer:
         instance("settings", settings, TrainerSettings, "TrainerSettings, such as TrainerSettings(steps=1000)")
         _check_evaluation(evaluate, settings)
         self.model, self.loader, self.out = model, loader, path("out", out)
+        self._fine_tuning: bool = getattr(model, "pretrained", False)
         self.image_config = optional(_image_config)("image_config", image_config)
         self.evaluate, self.resume = evaluate, check_resume(resume)
         self._show_progress = flag("progress", progress)
@@ -172,6 +179,8 @@ class Trainer:
         with ExitStack() as stack:
             self._begin(stack)
             interruption = stack.enter_context(Interruption())
+            if self.evaluate is not None and self._fine_tuning and self.state.step == 0:
+                self._evaluate(interruption)
             while True:
                 finished = self._is_finished()
                 if self._evaluation_is_due(finished):
@@ -243,6 +252,8 @@ class Trainer:
             if interruption.requested:
                 raise self._interrupted() from None
             raise
+        if self.state.step == 0:
+            self.state.metrics_before = metrics
         self._keep_best(metrics)
         self.state.evaluated, self.state.metrics = self.state.step, metrics
         with self._file_errors():
@@ -292,9 +303,10 @@ class Trainer:
         if checkpoint:
             settings = taken_over(settings, checkpoint)
         images = self.loader.batch_size * settings.accumulate
+        completed = settings.completed(images, fine_tuning=self._fine_tuning)
         if settings.lr is None:
-            self._notes.append(f"learning rate {LR_PER_IMAGE * images:g}: {LR_PER_IMAGE:g} × {images}")
-        completed = settings.completed(images)
+            why = " (fine-tuning)" if self._fine_tuning else ""
+            self._notes.append(f"learning rate {completed.lr:g}: {completed.lr / images:g} × {images}{why}")
         check_processes(completed.processes, self.model)
         if checkpoint:
             self._notes += changes(checkpoint, self._description(completed), allowed=allow_changes)
@@ -365,8 +377,21 @@ class Trainer:
                 draw_curves(self.out / "log.jsonl", self.out / "curves.png")
         except (ImportError, ValueError) as error:  # matplotlib is not installed, or the run had no step
             self._report.say(f"no curves.png: {error}")
-        best = self.out / "best.safetensors" if state.best_step else None
-        return TrainResult(state.step, self._seconds(), state.metrics, weights, best, state.best)
+        self._warn_if_worse()
+        best = None if state.best is None else self.out / "best.safetensors"
+        return TrainResult(state.step, self._seconds(), state.metrics, weights, best, state.best, state.metrics_before)
+
+    def _warn_if_worse(self) -> None:
+        """Warn if the run ends below the weights that it started from."""
+        name, state = self.settings.keep_best, self.state
+        before, after = (metrics.get(name or "", math.nan) for metrics in (state.metrics_before, state.metrics))
+        if before > after:
+            warnings.warn(
+                f"{name} is {after:.3f} at the end and was {before:.3f} before the run, on the images to evaluate on: "
+                f"use best.safetensors, whose {state.best:.3f} is of step {state.best_step}.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _interrupted(self) -> Interrupted:
         where = f"with a checkpoint in {str(self.out)!r}"

@@ -32,6 +32,22 @@ def test_learning_rate_scales_with_the_images_of_a_step(
 
 
 @pytest.mark.parametrize(
+    ("settings", "images", "lr", "warmup"),
+    [
+        (TrainerSettings(steps=60), 2, 0.00025, 12),
+        (TrainerSettings(steps=1), 1, 0.000125, 0),
+        (TrainerSettings(minutes=5), 4, 0.0005, 200),
+        (TrainerSettings(steps=500, lr=0.1, warmup=7), 4, 0.1, 7),
+    ],
+)
+def test_fine_tuning_has_a_tenth_of_the_learning_rate_unless_it_is_given(
+    settings: TrainerSettings, images: int, lr: float, warmup: int
+) -> None:
+    completed = settings.completed(images, fine_tuning=True)
+    assert (completed.lr, completed.warmup) == (pytest.approx(lr), warmup)
+
+
+@pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({}, ValueError, "Give steps or minutes, one of them, got steps=None, minutes=None"),

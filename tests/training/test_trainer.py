@@ -408,3 +408,60 @@ def test_whole_evaluation_in_place_of_its_metrics_is_refused(tmp_path: Path) -> 
     evaluation = Evaluation({}, None, {}, (), (), {}, (), {}, ())
     with pytest.raises(TypeError, match="names to numbers, got Evaluation: return its metrics"):
         toy_trainer(tmp_path, toy_settings(2), evaluate=lambda model: evaluation).run()
+
+
+# ------------------------------------------------------------------ fine-tuning
+
+
+def fine_tuned(out: Path, ap: list[float], **more: Any) -> tuple[TrainResult, Trainer]:
+    """Run six steps from weights of a detector whose evaluations give these, in order."""
+    model, values = Toy(), iter(ap)
+    model.pretrained = True
+    settings = toy_settings(6, eval_every=2, keep_best="AP", ema=None, **more)
+    trainer = toy_trainer(out, settings, model=model, evaluate=lambda _: {"AP": next(values), "AR": 1.0})
+    return trainer.run(), trainer
+
+
+def test_weights_that_a_run_starts_from_are_evaluated_first(tmp_path: Path) -> None:
+    result, _ = fine_tuned(tmp_path / "run", [0.5, 0.4, 0.6, 0.55])
+    evaluations = [r for r in read_log(tmp_path / "run" / "log.jsonl") if "evaluation" in r]
+    assert [(r["step"], r["evaluation"]["AP"]) for r in evaluations] == [(0, 0.5), (2, 0.4), (4, 0.6), (6, 0.55)]
+    assert (result.metrics_before, result.metrics) == ({"AP": 0.5, "AR": 1.0}, {"AP": 0.55, "AR": 1.0})
+    assert result.best == 0.6
+    assert result.best_weights == tmp_path / "run" / "best.safetensors"
+
+
+def test_run_that_makes_weights_worse_says_so_and_keeps_those_before(tmp_path: Path) -> None:
+    before = {name: array.copy() for name, array in Toy().state_dict().items()}
+    with pytest.warns(UserWarning, match=r"^AP is 0\.300 at the end and was 0\.500 before the run.* is of step 0\.$") as w:
+        result, trainer = fine_tuned(tmp_path / "run", [0.5, 0.4, 0.45, 0.3])
+    assert w[0].filename == __file__
+    assert (result.best, trainer.state.best_step) == (0.5, 0)
+    assert result.best_weights is not None
+    best = load_file(result.best_weights)
+    assert best.keys() == before.keys()
+    assert all(np.array_equal(best[name], array) for name, array in before.items())
+
+
+def test_weights_before_a_run_count_for_patience(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="before the run"):
+        result, _ = fine_tuned(tmp_path / "run", [0.5, 0.4, 0.45], patience=2)
+    assert result.step == 4
+
+
+def test_resumed_run_remembers_what_was_before(tmp_path: Path) -> None:
+    fine_tuned(tmp_path / "run", [0.5, 0.6, 0.7, 0.8])
+    model = Toy()
+    model.pretrained = True
+    longer = toy_settings(8, eval_every=2, keep_best="AP", ema=None)
+    trainer = toy_trainer(tmp_path / "run", longer, model=model, evaluate=lambda _: {"AP": 0.4}, resume=True)
+    with pytest.warns(UserWarning, match=r"^AP is 0\.400 at the end and was 0\.500 before.* 0\.800 is of step 6\.$"):
+        result = trainer.run()
+    assert result.metrics_before["AP"] == 0.5
+
+
+def test_runs_from_nothing_are_not_evaluated_before_the_first_step(tmp_path: Path) -> None:
+    settings = toy_settings(2, keep_best="AP")
+    result = toy_trainer(tmp_path / "run", settings, evaluate=lambda _: {"AP": 0.1}).run()
+    assert result.metrics_before == {}
+    assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "evaluation" in r] == [2]
