@@ -292,6 +292,7 @@ def _assemble(
         source = f"weights_backbone {str(weights_backbone)!r}" if isinstance(weights_backbone, (str, Path)) else None
         weight_files.assign(model.backbone.body, body.arrays, source=source or "weights_backbone")
     model.norm_by_default = file is None and "norm" not in settings
+    model.pretrained = file is not None and config.num_classes == base.num_classes
     return model
 
 

@@ -98,6 +98,9 @@ class MaskRCNN(nn.Module):
     norm_by_default : bool
         Whether the kind of batch norm was left to a factory that got no weights: it is live, and becomes constant when
         weights are loaded.
+    pretrained : bool
+        Whether all layers have weights of a detector, from a factory's ``weights`` or :func:`load_weights`: a training
+        run is then fine-tuning, with a lower learning rate by default.
 
     Raises
     ------
@@ -136,7 +139,7 @@ class MaskRCNN(nn.Module):
         self.backbone = instance("backbone", backbone, nn.Module, "an nn.Module from images to feature maps")
         of_backbone = backbone.config if isinstance(backbone, _ResNetFPNBackbone) else None
         self.config = ModelConfig(**settings, backbone=of_backbone)
-        self.norm_by_default = False
+        self.norm_by_default, self.pretrained = False, False
         self._build()
 
     def _build(self) -> None:
@@ -227,19 +230,22 @@ class MaskRCNN(nn.Module):
 
         return build_from_file(weights)
 
-    def freeze_norms(self, *, body_only: bool = False) -> None:
+    def freeze_norms(self, *, body_only: bool = False, norm_eps: float | None = None) -> None:
         """Make batch norm constant, as with ``norm="frozen"``; ``config`` follows.
 
         Parameters
         ----------
         body_only : bool
             Only in the backbone's ResNet, not in pyramid and heads.
+        norm_eps : float, optional
+            What is then added to the variances; by default as before.
         """
         for module in (self.backbone.body if body_only else self).modules():
             if isinstance(module, BatchNorm2d):
                 module.freeze()
+                module.eps = module.eps if norm_eps is None else norm_eps
         backbone, frozen = self.config.backbone, "frozen"
-        changes: dict[str, Any] = {} if backbone is None else {"norm": frozen}
+        changes: dict[str, Any] = {} if backbone is None else {"norm": frozen, "norm_eps": norm_eps}
         if not body_only:
             changes["head_norm"] = self.config.head_norm and frozen
             if backbone is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import validators
 from ..atomic import replacing
-from ..config import TORCHVISION, ModelConfig, architecture_of, config_from_version_0, conventions_of
+from ..config import TORCHVISION, BackboneConfig, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..json_text import parse_json
 from ..validators import choice, instance, shown
 from .assign import as_arrays, assign, check_values
@@ -274,7 +274,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     _warn_of_other_conventions(config, file.config)
     assign(model, file.arrays, names=file.own_names(model.state_dict(keep_vars=True)), source=source)
     if getattr(model, "norm_by_default", False):
-        model.freeze_norms()
+        model.freeze_norms(norm_eps=_epsilon(config, file.config))
+    if isinstance(config, ModelConfig):
+        model.pretrained = True
+
+
+def _epsilon(config: Any, of_weights: ModelConfig | None) -> float | None:
+    """Return the epsilon that weights were trained with, None if that is unknown or the model was given another."""
+    if of_weights is None or of_weights.backbone is None or not isinstance(config, ModelConfig):
+        return None
+    unasked = config.backbone is not None and config.backbone.norm_eps == BackboneConfig().norm_eps
+    return of_weights.backbone.norm_eps if unasked else None
 
 
 def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> None:

@@ -126,3 +126,26 @@ def test_weights_of_the_body_make_the_norms_of_the_body_constant() -> None:
     assert second.config.backbone.norm == "frozen"
     assert (second.config.backbone.fpn_norm, second.config.head_norm) == ("batch", "batch")
     assert not second.mask_head.bn1.frozen
+
+
+def test_weights_loaded_later_bring_the_epsilon_that_they_were_trained_with(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(randomize(mask_rcnn_resnet_18_fpn(1, norm_eps=0.01, **SLIM)), path)
+    later, asked = mask_rcnn_resnet_18_fpn(1, **SLIM), mask_rcnn_resnet_18_fpn(1, norm_eps=0.02, **SLIM)
+    for model, eps in ((later, 0.01), (asked, 0.02)):
+        load_weights(model, path)
+        assert {norm.eps for norm in norms(model)} == {model.config.backbone.norm_eps} == {eps}
+    wanted = mask_rcnn_resnet_18_fpn(weights=path).predict(IMAGE, score_thresh=0)[0]
+    np.testing.assert_array_equal(later.predict(IMAGE, score_thresh=0)[0].boxes.data, wanted.boxes.data)
+
+
+def test_a_model_knows_whether_all_of_its_layers_are_trained(trained: Path) -> None:
+    later = mask_rcnn_resnet_18_fpn(1, norm="batch", **SLIM)
+    assert not later.pretrained
+    load_weights(later, trained)
+    assert later.pretrained
+    assert mask_rcnn_resnet_18_fpn(weights=trained).pretrained
+    assert MaskRCNN.from_file(trained).pretrained
+    with pytest.warns(UserWarning, match="initialized anew"):
+        assert not mask_rcnn_resnet_18_fpn(3, weights=trained).pretrained
+    assert not mask_rcnn_resnet_18_fpn(1, weights_backbone=trained, **SLIM).pretrained
