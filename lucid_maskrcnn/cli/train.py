@@ -29,10 +29,15 @@ _ARCHITECTURES = (
 _EPILOG = """\
 With --weights or --weights-backbone the heads, the pyramid and the upper layers of the backbone are trained, and batch
 norm is constant, whatever the weights were trained with. Without, all layers are trained with live batch norm, which
-needs about ten thousand steps and a higher learning rate. The learning rate scales with the images of a step: 0.02 for
-16, so 0.0025 for the default batch of 2; a tenth of that if --weights have as many classes as the data set. These
-weights are also evaluated before the first step, if there are images to evaluate on. Ctrl-C stops the run after the
-current step; the same command with --resume continues it, and gives the same weights as an uninterrupted run."""
+needs about ten thousand steps and a higher learning rate.
+
+The learning rate scales with the images of a step: 0.02 for 16, so 0.0025 for the default batch of 2. If --weights have
+as many classes as the data set, the run is fine-tuning: the rate is a fifth of that if it sees up to 120 images, falls
+with the square root of their number to a twentieth, and the weights are evaluated before the first step, too. For
+objects of another kind give --weights-backbone, or the --lr that is wanted.
+
+Ctrl-C stops the run after the current step; the same command with --resume continues it, and gives the same weights as
+an uninterrupted run."""
 
 
 def add_commands(commands: Any) -> None:
@@ -68,7 +73,7 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
         "--augment",
         choices=("photographs", "microscopy", "none"),
         help="random augmentation (default: microscopy for a model that enlarges all images by one factor, as NUCLEI, "
-        "else photographs)",
+        "and little of it in fine-tuning; else photographs)",
     )
     group.add_argument(
         "--crop",
@@ -123,8 +128,7 @@ def _add_optimizer(group: Any) -> None:
     group.add_argument(
         "--lr",
         type=positive_number,
-        help="highest learning rate (default: 0.00125 × images per step, and a tenth of it from weights with as many "
-        "classes)",
+        help="highest learning rate (default: 0.00125 × images per step, less in fine-tuning: see below)",
     )
     group.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
     group.add_argument("--weight-decay", type=float, default=1e-4, help="(default: 0.0001)")
@@ -150,7 +154,7 @@ def _add_optimizer(group: Any) -> None:
         "--warmup",
         type=int,
         metavar="STEPS",
-        help="(default: a tenth of the run, a fifth where the learning rate is a tenth; at most 1000 steps)",
+        help="(default: a tenth of the run, in fine-tuning a fifth, at most 1000 steps)",
     )
     group.add_argument(
         "--max-grad-norm",
@@ -322,13 +326,15 @@ def _data(args: argparse.Namespace) -> tuple[Any, Any, Mapping[int, int]]:
 def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     from lucid_maskrcnn.data import Augmentation, Loader
 
-    crop = {} if args.crop is None else {"crop": args.crop, "image": model.config.image}
+    image = model.config.image
+    crop = {} if args.crop is None else {"crop": args.crop}
+    augment: Augmentation | None
     if args.augment is None:
-        augment = Augmentation.suited_to(model.config.image, **crop)
+        augment = Augmentation.suited_to(image, fine_tuning=model.pretrained, **crop)
     elif args.augment == "none":
-        augment = Augmentation(**crop) if crop else None
+        augment = Augmentation(**crop, image=image) if crop else None
     else:
-        augment = getattr(Augmentation, args.augment)(**crop)
+        augment = getattr(Augmentation, args.augment)(**crop, **({"image": image} if crop else {}))
     return Loader(dataset, args.batch_size, seed=args.seed, augment=augment)
 
 

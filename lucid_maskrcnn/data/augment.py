@@ -50,6 +50,7 @@ _MIN_SIDE = 3  # pixels; objects that a crop cuts to less than this in width or 
 _OF_THE_IMAGE = frozenset({"image_id", "file_name", "size", "orig_size", "image_size"})  # never a row for each object
 _FRACTIONS = ("horizontal_flip", "vertical_flip", "min_visible", "brightness", "contrast", "saturation")
 _LOGARITHMS = ("exposure", "gamma", "channels")
+_GENTLE = {"zoom": (0.9, 1.1), "exposure": 0.1, "gamma": 0.05, "channels": 0.02}
 _MAX_LOGARITHM = 10  # exp(10) is a factor of 22,000; what overflows float64 is far away
 _MAX_ZOOM = 100
 _MAX_SIGMA = 1000  # pixels or values
@@ -154,7 +155,7 @@ class Augmentation:
         return cls._changed("Augmentation.microscopy()", preset, changes)
 
     @classmethod
-    def suited_to(cls, image: ImageConfig, **changes: Any) -> Augmentation:
+    def suited_to(cls, image: ImageConfig, *, fine_tuning: bool = False, **changes: Any) -> Augmentation:
         """Return the ready-made augmentations for the kind of images that a model takes.
 
         Parameters
@@ -162,11 +163,17 @@ class Augmentation:
         image : ImageConfig
             ``model.config.image``. A model that enlarges all images by one factor (``image.scale``) is of microscopy,
             where pixels have a fixed size: :meth:`microscopy`; others: :meth:`photographs`.
+        fine_tuning : bool
+            Whether the model knows such objects already, as ``model.pretrained`` says: then microscopy varies scale and
+            stain little, since the images themselves say which they have.
         **changes
-            Attributes that are to have other values.
+            Attributes that are to have other values; with ``crop`` the crops are of images as ``image`` says.
         """
-        fixed = instance("image", image, ImageConfig, "an ImageConfig, such as model.config.image").scale is not None
-        return (cls.microscopy if fixed else cls.photographs)(**changes)
+        instance("image", image, ImageConfig, "an ImageConfig, such as model.config.image")
+        own: dict[str, Any] = {"image": image} if "crop" in changes else {}
+        if flag("fine_tuning", fine_tuning) and image.scale is not None:
+            own |= _GENTLE
+        return (cls.photographs if image.scale is None else cls.microscopy)(**(own | changes))
 
     @classmethod
     def _changed(cls, owner: str, preset: dict[str, Any], changes: dict[str, Any]) -> Augmentation:

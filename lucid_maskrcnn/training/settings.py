@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,12 +20,14 @@ from ..validators import (
 )
 from .schedules import SCHEDULE_CHECKS, SCHEDULE_KINDS, Schedule
 
-__all__ = ["LR_PER_IMAGE", "LR_PER_IMAGE_FINE_TUNING", "TrainerSettings"]
+__all__ = ["LR_PER_IMAGE", "TrainerSettings"]
 
 LR_PER_IMAGE = 0.02 / 16  # He et al. 2017, section 3.1: 0.02 for 16 images a step; linear scaling for others
-# Where all weights come from a detector, that rate moves them away faster than a few images can lead them anywhere:
-# docs/training.rst has the experiments.
-LR_PER_IMAGE_FINE_TUNING = LR_PER_IMAGE / 10
+# Weights that are right already are moved by the noise of the gradients, with the square of the rate times the images
+# that are seen, and a few images cannot lead them back: this keeps that product constant; docs/training.rst has the
+# runs.
+_FINE_TUNING_SHARES = (1 / 20, 1 / 5)  # of LR_PER_IMAGE, least and most
+_FINE_TUNING_IMAGES = 120  # up to so many seen images it is the most
 
 _CHECKS: dict[str, Any] = {
     "steps": optional(positive_int),
@@ -69,8 +72,9 @@ class TrainerSettings:
         rounding, and with live batch norm by its statistics, which each process updates separately before their mean
         is taken.
     lr : float, optional
-        Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16), and
-        a tenth of that in fine-tuning: if the model started from weights of a detector with the same number of classes.
+        Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16). In
+        fine-tuning, that is, if all of the model's layers have weights of a detector, it is a fifth of that for runs
+        that see up to 120 images, and falls with the square root of their number to a twentieth.
     momentum, weight_decay : float
         Of the optimizer.
     decay_norms : bool
@@ -160,12 +164,19 @@ class TrainerSettings:
         images_per_step : int
             Images of all batches of a step.
         fine_tuning : bool
-            Whether the model starts from weights of a detector with the same number of classes.
+            Whether all layers of the model have weights of a detector.
         """
-        rate = LR_PER_IMAGE_FINE_TUNING if flag("fine_tuning", fine_tuning) else LR_PER_IMAGE
-        lr = rate * positive_int("images_per_step", images_per_step) if self.lr is None else self.lr
+        images = positive_int("images_per_step", images_per_step)
+        share = self._fine_tuning_share(images) if flag("fine_tuning", fine_tuning) else 1.0
+        lr = LR_PER_IMAGE * share * images if self.lr is None else self.lr
         default = 200 if self.steps is None else min(1000, self.steps // (5 if fine_tuning else 10))
         return replace(self, lr=lr, warmup=default if self.warmup is None else self.warmup)
+
+    def _fine_tuning_share(self, images_per_step: int) -> float:
+        least, most = _FINE_TUNING_SHARES
+        if self.steps is None:
+            return least
+        return min(most, max(least, most * math.sqrt(_FINE_TUNING_IMAGES / (self.steps * images_per_step))))
 
     @property
     def lr_schedule(self) -> Schedule:

@@ -306,7 +306,8 @@ class Trainer:
         completed = settings.completed(images, fine_tuning=self._fine_tuning)
         if settings.lr is None:
             why = " (fine-tuning)" if self._fine_tuning else ""
-            self._notes.append(f"learning rate {completed.lr:g}: {completed.lr / images:g} × {images}{why}")
+            lr = completed.lr or 0.0
+            self._notes.append(f"learning rate {lr:g}: {lr / images:g} × {images}{why}")
         check_processes(completed.processes, self.model)
         if checkpoint:
             self._notes += changes(checkpoint, self._description(completed), allowed=allow_changes)

@@ -22,6 +22,7 @@ from tiny_runs import Squares, slim
 
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.data import Augmentation
 from lucid_maskrcnn.training import read_log
 from lucid_maskrcnn.training.checkpoints import find_checkpoints, read_header
 from lucid_maskrcnn.weights import save_weights
@@ -103,7 +104,7 @@ def test_images_and_annotations_become_weights(
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [f"{use} on 6 images with 12 objects: dim 6, bright 6" for use in ("train", "evaluate")]
     assert said[2] == (
-        "6 images, 2 categories (dim, bright); 2 steps of 3 images, 2 per epoch; learning rate 0.00375, 0 steps of "
+        "6 images, 2 categories (dim, bright); 2 steps of 3 images, 2 per epoch; learning rate 0.00075, 0 steps of "
         "warm-up"
     )
     names = [line.split()[0] for line in said[3:-2]]
@@ -116,11 +117,12 @@ def test_images_and_annotations_become_weights(
     assert said[-2].endswith(f"min; weights: {out / 'weights.safetensors'}")
     assert said[-1].startswith("highest segm/AP 0." if pycocotools else "highest AP_0.5:0.95 0.")
     assert said[-1].endswith(str(out / "best.safetensors"))
-    assert sizes == [64] * 6  # as for a prediction, although training saw crops of 32
+    assert sizes == [64] * 12  # before and after; as for a prediction, although training saw crops of 32
     model = MaskRCNN.from_file(out / "weights.safetensors")
     assert model.categories == NAMES
     assert model.config.image.min_size == 64
     assert [r["step"] for r in read_log(out / "log.jsonl") if "evaluation" not in r] == [1, 2]
+    assert [r["step"] for r in read_log(out / "log.jsonl") if "evaluation" in r] == [0, 2]
 
 
 def test_label_images_other_classes_and_a_new_body(
@@ -225,7 +227,7 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(train(data, out, *batch, "--steps", 1, "--resume", "--seed", 4, "--lr", 1)) == 2
     said = capsys.readouterr().err
     assert (
-        "cannot continue with other settings: seed was 0 and is 4; lr was 0.00125 and is 1.0; seed was 0 and is 4."
+        "cannot continue with other settings: seed was 0 and is 4; lr was 0.00025 and is 1.0; seed was 0 and is 4."
         in said
     )
     assert main(train(data, out, *batch, "--steps", 2, "--resume")) == 0
@@ -258,7 +260,6 @@ def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) ->
             "keep_best must be a metric of the evaluation, got 'AP_0.5:0.9'; did you mean 'AP_0.5:0.95'?",
         ),
         (["--batch-size", "100"], "batch_size must be at most the number of images, 6, got 100."),
-        (["--norm", "frozen"], "--norm is for models without --weights: those bring their own."),
     ],
 )
 def test_mistake_is_one_sentence_before_any_work(
@@ -385,7 +386,7 @@ def test_validation_categories_are_matched_by_name(data: Path, tmp_path: Path) -
     for file in (data / "instances.json", tmp_path / "other.json"):
         out = tmp_path / file.stem
         assert main(train(data, out, "--batch-size", 1, "--val-annotations", file, "--eval-every", 2)) == 0
-        (found,) = [record["evaluation"] for record in read_log(out / "log.jsonl") if "evaluation" in record]
+        _, found = [record["evaluation"] for record in read_log(out / "log.jsonl") if "evaluation" in record]
         scores.append(found)
     assert scores[0] == scores[1]
 
@@ -430,3 +431,62 @@ def test_help_is_quick_to_come() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+# ------------------------------------------------------------------ fine-tuning
+
+
+def first_settings(out: Path) -> Any:
+    return read_header(find_checkpoints(out)[0])[0]
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_norm_is_constant_from_weights_unless_asked_otherwise(data: Path, tmp_path: Path, norm: str) -> None:
+    """The weights were trained with live norm; the help said that they are then constant, and they were not."""
+    weights = load_file(data / "slim.safetensors")
+    for options in ([], ["--norm", norm]):
+        out = tmp_path / f"run{len(options)}"
+        assert main(train(data, out, "--batch-size", 1, "--trainable-layers", 5, *options)) == 0
+        after = load_file(out / "weights.safetensors")
+        constant = not options or norm == "frozen"
+        for name in ("backbone.body.bn1.running_mean", "backbone.fpn.inner_norms.0.weight"):
+            assert np.array_equal(weights[name], after[name]) == constant, name
+        assert MaskRCNN.from_file(out / "weights.safetensors").config.backbone is not None
+        assert after.keys() == weights.keys()
+
+
+def test_run_from_nothing_has_live_norm_and_the_rate_of_the_paper(data: Path, tmp_path: Path) -> None:
+    command = train(data, tmp_path / "run", "--batch-size", 2, "--steps", 1, "--min-size", 32, "--max-size", 32)
+    del command[command.index("--weights") : command.index("--weights") + 2]
+    assert main([*command, "--arch", "mask_rcnn_resnet_18_fpn"]) == 0
+    header = first_settings(tmp_path / "run")
+    assert header["settings"]["lr"] == 0.0025
+    assert (header["config"]["backbone"]["norm"], header["config"]["backbone"]["fpn_norm"]) == ("batch", "batch")
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "augment"),
+    [
+        ({"scale": 1.0}, [], Augmentation.microscopy(zoom=(0.9, 1.1), exposure=0.1, gamma=0.05, channels=0.02)),
+        ({"scale": 1.0}, ["--augment", "microscopy"], Augmentation.microscopy()),
+        ({"scale": 1.0}, ["--augment", "photographs"], Augmentation.photographs()),
+        ({"scale": 1.0}, ["--min-size", 64, "--max-size", 64], Augmentation.photographs()),
+        ({}, [], Augmentation.photographs()),
+        ({}, ["--augment", "none"], None),
+    ],
+)
+def test_augmentation_suits_the_weights_unless_it_is_given(
+    data: Path, tmp_path: Path, image: Any, options: list[Any], augment: Augmentation | None
+) -> None:
+    save_weights(slim(categories=NAMES, image=image), tmp_path / "weights.safetensors")
+    command = train(data, tmp_path / "run", "--batch-size", 1, "--steps", 1, *options)
+    command[command.index("--weights") + 1] = str(tmp_path / "weights.safetensors")
+    assert main(command) == 0
+    assert first_settings(tmp_path / "run")["data"]["augment"] == repr(augment)
+
+
+def test_new_classes_are_learned_at_the_rate_of_the_paper(data: Path, tmp_path: Path) -> None:
+    command = train(data, tmp_path / "run", "--batch-size", 2, "--steps", 1, "--labels", data / "labels")
+    command.remove(str(data / "instances.json"))
+    assert main(command) == 0
+    assert first_settings(tmp_path / "run")["settings"]["lr"] == 0.0025

@@ -366,6 +366,18 @@ def test_settings_of_an_augmentation_are_checked(make, options, error, message):
         make(**options)
 
 
+def test_ready_made_augmentation_suits_the_images_of_a_model():
+    fixed = ImageConfig(scale=2.5)
+    assert Augmentation.suited_to(ImageConfig()) == Augmentation.photographs()
+    assert Augmentation.suited_to(ImageConfig(), fine_tuning=True) == Augmentation.photographs()
+    assert Augmentation.suited_to(fixed) == Augmentation.microscopy()
+    gentle = Augmentation.suited_to(fixed, fine_tuning=True, noise=3)
+    assert gentle == Augmentation.microscopy(zoom=(0.9, 1.1), exposure=0.1, gamma=0.05, channels=0.02, noise=3)
+    assert Augmentation.suited_to(fixed, crop=64) == Augmentation.microscopy(crop=64, image=fixed)
+    with pytest.raises(TypeError, match=r"^image must be an ImageConfig, such as model\.config\.image, got 2\.5"):
+        Augmentation.suited_to(2.5)
+
+
 def test_one_number_is_both():
     assert Augmentation(zoom=2) == Augmentation(zoom=[2, 2])
     assert Augmentation(crop=np.int64(64)).crop_size == Augmentation(crop=(64, 64)).crop_size == (64, 64)

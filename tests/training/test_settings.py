@@ -34,13 +34,15 @@ def test_learning_rate_scales_with_the_images_of_a_step(
 @pytest.mark.parametrize(
     ("settings", "images", "lr", "warmup"),
     [
-        (TrainerSettings(steps=60), 2, 0.00025, 12),
-        (TrainerSettings(steps=1), 1, 0.000125, 0),
-        (TrainerSettings(minutes=5), 4, 0.0005, 200),
+        (TrainerSettings(steps=60), 2, 0.00125 / 5 * 2, 12),
+        (TrainerSettings(steps=1), 1, 0.00125 / 5, 0),
+        (TrainerSettings(steps=120), 4, 0.00125 / 10 * 4, 24),
+        (TrainerSettings(steps=20_000), 16, 0.00125 / 20 * 16, 1000),
+        (TrainerSettings(minutes=5), 4, 0.00125 / 20 * 4, 200),
         (TrainerSettings(steps=500, lr=0.1, warmup=7), 4, 0.1, 7),
     ],
 )
-def test_fine_tuning_has_a_tenth_of_the_learning_rate_unless_it_is_given(
+def test_fine_tuning_has_a_lower_learning_rate_unless_it_is_given(
     settings: TrainerSettings, images: int, lr: float, warmup: int
 ) -> None:
     completed = settings.completed(images, fine_tuning=True)

@@ -433,7 +433,9 @@ def test_weights_that_a_run_starts_from_are_evaluated_first(tmp_path: Path) -> N
 
 def test_run_that_makes_weights_worse_says_so_and_keeps_those_before(tmp_path: Path) -> None:
     before = {name: array.copy() for name, array in Toy().state_dict().items()}
-    with pytest.warns(UserWarning, match=r"^AP is 0\.300 at the end and was 0\.500 before the run.* is of step 0\.$") as w:
+    with pytest.warns(
+        UserWarning, match=r"^AP is 0\.300 at the end and was 0\.500 before the run.* is of step 0\.$"
+    ) as w:
         result, trainer = fine_tuned(tmp_path / "run", [0.5, 0.4, 0.45, 0.3])
     assert w[0].filename == __file__
     assert (result.best, trainer.state.best_step) == (0.5, 0)
