@@ -90,7 +90,7 @@ def _describe_file(file: WeightsFile, path: Path) -> dict[str, str]:
         "file": str(path),
         "format": f"{file.kind}, {file.source}'s names",
         **({"weights": _chosen(file)} if file.place else {}),
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "size": f"{file.size / 1e6:.1f} MB",
         "parameters": f"{sum(sizes):,}",
         **(_describe_config(file.config) if file.config else {"architecture": "unknown"}),
     }

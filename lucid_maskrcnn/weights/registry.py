@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import validators
+from .formats import file_in_folder
 
 __all__ = [
     "PublishedWeights",
@@ -361,7 +362,8 @@ def locate(weights: str | Path, architecture: str | None = None) -> Path:
     Parameters
     ----------
     weights : str or Path
-        A name that :func:`list_weights` has, or a path.
+        A name that :func:`list_weights` has, a path, or a folder with a model under the names of Hugging Face's
+        libraries.
     architecture : str, optional
         The architecture to which a name belongs: ``"mask_rcnn_resnet_50_fpn"``, ``"resnet50"``, …
 
@@ -381,9 +383,12 @@ def locate(weights: str | Path, architecture: str | None = None) -> Path:
         from .download import fetch  # here, as most models are built without a file
 
         return fetch(entry)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a long name
+        inside = file_in_folder(path)
+        if inside is not None:
+            return inside
         raise ValueError(f"weights must be a name or the path of a file: {str(path)!r} is a directory.")
-    if not path.exists():
+    if not os.path.exists(path):
         entries = [e for e in list_weights(architecture) if architecture or e.categories]  # detectors, unless asked
         names = list(dict.fromkeys(entry.name for entry in entries))
         near = validators.nearest(str(weights), names)

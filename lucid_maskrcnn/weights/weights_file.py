@@ -71,6 +71,8 @@ class WeightsFile:
     others : tuple of str
         The places of other weights in the file. Averaged weights (``ema``, ``teacher``, …) are chosen before others,
         then the usual name (``model``, ``state_dict``, …), then the first.
+    size : int
+        Of the file, or of all files of a model, in bytes.
     """
 
     arrays: dict[str, Any]
@@ -82,6 +84,7 @@ class WeightsFile:
     naming: Naming | None = None
     place: str = ""
     others: tuple[str, ...] = ()
+    size: int = 0
 
     def own_names(self, names: Iterable[str]) -> dict[str, str] | None:
         """Return the file's names of entries by this package's; None if they are the same."""
@@ -98,9 +101,9 @@ def read_weights_file(path: str | Path) -> WeightsFile:
     ----------
     path : str or Path
         A ``.safetensors`` file, PyTorch's ``.pth`` in the zip or legacy format, or a ``.pkl`` of detectron2 or
-        Detectron, with the names of this package, torchvision, detectron2 or Detectron. The content decides which, not
-        the file's name. Training checkpoints are read too, whatever else they hold: the weights are found in dicts,
-        lists and whole modules, and behind any prefix of their names.
+        Detectron, with the names of this package, torchvision, detectron2 or Detectron; or the ``.index.json`` of a
+        model in several such files. The content decides which, not the file's name. Training checkpoints are read too,
+        whatever else they hold: the weights are found in dicts, lists and whole modules, and behind any prefix.
 
     Warns
     -----
@@ -138,6 +141,7 @@ def read_weights_file(path: str | Path) -> WeightsFile:
         found.naming,
         checkpoint.place,
         checkpoint.others,
+        checkpoint.size,
     )
 
 
@@ -189,7 +193,7 @@ def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> Published
     """
     assert found.config is not None
     may_be = found.source == "torchvision" and found.config.num_classes == 90 and checkpoint.kind != "safetensors"
-    if may_be and checkpoint.path.stat().st_size <= _MAX_HASHED:
+    if may_be and checkpoint.size <= _MAX_HASHED:
         return identify_by_hash(checkpoint.path)
     return None
 

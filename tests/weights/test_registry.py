@@ -194,6 +194,7 @@ def test_locate_a_name_or_a_path(tmp_path: Path) -> None:
         (("NUCLEI", ""), ValueError, "architecture must not be an empty string."),
         ((".",), ValueError, "weights must be a name or the path of a file: '.' is a directory."),
         (("a\0b",), FileNotFoundError, r"there is no file 'a\x00b'."),
+        (("x" * 5000,), FileNotFoundError, "there is no file 'xxx"),
         (("nuclei",), FileNotFoundError, "there is no file 'nuclei'. Did you mean 'NUCLEI'?"),
         (
             ("coco_v1", BASE),

@@ -2,5 +2,6 @@
 
 from .checkpoint_file import Checkpoint, open_checkpoint
 from .safetensors_files import SAFETENSORS_DTYPES, write_safetensors
+from .shards import file_in_folder
 
-__all__ = ["SAFETENSORS_DTYPES", "Checkpoint", "open_checkpoint", "write_safetensors"]
+__all__ = ["SAFETENSORS_DTYPES", "Checkpoint", "file_in_folder", "open_checkpoint", "write_safetensors"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, BinaryIO
 
 from ... import validators
 from .numpy_pickles import NumpyArray, read_numpy_pickle
+from .other_formats import other_format
 from .pickles import PickledObject, PickledStr
 from .safetensors_files import read_safetensors
+from .shards import file_in_folder, index_beside, read_index
 from .state_dicts import StateDict, described, find_state_dict
 from .stored_arrays import CheckpointError, DiskFile, StoredArray, file_errors, open_disk_file, printable
 from .torch_files import LEGACY_MAGIC, Tensor, read_legacy, read_zip
@@ -44,6 +47,8 @@ class Checkpoint:
         The places of other weights in the file, from which these were chosen.
     left_out : tuple of str
         Names of entries that stand beside the weights and do not have their prefix.
+    size : int
+        In bytes: of the file, or of all files of a model.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Checkpoint:
     place: str = ""
     others: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    size: int = 0
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -64,7 +70,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Parameters
     ----------
     path : str or Path
-        May be a link.
+        May be a link, the index of a model in several files, or the folder of one: it is looked for under the names
+        of Hugging Face's libraries.
 
     Returns
     -------
@@ -80,18 +87,64 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         can raise it too.
     """
     path = validators.path("path", path)
+    file = (file_in_folder(path) if os.path.isdir(path) else None) or path  # Path.is_dir raises for a long name
+    if file.name.endswith(".json") and os.path.isfile(file):
+        content: dict[str, Any] = {}
+        parts = _read_shards(file, content)
+    else:
+        parts = [_read_file(file)]
+        content = parts[0].content
+    size = sum(part.disk.size for part in parts)
+    with file_errors(path):
+        found = find_state_dict(content)
+        arrays = _stored_arrays(found, parts[0].disk, parts[0].kind)
+        _check_growth(arrays, size)
+    return Checkpoint(path, parts[0].kind, arrays, parts[0].metadata, found.place, found.others, found.left_out, size)
+
+
+@dataclass(frozen=True)
+class _File:
+    """What one file holds."""
+
+    kind: str
+    content: Any
+    metadata: dict[str, str]
+    disk: DiskFile
+
+
+def _read_file(path: Path) -> _File:
     _check_regular_file(path)
     with file_errors(path), open_disk_file(path) as (file, disk):
-        kind = _detect_kind(file.read(512), disk.size)
-        if kind == "safetensors":
-            content, metadata = read_safetensors(file, disk)
-        else:
-            content = _READERS[kind](file, disk)
-            metadata = _metadata(content)
-        found = find_state_dict(content)
-        arrays = _stored_arrays(found, disk, kind)
-        _check_growth(arrays, disk.size)
-    return Checkpoint(path, kind, arrays, metadata, found.place, found.others, found.left_out)
+        index = index_beside(path)
+        if index is not None:
+            raise CheckpointError(f"is one of several files of a model: pass {index.name}, which lists them")
+        return _read_content(file, disk)
+
+
+def _read_content(file: BinaryIO, disk: DiskFile) -> _File:
+    kind = _detect_kind(file.read(512), disk.size)
+    if kind == "safetensors":
+        return _File(kind, *read_safetensors(file, disk), disk)
+    content = _READERS[kind](file, disk)
+    return _File(kind, content, _metadata(content), disk)
+
+
+def _read_shards(index: Path, arrays: dict[str, StoredArray]) -> list[_File]:
+    """Read the files that an index names, and put their arrays into ``arrays``."""
+    files = []
+    for name, own in read_index(index).items():
+        path = index.with_name(name)
+        if not path.exists():
+            raise FileNotFoundError(f"{str(index)!r} names {name!r}, which is not in its folder: download it too.")
+        _check_regular_file(path)
+        with file_errors(path), open_disk_file(path) as (file, disk):
+            files.append(_read_content(file, disk))
+            content = files[-1].content if type(files[-1].content) is dict else {}
+            missing = next((entry for entry in own if entry not in content), None)
+            if missing is not None:
+                raise CheckpointError(f"lacks {printable(missing)}, which should be in it by {index.name}")
+            arrays |= _stored_arrays(StateDict({entry: content[entry] for entry in own}, ""), disk, files[-1].kind)
+    return files
 
 
 def _check_growth(arrays: dict[str, StoredArray], size: int) -> None:
@@ -126,10 +179,13 @@ def _detect_kind(head: bytes, size: int) -> str:
     if head[257:262] == b"ustar":
         raise CheckpointError("is a tar archive, the oldest format of PyTorch: load it with PyTorch and save it again")
     # Pickles of protocols 2 to 5 begin with their number, earlier ones with a dict or the call that makes one.
-    if (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or head[:1] in (b"(", b"}", b"c"):
+    if (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or head[:1] in (b"(", b"}", b"c", b"]"):
         return "pickle"
     if not head:
         raise CheckpointError("is empty")
+    known = other_format(head)
+    if known is not None:
+        raise CheckpointError(known)
     raise CheckpointError(f"is not a checkpoint: it begins with {head[:16]!r}")
 
 

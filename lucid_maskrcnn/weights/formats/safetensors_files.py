@@ -16,7 +16,7 @@ import numpy as np
 from ...validators import shown
 from .stored_arrays import CheckpointError, DiskFile, ElementType, Span, StoredArray, num_elements, printable
 
-__all__ = ["SAFETENSORS_DTYPES", "read_safetensors", "write_safetensors"]
+__all__ = ["SAFETENSORS_DTYPES", "parse_json", "read_safetensors", "write_safetensors"]
 
 SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -84,30 +84,50 @@ def _read_header(file: BinaryIO, disk: DiskFile) -> tuple[dict[str, Any], int]:
         raise CheckpointError(f"has a header of {length} bytes, more than any model needs")
     if 8 + length > disk.size:
         raise CheckpointError("ends in the middle of its header")
+    return parse_json(file.read(length), "header"), 8 + length
+
+
+def parse_json(content: bytes, what: str, article: str = "a") -> dict[str, Any]:
+    """Return a JSON object of which nothing is ambiguous or too large; messages call it ``article`` ``what``.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none, has a key twice, a number of many digits or too many brackets in brackets.
+    """
+
+    def parse_int(digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            raise CheckpointError(f"has a number of {len(digits)} digits in its {what}")
+        return int(digits)
+
+    def refuse_constant(name: str) -> Any:
+        raise CheckpointError(f"has {name} in its {what}, which is not JSON")
+
     try:
-        header = json.loads(
-            file.read(length).decode("utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_int=_parse_int,
-            parse_constant=_refuse_constant,
+        found = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=lambda pairs: _unique_keys(pairs, what),
+            parse_int=parse_int,
+            parse_constant=refuse_constant,
         )
     except UnicodeDecodeError:
-        raise CheckpointError("has a header that is not UTF-8") from None
+        raise CheckpointError(f"has {article} {what} that is not UTF-8") from None
     except RecursionError:
-        raise CheckpointError("has a header that is nested too deeply") from None
+        raise CheckpointError(f"has {article} {what} that is nested too deeply") from None
     except ValueError as error:
-        raise CheckpointError(f"has a header that is not JSON: {printable(str(error))}") from None
-    if type(header) is not dict:
-        raise CheckpointError("has a header that is not a JSON object")
-    return header, 8 + length
+        raise CheckpointError(f"has {article} {what} that is not JSON: {printable(str(error))}") from None
+    if type(found) is not dict:
+        raise CheckpointError(f"has {article} {what} that is not a JSON object")
+    return found
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         _check_text(name)
         if name in result:
-            raise CheckpointError(f"has {printable(name)} twice in its header")
+            raise CheckpointError(f"has {printable(name)} twice in its {what}")
         result[name] = value
     return result
 
@@ -118,16 +138,6 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise CheckpointError(f"has {printable(text)} in its header, which is not Unicode text") from None
-
-
-def _parse_int(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise CheckpointError(f"has a number of {len(digits)} digits in its header")
-    return int(digits)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise CheckpointError(f"has {name} in its header, which is not JSON")
 
 
 def _checked_metadata(metadata: object) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from .bounded_reader import BoundedReader
 from .numpy_pickles import NUMPY_SAFE_GLOBALS
+from .other_formats import other_archive
 from .pickles import (
     PickledObject,
     PickledStr,
@@ -318,7 +319,7 @@ def read_zip(file: BinaryIO, disk: DiskFile) -> Any:
     members, start = _read_directory(file, disk)
     pickles = [name for name in members if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise CheckpointError("is a zip archive without the data.pkl of a PyTorch checkpoint")
+        raise CheckpointError(other_archive(members) or "is a zip archive without the data.pkl of a PyTorch checkpoint")
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in members or any(name.startswith(f"{folder}code/") for name in members):
         raise CheckpointError("is a TorchScript program: load it with PyTorch and save its state_dict instead")

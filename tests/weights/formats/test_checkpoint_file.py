@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import pickle
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +142,18 @@ def test_pickle_without_weights(tmp_path: Path, content: Any, message: str) -> N
     [
         (b"", "is empty"),
         (b"hello there", "is not a checkpoint: it begins with b'hello there'"),
-        (b"<!DOCTYPE html><html>", "is not a checkpoint: it begins with b'<!DOCTYPE html><'"),
+        (b"<!DOCTYPE html><html>", "is a web page: the server sent it in place of the file"),
+        (b"\n <html>", "is a web page: the server sent it in place of the file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file, as Keras and Matterport's Mask R-CNN write it"),
+        (gzip.compress(b"x" * 99), "is a gzip archive or compressed file: unpack it"),
+        (bz2.compress(b"x" * 99), "is a bzip2 archive or compressed file: unpack it"),
+        (lzma.compress(b"x" * 99), "is an xz archive or compressed file: unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "is a pointer of Git LFS, not the file"),
+        (b"\x93NUMPY\1\0", "is a single NumPy array"),
+        (b"GGUF\3", "is a GGUF file"),
+        (b"\x1c\0\0\0TFL3", "is a model for TensorFlow Lite"),
+        (b"\x08\x08\x12\7pytorch\x1a\0052.1.0:", "is a model for ONNX Runtime, which has no weights by name"),
+        (b"\x08\1\x12\xf6\1", "is a model for TensorFlow"),
         (b"\x80\x06.", "is not a checkpoint: it begins with"),
         (b"a" * 257 + b"ustar" + b"\0" * 300, "is a tar archive, the oldest format of PyTorch"),
         (b"PK\3\4" + b"\0" * 60, "has a damaged zip directory: File is not a zip file"),
@@ -151,6 +166,22 @@ def test_pickle_without_weights(tmp_path: Path, content: Any, message: str) -> N
 def test_other_file_formats(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "file").write_bytes(content)
     refused(tmp_path / "file", message)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["a.npy", "b.npy"], "is a NumPy archive (.npz): pass load_weights(model, dict(numpy.load(file)))"),
+        (["config.json", "metadata.json", "model.weights.h5"], "is a Keras file, as Keras and Matterport's"),
+        (["readme.txt", "models/best.pth"], "is a zip archive with models/best.pth in it: unpack it, and pass that"),
+        (["a.txt"], "is a zip archive without the data.pkl of a PyTorch checkpoint"),
+    ],
+)
+def test_other_archives(tmp_path: Path, members: list[str], message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        for name in members:
+            archive.writestr(name, b"x")
+    refused(tmp_path / "x.pth", message)
 
 
 @pytest.mark.parametrize("name", ["none.pth", "a\0b", "x" * 1000, "file/x"])

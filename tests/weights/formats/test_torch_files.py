@@ -230,7 +230,7 @@ def test_tensors_of_subclasses_and_with_attributes(tmp_path: Path) -> None:
 def test_zip_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     np.savez(tmp_path / "x.npz", a=SIX)
-    refused(tmp_path / "x.npz", "is a zip archive without the data.pkl of a PyTorch checkpoint")
+    refused(tmp_path / "x.npz", "is a NumPy archive (.npz)")
     refused(good_zip(path, **{"constants.pkl": ""}), "is a TorchScript program")
     refused(good_zip(path, **{"code/__torch__.py": ""}), "is a TorchScript program")
     refused(good_zip(path, byteorder="middle"), "has the byte order b'middle', which is neither little nor big")
