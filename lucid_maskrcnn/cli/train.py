@@ -319,6 +319,13 @@ def _data(args: argparse.Namespace) -> tuple[Any, Any, Mapping[int, int]]:
     )
     for line in describe_data(args.val_annotations or args.val_labels, held_out, "evaluate on"):
         say(line)
+    both = {dataset.images_dir.resolve() / name for name in dataset.file_names}
+    both &= {held_out.images_dir.resolve() / name for name in held_out.file_names}
+    if both:
+        say(
+            f"NOTE {len(both)} of the {len(held_out)} images to evaluate on are also trained on: their scores say "
+            "nothing about new images."
+        )
     unnamed = args.labels is not None or args.val_labels is not None
     return dataset, held_out, match_by_name(dataset, held_out, unnamed=unnamed)
 

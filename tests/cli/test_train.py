@@ -103,6 +103,7 @@ def test_images_and_annotations_become_weights(
     assert main(train(data, out, *options)) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [f"{use} on 6 images with 12 objects: dim 6, bright 6" for use in ("train", "evaluate")]
+    assert said.pop(2).startswith("NOTE 6 of the 6 images to evaluate on are also trained on")
     assert said[2] == (
         "6 images, 2 categories (dim, bright); 2 steps of 3 images, 2 per epoch; learning rate 0.00075, 0 steps of "
         "warm-up"

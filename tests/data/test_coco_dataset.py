@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import re
 
 import data_sets
@@ -521,6 +522,16 @@ def test_sizes_that_cannot_be_are_refused(files, size, message):
 
 def test_size_of_null_is_that_of_the_file(files):
     assert CocoInstances(files[0], changed({"height": None, "width": None}, "images")).sizes == data_sets.SIZES
+
+
+def test_data_sets_and_their_faults_cross_processes(files):
+    dataset = pickle.loads(pickle.dumps(CocoInstances(*files)))
+    assert dataset.coco() == data_sets.coco()
+    assert dataset[0][1]["boxes"].tolist() == CocoInstances(*files)[0][1]["boxes"].tolist()
+    with pytest.raises(DataFaultError) as caught:
+        CocoInstances(files[0], changed({"id": 2}))
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (str(error), error.issues) == (str(caught.value), caught.value.issues)
 
 
 def test_arguments_are_not_modified(files):
