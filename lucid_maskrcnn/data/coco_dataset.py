@@ -139,8 +139,8 @@ class CocoInstances:
 
     def _opened(self, images: list[AnnotatedImage], progress: bool) -> list[AnnotatedImage]:
         """Return the images that can be decoded, and add the issues of the others."""
-        files = [(i.place, self.images_dir / i.file_name, i.size) for i in images]
-        found = issues_of_files(files, "the annotations say", progress)
+        files = [(i.place, self.images_dir / i.file_name, i.size, i.said_by) for i in images]
+        found = issues_of_files(files, progress)
         self.issues += [issue for issues in found for issue in issues]
         return [i for i, issues in zip(images, found, strict=True) if not any(issue.fatal for issue in issues)]
 

@@ -66,6 +66,7 @@ class AnnotatedImage:
     id: int
     file_name: str
     size: Size
+    said_by: str | None = "the annotations say"  # who says the size; None if it is the file's own
     extra: Mapping[str, Any] = field(default_factory=dict)  # the file's other keys
     annotations: list[Annotation] = field(default_factory=list)  # in the file's order
 
@@ -247,7 +248,8 @@ class CocoReader:
             size = self._size(entry, number, name)
             if size is not None:
                 extra = {k: v for k, v in entry.items() if k not in ("id", "file_name", "height", "width")}
-                yield AnnotatedImage(number, name, size, extra)
+                has_size = entry.get("height") is not None or entry.get("width") is not None
+                yield AnnotatedImage(number, name, size, "the annotations say" if has_size else None, extra)
 
     def _check_repeated(self, number: int, name: str, files: dict[str, int]) -> None:
         other = files.setdefault(os.path.normpath(name), number)

@@ -184,8 +184,9 @@ class LabelReader:
 
     def open_images(self) -> None:
         """Decode the images of the sound pairs, and add their issues."""
-        files = [(_place(self.pairs[i][0]), self.pairs[i][0], self.masks[i].image_size) for i in self.sound]
-        found = issues_of_files(files, "its label image has", self.progress)
+        chosen = ((self.pairs[i][0], self.masks[i].image_size) for i in self.sound)
+        files = [(_place(image), image, size, "its label image has") for image, size in chosen]
+        found = issues_of_files(files, self.progress)
         self._settle([issue for issues in found for issue in issues])
 
 

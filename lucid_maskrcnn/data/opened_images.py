@@ -18,7 +18,7 @@ __all__ = ["issues_of_files", "open_image", "with_progress"]
 _THREADS = 4  # Pillow decodes without the interpreter's lock
 
 
-def open_image(place: str, file: Path, size: Size, said_by: str) -> tuple[np.ndarray | None, list[Issue]]:
+def open_image(place: str, file: Path, size: Size, said_by: str | None) -> tuple[np.ndarray | None, list[Issue]]:
     """Decode an image file.
 
     Parameters
@@ -28,8 +28,8 @@ def open_image(place: str, file: Path, size: Size, said_by: str) -> tuple[np.nda
     file : Path
     size : (height, width)
         That it must have.
-    said_by : str
-        Who says so: "the annotations say".
+    said_by : str or None
+        Who says so: "the annotations say"; None if the size is that of the file.
 
     Returns
     -------
@@ -42,21 +42,22 @@ def open_image(place: str, file: Path, size: Size, said_by: str) -> tuple[np.nda
     except (ValueError, OSError) as error:
         return None, [unreadable(place, error)]
     if pixels.shape[:2] != size:
-        return None, [Issue(place, size_mismatch(file, pixels.shape[:2], size, said_by), kind="other size")]
+        problem = size_mismatch(file, pixels.shape[:2], size, said_by or "it had")
+        return None, [Issue(place, problem, kind="other size")]
     turn = exif_orientation(file)
     # The size tells whether the annotations are of the turned image, but not of a square one or of half a turn.
-    if turn == 1 or (turn >= 5 and size[0] != size[1]):
+    if turn == 1 or (turn >= 5 and size[0] != size[1] and said_by is not None):
         return pixels, []
     problem = f"is turned by its EXIF orientation, {turn}, and its annotations are taken to be of the turned image"
     remedy = "if they are of the image as stored, save it without"
     return pixels, [Issue(place, problem, "warning", remedy, "EXIF")]
 
 
-def issues_of_files(files: Sequence[tuple[str, Path, Size]], said_by: str, progress: bool) -> list[list[Issue]]:
-    """Decode image files, each once, and return the issues of each; the arguments are those of :func:`open_image`."""
+def issues_of_files(files: Sequence[tuple[str, Path, Size, str | None]], progress: bool) -> list[list[Issue]]:
+    """Decode image files, each once, and return the issues of each; ``files`` has the arguments of each opening."""
 
-    def look(file: tuple[str, Path, Size]) -> list[Issue]:
-        return open_image(*file, said_by)[1]
+    def look(file: tuple[str, Path, Size, str | None]) -> list[Issue]:
+        return open_image(*file)[1]
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="lucid_maskrcnn_opening") as pool:
         return list(with_progress(pool.map(look, files), len(files), progress))

@@ -174,7 +174,7 @@ class _Validator:
             self._count(target, reader.categories)
             if annotated.id not in reader.unopened:  # an issue of the reader's
                 file = reader.images_dir / annotated.file_name
-                pixels = self._open(annotated.place, file, annotated.size, "the annotations say")
+                pixels = self._open(annotated.place, file, annotated.size, annotated.said_by)
                 self._visit(index, len(reader.images), annotated.file_name, pixels, target, reader.categories)
         counts = {name: report.category_counts[name] for name in reader.categories.values()}
         report.issues += issues_of_counts(report.num_images, counts, report.num_crowds, report.num_empty)
@@ -233,7 +233,7 @@ class _Validator:
         for name, low, high in (("small", 0, _SMALL), ("medium", _SMALL, _MEDIUM), ("large", _MEDIUM, np.inf)):
             report.size_counts[name] += int(((areas >= low) & (areas < high)).sum())
 
-    def _open(self, place: str, file: Path, size: Size, said_by: str) -> np.ndarray | None:
+    def _open(self, place: str, file: Path, size: Size, said_by: str | None) -> np.ndarray | None:
         """Return the pixels of an image, or None after adding issues."""
         pixels, issues = open_image(place, file, size, said_by)
         self.report.issues += issues

@@ -36,6 +36,15 @@ def test_exif_turn_of_a_square_image_is_told(files, name, orientation, found):
     assert len(CocoInstances(*files, open_images=True).issues) == found
 
 
+def test_exif_turn_is_told_where_the_annotations_have_no_sizes(files):
+    content = data_sets.coco()
+    for image in content["images"]:
+        del image["height"], image["width"]
+    content["annotations"] = content["annotations"][3:]  # of other images
+    turn(files[0] / "a.png", 6)
+    assert [i.place for i in validate(files[0], content).issues if i.kind == "EXIF"] == ["image 10 (a.png)"]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
 def test_image_that_is_cut_off_is_found_and_left_out(tmp_path, suffix):
     for name in ("images", "labels"):
