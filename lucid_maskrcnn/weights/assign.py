@@ -10,6 +10,7 @@ import lucid.nn as nn
 import numpy as np
 
 from .. import ops
+from ..text_tables import printable
 from ..validators import instance, shown
 from .formats.stored_arrays import StoredArray
 
@@ -191,6 +192,6 @@ def assign(
 
 
 def _listed(items: Iterable[str], most: int = 12) -> str:
-    entries = [item if len(item) <= 200 else f"{item[:197]}..." for item in items]
+    entries = [item if len(item) <= 200 else f"{item[:197]}..." for item in map(printable, items)]
     more = f" and {len(entries) - most} more" if len(entries) > most else ""
     return ", ".join(entries[:most]) + more

@@ -772,6 +772,19 @@ def test_large_variances_of_unscaled_images_are_loaded(tmp_path: Path) -> None:
     assert same(model, other)
 
 
+def test_names_from_a_file_are_shown_with_escapes(tmp_path: Path) -> None:
+    arrays = in_torchvision_names(slim())
+    arrays["rpn.head.\x1b[31m\n.bias"] = arrays.pop("rpn.head.bbox_pred.bias")
+    path = torch_save(tmp_path / "x.pth", {"model": arrays})
+    for load in (
+        lambda: load_weights(slim(), path),
+        lambda: MaskRCNN.from_file(path),
+        lambda: load_weights(slim(), arrays),
+    ):
+        with pytest.raises(ValueError, match=r"unexpected: rpn.head.\\x1b\[31m\\n.bias"):
+            load()
+
+
 def test_file_of_terabytes_that_takes_no_space(tmp_path: Path) -> None:
     names = ["roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.weight"]
     shape, size = [2**17, 2**17], 2**36

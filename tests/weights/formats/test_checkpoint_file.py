@@ -8,12 +8,14 @@ import lzma
 import os
 import pickle
 import random
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from any_objects import everything
 from checkpoint_files import (
     RECORDED,
     SAMPLES,
@@ -26,6 +28,7 @@ from checkpoint_files import (
     refused,
     storage,
     tensor,
+    torch_save,
     traced,
     write_legacy,
     write_zip,
@@ -37,7 +40,11 @@ from safetensors.numpy import save, save_file
 from lucid_maskrcnn.weights.formats import open_checkpoint
 
 SAFETENSORS = save({"a": SIX, "b": SIX.astype(np.float16), "c": np.array(3)}, {"format": "pt"})
+TRAINING = {"model": {"a": SIX}, "ema": {"module.a": SIX}, **everything()}
 CONTENTS = {path.name: path.read_bytes() for path in SAMPLES} | {"x.safetensors": SAFETENSORS}
+CONTENTS |= {f"training{protocol}.pkl": pickle.dumps(TRAINING, protocol) for protocol in (2, 5)}
+with tempfile.TemporaryDirectory() as folder:
+    CONTENTS["training.pth"] = torch_save(Path(folder) / "x", TRAINING).read_bytes()
 
 
 # ------------------------------------------------------------------ the recorded files

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import collections
-import datetime
-import enum
-import functools
 import pickle
 import types
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from any_objects import Config, everything
 from checkpoint_files import SIX, Built, Call, Name, Raw, code, pickled, read, refused, torch_save, write_legacy
 from safetensors.numpy import save_file
 
@@ -22,60 +19,6 @@ from lucid_maskrcnn.weights.formats import open_checkpoint
 NAMES = ("backbone.body.conv1.weight", "rpn.head.conv.0.0.weight", "roi_heads.box_predictor.cls_score.weight")
 WEIGHTS = {name: SIX + i for i, name in enumerate(NAMES)}
 RESNET = {"conv1.weight": SIX, "bn1.num_batches_tracked": np.array(3), "layer1.0.conv1.weight": SIX + 1}
-
-
-class Color(enum.Enum):
-    RED = 1
-
-
-class Config(dict[str, Any]):
-    """As yacs, mmengine and OmegaConf have them: a dict with attributes."""
-
-    def __init__(self, **entries: Any) -> None:
-        super().__init__(entries)
-        self.__dict__["_frozen"] = True
-
-
-class Slots:
-    __slots__ = ("a",)
-
-    def __init__(self) -> None:
-        self.a = {1, 2}
-
-
-class Keyworded:
-    def __new__(cls, *, a: int) -> Keyworded:
-        return super().__new__(cls)
-
-    def __getnewargs_ex__(self) -> Any:
-        return (), {"a": 1}
-
-
-def everything() -> dict[str, Any]:
-    """Return what training programs keep beside the weights, and more."""
-    return {
-        "optimizer": {
-            "state": {i: {"step": i, "momentum_buffer": SIX} for i in range(3)},
-            "param_groups": [{"lr": 0.02, "betas": (0.9, 0.999), "params": [0, 1, 2]}],
-        },
-        "lr_scheduler": {"milestones": collections.Counter([16, 22]), "lr_lambdas": [None], "verbose": False},
-        "args": argparse.Namespace(
-            data_path=Path("/data"), sets={1, 2}, frozen=frozenset([1]), z=1 + 2j, b=b"abc", ba=bytearray(b"xyz")
-        ),
-        "epoch": 3,
-        "lists": collections.defaultdict(list, {"a": [1]}),
-        "queue": collections.deque([1, 2], maxlen=3),
-        "when": (datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(3)),
-        "partial": functools.partial(print, 3),
-        "color": Color.RED,
-        "config": Config(a=Config(b=1)),
-        "objects": [Slots(), Keyworded(a=1), types.SimpleNamespace(x=1), range(4), slice(1, 2), ..., NotImplemented],
-        "numpy": [np.float64(3), np.dtype("f4"), np.random.default_rng(3), np.random.default_rng(3).bit_generator],
-        "best": {(1, 2): "x", 3: None, 0.5: 1, None: 2, frozenset([1]): 3, "y" * 300: 4},
-        "history": [0.5] * 1000,
-        "long": 10**60,
-        "text": "é" * 5000,
-    }
 
 
 def same(path: Path, wanted: dict[str, np.ndarray]) -> None:
