@@ -116,11 +116,19 @@ def read_job(out: Path) -> Job | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return _parse_job(json.loads(text))
+        content = json.loads(text)
+        version = content["version"] if content["format"] == _FORMAT else None
+        is_newer = type(version) is int and version > _VERSION
+        job = None if is_newer else _parse_job(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is not the list of a job, or is damaged: choose another folder, or overwrite it."
         ) from error
+    if is_newer:
+        raise ValueError(
+            f"{str(path)!r} was written by a newer version of this package: update it, or choose another folder."
+        )
+    return job
 
 
 def _parse_job(content: Any) -> Job:

@@ -301,7 +301,7 @@ def test_option_of_a_later_version_may_be_missing_in_the_list(images: list[Path]
         "[]",
         "7",
         "{}",
-        '{"format": "lucid_maskrcnn job", "version": 2}',
+        '{"format": "lucid_maskrcnn job", "version": "1"}',
         "[" * 100_000,
         "\0",
     ],
@@ -314,6 +314,12 @@ def test_damaged_list_is_named(images: list[Path], whole: Path, text: str) -> No
             predict(images, whole, **options)
     predict(images, whole, overwrite=True)
     assert read_job(whole) is not None
+
+
+def test_list_of_a_newer_version_is_told(images: list[Path], whole: Path) -> None:
+    (whole / "job.json").write_text('{"format": "lucid_maskrcnn job", "version": 2}')
+    with pytest.raises(ValueError, match=r"job\.json' was written by a newer version of this package: update it"):
+        predict(images, whole, resume=True)
 
 
 @pytest.mark.parametrize("name", ["../precious.png", "/tmp/precious.png", "results/part-00000.jsonl", "..", 7])
