@@ -20,6 +20,8 @@ __all__ = ["LabelFacts", "check_label_images", "facts_of"]
 _MANY = 10  # numbers; fewer are no gray values
 _SCATTERED = 0.1  # of the boxes' pixels, which objects fill to a third at least
 _SPECKS = 3  # pixels; objects are larger on average
+_PIECES = 3  # of a gray value, on average; photographs have dozens
+_CROWDED = 0.3  # of the pixels; spots do not cover as much of an image
 _HALF = 0.5
 _WHITE = (255, 65535)  # of a mask that is an image of 8 or 16 bits
 _PICTURE = "has a picture as its label image: gray values all over, where objects have a number each"
@@ -62,7 +64,10 @@ def facts_of(place: str, labels: np.ndarray, masks: CompressedMasks) -> LabelFac
     """Return what the checks need of a label image (H, W) and its masks."""
     areas, boxes = masks.areas, masks.boxes.astype(np.float64)
     boxed = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum()
-    scattered = len(masks) >= _MANY and (areas.sum() < _SCATTERED * boxed or areas.mean() < _SPECKS)
+    # Thin objects fill little of their boxes, but are of one piece; spots are small, but few.
+    loose = areas.sum() < _SCATTERED * boxed and count_large_parts(masks, 0).mean() >= _PIECES
+    specks = areas.sum() > _CROWDED * labels.size and areas.mean() < _SPECKS
+    scattered = len(masks) >= _MANY and (loose or specks)
     split = 0 if scattered else int((count_large_parts(masks) > 1).sum())
     highest = int(labels.max())
     second = int(labels.max(initial=0, where=labels < highest))
@@ -87,6 +92,9 @@ def check_label_images(facts: Sequence[LabelFacts]) -> list[Issue]:
             full = f.num_objects >= f.limit
             remedy = "give the folder of the label images" + full * ", or save more objects than 255 with more bits"
             issues.append(Issue(f.place, _PICTURE, remedy=remedy, kind=f"picture {remedy}"))
+        elif f.num_split and f.num_objects >= f.limit == f.highest:
+            problem = f"uses all {f.limit:,} numbers of its type, and some for several objects"
+            issues.append(Issue(f.place, problem, remedy="save it with more bits", kind="numbers used twice"))
         elif f.num_split and f.num_split >= _HALF * f.num_objects:
             issues.append(_issue_of_parts(f, fault=mostly))
         else:

@@ -92,9 +92,9 @@ def test_object_behind_a_post_is_no_issue(tmp_path):
 
 def test_numbers_that_run_out_are_told(tmp_path):
     image = np.zeros(SIZE, np.uint8)
-    for k in range(256):  # the last one shares the number of the last but one
+    for k in range(255):
         y, x = 4 * (k // 16), 4 * (k % 16)
-        image[y : y + 3, x : x + 3] = min(k + 1, 255)
+        image[y : y + 3, x : x + 3] = k + 1
     (issue,) = found(save(tmp_path, image))
     assert str(issue) == (
         "image '0.png' uses all 255 numbers of its type: further objects would share them: save it with more bits."
@@ -111,6 +111,36 @@ def test_border_of_pascal_voc_and_numbered_background_are_told(tmp_path):
     ]
     assert "has the numbers 1 to 9 and 255, which Pascal VOC has at borders" in issues[0].problem
     assert "has no 0, and an object of 68% of the image" in issues[1].problem
+
+
+def test_numbers_that_have_wrapped_around_are_refused(tmp_path):
+    """More than 255 objects in 8 bits: the numbers begin again, and two objects are one."""
+    image = np.zeros((128, 128), np.uint16)
+    for k in range(400):
+        y, x = 6 * (k // 20), 6 * (k % 20)
+        image[y : y + 4, x : x + 4] = k + 1
+    folders = save(tmp_path, image.astype(np.uint8))
+    Image.fromarray(data_sets.noise_image((128, 128))).save(folders[0] / "0.png")
+    with pytest.raises(
+        ValueError, match="uses all 255 numbers of its type, and some for several objects: save it with"
+    ):
+        LabelImages(*folders)
+    save(tmp_path, image)
+    Image.fromarray(data_sets.noise_image((128, 128))).save(folders[0] / "0.png")
+    assert LabelImages(*folders).object_counts == [400]
+
+
+def test_fibers_and_spots_are_objects(tmp_path):
+    """They fill little of their boxes, or have few pixels, as the gray values of a picture."""
+    fibers, spots = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
+    for k in range(12):
+        along = np.arange(40)
+        fibers[along + k, along + 1 + k // 3] = k + 1
+        fibers[along + k, along + k // 3] = k + 1
+    spots[2::6, 2::6] = np.arange(1, 122).reshape(11, 11)
+    folders = save(tmp_path, fibers, spots)
+    assert found(folders) == []
+    assert LabelImages(*folders).object_counts == [12, 121]
 
 
 @pytest.mark.parametrize(
