@@ -19,7 +19,7 @@ from ..json_text import parse_json
 from ..validators import choice, instance, shown
 from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
-from .formats import Checkpoint, open_checkpoint, write_safetensors
+from .formats import Checkpoint, find_state_dict, open_checkpoint, write_safetensors
 from .layouts import Body, Translated, torchvision_arrays, translate, translate_body
 from .naming import Naming
 from .registry import PublishedWeights, identify, identify_by_hash, locate
@@ -152,13 +152,17 @@ def _opened(path: str | Path) -> Checkpoint:
     if num_bytes > _MAX_BYTES:
         raise ValueError(f"{str(path)!r} has {num_bytes / 1e9:.1f} GB of weights, more than any model needs.")
     if checkpoint.others:
-        warnings.warn(
-            f"{str(path)!r} holds several sets of weights: {checkpoint.place or 'the outermost entries'} is used, not "
-            f"{' or '.join(checkpoint.others[:4])}; to use another, save it alone.",
-            UserWarning,
-            skip_file_prefixes=(_PACKAGE,),
-        )
+        _warn_of_choice(repr(str(path)), checkpoint.place, checkpoint.others)
     return checkpoint
+
+
+def _warn_of_choice(source: str, place: str, others: tuple[str, ...]) -> None:
+    warnings.warn(
+        f"{source} holds several sets of weights: {place or 'the outermost entries'} is used, not "
+        f"{' or '.join(others[:4])}; to use another, save it alone.",
+        UserWarning,
+        skip_file_prefixes=(_PACKAGE,),
+    )
 
 
 def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | None:
@@ -229,9 +233,20 @@ def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) ->
         As for :func:`read_weights_file` and :func:`locate`.
     """
     if not isinstance(weights, (str, Path)):
-        return translate_body(as_arrays(weights, "weights_backbone"), "weights_backbone")
+        return translate_body(_passed_arrays(weights, "weights_backbone"), "weights_backbone")
     path = locate(weights, architecture)
     return translate_body(_opened(path).arrays, repr(str(path)))
+
+
+def _passed_arrays(weights: Mapping[str, Any], argument: str) -> dict[str, Any]:
+    """Return the arrays of a mapping without the prefix of their names; a warning says which of several were chosen."""
+    arrays = as_arrays(weights, argument)
+    if not arrays:
+        return arrays
+    found = find_state_dict(arrays)
+    if found.others:
+        _warn_of_choice(argument, found.place, found.others)
+    return found.entries
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> None:
@@ -267,7 +282,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     instance("model", model, nn.Module, "a model")
     config = getattr(model, "config", None)
     if isinstance(weights, Mapping):
-        found = translate(as_arrays(weights), "weights")
+        found = translate(_passed_arrays(weights, "weights"), "weights")
         file = WeightsFile(found.arrays, found.config, naming=found.naming)
         source = "These weights"
     else:

@@ -772,6 +772,21 @@ def test_large_variances_of_unscaled_images_are_loaded(tmp_path: Path) -> None:
     assert same(model, other)
 
 
+def test_prefixes_of_passed_arrays_are_removed() -> None:
+    model, other = slim(), slim()
+    arrays = in_torchvision_names(model)
+    load_weights(other, {f"module.{name}": array for name, array in arrays.items()} | {"loss.scale": np.ones(1)})
+    assert same(model, other)
+    both = {f"student.{n}": a * 2 for n, a in arrays.items()} | {f"teacher.{n}": a for n, a in arrays.items()}
+    other = slim()
+    with pytest.warns(UserWarning, match=r"weights holds several sets of weights: \(prefix teacher.\) is used, not"):
+        load_weights(other, both)
+    assert same(model, other)
+    body = {f"net.{n}": np.array(a) for n, a in model.backbone.body.state_dict().items()}
+    load_backbone(other, body)
+    assert same(model, other)
+
+
 def test_names_from_a_file_are_shown_with_escapes(tmp_path: Path) -> None:
     arrays = in_torchvision_names(slim())
     arrays["rpn.head.\x1b[31m\n.bias"] = arrays.pop("rpn.head.bbox_pred.bias")

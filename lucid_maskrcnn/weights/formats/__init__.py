@@ -3,5 +3,13 @@
 from .checkpoint_file import Checkpoint, open_checkpoint
 from .safetensors_files import SAFETENSORS_DTYPES, write_safetensors
 from .shards import file_in_folder
+from .state_dicts import find_state_dict
 
-__all__ = ["SAFETENSORS_DTYPES", "Checkpoint", "file_in_folder", "open_checkpoint", "write_safetensors"]
+__all__ = [
+    "SAFETENSORS_DTYPES",
+    "Checkpoint",
+    "file_in_folder",
+    "find_state_dict",
+    "open_checkpoint",
+    "write_safetensors",
+]

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .numpy_pickles import NumpyArray
 from .pickles import PickledObject, PickledStr, SafeGlobal, StandIn
 from .stored_arrays import CheckpointError, Span, StoredArray, printable
@@ -41,6 +43,7 @@ _USUAL = (
     "detector",
 )
 _AVERAGED = re.compile(r"ema|teacher|swa|avg|averaged?", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"optim|optimizer|optimizers|momentum|moments?|grads?|gradients?", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Za-z][a-z]*")
 # Modules that wrap another one, at any place of a model, without changing what it computes.
 _WRAPPING = re.compile(
@@ -107,9 +110,13 @@ class _Candidate:
     def preference(self) -> tuple[bool, int]:
         """Return what the rule compares; the smallest comes first."""
         parts = [*self.path, *self.prefix.split(".")]
-        averaged = any(_AVERAGED.fullmatch(word) for part in parts for word in _WORD.findall(part))
+        averaged = self.has_word(_AVERAGED)
         usual = [_USUAL.index(part) for part in parts if part in _USUAL]
         return not averaged, usual[0] if usual else len(_USUAL) * bool(self.path or self.prefix)
+
+    def has_word(self, pattern: re.Pattern[str]) -> bool:
+        """Return whether a word of path or prefix matches: ``stateEMA`` and ``state_ema`` have the word ema."""
+        return any(pattern.fullmatch(w) for part in (*self.path, self.prefix) for w in _WORD.findall(part))
 
     def weights(self) -> dict[str, Any]:
         """Return the entries without prefix and wrapping modules."""
@@ -131,7 +138,7 @@ def find_state_dict(content: object) -> StateDict:
     Parameters
     ----------
     content : object
-        As the readers of this package return it, or a dict of :class:`StoredArray`.
+        As the readers of this package return it, or a dict of arrays.
 
     Raises
     ------
@@ -146,6 +153,8 @@ def find_state_dict(content: object) -> StateDict:
         return _unknown(found)
     rank = min(c.rank for c in known)
     known = [c for c in known if c.rank == rank or (c.rank < _NUM_DETECTORS and rank < _NUM_DETECTORS)]
+    # The state of an optimizer has the names of the weights too.
+    known = [c for c in known if not c.has_word(_OPTIMIZER)] or known
     known.sort(key=lambda candidate: candidate.preference)  # stable: else as in the file
     chosen, *others = known
     left_out = tuple(name for name in chosen.names if not name.startswith(chosen.prefix))
@@ -156,7 +165,7 @@ def find_state_dict(content: object) -> StateDict:
 
 def _is_array(value: object) -> bool:
     """Return whether a value is an array, or should be one."""
-    return isinstance(value, StoredArray | NumpyArray | Tensor) or (
+    return isinstance(value, StoredArray | NumpyArray | Tensor | np.ndarray) or (
         isinstance(value, PickledObject) and bool(value.problem)
     )
 

@@ -154,6 +154,12 @@ SEVERAL: dict[str, tuple[Any, str, tuple[str, ...]]] = {
         ("(prefix student.)",),
     ),
     "no ema": ({"schema": OTHER, "model": WEIGHTS}, "model", ("schema",)),
+    "optimizer": ({"optimizer": {"momentum": OTHER}, "weights": WEIGHTS}, "weights", ()),
+    "optimizer's prefix": (
+        {f"momentum.{n}": a for n, a in OTHER.items()} | {f"x.{n}": a for n, a in WEIGHTS.items()},
+        "(prefix x.)",
+        (),
+    ),
     "a body beside it": ({"backbone": RESNET, "detector": WEIGHTS}, "detector", ()),
 }
 
