@@ -87,7 +87,12 @@ def check_mask(annotation: Annotation, size: Size, tight: np.ndarray, area: int)
                      remedy="a polygon is x, y, x, y, …")  # fmt: skip
     if not area:
         return _issue_of_no_pixel(annotation, place, size)
-    if annotation.bbox is None or annotation.box is None or np.abs(np.array(annotation.box) - tight).max() <= 1:
+    if (
+        annotation.crowd
+        or annotation.bbox is None
+        or annotation.box is None
+        or np.abs(np.array(annotation.box) - tight).max() <= 1
+    ):
         return None
     return _issue_of_bbox(annotation, annotation.box, place, tight)
 
