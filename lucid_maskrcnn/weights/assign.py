@@ -98,7 +98,7 @@ def check_fit(
         problems.append(f"wrong shapes: {_listed(shapes)}")
     not_floating = [f"{called.get(n, n)} is {a.dtype}" for n, a in shared.items() if np.dtype(a.dtype).kind != "f"]
     if not_floating:
-        problems.append(f"not floating point: {_listed(not_floating)}")
+        problems.append(f"not floating point: {_listed(not_floating)}, as in a quantized model, which cannot be used")
     if problems:
         raise ValueError(f"{source} do not fit the model; {'; '.join(problems)}.")
 

@@ -254,7 +254,7 @@ def test_loaded_weights_are_copies() -> None:
         ),
         (
             lambda w: w.update({"rpn.head.conv.0.0.bias": np.zeros(8, np.int64)}),
-            r"not floating point: rpn.head.conv.0.0.bias is int64",
+            r"not floating point: rpn.head.conv.0.0.bias is int64, as in a quantized model",
         ),
         (
             lambda w: w.update({"roi_heads.mask_predictor.mask_fcn_logits.bias": np.float32(1)}),

@@ -32,7 +32,7 @@ __all__ = [
     "read_pickle",
 ]
 
-_MAX_OPCODES = 2**20  # an array takes about forty; each opcode allocates a few hundred bytes at most
+_MAX_OPCODES = 2**19  # an array takes about forty; each opcode allocates a few hundred bytes at most
 _MAX_MARKS = 1000
 _MAX_STRING = 256  # longer strings are the bytes of arrays, or not needed, and stay in the file
 _MAX_NUMBER = 80  # bytes or digits

@@ -159,7 +159,9 @@ def _checked_entry(name: str, entry: object) -> tuple[ElementType, tuple[int, ..
     if type(dtype) is not str:
         raise CheckpointError(f"has {array} with a dtype that is not a string")
     if dtype not in SAFETENSORS_DTYPES:
-        raise CheckpointError(f"has {array} of dtype {printable(dtype)}, which is not supported")
+        raise CheckpointError(
+            f"has {array} of dtype {printable(dtype)}, which is not supported: convert it to float32 with PyTorch"
+        )
     element = ElementType.of(SAFETENSORS_DTYPES[dtype])
     sizes = tuple(shape) if type(shape) is list else shape
     num_bytes = num_elements(sizes, array) * element.size

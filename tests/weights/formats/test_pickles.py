@@ -357,7 +357,7 @@ def test_oversized_lengths_allocate_nothing(tmp_path: Path, content: bytes, mess
     assert peak() < 2**20
 
 
-LIMIT = 2**20
+LIMIT = 2**19
 TOO_MANY = f"has a pickle of more than {LIMIT} opcodes, more than any model needs"
 ENDLESS = {  # opcodes of a byte or a few that allocate something; a few hundred bytes each at most
     "lists": (b"]" * LIMIT, TOO_MANY),
