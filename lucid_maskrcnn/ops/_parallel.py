@@ -13,9 +13,10 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ _FEW_ROWS = 32  # rows of a matrix product: fewer are not worth a thread
 _SUMMED_ROWS = 2048  # rows of a block of a sum
 _MAX_SLICES = 1 << 24  # of one loop: more would take minutes to list
 _VALUES = 1 << 17  # values of a block of element-wise work
+_LONGEST_BLOCK = 30.0  # seconds that a fork waits for a loop in another thread
 
 
 class _Blas:
@@ -54,8 +56,9 @@ class _Blas:
     def __init__(self) -> None:
         from threadpoolctl import ThreadpoolController  # here, as it takes its time to import
 
-        self._lock = threading.Lock()
-        self._users = 0
+        self._lock = threading.Condition()
+        self._users: Counter[int] = Counter()  # blocks that run, by thread
+        self._forks = 0  # that wait for these to end
         self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         self._before: list[int] = []
 
@@ -63,23 +66,57 @@ class _Blas:
     def num_threads(self) -> int | None:
         """How many threads BLAS may use when no block runs, None if it does not say."""
         with self._lock:
-            found = self._before if self._users else [lib.get_num_threads() for lib in self._libraries]
+            found = self._before if self._users.total() else [lib.get_num_threads() for lib in self._libraries]
         return min((n for n in found if n), default=None)
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:
+        me = threading.get_ident()
         with self._lock:
-            self._users += 1
-            if self._users == 1:
+            while self._forks and not self._users[me]:
+                self._lock.wait()
+            self._users[me] += 1
+            if self._users.total() == 1:
                 self._before = [lib.get_num_threads() for lib in self._libraries]
                 self._set([1] * len(self._libraries))
         try:
             yield
         finally:
             with self._lock:
-                self._users -= 1
-                if self._users == 0:
+                self._users[me] -= 1
+                if not self._users[me]:
+                    del self._users[me]
+                if not self._users:
                     self._set(self._before)
+                if self._forks:
+                    self._lock.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait until no other thread runs a block, and let none begin.
+
+        OpenBLAS ends its threads before a fork, and a product that uses them then never ends; and the child would keep
+        the one thread of BLAS. A block takes milliseconds; the bound is for one that hangs.
+        """
+        end = time.monotonic() + _LONGEST_BLOCK
+        self._lock.acquire()
+        self._forks += 1
+        while self._users.keys() - {threading.get_ident()} and time.monotonic() < end:
+            self._lock.wait(end - time.monotonic())
+
+    def after_fork(self) -> None:
+        """Let blocks begin again."""
+        self._forks -= 1
+        self._lock.notify_all()
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the threads that there are no more."""
+        me = threading.get_ident()
+        own = self._users[me]
+        if self._users.total() > own == 0:  # a block was not waited for
+            self._set(self._before)
+        self._users = Counter({me: own} if own else {})
+        self._lock, self._forks = threading.Condition(), 0
 
     def _set(self, numbers: list[int]) -> None:
         for lib, number in zip(self._libraries, numbers, strict=True):
@@ -93,9 +130,25 @@ class _Blas:
                 clear(force=True)
 
 
-@cache
+_the_blas: _Blas | None = None
+_create = threading.Lock()
+
+
 def _blas() -> _Blas:
-    return _Blas()
+    global _the_blas
+    if _the_blas is None:
+        with _create:
+            if _the_blas is None:
+                import concurrent.futures.thread  # noqa: F401 - here, as it brings logging along
+
+                # Before a fork the last one registered is called first: the loops that it waits for need the pool's
+                # lock, which `concurrent.futures` takes.
+                if hasattr(os, "register_at_fork"):
+                    os.register_at_fork(
+                        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+                    )
+                _the_blas = _Blas()
+    return _the_blas
 
 
 _inside = threading.local()
@@ -103,14 +156,26 @@ _scratch = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 
-def _reset_after_fork() -> None:
+_at_fork: list[_Blas] = []  # what waits for a fork that has begun
+
+
+def _before_fork() -> None:
+    if _the_blas is not None and not getattr(_inside, "busy", False):  # a task of a loop cannot wait for its end
+        _the_blas.before_fork()
+        _at_fork.append(_the_blas)
+
+
+def _after_fork() -> None:
+    if _at_fork:
+        _at_fork.pop().after_fork()
+
+
+def _after_fork_in_child() -> None:
     global _pool
     _pool = None  # its threads do not survive a fork
-    _blas.cache_clear()  # and its lock may have been held by one of them
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
+    _at_fork.clear()
+    if _the_blas is not None:
+        _the_blas.after_fork_in_child()
 
 
 def _cores() -> int:

@@ -167,3 +167,54 @@ def test_parallel_for_after_a_fork() -> None:
             except BaseException:
                 os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FORKS = """
+import os, sys, threading, warnings
+import numpy as np
+from lucid_maskrcnn.ops import num_threads, parallel_for
+from lucid_maskrcnn.ops._parallel import matmul
+warnings.simplefilter("ignore")  # a fork with threads
+a, stop, threads = np.ones((400, 400), np.float32), threading.Event(), num_threads()
+
+def compute():
+    while not stop.is_set():
+        matmul(a, a)
+        parallel_for(range(1), lambda i: a @ a)
+
+def child():
+    try:
+        return 0 if num_threads() == threads and (matmul(a, a) == 400).all() else 1
+    except BaseException:
+        return 2
+
+others = [threading.Thread(target=compute) for _ in range(2)]
+for other in others:
+    other.start()
+for _ in range(40):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(child())
+    assert os.waitpid(pid, 0)[1] == 0
+stop.set()
+for other in others:
+    other.join()
+inside = []
+
+def fork_inside(task):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(child())
+    inside.append(os.waitpid(pid, 0)[1])
+
+parallel_for(range(3), fork_inside)
+assert inside == [0] * 3 and num_threads() == threads
+print("forked")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_while_another_thread_computes_freezes_neither() -> None:
+    """OpenBLAS ends its threads before a fork, under a product that used them; and the child kept one thread."""
+    run = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "forked\n"), run.stderr
