@@ -14,11 +14,12 @@ import os
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 __all__ = [
+    "channel_numbers",
     "check_keywords",
     "choice",
     "flag",
@@ -28,6 +29,7 @@ __all__ = [
     "image_size",
     "instance",
     "integer",
+    "intensity_rule",
     "label_names",
     "nearest",
     "non_negative_int",
@@ -35,6 +37,7 @@ __all__ = [
     "number",
     "open_fraction",
     "optional",
+    "page_number",
     "pair",
     "path",
     "positive_int",
@@ -242,6 +245,52 @@ def image_size(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
     if max(height, width, height * width) > MAX_PIXELS:
         raise ValueError(f"{name} must be below 2³¹ pixels in all, got {height} × {width}.")
     return height, width
+
+
+# ------------------------------------------------------------------ what of an image file is read
+
+
+def page_number(name: str, value: Any) -> int | str:
+    """Return the number of a page, counted from 0, or ``"all"``."""
+    wanted = "a page, counted from 0, or 'all'"
+    if isinstance(value, str):
+        if value != "all":
+            raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+        return "all"
+    try:
+        return non_negative_int(name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be {wanted}, got {shown(value)}.") from None
+
+
+def channel_numbers(name: str, value: Any) -> tuple[int, ...]:
+    """Return one or three numbers of channels, counted from 0; a single number is one channel."""
+    wanted = "one or three channels, counted from 0, such as 2 or (2, 1, 0)"
+    single = not isinstance(value, (str, bytes)) and isinstance(_scalar(value), numbers.Number)
+    try:
+        chosen = sequence(name, [_scalar(value)] if single else value, non_negative_int)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be {wanted}, got {shown(value)}.") from None
+    if len(chosen) not in (1, 3):
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+    return chosen
+
+
+def intensity_rule(name: str, value: Any) -> Literal["full", "max"] | tuple[float, float]:
+    """Return how more than 8 bits become 8: ``"full"``, ``"max"``, or the percentiles that become black and white."""
+    wanted = "'full', 'max' or two percentiles from 0 to 100, such as (0.1, 99.9)"
+    if isinstance(value, str):
+        for rule in ("full", "max"):
+            if value == rule:
+                return rule
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}.")
+    try:
+        low, high = sequence(name, value, non_negative_number, length=2)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be {wanted}, got {shown(value)}.") from None
+    if not low < high <= 100:
+        raise ValueError(f"{name} must be {wanted}, the lower one first, got {shown(value)}.")
+    return float(low), float(high)
 
 
 # ------------------------------------------------------------------ names

@@ -81,10 +81,13 @@ def test_16_bit_grey_with_transparency_is_read(tmp_path: Path) -> None:
     assert (load_image(path) == 255).all()
 
 
-def test_first_frame_is_read(tmp_path: Path) -> None:
+def test_file_with_several_pages_is_refused_unless_one_is_chosen(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (4, 3), c) for c in ("red", "blue"))
     path = save(first, tmp_path / "a.tif", save_all=True, append_images=[second])
-    assert (load_image(path) == (255, 0, 0)).all()
+    with pytest.raises(ValueError, match=r"a\.tif': it has 2 pages; choose one with page=0 to page=1, or page='all'"):
+        load_image(path)
+    assert (load_image(path, page=0) == (255, 0, 0)).all()
+    assert (load_image(path, page=1) == (0, 0, 255)).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -145,9 +148,11 @@ def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         load_image(path)
 
 
-def test_float_tiff_and_32_bit_integers_are_refused(tmp_path: Path) -> None:
+def test_floats_beyond_1_and_integers_beyond_16_bits_are_refused(tmp_path: Path) -> None:
     path = save(Image.fromarray(np.ones((3, 3), np.float32)), tmp_path / "float.tif")
-    with pytest.raises(ValueError, match=r"float\.tif.*floats of unknown range"):
+    assert (load_image(path) == 255).all()
+    path = save(Image.fromarray(np.full((3, 3), 1.5, np.float32)), tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif.*floats run from 1.5 to 1.5, beyond the range of floats, 0 to 1"):
         load_image(path)
     path = save(Image.fromarray(np.full((3, 3), 70000, np.int32)), tmp_path / "int.tif")
     with pytest.raises(ValueError, match=r"int\.tif.*70000.*beyond 16 bits"):
@@ -157,9 +162,13 @@ def test_float_tiff_and_32_bit_integers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "error", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), TypeError, r"must be uint8 .* got float32 of shape \(4, 4, 3\)"),
-        (np.zeros((4, 4), bool), TypeError, "got bool"),
-        (np.zeros((4, 4, 3), np.uint16), TypeError, "got uint16"),
+        (
+            np.zeros((4, 4, 3), np.complex64),
+            TypeError,
+            r"bools, integers or floats, got complex64 of shape \(4, 4, 3\)",
+        ),
+        (np.zeros((4, 4), object), TypeError, "got object"),
+        (np.zeros((4, 4, 5), np.uint16), ValueError, "choose one or three of its 5 channels with channels="),
         (np.zeros((3, 8, 9), np.uint8), ValueError, r"got uint8 of shape \(3, 8, 9\)"),
         (np.zeros((4, 4, 2), np.uint8), ValueError, r"\(4, 4, 2\)"),
         (np.zeros((1, 4, 4, 3), np.uint8), ValueError, r"\(1, 4, 4, 3\)"),
@@ -176,7 +185,7 @@ def test_other_arrays_are_refused(array: np.ndarray, error: type[Exception], mes
     ("source", "error", "message"),
     [
         (Image.new("RGB", (0, 5)), ValueError, "at least one pixel"),
-        (7, TypeError, "a path, a PIL image or a uint8 array .*, got 7"),
+        (7, TypeError, "a path, a PIL image or an array .*, got 7"),
         (None, TypeError, "got None"),
         (b"a.png", TypeError, "got b'a.png'"),
         ([[0, 255]], TypeError, r"got \[\[0, 255\]\]"),

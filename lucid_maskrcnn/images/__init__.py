@@ -1,0 +1,26 @@
+"""Reading images: files, PIL images and arrays."""
+
+from .file_kinds import SUFFIXES
+from .handles import ImageHandle, Size
+from .reading import (
+    exif_orientation,
+    load_checked,
+    load_image,
+    load_pages,
+    open_image,
+    size_mismatch,
+    size_on_disk,
+)
+
+__all__ = [
+    "SUFFIXES",
+    "ImageHandle",
+    "Size",
+    "exif_orientation",
+    "load_checked",
+    "load_image",
+    "load_pages",
+    "open_image",
+    "size_mismatch",
+    "size_on_disk",
+]

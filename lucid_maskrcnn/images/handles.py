@@ -1,0 +1,224 @@
+"""An image that is open: what it has, and reading a page of it.
+
+Shapes: H × W pixels, C channels. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from lucid_maskrcnn import validators
+
+from .intensity import to_8_bit
+
+__all__ = ["ArrayHandle", "ImageHandle", "Samples", "Size", "stored_view"]
+
+type Size = tuple[int, int]
+
+
+class Samples(NamedTuple):
+    """The samples of a page, upright.
+
+    Attributes
+    ----------
+    array : ndarray of shape (H, W, C)
+        Without alpha.
+    bits : int or None
+        Of each sample, if the file says that there are fewer than the type has.
+    """
+
+    array: np.ndarray
+    bits: int | None = None
+
+
+class ImageHandle(ABC):
+    """An image that is open; a context manager, which closes it.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it: "the image file 'a.tif'".
+    shape : (height, width)
+        Of the first page, as it is read.
+    dtype : np.dtype
+        Of the samples.
+    pages : int
+        Time, depth, positions or frames; channels are none.
+    channels : int
+        Without alpha.
+    pixel_size : (float, float) or None
+        Height and width of a pixel in µm, if the file says so.
+    turned : bool
+        Whether the file's orientation swaps height and width.
+    """
+
+    name: str
+    shape: Size
+    dtype: np.dtype
+    pages: int = 1
+    channels: int = 1
+    pixel_size: tuple[float, float] | None = None
+    turned: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 - arrays have nothing to close
+        """Close the file."""
+
+    @abstractmethod
+    def _samples(self, page: int) -> Samples:
+        """Return the samples of a page."""
+
+    def read(self, *, page: int | None = None, channels: Any = None) -> np.ndarray:
+        """Return the samples of a page as they are, unscaled.
+
+        Parameters
+        ----------
+        page : int, optional
+            Counted from 0; may be left out if there is one.
+        channels : int or sequence of int, optional
+            Counted from 0; by default all of them.
+
+        Returns
+        -------
+        ndarray of shape (H, W, C)
+
+        Raises
+        ------
+        ValueError
+            If there are several pages and none is chosen, there is no such page or channel, or it cannot be read.
+        TypeError
+            If an argument is not as above.
+        """
+        array = self._samples(self.page(page)).array
+        return array if channels is None else self._chosen(array, validators.channel_numbers("channels", channels))
+
+    def read_rgb(self, *, page: int | None = None, channels: Any = None, intensity: Any = None) -> np.ndarray:
+        """Return a page as the network takes it: RGB of 8 bits; see :func:`load_image`.
+
+        Returns
+        -------
+        ndarray of shape (H, W, 3), uint8
+        """
+        numbers = None if channels is None else validators.channel_numbers("channels", channels)
+        rule = None if intensity is None else validators.intensity_rule("intensity", intensity)
+        array, bits = self._samples(self.page(page))
+        eight = to_8_bit(self._colors(array, numbers), rule, self.name, bits)
+        if eight.shape[2] == 3:
+            return eight
+        rgb = np.empty((*eight.shape[:2], 3), np.uint8)
+        rgb[:] = eight
+        return rgb
+
+    def page(self, page: Any) -> int:
+        """Return the number of a page; None is the only one.
+
+        Raises
+        ------
+        ValueError
+            If there are several and none is chosen, or there is no such page.
+        """
+        if page is None:
+            if self.pages > 1:
+                raise ValueError(
+                    f"Cannot read {self.name}: it has {self.pages} pages; choose one with page=0 to "
+                    f"page={self.pages - 1}, or page='all' where several images are taken."
+                )
+            return 0
+        number = validators.page_number("page", page)
+        if isinstance(number, str):
+            raise ValueError(f"page must be a number here, where one image is read, got {number!r}.")
+        if number >= self.pages:
+            last = self.pages - 1
+            raise ValueError(
+                f"page must be from 0 to {last} for {self.name}, got {number}."
+                if last
+                else f"page must be 0 for {self.name}, which has one page, got {number}."
+            )
+        return number
+
+    def _colors(self, array: np.ndarray, channels: tuple[int, ...] | None) -> np.ndarray:
+        """Return one or three channels; by default all, where there are so many."""
+        if channels is not None:
+            return self._chosen(array, channels)
+        if array.shape[2] in (1, 3):
+            return array
+        raise ValueError(
+            f"{self._wrong_channels(array)}; choose one or three of its {array.shape[2]} channels with channels=, such "
+            "as channels=0 or channels=(0, 1, 2)."
+        )
+
+    def _wrong_channels(self, array: np.ndarray) -> str:
+        return f"Cannot read {self.name}: it has {array.shape[2]} channels, and the network takes red, green and blue"
+
+    def _chosen(self, array: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:
+        count = array.shape[2]
+        if max(channels) >= count:
+            has = "one channel, 0" if count == 1 else f"{count} channels, 0 to {count - 1}"
+            raise ValueError(f"channels must be among those of {self.name}, which has {has}, got {max(channels)}.")
+        return array if channels == tuple(range(count)) else array[:, :, list(channels)]
+
+
+class ArrayHandle(ImageHandle):
+    """An array (H, W) or (H, W, C) as an image."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        given = f"{array.dtype} of shape {array.shape}"
+        self.name = f"the array, {given}"
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"An image array must hold bools, integers or floats, got {given}.")
+        if array.ndim not in (2, 3):
+            raise ValueError(f"An image array must have the shape (H, W), (H, W, 3) or (H, W, C), got {given}.")
+        if array.size == 0:
+            raise ValueError(f"An image must have at least one pixel, got an array of shape {array.shape}.")
+        self._array = array if array.ndim == 3 else array[:, :, None]
+        self.shape = (array.shape[0], array.shape[1])
+        self.dtype, self.channels = array.dtype, self._array.shape[2]
+
+    def _samples(self, page: int) -> Samples:
+        return Samples(self._array)
+
+    def _colors(self, array: np.ndarray, channels: tuple[int, ...] | None) -> np.ndarray:
+        if channels is None and array.shape[2] == 4 and _is_rgba(array):
+            return array[:, :, :3]
+        return super()._colors(array, channels)
+
+    def _wrong_channels(self, array: np.ndarray) -> str:
+        given = f"{array.dtype} of shape {array.shape}"
+        planes = array.shape[0] in (1, 3, 4) and array.shape[2] > 4
+        hint = "; if its channels come first, transpose it, and else" if planes else ""
+        return f"An image array must be of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {given}{hint}"
+
+
+def _is_rgba(array: np.ndarray) -> bool:
+    """Whether four channels are colors and alpha: by convention of 8 bits, else if the fourth is opaque everywhere."""
+    if array.dtype == np.uint8:
+        return True
+    opaque = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else 1
+    return bool((array[:, :, 3] == opaque).all())
+
+
+def stored_view(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Return a view of an upright image with the rows and columns of the stored one.
+
+    Parameters
+    ----------
+    array : ndarray of shape (H, W, C)
+        Upright.
+    orientation : int
+        EXIF's, 1 to 8.
+    """
+    if orientation >= 5:
+        array = array.transpose(1, 0, 2)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    if orientation in (6, 8):
+        rows, columns = (-1, 1) if orientation == 6 else (1, -1)
+    return array[::rows, ::columns]
