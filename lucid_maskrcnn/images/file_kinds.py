@@ -19,7 +19,6 @@ SUFFIXES = frozenset(
 # Pillow is asked for nothing else: some of its plugins start programs (EPS: Ghostscript) or decode vendors' formats.
 PILLOW_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-_READ = "PNG, TIFF, JPEG, WebP, BMP, GIF and PPM are read"
 _CONVERT = "save it as PNG or TIFF"
 _ARRAY = "read it with its own library and pass the array"
 _BIOFORMATS = "save it as OME-TIFF, with Fiji or bfconvert, or " + _ARRAY
@@ -79,7 +78,7 @@ def named_errors(name: str) -> Iterator[None]:
         reason = str(error).split(",")[0]
         raise ValueError(f"Cannot read {name}: {reason}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.") from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"Cannot read {name}: it is not an image ({_READ}).") from error
+        raise ValueError(f"Cannot read {name}: it is not an image.") from error
     except MemoryError as error:
         raise ValueError(f"Cannot read {name}: there is not enough memory for it.") from error
     except Exception as error:

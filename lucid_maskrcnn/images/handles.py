@@ -151,12 +151,12 @@ class ImageHandle(ABC):
         if array.shape[2] in (1, 3):
             return array
         raise ValueError(
-            f"{self._wrong_channels(array)}; choose one or three of its {array.shape[2]} channels with channels=, such "
+            f"{self._wrong_channels(array)} choose one or three of its {array.shape[2]} channels with channels=, such "
             "as channels=0 or channels=(0, 1, 2)."
         )
 
     def _wrong_channels(self, array: np.ndarray) -> str:
-        return f"Cannot read {self.name}: it has {array.shape[2]} channels, and the network takes red, green and blue"
+        return f"Cannot read {self.name}: it has {array.shape[2]} channels, and the network takes red, green and blue;"
 
     def _chosen(self, array: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:
         count = array.shape[2]
@@ -192,9 +192,9 @@ class ArrayHandle(ImageHandle):
 
     def _wrong_channels(self, array: np.ndarray) -> str:
         given = f"{array.dtype} of shape {array.shape}"
-        planes = array.shape[0] in (1, 3, 4) and array.shape[2] > 4
-        hint = "; if its channels come first, transpose it, and else" if planes else ""
-        return f"An image array must be of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {given}{hint}"
+        first = array.shape[0] in (1, 3, 4) and array.shape[2] > 4
+        hint = " transpose it if its channels come first, or" if first else ""
+        return f"An image array must be of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {given};{hint}"
 
 
 def _is_rgba(array: np.ndarray) -> bool:

@@ -423,9 +423,9 @@ def test_targets_are_checked(augment, change, error, message):
     [
         ("no.png", FileNotFoundError, "There is no image file 'no.png'."),
         (None, TypeError, "An image must be a path, a PIL image or a"),
-        (np.zeros((4, 5, 3)), TypeError, "float64 of shape (4, 5, 3)"),
-        (Image.fromarray(np.zeros((4, 5), np.float32)), ValueError, "its pixels are floats of unknown range"),
-        (np.zeros((3, 4, 5), np.uint8), ValueError, "got uint8 of shape (3, 4, 5)."),
+        (np.full((4, 5, 3), 9.0), ValueError, "float64 of shape (4, 5, 3): its floats run from 9 to 9"),
+        (Image.fromarray(np.full((4, 5), 9, np.float32)), ValueError, "beyond the range of floats, 0 to 1"),
+        (np.zeros((3, 4, 5), np.uint8), ValueError, "got uint8 of shape (3, 4, 5); transpose it"),
         (
             np.zeros((0, 5, 3), np.uint8),
             ValueError,

@@ -318,7 +318,9 @@ def test_a_loader_with_augmentation_takes_what_it_takes_without(tmp_path):
     for plain, flipped in zip(batches[1].images, batches[2].images, strict=True):
         np.testing.assert_array_equal(plain, pixels)
         np.testing.assert_array_equal(flipped, pixels[:, ::-1])
-    wrong = Loader([(pixels / 255, target)], 1, augment=Augmentation())
+    floats = Loader([(pixels / 255, target)], 1, augment=Augmentation())
+    np.testing.assert_array_equal(floats.batch(0).images[0], pixels)
+    wrong = Loader([(pixels * 1.0, target)], 1, augment=Augmentation())
     with pytest.raises(LoadingError, match=r"Step 0 cannot load image 0 of the data set: .*float64 of shape"):
         wrong.batch(0)
 
