@@ -208,6 +208,22 @@ def test_reference_training_checkpoint_of_torchvision(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.state_dict()["fc1.weight"], model.state_dict()["fc1.weight"] * 0.5)
 
 
+def test_checkpoint_of_a_stopped_run_gives_its_averaged_weights(tmp_path: Path) -> None:
+    model = slim(norm="batch", categories={1: "a", 2: "b", 3: "c"})
+    arrays = {name: np.array(array) for name, array in model.state_dict().items()}
+    content = {f"model.{n}": a * 2 for n, a in arrays.items()} | {f"momentum.{n}": a * 3 for n, a in arrays.items()}
+    header = {"format": "lucid_maskrcnn checkpoint", "config": json.dumps(model.config.to_dict()), "state": "{}"}
+    path = tmp_path / "checkpoint-00000002.safetensors"
+    save_file(content, path, header)
+    opened = MaskRCNN.from_file(path)  # without a warning: momentum is no choice
+    np.testing.assert_array_equal(opened.state_dict()["fc1.weight"], arrays["fc1.weight"] * 2)
+    save_file(content | {f"ema.{n}": a for n, a in arrays.items()}, path, header)
+    with pytest.warns(UserWarning, match=r"\(prefix ema.\) is used, not \(prefix model.\);"):
+        opened = MaskRCNN.from_file(path)
+    assert same(opened, model)
+    assert opened.config.categories == model.config.categories
+
+
 @pytest.mark.parametrize(
     ("name", "library"),
     [
