@@ -19,6 +19,7 @@ __all__ = [
     "Parser",
     "add_device",
     "add_nms_thresh",
+    "add_reading",
     "add_score_thresh",
     "add_top_k",
     "add_weights",
@@ -165,6 +166,31 @@ def add_nms_thresh(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="of two detections of a class with a greater IoU only the better is kept (default: the model's own "
         "setting)",
+    )
+
+
+def _numbers(text: str) -> Any:
+    """Return the numbers in "0,1,2"."""
+    return [float(part) if "." in part else int(part) for part in text.split(",")]
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add ``--page``, ``--channels`` and ``--intensity``."""
+    parser.add_argument(
+        "--page", type=non_negative_int, metavar="N", help="of files with several pages, counted from 0"
+    )
+    parser.add_argument(
+        "--channels",
+        type=argument_type(_numbers, validators.channel_numbers),
+        metavar="C[,C,C]",
+        help="one or three of an image's channels, counted from 0, such as 2 or 2,1,0",
+    )
+    parser.add_argument(
+        "--intensity",
+        type=argument_type(_numbers, validators.intensity_rule),
+        metavar="RULE",
+        help="how more than 8 bits become 8: full (the range of the type), max (the image's own maximum), or "
+        "percentiles, such as 0.1,99.9 (default: full)",
     )
 
 

@@ -21,6 +21,7 @@ from .common import (
     Parser,
     add_device,
     add_nms_thresh,
+    add_reading,
     add_score_thresh,
     add_top_k,
     add_weights,
@@ -94,6 +95,7 @@ def add_commands(commands: Any) -> None:
         help="pixels of a mask have a higher probability (default: 0.5)",
     )
     add_top_k(predict)
+    add_reading(predict)
     predict.add_argument("--no-draw", dest="draw", action="store_false", help="write no drawings")
     predict.add_argument(
         "--shard-size", type=positive_int, default=1000, metavar="N", help="images in a file of results (default: 1000)"
@@ -173,6 +175,9 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 nms_thresh=args.nms_thresh,
                 top_k=args.top_k,
                 mask_thresh=args.mask_thresh,
+                page=args.page,
+                channels=args.channels,
+                intensity=args.intensity,
                 progress=not args.quiet,
                 on_start=report.start,
                 on_image=report.image,

@@ -88,6 +88,9 @@ def predict_files(
     nms_thresh: float | None = None,
     top_k: int | None = None,
     mask_thresh: float = 0.5,
+    page: int | None = None,
+    channels: int | Sequence[int] | None = None,
+    intensity: str | Sequence[float] | None = None,
     progress: bool = True,
     on_start: Callable[[JobStart], None] | None = None,
     on_image: Callable[[ImagePrediction], None] | None = None,
@@ -125,6 +128,8 @@ def predict_files(
         Of a model that is loaded here. A model that is given stays on its own.
     score_thresh, nms_thresh, top_k, mask_thresh
         As in :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`.
+    page, channels, intensity
+        As in :func:`~lucid_maskrcnn.images.load_image`: of every image the same page.
     progress : bool
         Show a progress bar on stderr if that is a terminal.
     on_start : callable, optional
@@ -153,6 +158,11 @@ def predict_files(
         "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
         "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
     }
+    read = {
+        "page": validators.optional(validators.non_negative_int)("page", page),
+        "channels": validators.optional(validators.channel_numbers)("channels", channels),
+        "intensity": validators.optional(validators.intensity_rule)("intensity", intensity),
+    }
     shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
     mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
     if all(mode.values()):
@@ -165,7 +175,11 @@ def predict_files(
     images = _find(given, folder, **mode)
     model = _load(weights, device)
     settings = JobSettings(
-        options={**options, "draw": draw},
+        options={
+            **options,
+            "draw": draw,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
+        },
         weights=_describe(weights),
         shard_size=shard_size,
         package_version=version("lucid-maskrcnn"),
@@ -178,7 +192,7 @@ def predict_files(
             warn_user(f"{message}{settings.package_version}: results may differ.")
         if on_start is not None:
             on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
-        problems = predict_locally(job, model, options, on_image=on_image, progress=progress)
+        problems = predict_locally(job, model, options, read, on_image=on_image, progress=progress)
         tally = job.finish()
     failures = (*tally.failures, *problems)[:_MOST_FAILURES]
     return JobResult(folder, tally.n_images, tally.n_failed, tally.n_objects, failures)

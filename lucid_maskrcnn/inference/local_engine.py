@@ -55,6 +55,7 @@ def predict_locally(
     folder: JobFolder,
     model: Any,
     options: Mapping[str, Any],
+    read: Mapping[str, Any],
     *,
     on_image: Callable[[ImagePrediction], None] | None,
     progress: bool,
@@ -68,6 +69,8 @@ def predict_locally(
         Or any object with such a ``predict``.
     options : mapping
         Keywords of ``predict``.
+    read : mapping
+        Keywords of :func:`~lucid_maskrcnn.images.load_image`.
     on_image : callable, optional
         Called with an :class:`ImagePrediction` after each image that could be read.
     progress : bool
@@ -90,7 +93,7 @@ def predict_locally(
             if is_new or _lacks_drawing(folder, image):
                 with Limits() as limits:  # one warning an image, after its row is written
                     limits.name = repr(image.source)
-                    done = _predict(folder, image, model, options, problems)
+                    done = _predict(folder, image, model, options, read, problems)
                 if done is not None and on_image is not None:
                     on_image(done)
                 if is_new:
@@ -105,12 +108,17 @@ def _lacks_drawing(folder: JobFolder, image: ListedImage) -> bool:
 
 
 def _predict(
-    folder: JobFolder, image: ListedImage, model: Any, options: Mapping[str, Any], problems: list[str]
+    folder: JobFolder,
+    image: ListedImage,
+    model: Any,
+    options: Mapping[str, Any],
+    read: Mapping[str, Any],
+    problems: list[str],
 ) -> ImagePrediction | None:
     """Predict on an image, write its row unless it has one, and draw it; None if it cannot be predicted on."""
     is_new, path = not folder.has_row(image), folder.path_of(image)
     try:
-        pixels = load_image(path)
+        pixels = load_image(path, **read)
         started = time.perf_counter()
         found: Detections = model.predict(pixels, **options, keep_image=False)[0]
         seconds = time.perf_counter() - started

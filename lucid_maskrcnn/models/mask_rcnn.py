@@ -18,9 +18,20 @@ from lucid import Tensor
 from .. import ops, transforms
 from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from ..detections import Detections
-from ..images import load_image
+from ..images import load_pages
 from ..targets import Target
-from ..validators import flag, fraction, instance, non_negative_int, positive_int, shown
+from ..validators import (
+    channel_numbers,
+    flag,
+    fraction,
+    instance,
+    intensity_rule,
+    non_negative_int,
+    optional,
+    page_number,
+    positive_int,
+    shown,
+)
 from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
 from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
@@ -322,6 +333,9 @@ class MaskRCNN(nn.Module):
         mask_thresh: float = 0.5,
         keep_image: bool = True,
         batch_size: int = 1,
+        page: int | str | None = None,
+        channels: int | Sequence[int] | None = None,
+        intensity: str | Sequence[float] | None = None,
     ) -> list[Detections]:
         """Find the objects in images; training mode makes no difference.
 
@@ -347,6 +361,14 @@ class MaskRCNN(nn.Module):
             So many images of a list go through the network together, padded to the largest of them, which can change
             scores near a threshold: one by one, as by default, the answer for an image does not depend on the others. A
             tensor (N, 3, H, W) is one batch.
+        page : int or "all", optional
+            Of files with several pages, counted from 0; ``"all"`` takes each page as an image of its own. By default
+            such files are refused.
+        channels : int or sequence of int, optional
+            One or three of an image's channels, counted from 0. By default it must have one or three, or be RGBA.
+        intensity : "full", "max" or (float, float), optional
+            How more than 8 bits become 8: what becomes white, the largest value of the type (the default) or of the
+            image, or the percentiles that become black and white. See "Images that are read" in the documentation.
 
         Returns
         -------
@@ -371,12 +393,17 @@ class MaskRCNN(nn.Module):
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
         keep_image = flag("keep_image", keep_image)
         images, batch_size = self._check_images(images, self.config.image), positive_int("batch_size", batch_size)
+        read = {
+            "page": optional(page_number)("page", page),
+            "channels": optional(channel_numbers)("channels", channels),
+            "intensity": optional(intensity_rule)("intensity", intensity),
+        }
         limits = Limits()
         detections: list[Detections] = []
         with ops.no_grad():
             for batch in [images] if isinstance(images, Tensor) else _split(images, batch_size):
                 detections += self._predict_batch(
-                    batch, score_thresh, nms_thresh, top_k, limits, mask_thresh=mask_thresh, keep_image=keep_image
+                    batch, score_thresh, nms_thresh, top_k, limits, read, mask_thresh=mask_thresh, keep_image=keep_image
                 )
                 limits.first = len(detections)
         limits.warn()
@@ -389,11 +416,12 @@ class MaskRCNN(nn.Module):
         nms_thresh: float,
         top_k: int,
         limits: Limits,
+        read: Mapping[str, Any],
         *,
         mask_thresh: float,
         keep_image: bool,
     ) -> list[Detections]:
-        batch, originals = self._prepare(images, self.config.image, limits)
+        batch, originals = self._prepare(images, self.config.image, limits, read)
         features = self._features(batch.tensor)
         proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False, limits=limits)
         found = self._detect(features, proposals, batch.sizes, score_thresh, nms_thresh, top_k)
@@ -492,13 +520,17 @@ class MaskRCNN(nn.Module):
         return images if isinstance(images, Tensor) else several
 
     def _prepare(
-        self, images: Tensor | Sequence[Any], config: ImageConfig, limits: Limits | None = None
+        self,
+        images: Tensor | Sequence[Any],
+        config: ImageConfig,
+        limits: Limits | None = None,
+        read: Mapping[str, Any] | None = None,
     ) -> tuple[transforms.ImageBatch, list[Any]]:
         """Return the network's batch of checked images, and the images that it was made of (None for tensors)."""
         if isinstance(images, Tensor) or (images and isinstance(images[0], Tensor)):
             batch = transforms.pad(images, config.size_divisor)
             return batch, [None] * len(batch.sizes)
-        pixels = [load_image(i) for i in images]
+        pixels = [page for image in images for page in load_pages(image, **(read or {}))]
         batch = transforms.prepare(pixels, config, self.device)
         if limits is not None:
             limits.add_sizes(batch.original_sizes, batch.sizes, config)

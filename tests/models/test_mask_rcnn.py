@@ -19,6 +19,7 @@ from PIL import Image
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn_v2
 from lucid_maskrcnn.config import HeadConfig, ImageConfig, RPNConfig
+from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.models.layers import Conv2d
 from lucid_maskrcnn.training import SGD
 from lucid_maskrcnn.transforms import prepare
@@ -861,3 +862,21 @@ def test_number_of_classes_follows_the_categories() -> None:
 def test_size_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match=r"min_size is given twice, as min_size=64 and in image=\{'min_size': 32\}"):
         build_resnet(min_size=64, image={"min_size": 32})
+
+
+def test_every_page_of_a_file_becomes_an_image(tmp_path):
+    import tifffile
+
+    model = mask_rcnn_resnet_18_fpn(num_classes=1, width=8, fpn_channels=8, hidden_dim=8, min_size=32, max_size=64)
+    pages = np.random.default_rng(0).integers(0, 4096, (3, 32, 40)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pages)
+    with pytest.raises(ValueError, match="it has 3 pages"):
+        model.predict(tmp_path / "a.tif")
+    found = model.predict(tmp_path / "a.tif", page="all", intensity="max")
+    assert [d.image_size for d in found] == [(32, 40)] * 3
+    for page, one in zip(pages, found, strict=True):
+        np.testing.assert_array_equal(one.image, load_image(page, intensity="max"))
+    (last,) = model.predict(tmp_path / "a.tif", page=2, intensity=(0, 100))
+    np.testing.assert_array_equal(last.image, load_image(pages[2], intensity=(0, 100)))
+    with pytest.raises(ValueError, match="intensity must be 'full', 'max' or two percentiles"):
+        model.predict(pages[0], intensity="auto")
