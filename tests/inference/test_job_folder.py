@@ -78,6 +78,9 @@ def test_list_says_what_the_job_is(tmp_path: Path, images: list[Path]) -> None:
         "top_k": 7,
         "mask_thresh": 0.5,
         "draw": True,
+        "page": None,
+        "channels": None,
+        "intensity": None,
     }
     assert (job["package_version"], job["shard_size"]) == (__version__, 1000)
     assert [(e["id"], e["source"], e["page"]) for e in job["images"]] == [

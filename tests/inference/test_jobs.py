@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import small_jobs
+import tifffile
 from PIL import Image
 
 import lucid_maskrcnn
 from lucid_maskrcnn.detections import Detections
+from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.inference import ImagePrediction, JobResult, predict_files
 from lucid_maskrcnn.masks.rle import decode_rle
 
@@ -99,6 +102,22 @@ def test_score_thresh_and_top_k_reach_the_model(
 ) -> None:
     assert predict_files(images[:1], MODEL, tmp_path / "out", **options).n_objects == count
     assert len(load(tmp_path / "out" / "detections.json")) == count
+
+
+def test_page_channels_and_intensity_reach_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = np.random.default_rng(0).integers(0, 4096, (2, 24, 30, 5)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack", planarconfig="contig")
+    options: dict[str, Any] = {"page": 1, "channels": [4, 0, 1], "intensity": (1, 99)}
+    model = small_jobs.TwoBoxes()
+    seen = []
+    monkeypatch.setattr(model, "_before", lambda _, image: seen.append(image))
+    assert predict_files([tmp_path / "a.tif"], model, tmp_path / "out", draw=False, **options).n_failed == 0
+    np.testing.assert_array_equal(seen[0], load_image(pages[1], channels=(4, 0, 1), intensity=(1, 99)))
+    with pytest.raises(ValueError, match="page"):  # a resumed job has the same options
+        predict_files([tmp_path / "a.tif"], model, tmp_path / "out", draw=False, resume=True)
+    failed = predict_files([tmp_path / "a.tif"], model, tmp_path / "other", draw=False)
+    assert failed.n_failed == 1
+    assert "it has 2 pages" in failed.failures[0]
 
 
 def test_no_images_give_empty_files(tmp_path: Path) -> None:

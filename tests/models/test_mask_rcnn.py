@@ -158,7 +158,7 @@ def test_arguments_and_defaults() -> None:
     assert arguments(MaskRCNN.predict) == (
         ["self", "images"],
         {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5, "keep_image": True}
-        | {"batch_size": 1},
+        | {"batch_size": 1, "page": None, "channels": None, "intensity": None},
     )
     assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
 
@@ -869,7 +869,7 @@ def test_every_page_of_a_file_becomes_an_image(tmp_path):
 
     model = mask_rcnn_resnet_18_fpn(num_classes=1, width=8, fpn_channels=8, hidden_dim=8, min_size=32, max_size=64)
     pages = np.random.default_rng(0).integers(0, 4096, (3, 32, 40)).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", pages)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
     with pytest.raises(ValueError, match="it has 3 pages"):
         model.predict(tmp_path / "a.tif")
     found = model.predict(tmp_path / "a.tif", page="all", intensity="max")
