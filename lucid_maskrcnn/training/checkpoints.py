@@ -6,6 +6,7 @@ the same way. A folder holds ``checkpoint-00000200.safetensors`` and so on, by s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,14 @@ import numpy as np
 
 from ..atomic import replacing
 from ..validators import shown
-from ..weights.formats import SAFETENSORS_DTYPES
+from ..weights.formats import (
+    CHECKSUM,
+    RUN_CHECKPOINT,
+    RUN_RESULTS,
+    SAFETENSORS_DTYPES,
+    UNSET_CHECKSUM,
+    checksum_problem,
+)
 
 __all__ = [
     "StoredArray",
@@ -28,6 +36,7 @@ __all__ = [
     "checkpoint_path",
     "damaged",
     "find_checkpoints",
+    "has_checksum",
     "prune",
     "read_arrays",
     "read_header",
@@ -35,9 +44,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_FORMAT = "lucid_maskrcnn checkpoint"
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
-_RESULTS = ("weights.safetensors", "best.safetensors")
 _DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
@@ -97,7 +104,7 @@ def check_folder(folder: Path, resume: bool | str) -> Path | None:
         )
     if not found and resume is True:
         raise ValueError(f"There is no checkpoint in {str(folder)!r} to resume from.")
-    results = [name for name in _RESULTS if (folder / name).exists()]
+    results = [name for name in RUN_RESULTS if (folder / name).exists()]
     if results and not found:
         raise ValueError(f"{str(folder)!r} holds {results[0]} of another run: choose another folder, or move it away.")
     return found[0] if found else None
@@ -133,10 +140,10 @@ class StoredArray(NamedTuple):
 
 
 def damaged(path: Path, problem: object) -> ValueError:
-    """Return the error for a damaged checkpoint, with what is wrong with it."""
-    return ValueError(
-        f"{str(path)!r} is damaged ({problem}): delete it to continue from the one before, if there is one."
-    )
+    """Return the error for a damaged checkpoint, with what is wrong with it and what to do."""
+    older = [other.name for other in find_checkpoints(path.parent) if other.name < path.name]
+    remedy = f"delete it to continue from {older[0]}" if older else "it is the only one, so begin in another folder"
+    return ValueError(f"{str(path)!r} is damaged ({problem}): {remedy}.")
 
 
 def write_checkpoint(
@@ -161,7 +168,11 @@ def write_checkpoint(
         If the file cannot be written.
     """
     entries: dict[str, Any] = {
-        "__metadata__": {"format": _FORMAT, **{name: json.dumps(value) for name, value in header.items()}}
+        "__metadata__": {
+            "format": RUN_CHECKPOINT,
+            CHECKSUM: UNSET_CHECKSUM,
+            **{name: json.dumps(value) for name, value in header.items()},
+        }
     }
     end = 0
     for name, array in arrays.items():
@@ -170,16 +181,28 @@ def write_checkpoint(
         entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
+    start, digest = struct.pack("<Q", len(text)), hashlib.sha256()
     with replacing(path) as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, array in arrays.items():
-            on_host = np.ascontiguousarray(array)
-            inspect(name, on_host)
-            file.write(on_host.reshape(-1).view(np.uint8).data)
+        for part in _parts(start + text, arrays, inspect):
+            digest.update(part)
+            file.write(part)
+        file.seek(len(start) + text.index(UNSET_CHECKSUM.encode()))
+        file.write(digest.hexdigest().encode())
+
+
+def _parts(
+    header: bytes, arrays: Mapping[str, Any], inspect: Callable[[str, np.ndarray], None]
+) -> Iterator[bytes | memoryview]:
+    """Yield the content of a checkpoint, array by array."""
+    yield header
+    for name, array in arrays.items():
+        on_host = np.ascontiguousarray(array)
+        inspect(name, on_host)
+        yield on_host.reshape(-1).view(np.uint8).data
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
-    """Read a checkpoint's header, and the names, dtypes and shapes of its arrays.
+    """Read a checkpoint's header, and the names, dtypes and shapes of its arrays; the checksum is that of all of it.
 
     Raises
     ------
@@ -198,12 +221,25 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
             }
     except safetensors.SafetensorError as error:
         raise damaged(path, error) from error
-    if metadata.pop("format", None) != _FORMAT:
+    if metadata.get("format") != RUN_CHECKPOINT:
         raise ValueError(f"{str(path)!r} is no checkpoint of a training run.")
+    problem = checksum_problem(path, metadata)
+    if problem is not None:
+        raise damaged(path, problem)
+    for name in ("format", CHECKSUM):
+        metadata.pop(name, None)
     try:
         return {name: json.loads(value) for name, value in metadata.items()}, arrays
     except (ValueError, RecursionError) as error:
         raise damaged(path, error) from error
+
+
+def has_checksum(path: Path) -> bool:
+    """Return whether a sound checkpoint has a checksum; those of earlier versions have none."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return CHECKSUM in (file.metadata() or {})
 
 
 def read_arrays(path: Path) -> Iterator[tuple[str, np.ndarray]]:

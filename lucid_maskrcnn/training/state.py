@@ -15,7 +15,7 @@ from lucid.nn import Module
 
 from .. import ops
 from ..config import ImageConfig, ModelConfig, config_from_version_0
-from .checkpoints import StoredArray, read_arrays, read_header, write_checkpoint
+from .checkpoints import StoredArray, has_checksum, read_arrays, read_header, write_checkpoint
 from .ema import EMA
 from .run_state import RunState
 from .saved_runs import check_arrays, check_header, check_values
@@ -146,7 +146,7 @@ def taken_over(settings: TrainerSettings, path: Path) -> TrainerSettings:
 
 
 def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
-    """Return the changes since the run of a checkpoint began, in words.
+    """Return the changes since the run of a checkpoint began, in words, and whether nothing could verify it.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
     """
     before = _as_described_now(read_checkpoint_header(path)[0], now)
     fatal: list[str] = []  # changes on which the weights depend
-    harmless: list[str] = []
+    harmless = [] if has_checksum(path) else [f"{path.name} is of an earlier version without a checksum: not verified"]
     for part in ("settings", "data", "config", "image_config", "machine"):
         old, new = _flat(before[part]), _flat(now[part])
         for name in [*old, *(n for n in new if n not in old)]:

@@ -37,7 +37,7 @@ def check_refused(out: Path, header: dict[str, Any], arrays: dict[str, np.ndarra
     with pytest.raises(ValueError, match=message) as caught:
         train(out, model=model, resume=True).run()
     assert f"{path.name}' is damaged (" in str(caught.value)
-    assert str(caught.value).endswith("): delete it to continue from the one before, if there is one.")
+    assert str(caught.value).endswith("): it is the only one, so begin in another folder.")
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, weights[name])

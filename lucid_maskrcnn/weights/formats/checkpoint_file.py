@@ -13,6 +13,7 @@ from ... import validators
 from .numpy_pickles import NumpyArray, read_numpy_pickle
 from .other_formats import other_format
 from .pickles import PickledObject, PickledStr
+from .run_checkpoints import RUN_CHECKPOINT, checksum_problem
 from .safetensors_files import read_safetensors
 from .shards import file_in_folder, index_beside, read_index
 from .state_dicts import StateDict, described, find_state_dict
@@ -124,7 +125,12 @@ def _read_file(path: Path) -> _File:
 def _read_content(file: BinaryIO, disk: DiskFile) -> _File:
     kind = _detect_kind(file.read(512), disk.size)
     if kind == "safetensors":
-        return _File(kind, *read_safetensors(file, disk), disk)
+        arrays, metadata = read_safetensors(file, disk)
+        if metadata.get("format") == RUN_CHECKPOINT:
+            problem = checksum_problem(disk.absolute, metadata)
+            if problem is not None:
+                raise CheckpointError(f"is a damaged checkpoint of a training run: {problem}")
+        return _File(kind, arrays, metadata, disk)
     content = _READERS[kind](file, disk)
     return _File(kind, content, _metadata(content), disk)
 
