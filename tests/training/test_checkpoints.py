@@ -12,20 +12,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from run_processes import check_resumed, finish, num_logged, run_in_process, wait_for
 from safetensors.numpy import load_file
 from tiny_runs import (
     Interrupting,
+    Squares,
     Toy,
+    slim,
     steps_of,
     toy_settings,
     toy_trainer,
 )
 
-from lucid_maskrcnn.training import (
-    Interrupted,
-)
+from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn.ops import host
+from lucid_maskrcnn.training import Interrupted, TrainerSettings
 from lucid_maskrcnn.training.checkpoints import find_checkpoints
 from lucid_maskrcnn.weights import save_weights
 
@@ -159,3 +162,31 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(ValueError, match=r"another model: hidden.weight has shape \(16, 192\) there, \(16, 48\) here"):
         toy_trainer(out, toy_settings(2), model=Toy(side=4), resume=True).run()
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_checkpoint_of_a_stopped_run_predicts_as_the_model_did(tmp_path: Path, ema: float | None) -> None:
+    """With the averages if the run has them, which a warning says; a damaged one is refused."""
+    out, model = tmp_path / "run", slim(categories={1: "dark", 2: "bright"})
+    settings = TrainerSettings(steps=9, lr=0.01, ema=ema, save_every=1)
+    trainer = toy_trainer(out, settings, model=model, loader=Interrupting(1, at=2))
+    with pytest.raises(Interrupted):
+        trainer.run()
+    (path,) = find_checkpoints(out)
+    if trainer.ema:
+        trainer.ema.apply(model)
+    model.eval()
+    image = Squares(1).batch(5).images[0]
+    warned = pytest.warns(UserWarning, match=r"ema.* is used, not .*model") if ema else contextlib.nullcontext()
+    with warned:
+        opened = MaskRCNN.from_file(path)
+    assert opened.config.categories == model.config.categories
+    expected, found = (m.predict(image, score_thresh=0.0) for m in (model, opened))
+    assert len(expected[0])
+    for name in ("boxes", "scores", "labels", "mask_probs"):
+        np.testing.assert_array_equal(host(getattr(found[0], name)), host(getattr(expected[0], name)))
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # of a momentum or an average
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is a damaged checkpoint of a training run: its content is not what was"):
+        MaskRCNN.from_file(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +160,107 @@ def test_average_that_is_missing(run: Saved) -> None:
 def test_arguments_of_a_factory_that_cannot_be(run: Saved, arguments: Any) -> None:
     out, header, arrays = run
     check_refused(out, {**header, "arguments": arguments}, arrays, "is damaged")
+
+
+# ------------------------------------------------------------------ checksum
+
+
+def parts_of(content: bytes) -> tuple[dict[str, Any], bytes]:
+    start = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:start]), content[start:]
+
+
+def joined(header: dict[str, Any], data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def without_momentum(content: bytes) -> bytes:
+    header, data = parts_of(content)
+    begin, end = header.pop(next(n for n in header if n.startswith("momentum.")))["data_offsets"]
+    for entry in header.values():
+        if "data_offsets" in entry and entry["data_offsets"][0] >= end:
+            entry["data_offsets"] = [n - (end - begin) for n in entry["data_offsets"]]
+    return joined(header, data[:begin] + data[end:])
+
+
+def swapped(content: bytes) -> bytes:
+    header, data = parts_of(content)
+    a, b = "model.first.weight", "momentum.first.weight"
+    header[a], header[b] = header[b], header[a]
+    return joined(header, data)
+
+
+def edited(content: bytes, **values: Any) -> bytes:
+    header, data = parts_of(content)
+    header["__metadata__"] |= values
+    return joined({**header, "__metadata__": {n: v for n, v in header["__metadata__"].items() if v is not None}}, data)
+
+
+def flipped(content: bytes, rng: random.Random, whole: bool) -> bytes:
+    changed = bytearray(content)
+    limit = len(content) if whole else 8 + int.from_bytes(content[:8], "little")
+    changed[rng.randrange(limit)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def zeroed(content: bytes, rng: random.Random) -> bytes:
+    """A block that a crash has not written."""
+    begin = rng.randrange(0, len(content), 512)
+    return content[:begin] + bytes(len(content[begin : begin + 512])) + content[begin + 512 :]
+
+
+def damages(content: bytes) -> Iterator[bytes]:
+    rng = random.Random(0)
+    for _ in range(25):
+        yield flipped(content, rng, whole=True)
+        yield flipped(content, rng, whole=False)
+        yield content[: rng.randrange(len(content))]
+        yield zeroed(content, rng)
+    yield content + b"0"
+    yield without_momentum(content)
+    yield swapped(content)
+    yield edited(content, sha256=None)[:-1]
+    yield edited(content, sha256="0" * 64)
+    yield edited(content, sha256="x")
+    yield edited(content, sha257=parts_of(content)[0]["__metadata__"]["sha256"], sha256=None)
+    seconds = json.dumps(json.loads(parts_of(content)[0]["__metadata__"]["state"]) | {"seconds": 1.0})
+    yield edited(content, state=seconds)
+
+
+def test_damaged_checkpoint_never_resumes(run: Saved) -> None:
+    """Flipped bits, cut ends, blocks of zeros, swapped and missing arrays, edited headers: one sentence each."""
+    out, _, _ = run
+    (path,) = find_checkpoints(out)
+    content = path.read_bytes()
+    for damage in damages(content):
+        if damage == content:
+            continue
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=path.name) as caught:
+            train(out, model=Toy(3), resume=True).run()
+        assert "\n" not in str(caught.value)
+    path.write_bytes(content)
+    assert train(out, model=Toy(3), resume=True).run().step == 4
+
+
+def test_message_names_the_checkpoint_before(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    toy_trainer(out, toy_settings(4, save_every=2, keep_last=2)).run()
+    newest, older = find_checkpoints(out)
+    newest.write_bytes(swapped(newest.read_bytes()))
+    with pytest.raises(ValueError, match=f"by its checksum\\): delete it to continue from {older.name}."):
+        toy_trainer(out, toy_settings(4), resume=True)
+    newest.unlink()
+    assert toy_trainer(out, toy_settings(4), resume=True).run().step == 4
+
+
+def test_checkpoint_of_an_earlier_version_without_a_checksum_is_resumed_with_a_note(
+    run: Saved, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _, _ = run
+    (path,) = find_checkpoints(out)
+    path.write_bytes(edited(path.read_bytes(), sha256=None))
+    assert train(out, model=Toy(3), resume=True, progress=True).run().step == 4
+    assert f"{path.name} is of an earlier version without a checksum: not verified" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Checkpoints of this package's training runs: what marks them, and their checksum.
 
-They are safetensors files with more than weights: momenta, averages, the state of the run. A run writes them and resumes
-from them; here is what whoever wants only the weights must know.
+They are safetensors files with more than weights: momenta, averages, the state of the run. A run writes them and
+resumes from them; here is what whoever wants only the weights must know.
 """
 
 from __future__ import annotations
