@@ -202,6 +202,11 @@ class Trainer:
         self._freeze_bn_when_due(progress)
         lr = self._set_lr(progress)
         batch_losses = self._workers.compute(state.step, bn_frozen=state.bn_frozen)  # and the mean gradients
+        if all(p.grad is None for p in self.optimizer.params):
+            raise ValueError(
+                f"Step {state.step + 1}: no parameter has a gradient, so that nothing would be learned: gradients are "
+                "off (lucid.no_grad), or the total_loss of get_loss does not depend on the model."
+            )
         norm = clip_gradients(self.optimizer.params, settings.max_grad_norm or math.inf)
         if not math.isfinite(norm):
             self._guard.check_values(state.step, {"the norm of the gradients": norm}, self._batches.load(state.step))

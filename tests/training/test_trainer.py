@@ -467,3 +467,10 @@ def test_runs_from_nothing_are_not_evaluated_before_the_first_step(tmp_path: Pat
     result = toy_trainer(tmp_path / "run", settings, evaluate=lambda _: {"AP": 0.1}).run()
     assert result.metrics_before == {}
     assert [r["step"] for r in read_log(tmp_path / "run" / "log.jsonl") if "evaluation" in r] == [2]
+
+
+def test_run_with_gradients_off_says_that_nothing_is_learned(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path / "run")
+    with lucid.no_grad(), pytest.raises(ValueError, match="Step 1: no parameter has a gradient, so that nothing would"):
+        trainer.run()
+    assert toy_trainer(tmp_path / "other", toy_settings(2)).run().step == 2
