@@ -23,6 +23,7 @@ from lucid_maskrcnn.validators import (
     fraction_below_one,
     instance,
     integer,
+    intensity_rule,
     non_negative_int,
     non_negative_number,
     optional,
@@ -173,6 +174,9 @@ class ImageConfig(_Config):
         that are rounded to the nearest integer; or interpolated as floats, to sides that are rounded down.
     clip_restored : bool
         Whether boxes are clipped, and empty ones dropped, once more in the original image.
+    intensity : "full", "max" or (float, float), optional
+        How more than 8 bits became 8 in training, see :func:`~lucid_maskrcnn.images.intensity.to_8_bit`; predictions
+        follow it unless they are told otherwise. None is "full", with a warning where that makes an image dark.
 
     Raises
     ------
@@ -193,6 +197,7 @@ class ImageConfig(_Config):
     bgr: bool = _setting(False, flag)
     antialias: bool = _setting(False, flag)
     clip_restored: bool = _setting(False, flag)
+    intensity: str | tuple[float, float] | None = _setting(None, optional(intensity_rule))
 
     def _check_relations(self) -> None:
         if self.scale is None and self.min_size > self.max_size:

@@ -19,6 +19,7 @@ __all__ = [
     "Parser",
     "add_device",
     "add_nms_thresh",
+    "add_page",
     "add_reading",
     "add_score_thresh",
     "add_top_k",
@@ -174,11 +175,15 @@ def _numbers(text: str) -> Any:
     return [float(part) if "." in part else int(part) for part in text.split(",")]
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add ``--page``, ``--channels`` and ``--intensity``."""
+def add_page(parser: Any) -> None:
+    """Add ``--page``."""
     parser.add_argument(
         "--page", type=non_negative_int, metavar="N", help="of files with several pages, counted from 0"
     )
+
+
+def add_reading(parser: Any) -> None:
+    """Add ``--channels`` and ``--intensity``."""
     parser.add_argument(
         "--channels",
         type=argument_type(_numbers, validators.channel_numbers),
@@ -190,7 +195,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         type=argument_type(_numbers, validators.intensity_rule),
         metavar="RULE",
         help="how more than 8 bits become 8: full (the range of the type), max (the image's own maximum), or "
-        "percentiles, such as 0.1,99.9 (default: full)",
+        "percentiles, such as 0.1,99.9 (default: as the weights were trained, else full)",
     )
 
 

@@ -32,6 +32,8 @@ def open_data(
     *,
     on_fault: str,
     category: str = "object",
+    channels: Any = None,
+    intensity: Any = None,
 ) -> Any:
     """Return a data set whose files have all been opened.
 
@@ -45,6 +47,8 @@ def open_data(
     on_fault : {"stop", "skip"}
     category : str
         Of the objects of label images.
+    channels, intensity
+        As the data sets take them.
 
     Raises
     ------
@@ -57,12 +61,13 @@ def open_data(
         raise ValueError(f"Give {names[0]} or {names[1]}, one of them.")
     if not images.is_dir():
         raise ValueError(f"There is no folder of images {str(images)!r}.")
+    options: Any = {"on_fault": on_fault, "open_images": True, "channels": channels, "intensity": intensity}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Left out of ", UserWarning)  # which describe_data says
             if annotations is not None:
-                return CocoInstances(images, annotations, on_fault=on_fault, open_images=True)
-            return LabelImages(images, labels or Path(), category=category, on_fault=on_fault, open_images=True)
+                return CocoInstances(images, annotations, **options)
+            return LabelImages(images, labels or Path(), category=category, **options)
     except DataFaultError as error:
         _say_faults(str(annotations or labels), error)
         raise

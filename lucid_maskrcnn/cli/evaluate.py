@@ -9,6 +9,7 @@ from typing import Any
 
 from .common import (
     add_device,
+    add_reading,
     add_score_thresh,
     add_top_k,
     add_weights,
@@ -54,6 +55,7 @@ def add_commands(commands: Any) -> None:
         "--without-coco", action="store_true", help="instance accuracy only, which does not need pycocotools"
     )
     add_on_fault(evaluate)
+    add_reading(evaluate)
     add_device(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -107,6 +109,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"{error} Or use --without-coco.") from error
 
 
+def _intensity_of(model: Any) -> Any:
+    """Return how the images of more than 8 bits were read that a model was trained on; None if it does not say."""
+    config = getattr(model, "config", None)
+    return None if config is None else config.image.intensity
+
+
 def _dataset(args: argparse.Namespace, model: Any) -> tuple[Any, list[str]]:
     """Return the data set, and what there is to say about it if it is not sound."""
     from lucid_maskrcnn.data import Subset
@@ -119,6 +127,8 @@ def _dataset(args: argparse.Namespace, model: Any) -> tuple[Any, list[str]]:
         ("ANNOTATIONS", "--labels"),
         on_fault=args.on_fault,
         category=names[0] if len(names) == 1 else "object",  # label images have no names
+        channels=args.channels,
+        intensity=args.intensity or _intensity_of(model),
     )
     lines = describe_data(args.annotations or args.labels, dataset, "evaluate on")
     lines = lines if dataset.issues else []

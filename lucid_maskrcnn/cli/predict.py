@@ -21,6 +21,7 @@ from .common import (
     Parser,
     add_device,
     add_nms_thresh,
+    add_page,
     add_reading,
     add_score_thresh,
     add_top_k,
@@ -95,6 +96,7 @@ def add_commands(commands: Any) -> None:
         help="pixels of a mask have a higher probability (default: 0.5)",
     )
     add_top_k(predict)
+    add_page(predict)
     add_reading(predict)
     predict.add_argument("--no-draw", dest="draw", action="store_false", help="write no drawings")
     predict.add_argument(

@@ -13,7 +13,7 @@ from typing import Any
 
 from lucid_maskrcnn import validators
 
-from .common import add_device, argument_type, file_path, positive_int, positive_number, say
+from .common import add_device, add_reading, argument_type, file_path, positive_int, positive_number, say
 from .data_options import add_on_fault, describe_data, match_by_name, open_data
 
 __all__ = ["add_commands"]
@@ -68,6 +68,7 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
     group.add_argument("--val-annotations", type=file_path, metavar="FILE", help="their annotations")
     group.add_argument("--val-labels", type=file_path, metavar="DIR", help="or folder of their label images")
     add_on_fault(group)
+    add_reading(group)
     group.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="images per batch (default: 2)")
     group.add_argument(
         "--augment",
@@ -301,7 +302,8 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
 
 def _data(args: argparse.Namespace) -> tuple[Any, Any, Mapping[int, int]]:
     """Return the data set to train on, the one to evaluate on or None, and the category ids of the latter by label."""
-    dataset = open_data(args.images, args.annotations, args.labels, ("ANNOTATIONS", "--labels"), on_fault=args.on_fault)
+    reading: Any = {"on_fault": args.on_fault, "channels": args.channels, "intensity": _intensity(args)}
+    dataset = open_data(args.images, args.annotations, args.labels, ("ANNOTATIONS", "--labels"), **reading)
     for line in describe_data(args.annotations or args.labels, dataset, "train on"):
         say(line)
     if not args.val_annotations and not args.val_labels:
@@ -315,7 +317,7 @@ def _data(args: argparse.Namespace) -> tuple[Any, Any, Mapping[int, int]]:
         args.val_annotations,
         args.val_labels,
         ("--val-annotations", "--val-labels"),
-        on_fault=args.on_fault,
+        **reading,
     )
     for line in describe_data(args.val_annotations or args.val_labels, held_out, "evaluate on"):
         say(line)
@@ -398,11 +400,22 @@ def _model(args: argparse.Namespace, dataset: Any) -> Any:
             weights_backbone=args.weights_backbone,
             trainable_layers=args.trainable_layers,
             categories=make_categories(dataset.categories, dataset.category_ids),
+            image=None if args.intensity is None else {"intensity": args.intensity},
             **own,
         )
     for warning in caught:
         say(str(warning.message))
     return model
+
+
+def _intensity(args: argparse.Namespace) -> Any:
+    """Return how images of more than 8 bits are read: as the weights were trained, unless told otherwise."""
+    from lucid_maskrcnn.weights import locate, read_weights_file
+
+    if args.intensity is not None or not args.weights:
+        return args.intensity
+    config = read_weights_file(locate(args.weights)).config
+    return None if config is None else config.image.intensity
 
 
 def _architecture_of(weights: str) -> str:

@@ -21,7 +21,7 @@ from lucid_maskrcnn.validators import choice, flag, path
 from .coco_reader import AnnotatedImage, Annotation, CocoReader
 from .dataset import check_index
 from .issues import Issue, raise_first_fault, warn_of_left_out
-from .opened_images import issues_of_files
+from .opened_images import checked_reading, issues_of_files
 from .subsets import Subset
 
 __all__ = ["CocoInstances"]
@@ -58,6 +58,10 @@ class CocoInstances:
     open_images : bool
         Whether every image is decoded now, so that a file that is cut off is not found in the middle of an epoch. By
         default only the beginning of each file is read, which its size needs.
+    channels, intensity
+        How images are read that have not three channels of 8 bits, as in
+        :func:`~lucid_maskrcnn.images.load_image`. Give the ``intensity`` of the model,
+        ``model.config.image.intensity``.
     progress : bool
         Whether ``open_images`` shows a progress bar on a terminal.
 
@@ -110,9 +114,12 @@ class CocoInstances:
         categories: Sequence[str] | Mapping[int, str] | None = None,
         on_fault: str = "stop",
         open_images: bool = False,
+        channels: int | Sequence[int] | None = None,
+        intensity: str | Sequence[float] | None = None,
         progress: bool = True,
     ) -> None:
         self.images_dir = path("images_dir", images_dir)
+        self._read = checked_reading(channels, intensity)
         keep_empty, open_images = flag("keep_empty", keep_empty), flag("open_images", open_images)
         choice("on_fault", on_fault, ("stop", "skip"))
         progress = flag("progress", progress)
@@ -140,7 +147,7 @@ class CocoInstances:
     def _opened(self, images: list[AnnotatedImage], progress: bool) -> list[AnnotatedImage]:
         """Return the images that can be decoded, and add the issues of the others."""
         files = [(i.place, self.images_dir / i.file_name, i.size, i.said_by) for i in images]
-        found = issues_of_files(files, progress)
+        found = issues_of_files(files, progress, self._read)
         self.issues += [issue for issues in found for issue in issues]
         return [i for i, issues in zip(images, found, strict=True) if not any(issue.fatal for issue in issues)]
 
@@ -162,7 +169,8 @@ class CocoInstances:
         if isinstance(index, slice):
             return Subset(self, range(len(self))[index])
         annotated = self._images[check_index(index, len(self))]
-        pixels = load_checked(self.images_dir / annotated.file_name, annotated.size, "the annotations say")
+        file = self.images_dir / annotated.file_name
+        pixels = load_checked(file, annotated.size, "the annotations say", **self._read)
         return pixels, annotated.target()
 
     def coco(self) -> dict[str, Any]:

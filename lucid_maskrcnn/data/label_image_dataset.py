@@ -19,7 +19,7 @@ from lucid_maskrcnn.validators import choice, flag, path, text
 from .dataset import check_index
 from .issues import Issue, cannot_be_used, raise_first_fault, warn_of_left_out
 from .label_image_checks import LabelFacts, check_label_images, facts_of
-from .opened_images import issues_of_files, with_progress
+from .opened_images import checked_reading, issues_of_files, with_progress
 from .subsets import Subset
 
 __all__ = ["LabelImages", "LabelReader"]
@@ -45,6 +45,10 @@ class LabelImages:
         What a fault does: ``"stop"`` raises, ``"skip"`` leaves out the image, which ``issues`` has.
     open_images : bool
         Whether every image is decoded now, too, so that a file that is cut off is not found in the middle of an epoch.
+    channels, intensity
+        How images are read that have not three channels of 8 bits, as in
+        :func:`~lucid_maskrcnn.images.load_image`. Give the ``intensity`` of the model,
+        ``model.config.image.intensity``.
     progress : bool
         Whether to show a progress bar on a terminal.
 
@@ -88,14 +92,17 @@ class LabelImages:
         category: str = "object",
         on_fault: str = "stop",
         open_images: bool = False,
+        channels: int | Sequence[int] | None = None,
+        intensity: str | Sequence[float] | None = None,
         progress: bool = True,
     ) -> None:
+        self._read = checked_reading(channels, intensity)
         self.images_dir, self.labels_dir = path("images_dir", images_dir), path("labels_dir", labels_dir)
         category, open_images = text("category", category), flag("open_images", open_images)
         choice("on_fault", on_fault, ("stop", "skip"))
         reader = LabelReader(self.images_dir, self.labels_dir, progress=flag("progress", progress))
         if open_images:
-            reader.open_images()
+            reader.open_images(self._read)
         self.issues: list[Issue] = reader.issues
         if on_fault == "stop" or not reader.pairs:
             raise_first_fault(repr(str(self.images_dir)), self.issues)
@@ -124,7 +131,8 @@ class LabelImages:
             return Subset(self, range(len(self))[index])
         index = check_index(index, len(self))
         masks = self._held[index]
-        image = load_checked(self.images_dir / self.file_names[index], masks.image_size, "its label image has")
+        file = self.images_dir / self.file_names[index]
+        image = load_checked(file, masks.image_size, "its label image has", **self._read)
         target = {
             "boxes": masks.boxes,
             "labels": np.ones(len(masks), np.int32),
@@ -182,11 +190,11 @@ class LabelReader:
         wrong = {issue.place for issue in self.issues if issue.fatal}
         self.sound = [i for i, (image, _) in enumerate(self.pairs) if _place(image) not in wrong]
 
-    def open_images(self) -> None:
+    def open_images(self, read: Mapping[str, Any]) -> None:
         """Decode the images of the sound pairs, and add their issues."""
         chosen = ((self.pairs[i][0], self.masks[i].image_size) for i in self.sound)
         files = [(_place(image), image, size, "its label image has") for image, size in chosen]
-        found = issues_of_files(files, self.progress)
+        found = issues_of_files(files, self.progress, read)
         self._settle([issue for issues in found for issue in issues])
 
 

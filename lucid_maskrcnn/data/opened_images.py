@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from lucid_maskrcnn.images import Size, exif_orientation, load_image, size_mismatch
+from lucid_maskrcnn.validators import channel_numbers, intensity_rule, optional
 
 from .issues import Issue, unreadable
 
-__all__ = ["issues_of_files", "open_image", "with_progress"]
+__all__ = ["checked_reading", "issues_of_files", "open_image", "with_progress"]
 
+type Reading = Mapping[str, Any]  # keywords of load_image
+
+_AS_IT_IS: Reading = MappingProxyType({})
 _THREADS = 4  # Pillow decodes without the interpreter's lock
 
 
-def open_image(place: str, file: Path, size: Size, said_by: str | None) -> tuple[np.ndarray | None, list[Issue]]:
+def checked_reading(channels: Any, intensity: Any) -> dict[str, Any]:
+    """Return keywords of :func:`~lucid_maskrcnn.images.load_image`, checked."""
+    return {
+        "channels": optional(channel_numbers)("channels", channels),
+        "intensity": optional(intensity_rule)("intensity", intensity),
+    }
+
+
+def open_image(
+    place: str, file: Path, size: Size, said_by: str | None, read: Reading = _AS_IT_IS
+) -> tuple[np.ndarray | None, list[Issue]]:
     """Decode an image file.
 
     Parameters
@@ -30,6 +46,8 @@ def open_image(place: str, file: Path, size: Size, said_by: str | None) -> tuple
         That it must have.
     said_by : str or None
         Who says so: "the annotations say"; None if the size is that of the file.
+    read : mapping
+        Keywords of :func:`~lucid_maskrcnn.images.load_image`.
 
     Returns
     -------
@@ -38,7 +56,7 @@ def open_image(place: str, file: Path, size: Size, said_by: str | None) -> tuple
     issues : list of Issue
     """
     try:
-        pixels = load_image(file)
+        pixels = load_image(file, **read)
     except (ValueError, OSError) as error:
         return None, [unreadable(place, error)]
     if pixels.shape[:2] != size:
@@ -53,11 +71,13 @@ def open_image(place: str, file: Path, size: Size, said_by: str | None) -> tuple
     return pixels, [Issue(place, problem, "warning", remedy, "EXIF")]
 
 
-def issues_of_files(files: Sequence[tuple[str, Path, Size, str | None]], progress: bool) -> list[list[Issue]]:
+def issues_of_files(
+    files: Sequence[tuple[str, Path, Size, str | None]], progress: bool, read: Reading = _AS_IT_IS
+) -> list[list[Issue]]:
     """Decode image files, each once, and return the issues of each; ``files`` has the arguments of each opening."""
 
     def look(file: tuple[str, Path, Size, str | None]) -> list[Issue]:
-        return open_image(*file)[1]
+        return open_image(*file, read)[1]
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="lucid_maskrcnn_opening") as pool:
         return list(with_progress(pool.map(look, files), len(files), progress))

@@ -158,7 +158,7 @@ def predict_files(
         "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
         "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
     }
-    read = {
+    read: dict[str, Any] = {
         "page": validators.optional(validators.non_negative_int)("page", page),
         "channels": validators.optional(validators.channel_numbers)("channels", channels),
         "intensity": validators.optional(validators.intensity_rule)("intensity", intensity),
@@ -174,6 +174,8 @@ def predict_files(
             raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
     images = _find(given, folder, **mode)
     model = _load(weights, device)
+    if read["intensity"] is None and isinstance(model, MaskRCNN):
+        read["intensity"] = model.config.image.intensity
     settings = JobSettings(
         options={
             **options,

@@ -367,8 +367,9 @@ class MaskRCNN(nn.Module):
         channels : int or sequence of int, optional
             One or three of an image's channels, counted from 0. By default it must have one or three, or be RGBA.
         intensity : "full", "max" or (float, float), optional
-            How more than 8 bits become 8: what becomes white, the largest value of the type (the default) or of the
-            image, or the percentiles that become black and white. See "Images that are read" in the documentation.
+            How more than 8 bits become 8: what becomes white, the largest value of the type or of the image, or the
+            percentiles that become black and white. By default as in training, ``config.image.intensity``, or "full".
+            See "Images that are read" in the documentation.
 
         Returns
         -------
@@ -530,7 +531,10 @@ class MaskRCNN(nn.Module):
         if isinstance(images, Tensor) or (images and isinstance(images[0], Tensor)):
             batch = transforms.pad(images, config.size_divisor)
             return batch, [None] * len(batch.sizes)
-        pixels = [page for image in images for page in load_pages(image, **(read or {}))]
+        read = dict(read or {})
+        if read.get("intensity") is None:
+            read["intensity"] = config.intensity
+        pixels = [page for image in images for page in load_pages(image, **read)]
         batch = transforms.prepare(pixels, config, self.device)
         if limits is not None:
             limits.add_sizes(batch.original_sizes, batch.sizes, config)

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .batch_gradients import BatchGradients
 from .checkpoints import check_folder, check_resume, checkpoint_path, prune
 from .console import Console
 from .curves import draw_curves
-from .divergence import DivergenceGuard
+from .divergence import DivergenceError, DivergenceGuard
 from .ema import EMA
 from .gradients import clip_gradients
 from .interruption import Interrupted, Interruption
@@ -175,6 +175,8 @@ class Trainer:
             must be.
         OSError
             If a file cannot be written, or one of several processes has ended (a ``ChildProcessError``).
+        Exception
+            What the data set raises, or an evaluation. There is a checkpoint of the last step then.
         """
         with ExitStack() as stack:
             self._begin(stack)
@@ -201,7 +203,7 @@ class Trainer:
         progress = self._progress()
         self._freeze_bn_when_due(progress)
         lr = self._set_lr(progress)
-        batch_losses = self._workers.compute(state.step, bn_frozen=state.bn_frozen)  # and the mean gradients
+        batch_losses = self._computed()  # and the mean gradients
         if all(p.grad is None for p in self.optimizer.params):
             raise ValueError(
                 f"Step {state.step + 1}: no parameter has a gradient, so that nothing would be learned: gradients are "
@@ -224,6 +226,20 @@ class Trainer:
             self._report.step(
                 state.step, self._seconds(), {"lr": lr, **losses, "norm": norm, "images_per_s": speed}, self._done()
             )
+
+    def _computed(self) -> list[Any]:
+        """Compute the losses and gradients of a step; an error of the data leaves a checkpoint of the steps before."""
+        state = self.state
+        try:
+            return self._workers.compute(state.step, bn_frozen=state.bn_frozen)
+        except (DivergenceError, Interrupted):
+            raise
+        except Exception:
+            if state.step:
+                with suppress(OSError):  # the error that is raised is the one that stopped the run
+                    self._save()
+                    self._report.say(f"stopped after step {state.step}, with a checkpoint: resume continues from it")
+            raise
 
     def _freeze_bn_when_due(self, progress: float) -> None:
         freeze_after = self.settings.freeze_bn_after

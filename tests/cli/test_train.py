@@ -235,6 +235,22 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert [r["step"] for r in read_log(out / "log.jsonl")] == [1, 2]
 
 
+def test_rule_for_more_than_8_bits_is_that_of_the_run_and_travels_with_its_weights(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for file in (data / "images").iterdir():
+        gray = np.asarray(Image.open(file).convert("L")).astype(np.uint16)
+        Image.fromarray(gray * 13).save(tmp_path / "images" / file.name)  # 12 bits in 16
+    run = train(data, tmp_path / "run", "--intensity", "max", "--batch-size", 1, "--steps", 1)
+    run[1] = str(tmp_path / "images")
+    assert main(run) == 0
+    weights = tmp_path / "run" / "weights.safetensors"
+    assert MaskRCNN.from_file(weights).config.image.intensity == "max"
+    again = train(data, tmp_path / "again", "--weights", weights, "--batch-size", 1, "--steps", 1)
+    again[1] = str(tmp_path / "images")
+    assert main(again) == 0  # without the warning that images are dark
+    assert main(["evaluate", again[1], again[2], "--weights", str(weights), "--without-coco"]) == 0
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy: overflow
 def test_divergence_is_a_sentence_and_exit_code_1(data: Path, tmp_path: Path) -> None:
     options = ("--batch-size", 1, "--steps", 9, "--lr", 1e30, "--warmup", 0, "--max-grad-norm", 0)

@@ -474,3 +474,36 @@ def test_run_with_gradients_off_says_that_nothing_is_learned(tmp_path: Path) -> 
     with lucid.no_grad(), pytest.raises(ValueError, match="Step 1: no parameter has a gradient, so that nothing would"):
         trainer.run()
     assert toy_trainer(tmp_path / "other", toy_settings(2)).run().step == 2
+# ------------------------------------------------------------------ errors of the data
+
+
+class Vanishing(Squares):
+    """Its images cannot be read from a step on, as if their files were gone."""
+
+    def __init__(self, length: int, step: int) -> None:
+        super().__init__(length)
+        self.step = step
+
+    def iterate(self, start: int, stop: int) -> Any:
+        for step, batch in enumerate(super().iterate(start, stop), start):
+            if step >= self.step:
+                raise ValueError("Cannot read 'a.png': it is gone.")
+            yield batch
+
+
+def test_run_whose_images_vanish_leaves_a_checkpoint_and_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainerSettings(steps=4, lr=0.001, save_every=100)
+
+    def trainer(name: str, loader: Squares, **options: Any) -> Trainer:
+        lucid.random.seed(0)
+        return Trainer(slim(), loader, out=tmp_path / name, settings=settings, progress=False, **options)
+
+    trainer("whole", Squares(4)).run()
+    with pytest.raises(ValueError, match=r"Cannot read 'a.png'"):
+        trainer("broken", Vanishing(4, 2)).run()
+    assert [path.name for path in find_checkpoints(tmp_path / "broken")] == ["checkpoint-00000002.safetensors"]
+    trainer("broken", Squares(4), resume=True).run()
+    whole, broken = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
+    assert all(np.array_equal(whole[name], broken[name]) for name in whole)
