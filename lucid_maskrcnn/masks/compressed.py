@@ -348,6 +348,13 @@ class CompressedMasks:
             if not 0 <= part.start <= part.stop <= size:
                 raise ValueError(f"{name} must be inside the image, from 0 to {size}, got {shown(part)}.")
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return :meth:`to_dense` to NumPy's functions: ``np.asarray(masks)``."""
+        if copy is False:
+            raise ValueError("Compressed masks cannot be an array without a copy.")
+        dense = self.to_dense()
+        return dense if dtype is None else dense.astype(dtype)
+
     def to_dense(self) -> np.ndarray:
         """Return the pixels of all masks: (G, H, W), bool."""
         out = np.zeros((len(self), *self.image_size), bool)

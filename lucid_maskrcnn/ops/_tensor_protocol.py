@@ -96,6 +96,28 @@ def _iter(self: Tensor) -> Iterator[Tensor]:
     return (self[i] for i in range(self.shape[0]))
 
 
+_lucid_astype = Tensor.astype
+
+
+def _astype(self: Tensor, dtype: Any) -> Any:
+    """Return the values in another type: a tensor, or an array where Lucid has no such type.
+
+    Lucid changes the tensor itself, so that ``found.scores.astype(int)`` made all scores of ``found`` zero. Where a
+    gradient goes through the tensor that stays so, as a new tensor would not be part of the graph.
+    """
+    if self.requires_grad and lucid.grad_enabled():
+        return _lucid_astype(self, dtype)
+    if isinstance(dtype, (type, str, np.dtype)):
+        wanted = np.dtype(dtype)
+        if wanted.kind not in _LUCID_KINDS:
+            return np.asarray(self).astype(wanted)
+        if self.device == "gpu":
+            name = {"bool": "bool_", "float64": "float32"}.get(wanted.name, wanted.name)  # MLX has no float64 there
+            return Tensor(self.data.astype(getattr(mx, name)))
+        dtype = bool if wanted.kind == "b" else wanted.type
+    return _lucid_astype(_copy(self), dtype)
+
+
 # ------------------------------------------------------------------ NumPy's functions
 
 
@@ -274,7 +296,7 @@ _ADDED: dict[str, Any] = {
     "__copy__": _copy,
     "__reduce_ex__": _reduce,
 }
-_REPLACED: dict[str, Any] = {"__iter__": _iter, "__deepcopy__": _deepcopy}
+_REPLACED: dict[str, Any] = {"__iter__": _iter, "__deepcopy__": _deepcopy, "astype": _astype}
 _before: dict[tuple[type, str], Any] = {}
 
 

@@ -136,6 +136,8 @@ def _describe_data(loader: Any) -> dict[str, Any]:
         described["images"] = len(dataset)
         described["image_ids"] = zlib.crc32(json.dumps([str(i) for i in getattr(dataset, "image_ids", ())]).encode())
         described["categories"] = {str(label): name for label, name in getattr(dataset, "categories", {}).items()}
+        if callable(getattr(dataset, "coco", None)):
+            described["annotations"] = zlib.crc32(json.dumps(dataset.coco()["annotations"], default=str).encode())
     return described
 
 
@@ -183,9 +185,12 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
 
 def _as_described_now(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's description; those of version 0 had a factory's arguments in place of the configuration."""
-    if "arguments" not in before:
-        return dict(before)
     data = dict(before["data"])
+    if "annotations" in now["data"]:  # which earlier versions did not record
+        data.setdefault("annotations", now["data"]["annotations"])
+    if "arguments" not in before:
+        config = before["config"] and json.loads(json.dumps(ModelConfig.from_dict(before["config"]).to_dict()))
+        return {**before, "data": data, "config": config}
     if isinstance(data.get("augment"), str):
         renamed = data["augment"].replace("ImageSettings(", "ImageConfig(")
         data["augment"] = re.sub(r"\bcrop=(\d+)", r"crop=(\1, \1)", renamed)

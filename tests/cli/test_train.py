@@ -235,6 +235,21 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert [r["step"] for r in read_log(out / "log.jsonl")] == [1, 2]
 
 
+def test_annotations_that_have_changed_are_not_resumed_with(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(data, tmp_path / "run", "--batch-size", 1, "--steps", 1)
+    assert main(run) == 0
+    content = json.loads((data / "instances.json").read_text())
+    del content["annotations"][-1]
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    run[2] = str(tmp_path / "other.json")
+    more = [*run, "--resume", "--steps", "2"]
+    assert main(more) == 2
+    assert "annotations was" in capsys.readouterr().err
+    assert main([*more, "--allow-changes"]) == 0
+
+
 def test_rule_for_more_than_8_bits_is_that_of_the_run_and_travels_with_its_weights(data: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for file in (data / "images").iterdir():

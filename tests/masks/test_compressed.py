@@ -409,3 +409,13 @@ def test_losses_are_those_of_dense_masks():
         totals.append({name: value.item() for name, value in losses.items()})
     assert totals[0]["mask_loss"] > 0
     assert all(total == totals[0] for total in totals)
+
+
+def test_compressed_masks_become_an_array_in_numpy() -> None:
+    dense = np.random.default_rng(0).random((3, 7, 9)) > 0.5
+    masks = CompressedMasks.from_dense(dense)
+    np.testing.assert_array_equal(np.asarray(masks), dense)
+    assert np.asarray(masks[1], np.uint8).dtype == np.uint8
+    np.testing.assert_array_equal(np.asarray(masks).sum(axis=(1, 2)), masks.areas)
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(masks, copy=False)

@@ -430,6 +430,27 @@ def test_gpu_pickle_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         pickle.loads(data)
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("dtype", [int, float, bool, np.float64, np.int32, "int64", np.uint8, "uint16"])
+def test_astype_does_not_change_the_tensor_that_it_is_asked_of(device: str, dtype: Any) -> None:
+    if device == "gpu" and dtype is np.float64:
+        pytest.skip("MLX has no float64 there")
+    t = tensor([0.25, 1.5, 7.0], device, np.float32)
+    converted = t.astype(dtype)
+    np.testing.assert_array_equal(np.asarray(converted), np.float32([0.25, 1.5, 7.0]).astype(dtype))
+    np.testing.assert_array_equal(np.asarray(t), np.float32([0.25, 1.5, 7.0]))
+    assert np.asarray(t).dtype == np.float32
+    mask = tensor([True, False], device)
+    assert (np.asarray(mask.astype(np.uint8) * np.uint8(255)) == [255, 0]).all()
+    assert np.asarray(mask).dtype == bool
+
+
+def test_a_gradient_goes_through_astype() -> None:
+    t = tensor([1.0, 2.0], dtype=np.float32, requires_grad=True)
+    (t * t).sum().astype(float).backward()
+    np.testing.assert_array_equal(t.grad, [2.0, 4.0])
+
+
 # ------------------------------------------------------------------ on and off
 
 

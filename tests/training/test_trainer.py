@@ -474,6 +474,8 @@ def test_run_with_gradients_off_says_that_nothing_is_learned(tmp_path: Path) -> 
     with lucid.no_grad(), pytest.raises(ValueError, match="Step 1: no parameter has a gradient, so that nothing would"):
         trainer.run()
     assert toy_trainer(tmp_path / "other", toy_settings(2)).run().step == 2
+
+
 # ------------------------------------------------------------------ errors of the data
 
 
