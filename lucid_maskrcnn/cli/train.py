@@ -19,6 +19,7 @@ from .data_options import add_on_fault, describe_data, match_by_name, open_data
 __all__ = ["add_commands"]
 
 _SEED = argument_type(int, partial(validators.integer, minimum=0, maximum=2**31 - 1))
+_BATCH_SIZE = 2
 _CROP = argument_type(int, partial(validators.integer, minimum=32))  # smaller inputs are padded to 32 pixels
 _ARCHITECTURES = (
     "mask_rcnn_resnet_18_fpn",
@@ -69,7 +70,9 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
     group.add_argument("--val-labels", type=file_path, metavar="DIR", help="or folder of their label images")
     add_on_fault(group)
     add_reading(group)
-    group.add_argument("--batch-size", type=positive_int, default=2, metavar="N", help="images per batch (default: 2)")
+    group.add_argument(
+        "--batch-size", type=positive_int, metavar="N", help="images per batch (default: 2, at most all)"
+    )
     group.add_argument(
         "--augment",
         choices=("photographs", "microscopy", "none"),
@@ -221,6 +224,8 @@ def _train(args: argparse.Namespace) -> None:
     dataset, held_out, ids = _data(args)
     lucid.random.seed(args.seed)  # new layers are initialized from it
     model = _model(args, dataset)
+    if args.batch_size is None:
+        args.batch_size = min(_BATCH_SIZE, len(dataset))
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=held_out is not None)
     evaluate = None if held_out is None else _Evaluator(held_out, ids, model, progress=not args.quiet)

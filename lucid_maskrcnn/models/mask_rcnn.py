@@ -513,6 +513,8 @@ class MaskRCNN(nn.Module):
         if isinstance(images, (list, tuple)) and len(images) == 1 and isinstance(images[0], Tensor):
             images = images[0] if images[0].ndim == 4 else images
         several = [images] if not isinstance(images, (list, tuple)) else list(images)
+        if not several:
+            raise ValueError("images must be at least one, got an empty list.")
         if not any(isinstance(i, Tensor) for i in several):
             return several
         if not all(isinstance(i, Tensor) for i in several):

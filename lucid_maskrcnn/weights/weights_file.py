@@ -240,13 +240,25 @@ def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) ->
 
 def _passed_arrays(weights: Mapping[str, Any], argument: str) -> dict[str, Any]:
     """Return the arrays of a mapping without the prefix of their names; a warning says which of several were chosen."""
-    arrays = as_arrays(weights, argument)
-    if not arrays:
-        return arrays
-    found = find_state_dict(arrays)
+    nested = isinstance(weights, Mapping) and any(isinstance(value, Mapping) for value in weights.values())
+    content = _converted(weights) if nested else as_arrays(weights, argument)
+    if not content:
+        return content
+    found = find_state_dict(content)
     if found.others:
         _warn_of_choice(argument, found.place, found.others)
-    return found.entries
+    return as_arrays(found.entries, argument) if nested else found.entries
+
+
+def _converted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings, such as a checkpoint's, with arrays of other libraries as NumPy's; all else stays."""
+    converted: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            converted[str(key)] = _converted(value)
+        else:
+            converted[str(key)] = np.asarray(value) if hasattr(value, "__array__") else value
+    return converted
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> None:
@@ -259,8 +271,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
         norm becomes constant, as with ``weights=``, if a factory made it live for want of weights.
     weights : str, Path or mapping of str to array
         A name that :func:`list_weights` has, a file that ``weights=`` of the factories takes, or arrays by the names
-        of this package, torchvision, detectron2 or Detectron. Counters of batch norm, and unused rows of the
-        background, are ignored; detectron2's class-agnostic layers are repeated for every class.
+        of this package, torchvision, detectron2 or Detectron, also within a checkpoint's mapping. Counters of batch
+        norm, and unused rows of the background, are ignored; detectron2's class-agnostic layers are repeated for every
+        class.
 
     Warns
     -----

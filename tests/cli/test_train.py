@@ -235,6 +235,16 @@ def test_prolonged_and_refused(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert [r["step"] for r in read_log(out / "log.jsonl")] == [1, 2]
 
 
+def test_one_image_is_enough_for_a_run_without_a_batch_size(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "instances.json").read_text())
+    content["images"] = content["images"][:1]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == content["images"][0]["id"]]
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    run = train(data, tmp_path / "run", "--steps", 1)
+    run[2] = str(tmp_path / "one.json")
+    assert main(run) == 0
+
+
 def test_annotations_that_have_changed_are_not_resumed_with(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

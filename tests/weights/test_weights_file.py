@@ -847,3 +847,12 @@ def test_repeated_class_agnostic_layers_have_bounded_size(tmp_path: Path) -> Non
     save_file(arrays, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=r"x.safetensors"):
         MaskRCNN.from_file(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "nest", [lambda w: {"state_dict": w}, lambda w: {"model": w, "optimizer": {"lr": 0.1}, "epoch": 3}]
+)
+def test_mapping_of_a_checkpoint_is_loaded_as_its_file_is(nest: Any) -> None:
+    given, model = slim(), slim()
+    load_weights(model, nest({f"module.{name}": array for name, array in given.state_dict().items()}))
+    assert same(given, model)
