@@ -396,10 +396,11 @@ class CategoryNames(dict[int, str]):
     @classmethod
     def of(cls, categories: Any) -> CategoryNames | None:
         """Return categories of any form that :func:`make_categories` takes; None stays None."""
-        if categories is None:
-            return None
-        made = make_categories(categories)
-        return cls({c.label: c.name for c in made}, {c.label: c.id for c in made})
+        return None if categories is None else cls._of_rows(make_categories(categories))
+
+    @classmethod
+    def _of_rows(cls, rows: tuple[Category, ...]) -> CategoryNames:
+        return cls({c.label: c.name for c in rows}, {c.label: c.id for c in rows})
 
 
 def _are_triples(value: Any) -> bool:
@@ -587,7 +588,7 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
     @property
     def category_names(self) -> CategoryNames:
         """Names of the labels, with the data set's ids; empty if there are none."""
-        return CategoryNames({c.label: c.name for c in self.categories}, {c.label: c.id for c in self.categories})
+        return CategoryNames._of_rows(self.categories)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values, with ``config_version``."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
-__all__ = ["write_text"]
+__all__ = ["shows_progress", "with_progress", "write_text"]
 
 
 def write_text(text: str, stream: TextIO | None) -> None:
@@ -38,6 +39,32 @@ def write_text(text: str, stream: TextIO | None) -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
         if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
             raise
+
+
+def shows_progress(wanted: bool) -> bool:
+    """Return whether to show a progress bar: if it is wanted, and standard error is a terminal."""
+    return wanted and sys.stderr is not None and sys.stderr.isatty()
+
+
+def with_progress[T](items: Iterable[T], total: int, wanted: bool, *, desc: str, unit: str) -> Iterable[T]:
+    """Return the items, behind a progress bar on a terminal.
+
+    Parameters
+    ----------
+    items : iterable
+    total : int
+        Their number.
+    wanted : bool
+        Whether to show a bar.
+    desc, unit : str
+        What the bar says before and after its numbers.
+    """
+    if not shows_progress(wanted):
+        return items
+    from tqdm import tqdm
+
+    bar: Iterable[T] = tqdm(items, total=total, desc=desc, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False)
+    return bar
 
 
 def _beside_progress_bars(stream: TextIO) -> AbstractContextManager[object]:

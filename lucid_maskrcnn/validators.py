@@ -42,6 +42,7 @@ __all__ = [
     "path",
     "positive_int",
     "positive_number",
+    "reading",
     "sequence",
     "shown",
     "text",
@@ -291,6 +292,14 @@ def intensity_rule(name: str, value: Any) -> Literal["full", "max"] | tuple[floa
     if not low < high <= 100:
         raise ValueError(f"{name} must be {wanted}, the lower one first, got {shown(value)}.")
     return float(low), float(high)
+
+
+def reading(channels: Any, intensity: Any) -> dict[str, Any]:
+    """Return ``channels`` and ``intensity``, each of which may be None, as keywords of a function that reads images."""
+    return {
+        "channels": optional(channel_numbers)("channels", channels),
+        "intensity": optional(intensity_rule)("intensity", intensity),
+    }
 
 
 # ------------------------------------------------------------------ names

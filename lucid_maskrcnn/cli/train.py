@@ -221,9 +221,10 @@ def _train(args: argparse.Namespace) -> None:
 
     resume = "auto" if args.auto_resume else args.resume
     check_folder(args.out, resume)
-    dataset, held_out, ids = _data(args)
+    config = _config_of(args.weights) if args.weights else None
+    dataset, held_out, ids = _data(args, config)
     lucid.random.seed(args.seed)  # new layers are initialized from it
-    model = _model(args, dataset)
+    model = _model(args, dataset, config)
     if args.batch_size is None:
         args.batch_size = min(_BATCH_SIZE, len(dataset))
     loader = _loader(args, dataset, model)
@@ -305,9 +306,11 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
 # ------------------------------------------------------------------ data
 
 
-def _data(args: argparse.Namespace) -> tuple[Any, Any, Mapping[int, int]]:
+def _data(args: argparse.Namespace, config: Any) -> tuple[Any, Any, Mapping[int, int]]:
     """Return the data set to train on, the one to evaluate on or None, and the category ids of the latter by label."""
-    reading: Any = {"on_fault": args.on_fault, "channels": args.channels, "intensity": _intensity(args)}
+    reading: Any = {"on_fault": args.on_fault, "channels": args.channels, "intensity": args.intensity}
+    if args.intensity is None and config is not None:
+        reading["intensity"] = config.image.intensity  # as the weights were trained
     dataset = open_data(args.images, args.annotations, args.labels, ("ANNOTATIONS", "--labels"), **reading)
     for line in describe_data(args.annotations or args.labels, dataset, "train on"):
         say(line)
@@ -385,7 +388,7 @@ def _has_pycocotools() -> bool:
 # ------------------------------------------------------------------ model
 
 
-def _model(args: argparse.Namespace, dataset: Any) -> Any:
+def _model(args: argparse.Namespace, dataset: Any, config: Any) -> Any:
     from lucid_maskrcnn.config import make_categories
     from lucid_maskrcnn.models import factories
 
@@ -393,7 +396,7 @@ def _model(args: argparse.Namespace, dataset: Any) -> Any:
         raise ValueError("--weights and --weights-backbone exclude each other: a detector has a backbone.")
     name = args.arch or "mask_rcnn_resnet_50_fpn"
     if args.weights and not args.arch:
-        name = _architecture_of(args.weights)
+        name = _architecture_of(args.weights, config)
     own = {n: getattr(args, n) for n in ("min_size", "max_size", "norm") if getattr(args, n) is not None}
     if not args.weights and not args.weights_backbone:
         own.setdefault("norm", "batch")  # which gives the pyramid norms, too
@@ -413,21 +416,16 @@ def _model(args: argparse.Namespace, dataset: Any) -> Any:
     return model
 
 
-def _intensity(args: argparse.Namespace) -> Any:
-    """Return how images of more than 8 bits are read: as the weights were trained, unless told otherwise."""
+def _config_of(weights: str) -> Any:
+    """Return the configuration that weights bring, None if they bring none."""
     from lucid_maskrcnn.weights import locate, read_weights_file
 
-    if args.intensity is not None or not args.weights:
-        return args.intensity
-    config = read_weights_file(locate(args.weights)).config
-    return None if config is None else config.image.intensity
+    return read_weights_file(locate(weights)).config
 
 
-def _architecture_of(weights: str) -> str:
+def _architecture_of(weights: str, config: Any) -> str:
     from lucid_maskrcnn.config import architecture_of
-    from lucid_maskrcnn.weights import locate, read_weights_file
 
-    config = read_weights_file(locate(weights)).config
     name = None if config is None else architecture_of(config)
     if name is None:
         raise ValueError(f"--weights {weights!r} do not say which model they belong to: say --arch.")

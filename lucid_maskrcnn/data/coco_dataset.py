@@ -16,12 +16,12 @@ import numpy as np
 from lucid_maskrcnn.annotation_formats.coco import bboxes_of, read_annotations
 from lucid_maskrcnn.images import load_checked
 from lucid_maskrcnn.text_tables import count_of
-from lucid_maskrcnn.validators import choice, flag, path
+from lucid_maskrcnn.validators import choice, flag, path, reading
 
 from .coco_reader import AnnotatedImage, Annotation, CocoReader
 from .dataset import check_index
 from .issues import Issue, raise_first_fault, warn_of_left_out
-from .opened_images import checked_reading, issues_of_files
+from .opened_images import issues_of_files
 from .subsets import Subset
 
 __all__ = ["CocoInstances"]
@@ -119,7 +119,7 @@ class CocoInstances:
         progress: bool = True,
     ) -> None:
         self.images_dir = path("images_dir", images_dir)
-        self._read = checked_reading(channels, intensity)
+        self._read = reading(channels, intensity)
         keep_empty, open_images = flag("keep_empty", keep_empty), flag("open_images", open_images)
         choice("on_fault", on_fault, ("stop", "skip"))
         progress = flag("progress", progress)

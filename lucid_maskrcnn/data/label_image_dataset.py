@@ -14,12 +14,12 @@ from lucid_maskrcnn.annotation_formats.coco import make_annotations
 from lucid_maskrcnn.annotation_formats.foreign import foreign_folder
 from lucid_maskrcnn.images import SUFFIXES, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import choice, flag, path, text
+from lucid_maskrcnn.validators import choice, flag, path, reading, text
 
 from .dataset import check_index
 from .issues import Issue, cannot_be_used, raise_first_fault, warn_of_left_out
 from .label_image_checks import LabelFacts, check_label_images, facts_of
-from .opened_images import checked_reading, issues_of_files, with_progress
+from .opened_images import issues_of_files, while_opening
 from .subsets import Subset
 
 __all__ = ["LabelImages", "LabelReader"]
@@ -96,7 +96,7 @@ class LabelImages:
         intensity: str | Sequence[float] | None = None,
         progress: bool = True,
     ) -> None:
-        self._read = checked_reading(channels, intensity)
+        self._read = reading(channels, intensity)
         self.images_dir, self.labels_dir = path("images_dir", images_dir), path("labels_dir", labels_dir)
         category, open_images = text("category", category), flag("open_images", open_images)
         choice("on_fault", on_fault, ("stop", "skip"))
@@ -177,7 +177,7 @@ class LabelReader:
         self.progress = progress
         self.pairs, self.issues = _pair_files(images_dir, labels_dir)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="lucid_maskrcnn_labels") as pool:
-            read = list(with_progress(pool.map(_read, self.pairs), len(self.pairs), progress))
+            read = list(while_opening(pool.map(_read, self.pairs), len(self.pairs), progress))
         found = [entry for entry in read if isinstance(entry, tuple)]
         issues = [entry for entry in read if isinstance(entry, Issue)]
         issues += check_label_images([facts for _, facts in found])

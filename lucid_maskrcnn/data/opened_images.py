@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,24 +11,16 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.images import Size, exif_orientation, load_image, size_mismatch
-from lucid_maskrcnn.validators import channel_numbers, intensity_rule, optional
+from lucid_maskrcnn.streams import with_progress
 
 from .issues import Issue, unreadable
 
-__all__ = ["checked_reading", "issues_of_files", "open_image", "with_progress"]
+__all__ = ["issues_of_files", "open_image", "while_opening"]
 
 type Reading = Mapping[str, Any]  # keywords of load_image
 
 _AS_IT_IS: Reading = MappingProxyType({})
 _THREADS = 4  # Pillow decodes without the interpreter's lock
-
-
-def checked_reading(channels: Any, intensity: Any) -> dict[str, Any]:
-    """Return keywords of :func:`~lucid_maskrcnn.images.load_image`, checked."""
-    return {
-        "channels": optional(channel_numbers)("channels", channels),
-        "intensity": optional(intensity_rule)("intensity", intensity),
-    }
 
 
 def open_image(
@@ -80,14 +71,9 @@ def issues_of_files(
         return open_image(*file, read)[1]
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="lucid_maskrcnn_opening") as pool:
-        return list(with_progress(pool.map(look, files), len(files), progress))
+        return list(while_opening(pool.map(look, files), len(files), progress))
 
 
-def with_progress[T](items: Iterable[T], total: int, progress: bool) -> Iterable[T]:
-    """Return the items, behind a progress bar on a terminal."""
-    if not progress or sys.stderr is None or not sys.stderr.isatty():
-        return items
-    from tqdm import tqdm
-
-    bar: Iterable[T] = tqdm(items, total=total, desc="open", unit=" images", leave=False)
-    return bar
+def while_opening[T](items: Iterable[T], total: int, progress: bool) -> Iterable[T]:
+    """Return the items of a loop that opens files, behind a progress bar on a terminal."""
+    return with_progress(items, total, progress, desc="open", unit=" images")

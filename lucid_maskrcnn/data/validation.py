@@ -22,7 +22,7 @@ from .coco_reader import CocoReader
 from .dataset import Dataset, check_dataset, load_pair
 from .issues import Issue, cannot_be_used, group_issues
 from .label_image_dataset import LabelImages, LabelReader
-from .opened_images import open_image, with_progress
+from .opened_images import open_image, while_opening
 
 __all__ = ["ValidatedImage", "ValidationReport", "issues_of_counts", "validate"]
 
@@ -168,7 +168,7 @@ class _Validator:
     def coco(self, reader: CocoReader) -> ValidationReport:
         report = self.report
         report.issues += reader.issues
-        for index, annotated in enumerate(with_progress(reader.images, len(reader.images), self.progress)):
+        for index, annotated in enumerate(while_opening(reader.images, len(reader.images), self.progress)):
             target = annotated.target()
             report.num_crowds += len(annotated.crowds)
             self._count(target, reader.categories)
@@ -183,7 +183,7 @@ class _Validator:
     def label_images(self, reader: LabelReader, category: str) -> ValidationReport:
         report = self.report
         report.issues += reader.issues
-        for index in with_progress(reader.sound, len(reader.sound), self.progress):
+        for index in while_opening(reader.sound, len(reader.sound), self.progress):
             file, masks = reader.pairs[index][0], reader.masks[index]
             target = {"masks": masks, "boxes": masks.boxes, "labels": np.ones(len(masks), np.int32)}
             self._count(target, {1: category})
@@ -199,7 +199,7 @@ class _Validator:
         names = getattr(dataset, "file_names", None)
         # Without categories any label is valid.
         limit = max(categories, default=int(np.iinfo(np.int32).max))
-        for i in with_progress(range(len(dataset)), len(dataset), self.progress):
+        for i in while_opening(range(len(dataset)), len(dataset), self.progress):
             try:
                 image, target = load_pair(dataset, i)
                 pixels = load_image(image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data.dataset import Dataset, check_dataset, load_pair
 from lucid_maskrcnn.models.limits import Limits
 from lucid_maskrcnn.ops import host
+from lucid_maskrcnn.streams import with_progress
 from lucid_maskrcnn.validators import choice, flag, fraction, optional, positive_int, sequence, shown, text
 
 from .accuracy import ImageMetrics, InstanceAccuracy, instance_accuracy, match_images
@@ -199,7 +199,7 @@ def _detect(
     """Return the model's detections in a data set as COCO results."""
     results: list[dict[str, Any]] = []
     with Limits() as limits:
-        for i in _shown(range(len(dataset)), progress):
+        for i in with_progress(range(len(dataset)), len(dataset), progress, desc="evaluate", unit="image"):
             image, target = load_pair(dataset, i)
             limits.name = shown(ground_truth.file_names[i])
             (found,) = model.predict(image, score_thresh=score_thresh, top_k=top_k)
@@ -208,15 +208,6 @@ def _detect(
             known = found[np.isin(host(found.labels), list(ids))]
             results += known.to_coco(ground_truth.image_ids[i], category_ids=ids)
     return results
-
-
-def _shown(indices: range, progress: bool) -> Iterable[int]:
-    """Return the indices, behind a progress bar on a terminal."""
-    if not progress or sys.stderr is None or not sys.stderr.isatty():
-        return indices
-    from tqdm import tqdm
-
-    return tqdm(indices, desc="evaluate", unit="image", file=sys.stderr, dynamic_ncols=True, leave=False)
 
 
 # ------------------------------------------------------------------ metrics

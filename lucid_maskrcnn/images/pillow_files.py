@@ -23,7 +23,14 @@ __all__ = ["PillowHandle", "orientation_of", "samples_of"]
 _STRIP = 1 << 19  # pixels converted at a time
 _ORIENTATION = 0x0112  # of EXIF; from 5 on width and height change places
 _DTYPES = {"1": "bool", "I": "int32", "F": "float32"}  # of Pillow's modes; I;16… are uint16, the others uint8
-_GRAY = ("1", "L", "I", "F")
+
+
+def _dtype_of(mode: str) -> np.dtype:
+    return np.dtype("uint16" if mode.startswith("I;") else _DTYPES.get(mode, "uint8"))
+
+
+def _is_gray(mode: str) -> bool:
+    return mode in ("1", "L", "I", "F") or mode.startswith("I;")
 
 
 class PillowHandle(ImageHandle):
@@ -57,11 +64,9 @@ class PillowHandle(ImageHandle):
         self.turned = orientation >= 5
         self.shape = (width, height) if self.turned else (height, width)
         self._deep = None if self._file is None else _deep_bits(image)
-        self.dtype = np.dtype(
-            "uint16" if self._deep or image.mode.startswith("I;") else _DTYPES.get(image.mode, "uint8")
-        )
+        self.dtype = np.dtype("uint16") if self._deep else _dtype_of(image.mode)
         deep_gray = self._deep is not None and image.tile[0].args == "LA;16B"  # type: ignore[attr-defined]
-        self.channels = 1 if deep_gray or image.mode in (*_GRAY, "LA", "La") or image.mode.startswith("I;") else 3
+        self.channels = 1 if deep_gray or image.mode in ("LA", "La") or _is_gray(image.mode) else 3
 
     def _count_pages(self, image: Image.Image) -> int:
         # Further frames of a phone's JPEG are previews, gain maps or the other eye's view.
@@ -150,15 +155,18 @@ def _deep_bits(image: Image.Image) -> int | None:
     if image.format == "PNG" and tiles[0].args in ("RGB;16B", "RGBA;16B", "LA;16B"):
         return 16
     if image.format == "PPM" and tiles[0].codec_name == "ppm" and image.mode == "RGB" and tiles[0].args[1] > 255:
-        return int(tiles[0].args[1]).bit_length() if image.mode == "RGB" else None
+        return int(tiles[0].args[1]).bit_length()
     return None
 
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, which is applied; 1 is upright, or none given."""
     # A PNG may have EXIF after its pixels; nobody does that, and it would mean decoding every file for its size.
-    has_exif = image.format != "PNG" or "exif" in image.info
-    orientation = image.getexif().get(_ORIENTATION, 1) if has_exif else 1
+    return _orientation_in_exif(image) if image.format != "PNG" or "exif" in image.info else 1
+
+
+def _orientation_in_exif(image: Image.Image) -> int:
+    orientation = image.getexif().get(_ORIENTATION, 1)
     return int(orientation) if orientation in range(1, 9) else 1
 
 
@@ -166,19 +174,14 @@ def samples_of(image: Image.Image) -> np.ndarray:
     """Return the samples of an image (H, W, C), upright and without alpha: gray as it is, any colors as RGB."""
     check_pixel_count(image.width * image.height)
     image.load()
-    if image.format == "PNG":
-        orientation = image.getexif().get(_ORIENTATION, 1)  # also of one after the pixels
-        orientation = int(orientation) if orientation in range(1, 9) else 1
-    else:
-        orientation = orientation_of(image)  # of a TIFF, Pillow has applied it now
-    gray = image.mode in _GRAY or image.mode.startswith("I;")
+    orientation = _orientation_in_exif(image)  # of a PNG also after the pixels; of a TIFF, Pillow has applied it now
+    gray = _is_gray(image.mode)
     width, height = image.size
     rows = max(1, _STRIP // width)
     if orientation == 1 and rows >= height:
         array = _converted(image, gray)
         return array[:, :, None] if gray else array
-    dtype = np.dtype("uint16" if image.mode.startswith("I;") else _DTYPES.get(image.mode, "uint8"))
-    upright = np.empty(_upright_shape((height, width), orientation, 1 if gray else 3), dtype)
+    upright = np.empty(_upright_shape((height, width), orientation, 1 if gray else 3), _dtype_of(image.mode))
     stored = stored_view(upright, orientation)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)

@@ -158,11 +158,8 @@ def predict_files(
         "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
         "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
     }
-    read: dict[str, Any] = {
-        "page": validators.optional(validators.non_negative_int)("page", page),
-        "channels": validators.optional(validators.channel_numbers)("channels", channels),
-        "intensity": validators.optional(validators.intensity_rule)("intensity", intensity),
-    }
+    number = validators.optional(validators.non_negative_int)("page", page)
+    read = {"page": number, **validators.reading(channels, intensity)}
     shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
     mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
     if all(mode.values()):

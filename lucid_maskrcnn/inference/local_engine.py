@@ -15,6 +15,7 @@ import numpy as np
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.models.limits import Limits
+from lucid_maskrcnn.streams import shows_progress
 
 from .drawings import save_drawing
 from .job_folder import JobFolder
@@ -162,7 +163,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _progress_bar(total: int, done: int, shown: bool) -> Iterator[Callable[[], object]]:
-    if not shown or sys.stderr is None or not sys.stderr.isatty():
+    if not shows_progress(shown):
         yield lambda: None
         return
     from tqdm import tqdm

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..config import (
     architecture_of,
     make_categories,
 )
+from ..user_warnings import warn_user
 from ..validators import check_keywords, shown
 from .layers import shapes_only, uninitialized
 from .mask_rcnn import MaskRCNN, PooledSize
@@ -346,10 +346,8 @@ def _load(model: MaskRCNN, file: weight_files.WeightsFile, num_classes: int, sou
     if num_classes != model.num_classes:
         initial = model.state_dict()
         arrays = {**arrays, **{n: array for n, array in initial.items() if n.startswith(_CLASS_LAYERS)}}
-        warnings.warn(
+        warn_user(
             f"num_classes={model.num_classes} but the weights have {num_classes}, background not counted: "
-            f"{', '.join(_CLASS_LAYERS)} are initialized anew.",
-            UserWarning,
-            stacklevel=5,
+            f"{', '.join(_CLASS_LAYERS)} are initialized anew."
         )
     weight_files.assign(model, arrays, names=file.own_names(arrays), source=source)

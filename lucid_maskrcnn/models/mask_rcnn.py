@@ -21,15 +21,14 @@ from ..detections import Detections
 from ..images import load_pages
 from ..targets import Target
 from ..validators import (
-    channel_numbers,
     flag,
     fraction,
     instance,
-    intensity_rule,
     non_negative_int,
     optional,
     page_number,
     positive_int,
+    reading,
     shown,
 )
 from .anchors import _AnchorGenerator
@@ -394,11 +393,7 @@ class MaskRCNN(nn.Module):
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
         keep_image = flag("keep_image", keep_image)
         images, batch_size = self._check_images(images, self.config.image), positive_int("batch_size", batch_size)
-        read = {
-            "page": optional(page_number)("page", page),
-            "channels": optional(channel_numbers)("channels", channels),
-            "intensity": optional(intensity_rule)("intensity", intensity),
-        }
+        read = {"page": optional(page_number)("page", page), **reading(channels, intensity)}
         limits = Limits()
         detections: list[Detections] = []
         with ops.no_grad():

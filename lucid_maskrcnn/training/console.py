@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lucid_maskrcnn.streams import write_text
+from lucid_maskrcnn.streams import shows_progress, write_text
 from lucid_maskrcnn.text_tables import printable
 
 __all__ = ["Console"]
@@ -37,7 +37,7 @@ class Console:
         self._done_at_start = done
         self._means: dict[str, float] = {}
         self._bar: Any = None
-        if shown and sys.stderr is not None and sys.stderr.isatty():
+        if shows_progress(shown):
             from tqdm import tqdm
 
             form = "{percentage:3.0f}%|{bar:12}| {n:.0f}/{total:.0f} {unit} [{elapsed}, {remaining} left]{postfix}"

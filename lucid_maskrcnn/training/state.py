@@ -22,7 +22,7 @@ from .saved_runs import check_arrays, check_header, check_values
 from .settings import TrainerSettings
 from .sgd import SGD
 
-__all__ = ["changes", "describe", "load_state", "save_state", "taken_over"]
+__all__ = ["changes", "describe", "describe_data", "load_state", "save_state", "taken_over"]
 
 # Settings that may change on resume: the weights do not depend on them (on "processes" by rounding only).
 _FREE = {"processes", "save_every", "keep_last", "eval_every", "keep_best", "patience"}
@@ -108,14 +108,16 @@ def _names(model: Module) -> dict[int, str]:
 # ------------------------------------------------------------------ the same run?
 
 
-def describe(settings: TrainerSettings, loader: Any, model: Module, image_config: ImageConfig | None = None) -> Any:
-    """Return all that determines a run, as JSON values."""
+def describe(
+    settings: TrainerSettings, data: Mapping[str, Any], model: Module, image_config: ImageConfig | None = None
+) -> Any:
+    """Return all that determines a run, as JSON values; ``data`` is what :func:`describe_data` returns."""
     config = getattr(model, "config", None)
     if image_config is None and isinstance(config, ModelConfig):
         image_config = config.image
     described = {
         "settings": dataclasses.asdict(settings),
-        "data": _describe_data(loader),
+        "data": data,
         "config": config.to_dict() if isinstance(config, ModelConfig) else {},
         "image_config": {f"image_config.{n}": v for n, v in image_config.to_dict().items()} if image_config else {},
         "machine": {"device": model.device, "numpy": np.__version__},
@@ -123,8 +125,11 @@ def describe(settings: TrainerSettings, loader: Any, model: Module, image_config
     return json.loads(json.dumps(described))
 
 
-def _describe_data(loader: Any) -> dict[str, Any]:
-    """Return all that determines the batches, as far as the loader has attributes for it."""
+def describe_data(loader: Any) -> dict[str, Any]:
+    """Return all that determines the batches, as far as the loader has attributes for it.
+
+    It goes through all annotations, so it is called once a run and not at each checkpoint.
+    """
     described: dict[str, Any] = {"batch_size": loader.batch_size}
     described |= {n: getattr(loader, n) for n in ("seed", "shuffle", "group_by_shape") if hasattr(loader, n)}
     # The repr of a function has its address, which differs from process to process.

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from lucid.nn import Module
 
 from ..atomic import remove_leftovers
 from ..config import ImageConfig
+from ..user_warnings import warn_user
 from ..validators import flag, instance, nearest, optional, path, positive_int, shown
 from ..weights import save_weights
 from .batch_gradients import BatchGradients
@@ -33,7 +33,7 @@ from .reporting import Report
 from .run_state import RunState
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
-from .state import changes, describe, load_state, save_state, taken_over
+from .state import changes, describe, describe_data, load_state, save_state, taken_over
 from .tensorboard import EventLog, is_installed
 from .workers import BatchSource, StepBatches, check_processes, start_workers
 
@@ -140,6 +140,7 @@ class Trainer:
         _check_evaluation(evaluate, settings)
         self.model, self.loader, self.out = model, loader, path("out", out)
         self._fine_tuning: bool = getattr(model, "pretrained", False)
+        self._data = describe_data(loader)
         self.image_config = optional(_image_config)("image_config", image_config)
         self.evaluate, self.resume = evaluate, check_resume(resume)
         self._show_progress = flag("progress", progress)
@@ -408,11 +409,9 @@ class Trainer:
         name, state = self.settings.keep_best, self.state
         before, after = (metrics.get(name or "", math.nan) for metrics in (state.metrics_before, state.metrics))
         if before > after:
-            warnings.warn(
+            warn_user(
                 f"{name} is {after:.3f} at the end and was {before:.3f} before the run, on the images to evaluate on: "
-                f"use best.safetensors, whose {state.best:.3f} is of step {state.best_step}.",
-                UserWarning,
-                stacklevel=4,
+                f"use best.safetensors, whose {state.best:.3f} is of step {state.best_step}."
             )
 
     def _interrupted(self) -> Interrupted:
@@ -438,7 +437,7 @@ class Trainer:
         self._guard.check_array(self.state.step, name, array)
 
     def _description(self, settings: TrainerSettings) -> dict[str, Any]:
-        return describe(settings, self.loader, self.model, self.image_config)
+        return describe(settings, self._data, self.model, self.image_config)
 
     def _write_weights(self, name: str, metrics: Mapping[str, float]) -> Path:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}

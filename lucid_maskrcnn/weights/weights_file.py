@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from .. import validators
 from ..atomic import replacing
 from ..config import TORCHVISION, BackboneConfig, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..json_text import parse_json
+from ..user_warnings import warn_user
 from ..validators import choice, instance, shown
 from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
@@ -34,7 +34,6 @@ __all__ = [
     "write_converted",
 ]
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)  # warnings point at the first line outside of it
 _FORMAT = "lucid_maskrcnn"
 _DTYPES = ("float32", "float16")
 _MAX_BYTES = 2**31  # of a model; the largest published Mask R-CNN here has 250 MB
@@ -157,11 +156,9 @@ def _opened(path: str | Path) -> Checkpoint:
 
 
 def _warn_of_choice(source: str, place: str, others: tuple[str, ...]) -> None:
-    warnings.warn(
+    warn_user(
         f"{source} holds several sets of weights: {place or 'the outermost entries'} is used, not "
-        f"{' or '.join(others[:4])}; to use another, save it alone.",
-        UserWarning,
-        skip_file_prefixes=(_PACKAGE,),
+        f"{' or '.join(others[:4])}; to use another, save it alone."
     )
 
 
@@ -324,11 +321,9 @@ def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> N
         return
     wanted, present = conventions_of(of_weights)[0].name, conventions_of(config)[0].name
     if wanted != present:
-        warnings.warn(
+        warn_user(
             f"The weights were trained with {wanted}'s conventions and the model has {present}'s: build it with "
-            f"conventions={wanted!r}, or its detections are wrong.",
-            UserWarning,
-            stacklevel=3,
+            f"conventions={wanted!r}, or its detections are wrong."
         )
 
 

@@ -56,12 +56,16 @@ def test_nuclei_in_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert image.width > 900
 
 
-def test_limit_and_thresholds_reach_the_model(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model: Any = Model([18, 17, 24], COCO)
-    model.to = lambda device: model
-    monkeypatch.setattr(MaskRCNN, "from_file", lambda weights: model)
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The model that the command loads, whatever the weights."""
+    made: Any = Model([18, 17, 24], COCO)
+    made.to = lambda device: made
+    monkeypatch.setattr(MaskRCNN, "from_file", lambda weights: made)
+    return made
+
+
+def test_limit_and_thresholds_reach_the_model(folder: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
     options = ["--top-k", 3, "--score-thresh", 0.75, "--limit", 1, "--without-coco"]
     assert run(folder, folder / "truth.json", *options) == 0
     assert model.asked == [{"score_thresh": 0.75, "top_k": 3}]
@@ -97,11 +101,8 @@ def test_mistake_is_one_sentence_and_nothing_is_written(
 
 
 def test_faults_stop_an_evaluation_or_are_left_out(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str], model: Any
 ) -> None:
-    model: Any = Model([18, 17, 24], COCO)
-    model.to = lambda device: model
-    monkeypatch.setattr(MaskRCNN, "from_file", lambda weights: model)
     truth = json.loads((folder / "truth.json").read_text())
     truth["annotations"][0]["segmentation"] = []
     (folder / "truth.json").write_text(json.dumps(truth))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
-import small_jobs
 import tifffile
 from PIL import Image
+from small_jobs import TwoBoxes
 
 import lucid_maskrcnn
 from lucid_maskrcnn.detections import Detections
@@ -21,26 +21,6 @@ from lucid_maskrcnn.masks.rle import decode_rle
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-class TwoBoxes:
-    """A model that finds the same two objects in every image."""
-
-    categories: ClassVar = {1: "cat", 2: "dog"}
-
-    def predict(
-        self, image: np.ndarray, *, score_thresh: float, top_k: int | None = None, **_: Any
-    ) -> list[Detections]:
-        height, width = image.shape[:2]
-        found = Detections(
-            [[0, 0, width / 2, height / 2], [width / 4, height / 4, width, height]],
-            [0.9, 0.6],
-            [1, 2],
-            np.ones((2, 28, 28)),
-            (height, width),
-            categories=self.categories,
-        )
-        return [found[found.scores > score_thresh][:top_k]]
 
 
 MODEL: Any = TwoBoxes()
@@ -108,7 +88,7 @@ def test_page_channels_and_intensity_reach_the_reading(tmp_path: Path, monkeypat
     pages = np.random.default_rng(0).integers(0, 4096, (2, 24, 30, 5)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack", planarconfig="contig")
     options: dict[str, Any] = {"page": 1, "channels": [4, 0, 1], "intensity": (1, 99)}
-    model = small_jobs.TwoBoxes()
+    model = TwoBoxes()
     seen = []
     monkeypatch.setattr(model, "_before", lambda _, image: seen.append(image))
     assert predict_files([tmp_path / "a.tif"], model, tmp_path / "out", draw=False, **options).n_failed == 0
