@@ -18,12 +18,12 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import flag, non_negative_int, positive_int
 
-from . import winograd
+from . import conv_gpu, winograd
 from ._checks import check_range_on_cpu, check_tensor, index_tensor
 from ._memory import empty, zeros
 from ._operation import Op
 from ._parallel import chunks, copy, matmul, num_threads, parallel_for, relu_backward, scratch, split_evenly, sum_rows
-from .layout import nchw, nhwc, with_vjp
+from .layout import nchw, nhwc, without_values
 
 __all__ = ["conv2d", "conv_transpose2d", "one_channel"]
 
@@ -80,20 +80,33 @@ class _Conv2d(Op):
         return nchw(out), backward
 
     def gpu(self, x: Any, weight: Any, bias: Any, scale: Any, residual: Any) -> Any:
-        def run(x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None) -> mx.array:
-            filters = weight if scale is None else weight * scale[:, None, None, None]
-            out = mx.conv2d(nhwc(x), filters.transpose(0, 2, 3, 1), stride=self.stride, padding=self.padding)
-            out = out if bias is None else out + bias
-            out = out if residual is None else out + nhwc(residual)
-            return nchw(mx.maximum(out, 0) if self.relu else out)
-
-        out, vjp = with_vjp(run, x, weight, bias, residual)
+        x, kernel, stride, padding = nhwc(x), weight.shape[2:], self.stride, self.padding
+        size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
+        if 0 in (x.shape[0], weight.shape[0]):
+            shape = (x.shape[0], weight.shape[0], *size)
+            return without_values(shape, x.dtype, nchw(x), weight, bias, None, residual)
+        filters = conv_gpu.filters_of(weight, scale, keep=not self.needs[1])
+        out = conv_gpu.correlate(x, filters, stride, padding, bias)
+        if residual is not None:
+            out = out + nhwc(residual).astype(out.dtype)
+        if self.relu:
+            out = mx.maximum(out, 0)
 
         def backward(grad: mx.array) -> tuple[Any, ...]:
-            grad_x, grad_w, grad_b, grad_r = vjp(grad)
-            return grad_x, grad_w, grad_b, None, grad_r
+            grad = nhwc(grad)
+            passed = conv_gpu.before_relu(grad, out) if self.relu else grad
+            grad_x = grad_w = grad_b = None
+            if self.needs[0]:
+                grad_x = nchw(conv_gpu.grad_input(passed, filters, stride, padding, (x.shape[1], x.shape[2])))
+            if self.needs[1]:
+                grad_w = nchw(conv_gpu.grad_filters(x, passed, kernel, stride, padding))
+                if scale is not None:
+                    grad_w = grad_w * scale[:, None, None, None]
+            if self.needs[2]:
+                grad_b = conv_gpu.sum_over_pixels(passed)
+            return grad_x, grad_w, grad_b, None, nchw(passed) if self.needs[4] else None
 
-        return out, backward
+        return nchw(out), backward
 
 
 def as_matrix(weight: np.ndarray) -> np.ndarray:
@@ -291,12 +304,28 @@ class _ConvTranspose2d(Op):
         return nchw(out), backward
 
     def gpu(self, x: Any, weight: Any, bias: Any) -> Any:
-        def run(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
-            out = mx.conv_transpose2d(nhwc(x), weight.transpose(1, 2, 3, 0), stride=self.stride)
-            out = out if bias is None else out + bias
-            return nchw(mx.maximum(out, 0) if self.relu else out)
+        x, s = nhwc(x), self.stride
+        n, height, width, _ = x.shape
+        _, filters, *kernel = weight.shape
+        size = ((height - 1) * s + kernel[0], (width - 1) * s + kernel[1])
+        if 0 in (n, filters):
+            return without_values((n, filters, *size), x.dtype, nchw(x), weight, bias)
+        # Of a convolution of the result it is the gradient with respect to the input, and the other way around.
+        taps = conv_gpu.filters_of(weight, None, keep=not self.needs[1])  # (C, kh, kw, O)
+        out = conv_gpu.grad_input(x, taps, s, 0, size)
+        if bias is not None:
+            out = out + bias.astype(out.dtype)
+        if self.relu:
+            out = mx.maximum(out, 0)
 
-        return with_vjp(run, x, weight, bias)
+        def backward(grad: mx.array) -> tuple[Any, ...]:
+            grad = nhwc(grad)
+            passed = conv_gpu.before_relu(grad, out) if self.relu else grad
+            grad_x = nchw(conv_gpu.correlate(passed, taps, s, 0)) if self.needs[0] else None
+            grad_w = nchw(conv_gpu.grad_filters(passed, x, (kernel[0], kernel[1]), s, 0)) if self.needs[1] else None
+            return grad_x, grad_w, conv_gpu.sum_over_pixels(passed) if self.needs[2] else None
+
+        return nchw(out), backward
 
 
 def _spread(taps: np.ndarray, size: tuple[int, int], kernel: tuple[int, int], stride: int, out: np.ndarray) -> None:
@@ -365,12 +394,23 @@ class _OneChannel(Op):
         return out.reshape(n, 1, height, width), backward
 
     def gpu(self, x: Any, weight: Any, bias: Any, channels: Any) -> Any:
-        def run(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-            own = weight[channels, :, 0, :][:, None]  # (N, 1, C, 1)
-            return nchw(nhwc(x) @ own + bias[channels][:, None, None, None])
+        x = nhwc(x)
+        n, height, width, depth = x.shape
+        if x.size == 0:
+            return without_values((n, 1, height, width), x.dtype, nchw(x), weight, bias, None)
+        pixels = x.reshape(n, height * width, depth)
+        own = weight[channels, :, 0, 0]  # (N, C)
+        out = (pixels @ own[:, :, None])[:, :, 0] + bias[channels][:, None].astype(x.dtype)
 
-        out, vjp = with_vjp(run, x, weight, bias)
-        return out, lambda grad: [*vjp(grad), None]
+        def backward(grad: mx.array) -> tuple[Any, ...]:
+            flat = grad.reshape(n, height * width)
+            grad_x = nchw((flat[:, :, None] * own[:, None]).reshape(x.shape))
+            # Sums over the images of each output as products: without a scatter, and the same every time.
+            members = (mx.arange(weight.shape[0])[:, None] == channels).astype(grad.dtype)  # (O, N)
+            grad_w = members @ (flat[:, None] @ pixels)[:, 0]
+            return grad_x, grad_w.reshape(weight.shape), members @ flat.sum(axis=1), None
+
+        return out.reshape(n, 1, height, width), backward
 
 
 def one_channel(x: Tensor, weight: Tensor, bias: Tensor, channels: Tensor) -> Tensor:

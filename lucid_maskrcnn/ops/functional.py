@@ -17,10 +17,11 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import flag, fraction_below_one, positive_int
 
+from . import conv_gpu
 from ._checks import check_tensor, tensors
 from ._operation import Op, as_tensor
 from ._parallel import chunks, copy, matmul, parallel_for, relu_backward, sum_rows
-from .layout import nchw, nhwc, with_vjp
+from .layout import nchw, nhwc, without_values
 
 __all__ = ["add_scalars", "concat_anchors", "dropout", "flatten", "linear"]
 
@@ -58,11 +59,20 @@ class _Linear(Op):
         return out, backward
 
     def gpu(self, x: Any, weight: Any, bias: Any) -> Any:
-        def run(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
-            out = x @ weight.T if bias is None else x @ weight.T + bias
-            return mx.maximum(out, 0) if self.relu else out
+        shape = (x.shape[0], weight.shape[0])
+        if 0 in shape:
+            return without_values(shape, x.dtype, x, weight, bias)
+        out = conv_gpu.product(x, weight.T, bias)
+        if self.relu:
+            out = mx.maximum(out, 0)
 
-        return with_vjp(run, x, weight, bias)
+        def backward(grad: mx.array) -> tuple[Any, ...]:
+            passed = conv_gpu.before_relu(grad, out) if self.relu else grad
+            grad_x = passed @ weight if self.needs[0] else None
+            grad_w = passed.T @ x if self.needs[1] else None
+            return grad_x, grad_w, passed.sum(axis=0) if self.needs[2] else None
+
+        return out, backward
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
@@ -106,7 +116,7 @@ class _Flatten(Op):
         return copy(x).reshape(x.shape[0], int(np.prod(x.shape[1:]))), backward
 
     def gpu(self, x: Any) -> Any:
-        return with_vjp(lambda x: x.reshape(x.shape[0], int(np.prod(x.shape[1:]))), x)
+        return x.reshape(x.shape[0], int(np.prod(x.shape[1:]))), lambda grad: (grad.reshape(x.shape),)
 
 
 def flatten(x: Tensor) -> Tensor:
@@ -133,10 +143,15 @@ class _ConcatAnchors(Op):
         return np.concatenate(flat, axis=1), backward
 
     def gpu(self, *maps: Any) -> Any:
-        def run(*maps: mx.array) -> mx.array:
-            return mx.concatenate([nhwc(m).reshape(self._shape(m)) for m in maps], axis=1)
+        flat = [nhwc(m).reshape(self._shape(m)) for m in maps]
+        ends = np.cumsum([f.shape[1] for f in flat]).tolist()
+        shapes = [nhwc(m).shape for m in maps]
 
-        return with_vjp(run, *maps)
+        def backward(grad: mx.array) -> list[Any]:
+            parts = mx.split(grad, ends[:-1], axis=1)
+            return [nchw(p.reshape(shape)) for p, shape in zip(parts, shapes, strict=True)]
+
+        return mx.concatenate(flat, axis=1), backward
 
     def _shape(self, features: Any) -> tuple[int, int, int]:
         n, channels, height, width = features.shape

@@ -51,14 +51,23 @@ def nearest(n_in: int, n_out: int) -> np.ndarray:
     return np.minimum((np.arange(n_out, dtype=np.float32) * step).astype(np.int32), n_in - 1)
 
 
+def without_values(
+    shape: tuple[int, ...], dtype: mx.Dtype, *arrays: mx.array | None
+) -> tuple[mx.array, Callable[[mx.array], list[mx.array | None]]]:
+    """Return an empty result of this ``shape`` and its backward: zeros for each array, None for None.
+
+    MLX cannot convolve or scatter nothing, and its sum over an empty axis may never end.
+    """
+    return mx.zeros(shape, dtype), lambda grad: [None if a is None else mx.zeros(a.shape, a.dtype) for a in arrays]
+
+
 def with_vjp(
     function: Callable[..., mx.array], *arrays: mx.array | None
 ) -> tuple[mx.array, Callable[[mx.array], list[mx.array | None]]]:
     """Return ``function(*arrays)`` and its backward, both by MLX; an array that is None stays None.
 
-    MLX is lazy: what the backward does not need of the forward is not computed again. An empty result is
-    made here, and its gradients too: MLX cannot convolve or scatter nothing, and its sum over an empty
-    axis may never end.
+    MLX is lazy: what the backward does not need of the forward is not computed again, but what it needs is. An empty
+    result is that of :func:`without_values`.
     """
     given = [a for a in arrays if a is not None]
 
@@ -71,5 +80,5 @@ def with_vjp(
 
     out = run(*given)
     if out.size == 0:
-        return mx.zeros(out.shape, out.dtype), lambda grad: fill(mx.zeros(a.shape, a.dtype) for a in given)
+        return without_values(out.shape, out.dtype, *arrays)
     return out, lambda grad: fill(mx.vjp(run, given, [grad])[1])

@@ -18,11 +18,13 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import flag, fraction, non_negative_number
 
+from . import conv_gpu
 from ._checks import check_tensor
 from ._memory import empty_like
 from ._operation import Op
 from ._parallel import chunks, parallel_for
-from .layout import nchw, nhwc, over_rows, with_vjp
+from .kept_gpu import kept
+from .layout import nchw, nhwc, over_rows, without_values
 
 __all__ = ["batch_norm", "fold_batch_norm"]
 
@@ -71,19 +73,34 @@ class _BatchNorm(Op):
         return nchw(out.reshape(x.shape)), backward
 
     def gpu(self, x: Any, weight: Any, bias: Any, residual: Any, mean: Any, var: Any) -> Any:
-        if mean is None:
-            self.batch_mean = x.mean(axis=(0, 2, 3))
-            self.batch_var = x.var(axis=(0, 2, 3))
+        if x.size == 0:
+            return without_values(x.shape, x.dtype, x, weight, bias, residual, None, None)
+        x, live = nhwc(x), mean is None
+        if live:
+            wide = x.astype(mx.float32)
+            mean, var = wide.mean(axis=(0, 1, 2)), wide.var(axis=(0, 1, 2))
+            self.batch_mean, self.batch_var = mean, var
+        inverse = mx.rsqrt(var + self.eps)
+        slope = inverse * weight
+        out = (x * slope + (bias - mean * slope)).astype(x.dtype)
+        if residual is not None:
+            out = out + nhwc(residual)
+        if self.relu:
+            out = mx.maximum(out, 0)
 
-        def run(x: mx.array, weight: mx.array, bias: mx.array, residual: mx.array | None) -> mx.array:
-            m = x.mean(axis=(0, 2, 3), keepdims=True) if mean is None else mean[:, None, None]
-            v = x.var(axis=(0, 2, 3), keepdims=True) if mean is None else var[:, None, None]
-            out = (x - m) * mx.rsqrt(v + self.eps) * weight[:, None, None] + bias[:, None, None]
-            out = out if residual is None else out + residual
-            return mx.maximum(out, 0) if self.relu else out
+        def backward(grad: mx.array) -> tuple[Any, ...]:
+            grad = nhwc(grad)
+            passed = conv_gpu.before_relu(grad, out) if self.relu else grad
+            normal = (x - mean) * inverse
+            grad_w, grad_b = conv_gpu.sum_over_pixels(passed * normal), conv_gpu.sum_over_pixels(passed)
+            grad_x = None
+            if self.needs[0]:
+                count = x.size // x.shape[3]
+                of_batch = grad_b / count + normal * (grad_w / count) if live else 0
+                grad_x = nchw(((passed - of_batch) * slope).astype(x.dtype))
+            return grad_x, grad_w, grad_b, None if residual is None else nchw(passed), None, None
 
-        out, vjp = with_vjp(run, x, weight, bias, residual)
-        return out, lambda grad: [*vjp(grad), None, None]
+        return nchw(out), backward
 
 
 def _scale_and_shift(
@@ -259,10 +276,14 @@ class _FoldBatchNorm(Op):
         self.eps = eps
 
     def cpu(self, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
+        return self._fold(weight, bias, mean, var)
+
+    def gpu(self, *arrays: Any) -> Any:
+        return kept(("fold", self.eps), self._fold, *arrays)
+
+    def _fold(self, weight: Any, bias: Any, mean: Any, var: Any) -> tuple[Any, Any]:
         scale = weight / (var + self.eps) ** 0.5
         return scale, bias - mean * scale
-
-    gpu = cpu
 
 
 def fold_batch_norm(

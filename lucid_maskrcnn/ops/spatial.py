@@ -16,11 +16,12 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import non_negative_int, positive_int
 
+from . import conv_gpu
 from ._checks import check_tensor
 from ._memory import empty, zeros
 from ._operation import Op
 from ._parallel import chunks, copy, parallel_for, scratch
-from .layout import nchw, nearest, nhwc, with_vjp
+from .layout import nchw, nearest, nhwc
 
 __all__ = ["max_pool2d", "subsample", "upsample_add"]
 
@@ -78,12 +79,29 @@ class _MaxPool2d(Op):
         return np.ascontiguousarray(total[:, p : p + height, p : p + width])
 
     def gpu(self, x: Any) -> Any:
-        def run(x: mx.array) -> mx.array:
-            p = self.padding
-            padded = mx.pad(nhwc(x), [(0, 0), (p, p), (p, p), (0, 0)], constant_values=-np.inf)
-            return nchw(self._pool_gpu(padded))
+        x, p = nhwc(x), self.padding
+        around = [(0, 0), (p, p), (p, p), (0, 0)]
+        padded = mx.pad(x, around, constant_values=mx.array(-np.inf, x.dtype)) if p else x
+        out = self._pool_gpu(padded)
+        return nchw(out), lambda grad: (nchw(self._grad_input_gpu(nhwc(grad), padded, out)),)
 
-        return with_vjp(run, x)
+    def _grad_input_gpu(self, grad: mx.array, padded: mx.array, out: mx.array) -> mx.array:
+        """As :meth:`_grad_input`, without a scatter: (N, H, W, C)."""
+        (n, height, width, channels), k, s, p = padded.shape, self.kernel, self.stride, self.padding
+        _, rows, cols, _ = grad.shape
+        size = -(-height // s), -(-width // s)
+        # Every s-th row and column of the result is a plane of its own; whole planes come together at the end.
+        planes = {(i, j): mx.zeros((n, *size, channels), grad.dtype) for i in range(s) for j in range(s)}
+        rest = grad  # what no earlier pixel of the kernel has got
+        for (i, j), (down, across) in zip(np.ndindex(k, k), self._taps(padded.shape), strict=True):
+            given = rest * (padded[:, down, across] == out)
+            rest = rest - given
+            top, left = i // s, j // s
+            around = [(0, 0), (top, size[0] - rows - top), (left, size[1] - cols - left), (0, 0)]
+            planes[i % s, j % s] = planes[i % s, j % s] + mx.pad(given, around)
+        whole = mx.stack([mx.stack([planes[i, j] for j in range(s)], axis=3) for i in range(s)], axis=2)
+        total = whole.reshape(n, size[0] * s, size[1] * s, channels)
+        return total[:, p : height - p, p : width - p]
 
     def _taps(self, shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
         """Return, for each place in the kernel, the rows and columns of the padded image that it reads."""
@@ -122,7 +140,7 @@ def max_pool2d(x: Tensor, kernel_size: int, *, stride: int, padding: int = 0) ->
     Parameters
     ----------
     x : Tensor of shape (N, C, H, W)
-        Of equal pixels one gets the gradient: on cpu the first in row order.
+        Of equal pixels the first in row order gets the gradient.
     kernel_size, stride, padding : int
         The same for both axes; the padding is at most half of the kernel.
 
@@ -160,7 +178,8 @@ class _Subsample(Op):
         return nchw(taken), backward
 
     def gpu(self, x: Any) -> Any:
-        return with_vjp(lambda x: x[:, :, ::2, ::2], x)
+        size = (x.shape[2], x.shape[3])
+        return x[:, :, ::2, ::2], lambda grad: (nchw(conv_gpu.interleave_zeros(nhwc(grad), 2, size)),)
 
 
 def subsample(x: Tensor) -> Tensor:
@@ -200,9 +219,23 @@ class _UpsampleAdd(Op):
         return nchw(out), backward
 
     def gpu(self, coarse: Any, fine: Any) -> Any:
-        rows = mx.array(nearest(coarse.shape[2], fine.shape[2]))
-        cols = mx.array(nearest(coarse.shape[3], fine.shape[3]))
-        return with_vjp(lambda coarse, fine: coarse[:, :, rows][:, :, :, cols] + fine, coarse, fine)
+        low, high = nhwc(coarse), nhwc(fine)
+        (n, h, w, c), (height, width) = low.shape, high.shape[1:3]
+        if (height, width) == (2 * h, 2 * w):
+            copies = mx.broadcast_to(low[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(high.shape)
+        else:
+            rows, cols = nearest(h, height), nearest(w, width)
+            copies = low[:, mx.array(rows)][:, :, mx.array(cols)]
+
+        def backward(grad: mx.array) -> tuple[Any, Any]:
+            grad = nhwc(grad)
+            if (height, width) == (2 * h, 2 * w):
+                total = grad.reshape(n, h, 2, w, 2, c).sum(axis=(2, 4))
+            else:
+                total = _sum_of_copies_gpu(_sum_of_copies_gpu(grad, rows, h, axis=1), cols, w, axis=2)
+            return nchw(total), nchw(grad)
+
+        return nchw(copies + high), backward
 
 
 def _sum_of_2x2(grad: np.ndarray, tasks: list[tuple[int, slice]]) -> np.ndarray:
@@ -229,6 +262,19 @@ def _sum_of_copies(grad: np.ndarray, shape: tuple[int, ...], rows: np.ndarray, c
     _add_at(by_row, (slice(None), rows), grad)
     total = np.zeros(shape, grad.dtype)
     _add_at(total, (slice(None), slice(None), cols), by_row)
+    return total
+
+
+def _sum_of_copies_gpu(grad: mx.array, places: np.ndarray, size: int, axis: int) -> mx.array:
+    """Sum ``grad`` over the copies of each of ``size`` rows or columns: ``places``, ascending, is what each copies."""
+    counts = np.bincount(places, minlength=size)
+    firsts = np.cumsum(counts) - counts
+    shape = [1] * grad.ndim
+    shape[axis] = size
+    total = mx.zeros([size if i == axis else length for i, length in enumerate(grad.shape)], grad.dtype)
+    for i in range(int(counts.max(initial=0))):  # gathers of the first copies, the second, …: not a scatter
+        there = mx.array(np.minimum(firsts + i, max(len(places) - 1, 0)).astype(np.int32))
+        total = total + mx.where(mx.array(counts > i).reshape(shape), mx.take(grad, there, axis=axis), 0)
     return total
 
 
