@@ -559,7 +559,7 @@ class MaskRCNN(nn.Module):
             raise ValueError(f"images must be at least one, got a tensor of shape {tuple(images.shape)}.")
         if images.device != self.device:
             raise ValueError(f"images must be on the model's device, {self.device}, got a tensor on {images.device}.")
-        out = self.backbone(images)
+        out = ops.compiled(self.backbone, images)
         maps = list(out) if isinstance(out, (list, tuple)) else [out]
         if config.use_fpn != isinstance(out, (list, tuple)) or not all(isinstance(m, Tensor) for m in maps):
             kind = "a list of feature maps" if config.use_fpn else "one feature map"

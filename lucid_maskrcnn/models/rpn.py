@@ -101,7 +101,7 @@ class _RegionProposalNetwork(nn.Module):
 
     def forward(self, features: FeatureMaps) -> RPNOutput:
         """Score all anchors on the maps."""
-        objectness, deltas = self.head(features.maps)
+        objectness, deltas = ops.compiled(self.head, features.maps)
         anchors = self.anchor_generator(features)
         return RPNOutput(
             objectness=ops.concat_anchors(objectness, 1),

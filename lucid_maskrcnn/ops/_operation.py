@@ -52,6 +52,7 @@ from lucid_maskrcnn.validators import choice, flag, instance, non_negative_int, 
 
 from . import _memory, _tensor_protocol
 from ._parallel import add
+from .tracing_gpu import stand_in
 
 __all__ = [
     "Op",
@@ -122,7 +123,7 @@ def _bridge(method: Callable[..., Any], device: str, differentiable: bool) -> Ca
 
     def on_tensors(op: Op, *tensors: Tensor) -> Any:
         present = iter(tensors)
-        arrays = [next(present).data if p else None for p in op._present]
+        arrays = [stand_in(next(present).data) if p else None for p in op._present]
         if differentiable:
             output, backward = method(op, *arrays)
             result = _wrap(output)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from .tracing_gpu import tracing
+from .tracing_gpu import Recording, StandIns, current
 
 __all__ = ["kept"]
 
@@ -36,13 +36,24 @@ def kept[T: (mx.array, tuple[mx.array, mx.array])](name: Hashable, function: Cal
     Where they are not computed yet themselves, nothing is kept. What is kept is computed at once and without waiting,
     since other threads can use an array but not compute it.
     """
-    if tracing():
-        return function(*arrays)
+    now = current()
+    if isinstance(now, StandIns):
+        stands: T = now.kept(function, arrays)
+        return stands
+    result = _looked_up(name, function, arrays)
+    if isinstance(now, Recording):
+        now.note(name, function, arrays, result)
+    return result
+
+
+def _looked_up[T: (mx.array, tuple[mx.array, mx.array])](
+    name: Hashable, function: Callable[..., T], arrays: tuple[mx.array, ...]
+) -> T:
     key = (name, *(id(a) for a in arrays))
     found = _kept.get(key)
     if found is not None and _unchanged(found, arrays):
-        result: T = found.result
-        return result
+        known: T = found.result
+        return known
     result = function(*arrays)
     values = tuple(a.astype(a.dtype) for a in arrays)
     leaves = _leaves(values)
