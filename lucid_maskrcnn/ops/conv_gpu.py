@@ -106,6 +106,10 @@ def grad_input(passed: mx.array, filters: mx.array, stride: int, padding: int, s
     exchanged = filters.transpose(3, 1, 2, 0)  # (C, kh, kw, O)
     # "flip" is how MLX knows cuDNN's gradient of the input; elsewhere flipped filters take a slower path.
     flip = _on_cuda()
+    if flip and stride > 1:
+        # MLX looks up cuDNN's plans without the stride of this gradient: where sizes and padding would be those of a
+        # stride of 1 it takes that one's plan. One more row or column, cut off below, tells them apart.
+        after = [n + (n == b) for n, b in zip(after, before, strict=True)]
     out = mx.conv_general(
         passed,
         exchanged if flip else exchanged[:, ::-1, ::-1],

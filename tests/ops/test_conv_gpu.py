@@ -133,6 +133,23 @@ def test_one_channel_twice_the_same_output() -> None:
     cpu_gpu_agree(one_channel, *arrays)
 
 
+def test_gradients_of_inputs_of_two_strides_are_told_apart_on_cuda(monkeypatch) -> None:
+    """MLX caches cuDNN's plans by the shapes of inputs and filters, padding and flip, without the input's dilation."""
+    as_on_cuda(monkeypatch)
+    convolve, seen = mx.conv_general, []
+
+    def noting(x, filters, **settings):
+        seen.append((x.shape, filters.shape, str(settings["padding"])))
+        return convolve(x, filters, **settings)
+
+    monkeypatch.setattr(conv_gpu.mx, "conv_general", noting)
+    passed, filters = mx.ones((1, 4, 5, 2)), mx.ones((2, 3, 3, 2))
+    for stride, sizes in ((1, [(4, 5)]), (2, [(7, 9), (7, 10), (8, 9), (8, 10)])):
+        for size in sizes:
+            assert conv_gpu.grad_input(passed, filters, stride, 1, size).shape == (1, *size, 2)
+    assert seen[0] not in seen[1:]
+
+
 # ------------------------------------------------------------------ how much is computed
 
 
