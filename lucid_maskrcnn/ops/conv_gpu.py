@@ -144,10 +144,11 @@ def grad_filters(
     if padding:
         x = mx.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
     across = passed.reshape(-1, passed.shape[3]).T  # (O, N · P · Q)
-    rows = [
-        across @ columns(x, _taps([y], range(kernel[1])), stride, size).reshape(-1, kernel[1] * x.shape[3])
-        for y in range(kernel[0])
-    ]
+    rows: list[mx.array] = []
+    for y in range(kernel[0]):
+        under = columns(x, _taps([y], range(kernel[1])), stride, size).reshape(-1, kernel[1] * x.shape[3])
+        rows.append(across @ under)
+        x = mx.depends(x, rows[-1])  # one row's columns after the other's, not all in memory together
     return mx.concatenate(rows, axis=1).reshape(passed.shape[3], *kernel, x.shape[3])
 
 

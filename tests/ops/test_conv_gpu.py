@@ -219,3 +219,19 @@ def test_what_needs_no_gradient_is_not_differentiated() -> None:
     assert work(graph_of_gradients(conv2d(x, weight))) == 1 + 3
     with lucid.no_grad():
         assert not conv2d(x, weight).requires_grad
+
+
+@pytest.mark.skipif(mx.metal.is_available() or mx.cuda.is_available(), reason="a GPU frees memory when it gets to it")
+def test_gradients_of_filters_take_little_memory() -> None:
+    """Not each pixel once for every place in the kernel, all at a time."""
+    x, passed = mx.ones((1, 64, 64, 16)), mx.ones((1, 64, 64, 4))
+    mx.eval(x, passed)
+    limit = mx.set_memory_limit(1)  # which MLX's CPU keeps as far as it can
+    try:
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(conv_gpu.grad_filters(x, passed, (7, 7), 1, 3, convolve=False))
+        assert mx.get_peak_memory() - before < 49 * x.nbytes / 2
+    finally:
+        mx.set_memory_limit(limit)
