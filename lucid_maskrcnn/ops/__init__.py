@@ -18,7 +18,7 @@ from ._operation import (
 )
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
-from .compiled import compiled, compiling
+from .compilation import compiled, compiling
 from .conv import conv2d, conv_transpose2d, one_channel
 from .functional import add_scalars, concat_anchors, dropout, flatten, linear
 from .layout import nearest as nearest_cells

@@ -133,7 +133,17 @@ CALLS: dict[str, dict[str, Any]] = {
 # What takes no tensors, or any number of them, is tested below or in the file of its module.
 OTHERS = {
     *("add_scalars", "array_module", "as_tensor", "cell_anchors", "chunks", "device_array", "engine_is_sound"),
-    *("evaluate", "host_zeros", "is_device_array", "nearest_cells", "no_grad", "num_threads", "parallel_for"),
+    *(
+        "compiled",
+        "compiling",
+        "evaluate",
+        "host_zeros",
+        "is_device_array",
+        "nearest_cells",
+        "no_grad",
+        "num_threads",
+        "parallel_for",
+    ),
     *(
         "permutation",
         "recording",

@@ -22,8 +22,8 @@ from tiny_runs import slim
 from lucid_maskrcnn import MaskRCNN, ops
 from lucid_maskrcnn.models.backbone import BasicBlock
 from lucid_maskrcnn.models.layers import Conv2d
-from lucid_maskrcnn.ops import compiled as compiled_by_shape  # the function
-from lucid_maskrcnn.ops.compiled import _thread as this_thread
+from lucid_maskrcnn.ops import compiled
+from lucid_maskrcnn.ops.compilation import _thread as this_thread
 
 pytestmark = pytest.mark.skipif(
     not (mx.metal.is_available() or mx.cuda.is_available() or shutil.which("g++")),
@@ -53,7 +53,7 @@ def image(*shape: int, seed: int = 0) -> Tensor:
 
 
 def check_equal(module: nn.Module, x: Tensor) -> mx.array:
-    found = compiled_by_shape(module, x)
+    found = compiled(module, x)
     np.testing.assert_allclose(values(found), values(module(x)), rtol=1e-5, atol=1e-6)
     return found.data
 
@@ -61,7 +61,7 @@ def check_equal(module: nn.Module, x: Tensor) -> mx.array:
 def test_a_shape_is_compiled_when_it_comes_again() -> None:
     module, x = block(), image()
     plain = pending(module(x).data)
-    assert [pending(compiled_by_shape(module, x).data) < plain for _ in range(3)] == [False, True, True]
+    assert [pending(compiled(module, x).data) < plain for _ in range(3)] == [False, True, True]
     for seed in range(3):
         check_equal(module, image(seed=seed))
 
@@ -72,12 +72,12 @@ def test_neither_folding_nor_looking_is_repeated(monkeypatch: pytest.MonkeyPatch
     forward = BasicBlock.forward
     monkeypatch.setattr(BasicBlock, "forward", lambda self, x: calls.append(0) or forward(self, x))
     for _ in range(4):
-        out = compiled_by_shape(module, x)
+        out = compiled(module, x)
     assert len(calls) == 2
     assert not {"Sqrt", "Power", "Contiguous"} & set(primitives(out.data))
     assert primitives(out.data)["Convolution"] == 2
     with device_waits() as waits:
-        compiled_by_shape(module, x)
+        compiled(module, x)
     assert not len(waits), str(waits)
 
 
@@ -156,7 +156,7 @@ def test_few_shapes_are_kept_and_no_module() -> None:
     module = block()
     for size in range(4, 16):
         for _ in range(2):
-            compiled_by_shape(module, image(1, 2, size, 4))
+            compiled(module, image(1, 2, size, 4))
     assert len(this_thread.known) == 8
     gone = weakref.ref(module)
     del module
@@ -197,8 +197,8 @@ def test_modules_of_users_are_called_as_they_are() -> None:
 def test_not_where_gradients_are_computed_nor_on_cpu_nor_when_switched_off() -> None:
     module, x = block(), image()
     with ops.compiling(False):
-        compiled_by_shape(module, x)
-    compiled_by_shape(BasicBlock(2, 4, stride=2, norm="frozen", stride_in_1x1=False), float32(1, 2, 6, 6))
+        compiled(module, x)
+    compiled(BasicBlock(2, 4, stride=2, norm="frozen", stride_in_1x1=False), float32(1, 2, 6, 6))
     assert not this_thread.known
     with pytest.raises(TypeError, match="enabled"), ops.compiling("yes"):
         pass
@@ -209,7 +209,7 @@ def test_gradients_are_on_where_they_were() -> None:
 
     def train() -> None:  # in a thread of its own, which is in no "no_grad"
         module = block()
-        found.append(compiled_by_shape(module, image()).requires_grad)
+        found.append(compiled(module, image()).requires_grad)
         found.append(len(this_thread.known))
 
     thread = threading.Thread(target=train)
@@ -221,7 +221,7 @@ def test_gradients_are_on_where_they_were() -> None:
 def test_by_default_only_where_there_is_a_gpu() -> None:
     module = block()
     with ops.compiling(None):
-        compiled_by_shape(module, image())
+        compiled(module, image())
     assert bool(this_thread.known) == (mx.metal.is_available() or mx.cuda.is_available())
 
 

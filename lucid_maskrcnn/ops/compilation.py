@@ -107,7 +107,7 @@ def compiled(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
 def _wanted(inputs: list[Tensor]) -> bool:
     if lucid.grad_enabled() or _Switch.enabled is False or current() or not all(t.is_gpu() for t in inputs):
         return False
-    return bool(_Switch.enabled) or mx.metal.is_available() or mx.cuda.is_available()
+    return bool(_Switch.enabled) or mx.default_device() == mx.gpu
 
 
 class _Known:
