@@ -15,7 +15,7 @@ cells of the map that a sample is interpolated from. A ``Region`` is what one Ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -529,27 +529,59 @@ def _scale(name: str, value: float | tuple[float, float]) -> tuple[float, float]
     return float(y), float(x)
 
 
+class _Canonical(NamedTuple):
+    """Which square goes to which level."""
+
+    size: float
+    level: int
+    finest: int
+    margin: tuple[float, float]
+
+
+def _levels_of_areas(areas: np.ndarray, num_levels: int, canonical: _Canonical) -> np.ndarray:
+    size, level, finest, margin = canonical
+    before, after = (areas.dtype.type(m) for m in margin)
+    with np.errstate(all="ignore"):  # no area: minus infinity, the finest level
+        target = np.floor(level + np.log2(np.sqrt(areas) / size + before) + after) - finest
+    return np.fmin(np.fmax(target, 0), num_levels - 1).astype(np.int32)
+
+
+@lru_cache(maxsize=64)
+def _smallest_areas(num_levels: int, canonical: _Canonical) -> np.ndarray:
+    """Return the smallest float32 area that goes to each level but the first, NaN where none does.
+
+    A level never falls with the area, and float32 numbers from 0 to infinity are ordered as their bits are: 31 steps
+    of bisection find them.
+    """
+    wanted = np.arange(1, num_levels)
+    low, high = np.full(num_levels - 1, -1), np.full(num_levels - 1, int(np.float32(np.inf).view(np.int32)) + 1)
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        areas = np.clip(middle, 0, None).astype(np.int32).view(np.float32)
+        reached = (_levels_of_areas(areas, num_levels, canonical) >= wanted) & (middle >= 0)
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return high.astype(np.int32).view(np.float32)  # the bits after those of infinity are NaN
+
+
 class _RoILevels(Op):
     differentiable = False
 
-    def __init__(self, num_levels: int, canonical: tuple[float, int, int, tuple[float, float]]) -> None:
+    def __init__(self, num_levels: int, canonical: _Canonical) -> None:
         super().__init__()
         self.num_levels = num_levels
         self.canonical = canonical
 
     def cpu(self, rois: np.ndarray) -> np.ndarray:
-        size, level, finest, margin = self.canonical
-        before, after = (rois.dtype.type(m) for m in margin)
-        with np.errstate(divide="ignore", invalid="ignore"):  # no area: minus infinity, the finest level
-            side = np.sqrt((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1]))
-            target = np.floor(level + np.log2(side / size + before) + after) - finest
-        return np.fmin(np.fmax(target, 0), self.num_levels - 1).astype(np.int32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            areas = (rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])
+        return _levels_of_areas(areas, self.num_levels, self.canonical)
 
     def gpu(self, rois: mx.array) -> mx.array:
-        # On the host: a logarithm that is off by one bit assigns a box of exactly 224 pixels to another level.
-        return mx.array(self._levels(np.asarray(rois)))
-
-    _levels = cpu
+        # A device's logarithm may be off by one bit, which would send a box of exactly 224 pixels to another level. So
+        # the areas are compared with those at which the host's formula changes its answer; NaN reaches none of them.
+        areas = (rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])
+        smallest = mx.array(_smallest_areas(self.num_levels, self.canonical))
+        return (areas[:, None] >= smallest).sum(axis=1).astype(mx.int32)
 
 
 def roi_levels(
@@ -587,7 +619,7 @@ def roi_levels(
     Lin et al., Feature Pyramid Networks for Object Detection, 2017, equation 1; torchvision 0.28.
     """
     rois = box_tensor("rois", rois)
-    canonical = (
+    canonical = _Canonical(
         positive_number("canonical_size", canonical_size),
         integer("canonical_level", canonical_level, -_MAX_LEVEL, _MAX_LEVEL),
         integer("finest_level", finest_level, -_MAX_LEVEL, _MAX_LEVEL),

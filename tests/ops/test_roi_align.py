@@ -140,6 +140,42 @@ def test_roi_levels_by_hand(device):
     assert values(roi_levels(swapped, 4)).tolist() == [0]
 
 
+MARGINS = [(0.0, 1e-6), (1e-8, 0.0)]  # torchvision's and detectron2's
+
+
+def levels_on_both(boxes, *args, **options):
+    boxes = np.asarray(boxes, np.float32)
+    cpu, gpu = (values(roi_levels(tensor(boxes, device), *args, **options)) for device in ("cpu", "gpu"))
+    np.testing.assert_array_equal(gpu, cpu)
+    assert gpu.dtype == cpu.dtype == np.int32
+    return cpu
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+@pytest.mark.parametrize("canonical_size", [224, 56, 100.3])
+def test_levels_on_gpu_are_those_of_the_host_around_every_boundary(margin, canonical_size):
+    # Boxes of height 1, whose area is their width: every float32 number within 3000 steps of a boundary.
+    bits = [np.float32((canonical_size * 2.0**k) ** 2).view(np.int32) + np.arange(-3000, 3001) for k in range(-3, 4)]
+    areas = np.concatenate(bits).astype(np.int32).view(np.float32)
+    zero = np.zeros_like(areas)
+    found = levels_on_both(np.stack([zero, zero, areas, zero + 1], 1), 5, canonical_size, margin=margin)
+    assert set(found) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(*[st.floats(width=32)] * 4), max_size=20), st.integers(1, 64), st.integers(-3, 6))
+def test_levels_of_any_box_are_the_same_on_both_devices(margin, boxes, num_levels, finest):
+    levels_on_both(np.reshape(boxes, (-1, 4)), num_levels, finest_level=finest, margin=margin)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_levels_that_no_area_or_every_area_reaches(size):
+    boxes = [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1e19, 1e19], [0, 0, np.inf, 1], [0, 0, np.nan, 1], [0, 0, -1, 1]]
+    levels_on_both(boxes, 5, size)
+    levels_on_both(boxes, 64, size, margin=(1.0, 1.0))
+
+
 # ------------------------------------------------------------------ a slow loop
 
 
