@@ -20,6 +20,7 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import flag
 
+from ._checks import tensors
 from .kept_gpu import kept
 from .tracing_gpu import Recording, StandIns, current, tracing
 
@@ -79,9 +80,14 @@ def compiled(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
     -------
     Tensor, or lists and tuples of them
         As the module does.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``inputs`` are not tensors, at least one.
     """
-    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if not _wanted(given):
+    given = [inputs] if isinstance(inputs, Tensor) else tensors("inputs", inputs)
+    if not isinstance(module, nn.Module) or not _wanted(given):
         return module(inputs)
     description = _description(module)
     if description is None:

@@ -188,7 +188,7 @@ def test_modules_of_users_are_called_as_they_are() -> None:
     hooked.register_forward_hook(lambda module, inputs, out: out)
     patched.forward = lambda x: x * float(np.asarray(x.data).max())
     x = image()
-    for module in (Reading(), derived, hooked, patched):
+    for module in (Reading(), derived, hooked, patched, lambda x: x * float(np.asarray(x.data).max())):
         for _ in range(3):
             check_equal(module, x)
     assert not this_thread.known
@@ -202,6 +202,9 @@ def test_not_where_gradients_are_computed_nor_on_cpu_nor_when_switched_off() -> 
     assert not this_thread.known
     with pytest.raises(TypeError, match="enabled"), ops.compiling("yes"):
         pass
+    for wrong in (3, [3], []):
+        with pytest.raises((TypeError, ValueError), match="inputs"):
+            compiled(module, wrong)
 
 
 def test_gradients_are_on_where_they_were() -> None:
