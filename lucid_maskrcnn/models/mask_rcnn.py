@@ -485,9 +485,13 @@ class MaskRCNN(nn.Module):
     # -------------------------------------------------------------- their steps
 
     def _evaluate(self, *results: Tensor) -> None:
-        """Compute on gpu what outlives a call: MLX does so only in the thread that described it."""
+        """Begin to compute on gpu what outlives a call: MLX does so only in the thread that described it.
+
+        With it the statistics of batch norm, and parameters that a loop of the user's has updated: what nothing asks
+        for would be described at greater and greater length, and keep the arrays of all steps alive.
+        """
         if self.device == "gpu":
-            ops.evaluate(t.data for t in (*results, *self.buffers()))
+            ops.begin((*results, *self.buffers(), *self.parameters()))
 
     def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
         features = self._features(batch.tensor)

@@ -4,6 +4,7 @@ from ._memory import release_memory
 from ._operation import (
     array_module,
     as_tensor,
+    begin,
     device_array,
     engine_is_sound,
     evaluate,
@@ -55,6 +56,7 @@ __all__ = [
     "as_tensor",
     "batch_norm",
     "batched_nms",
+    "begin",
     "binary_cross_entropy",
     "box_area",
     "box_iou",

@@ -58,6 +58,7 @@ __all__ = [
     "Op",
     "array_module",
     "as_tensor",
+    "begin",
     "device_array",
     "engine_is_sound",
     "evaluate",
@@ -261,6 +262,17 @@ def evaluate(arrays: Iterable[Array]) -> None:
     mx.eval([array for array in given if isinstance(array, mx.array)])
 
 
+def begin(tensors: Iterable[Tensor]) -> None:
+    """Have the gpu begin to compute these tensors, without waiting for it; on cpu they are there.
+
+    What has begun can be read in any thread, and keeps nothing alive that it is computed from.
+    """
+    if isinstance(tensors, Tensor):
+        raise TypeError("tensors must be a list of Lucid tensors, got a single one: give [tensor].")
+    given = [instance("tensors", tensor, Tensor, "Lucid tensors").data for tensor in tensors]
+    mx.async_eval([array for array in given if isinstance(array, mx.array)])
+
+
 def _checked_shape(shape: tuple[int, ...]) -> list[int]:
     sides = [non_negative_int("shape", n) for n in shape]
     if max(sides, default=0) > _MAX_VALUES or math.prod(sides) > _MAX_VALUES:
@@ -393,7 +405,7 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
             if node._op is not None:
                 node._op.clear()
             node._prev, node._backward_op, node._op = [], _no_backward, None
-    mx.eval([n.grad for n in leaves if n.grad is not None])  # which MLX does in this thread only
+    mx.async_eval([n.grad for n in leaves if n.grad is not None])  # which MLX begins in this thread only
 
 
 def _count_axes_from_the_front(node: Tensor) -> None:

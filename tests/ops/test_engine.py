@@ -18,6 +18,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import lucid
@@ -27,7 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lucid import Tensor
 
-from lucid_maskrcnn.ops._operation import Op, array_module, as_tensor, engine_is_sound, host, repair_engine
+from lucid_maskrcnn.ops._operation import Op, array_module, as_tensor, begin, engine_is_sound, host, repair_engine
 
 # Other graphs: ENGINE_SEED=12345 uv run pytest tests/test_engine.py
 FIRST_SEED = int(os.environ.get("ENGINE_SEED", "0"))
@@ -832,3 +833,15 @@ def test_as_tensor_moves_casts_and_passes_through(device: str) -> None:
     listed = as_tensor([[1, 2], [3, 4]], x, np.float32)
     assert listed.device == device
     assert listed.dtype == lucid.Float32
+
+
+def test_what_has_begun_is_read_in_another_thread() -> None:
+    """MLX evaluates an array only in the thread that described it."""
+    x = as_tensor(np.arange(3, dtype=np.float32), "gpu") * 2.0
+    begin([x, as_tensor([1.0])])
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: np.asarray(x.data).tolist()).result() == [0, 2, 4]
+    with pytest.raises(TypeError, match=r"give \[tensor\]"):
+        begin(x)
+    with pytest.raises(TypeError, match="Lucid tensors"):
+        begin([x.data])
