@@ -134,6 +134,7 @@ CALLS: dict[str, dict[str, Any]] = {
 OTHERS = {
     *("add_scalars", "array_module", "as_tensor", "cell_anchors", "chunks", "device_array", "engine_is_sound"),
     *(
+        "begin",
         "compiled",
         "compiling",
         "evaluate",
