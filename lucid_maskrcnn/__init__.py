@@ -18,9 +18,8 @@ from .models import (
     mask_rcnn_resnet_101_fpn,
 )
 from .targets import Target
+from .version import __version__
 from .weights import list_weights, load_weights, save_weights
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CompressedMasks",

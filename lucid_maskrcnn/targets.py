@@ -15,9 +15,9 @@ from lucid import Tensor
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, refuse_rows, zeros_and_ones
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
-from lucid_maskrcnn.ops import as_tensor
+from lucid_maskrcnn.ops import as_tensor, device_name
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
-from lucid_maskrcnn.validators import choice, instance, non_negative_int, pair, positive_int
+from lucid_maskrcnn.validators import instance, non_negative_int, pair, positive_int
 
 __all__ = ["Target"]
 
@@ -83,8 +83,8 @@ class Target:
             Size of the image that the target belongs to.
         num_classes : int
             Classes without background.
-        device : {"cpu", "gpu"}
-            The device of the tensors.
+        device : str
+            The device of the tensors: "cpu", "gpu" or one of its other names.
 
         Returns
         -------
@@ -102,7 +102,7 @@ class Target:
         """
         place = f"targets[{non_negative_int('index', index)}]"
         image_size, num_classes = pair("image_size", image_size, positive_int), positive_int("num_classes", num_classes)
-        choice("device", device, ("cpu", "gpu"))
+        device = device_name("device", device)
         if not isinstance(target, Mapping):
             raise TypeError(
                 f"{place} must be a mapping with 'boxes', 'labels' and 'masks', got {type(target).__name__}."

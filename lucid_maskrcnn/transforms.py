@@ -26,13 +26,14 @@ from lucid_maskrcnn.ops import (
     as_tensor,
     chunks,
     device_array,
+    device_name,
     host,
     host_zeros,
     nearest_cells,
     parallel_for,
 )
 from lucid_maskrcnn.user_warnings import warn_user
-from lucid_maskrcnn.validators import choice, image_size, instance, pair, positive_int, shown
+from lucid_maskrcnn.validators import image_size, instance, pair, positive_int, shown
 
 __all__ = [
     "ImageBatch",
@@ -81,8 +82,8 @@ def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cp
         RGB, of any sizes; there may be none.
     config : ImageConfig
         Sizes, pixel mean and standard deviation, divisor.
-    device : {"cpu", "gpu"}
-        The device of the batch.
+    device : str
+        The device of the batch: "cpu", "gpu" or one of its other names.
 
     Returns
     -------
@@ -100,7 +101,7 @@ def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cp
     uint8 image, which is then only normalized.
     """
     instance("config", config, ImageConfig, "an ImageConfig")
-    choice("device", device, ("cpu", "gpu"))
+    device = device_name("device", device)
     _check_pixels(images)
     original_sizes = [(image.shape[0], image.shape[1]) for image in images]
     sizes = [resized_size(size, config) for size in original_sizes]

@@ -7,14 +7,14 @@ import signal
 import warnings
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
-from lucid import Tensor
 
-with warnings.catch_warnings():  # Lucid says once that there is no Metal; MLX then computes on the CPU
+from lucid_maskrcnn import ops
+
+with warnings.catch_warnings():  # it is said once that the gpu is MLX's CPU code, where it is
     warnings.simplefilter("ignore")
-    Tensor(mx.zeros(1))
+    ops.as_tensor([0.0], "gpu")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)

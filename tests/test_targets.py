@@ -314,7 +314,11 @@ def test_xywh_that_happens_to_be_a_valid_box_is_told_by_its_mask() -> None:
         ({"num_classes": 0}, ValueError, "num_classes must be a positive integer, got 0"),
         ({"num_classes": "3"}, TypeError, "num_classes must be a positive integer, got '3'"),
         ({"num_classes": True}, TypeError, "num_classes must be a positive integer, got True"),
-        ({"device": "cuda"}, ValueError, "device must be one of 'cpu', 'gpu', got 'cuda'"),
+        (
+            {"device": "tpu"},
+            ValueError,
+            "device must be one of 'cpu', 'gpu', 'cuda', 'mps', 'metal', 'auto', got 'tpu'",
+        ),
     ],
 )
 def test_wrong_arguments_of_from_mapping_are_named(change: dict, error: type[Exception], message: str) -> None:

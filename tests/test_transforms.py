@@ -259,7 +259,11 @@ def test_divisor_must_be_a_positive_integer(divisor: object, error: type[Excepti
         ({"images": [noise(0, 9)]}, ValueError, r"images\[0\] .* got uint8 of shape \(0, 9, 3\)"),
         ({"config": None}, TypeError, "config must be an ImageConfig, got None"),
         ({"config": {"min_size": 8}}, TypeError, "config must be an ImageConfig"),
-        ({"device": "cuda"}, ValueError, "device must be one of 'cpu', 'gpu', got 'cuda'"),
+        (
+            {"device": "tpu"},
+            ValueError,
+            "device must be one of 'cpu', 'gpu', 'cuda', 'mps', 'metal', 'auto', got 'tpu'",
+        ),
         ({"device": None}, TypeError, "device must be one of"),
     ],
 )

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from typing import Any
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
+from lucid_maskrcnn.version import __version__
+
 from . import check_data, convert, evaluate, info, predict, train
 from .common import Parser, say, warn
 
@@ -117,7 +119,9 @@ class _Version(argparse.Action):
     """Print the versions of this package and of what its results depend on, unwrapped, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        packages = [f"{name} {version(name)}" for name in ("lucid-maskrcnn", "lucid-dl", "mlx", "numpy")]
+        from lucid_maskrcnn.ops import gpu_backend
+
+        packages = [f"{name} {version(name)}" for name in ("lucid-dl", "mlx", "numpy")]
         system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-        say(", ".join([*packages, system]))
+        say(", ".join([f"lucid-maskrcnn {__version__}", *packages, system, f"gpu: {gpu_backend()}"]))
         parser.exit()

@@ -202,7 +202,10 @@ def add_reading(parser: Any) -> None:
 def add_device(parser: Any) -> None:
     """Add ``--device``."""
     parser.add_argument(
-        "--device", choices=("cpu", "gpu"), default="cpu", help="cpu (NumPy) or gpu (MLX) (default: cpu)"
+        "--device",
+        choices=("cpu", "gpu", "cuda", "mps", "metal", "auto"),  # ops.DEVICES; the parser imports no operators
+        default="cpu",
+        help="cpu (NumPy); gpu (MLX), also called cuda, mps and metal; auto, gpu where there is one (default: cpu)",
     )
 
 

@@ -24,13 +24,15 @@ def add_commands(commands: Any) -> None:
     info = commands.add_parser(
         "info",
         help="describe a file of weights, or list the published weights",
-        description="Describe a file of weights and its model, or published weights. Without an argument: list those.",
+        description="Describe a file of weights and its model, or published weights. Without an argument: list those, "
+        "and say what computes on the gpu.",
     )
     info.add_argument("weights", nargs="?", metavar="NAME|FILE", help="a published name, or a file of weights")
     info.set_defaults(run=_info)
 
 
 def _info(args: argparse.Namespace) -> None:
+    from lucid_maskrcnn.ops import gpu_backend
     from lucid_maskrcnn.text_tables import align_columns
     from lucid_maskrcnn.weights import list_weights, locate, read_weights_file
     from lucid_maskrcnn.weights.download import cached
@@ -39,6 +41,8 @@ def _info(args: argparse.Namespace) -> None:
     if args.weights is None:
         for line in align_columns(list(_overview(list_weights())), left=(0, 1, 2, 3)):
             say(line.rstrip())
+        say()
+        say(f"--device gpu is {gpu_backend()}")
         return
     tables = []
     for entry in find_by_name(args.weights):

@@ -7,15 +7,15 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
-from lucid_maskrcnn.ops import host
+from lucid_maskrcnn.ops import device_name, host
 from lucid_maskrcnn.user_warnings import warn_user
+from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
 
 from .job_folder import JobFolder, earlier_job
@@ -124,7 +124,7 @@ def predict_files(
         Delete the job that the folder holds, and replace other files of the names above. By default that is refused.
     draw : bool
         Whether to write drawings.
-    device : {"cpu", "gpu"}
+    device : {"cpu", "gpu", "cuda", "mps", "metal", "auto"}
         Of a model that is loaded here. A model that is given stays on its own.
     score_thresh, nms_thresh, top_k, mask_thresh
         As in :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`.
@@ -164,7 +164,7 @@ def predict_files(
     mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
     if all(mode.values()):
         raise ValueError("resume and overwrite exclude each other: overwrite begins anew.")
-    validators.choice("device", device, ("cpu", "gpu"))
+    device_name("device", device)
     validators.flag("progress", progress)
     for name, callback in (("on_start", on_start), ("on_image", on_image)):
         if callback is not None and not callable(callback):
@@ -181,7 +181,7 @@ def predict_files(
         },
         weights=_describe(weights),
         shard_size=shard_size,
-        package_version=version("lucid-maskrcnn"),
+        package_version=__version__,
         categories=_categories(model),
     )
     with JobFolder.open(folder, images, settings, **mode, draw=draw) as job:

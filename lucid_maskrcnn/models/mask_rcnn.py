@@ -278,7 +278,22 @@ class MaskRCNN(nn.Module):
 
         def train(self, mode: bool = True) -> Self: ...  # noqa: D102
         def eval(self) -> Self: ...  # noqa: D102
-        def to(self, device: str) -> Self: ...  # noqa: D102
+
+    def to(self, device: str) -> Self:
+        """Move all parameters and buffers, and return the model.
+
+        Parameters
+        ----------
+        device : str
+            "cpu" (NumPy), "gpu" (MLX; "cuda", "mps" and "metal" are other names of it), or "auto", "gpu" where there is
+            one. :func:`lucid_maskrcnn.ops.gpu_backend` says what the gpu is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such device; the model stays where it is then.
+        """
+        return ops.move_module(self, device)
 
     # -------------------------------------------------------------- the three ways to call it
 

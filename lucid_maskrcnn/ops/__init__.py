@@ -1,5 +1,6 @@
 """Lucid tensor operators of Mask R-CNN, on cpu (NumPy) and gpu (MLX)."""
 
+from . import _mlx  # noqa: F401  # first: it prepares MLX, which Lucid imports
 from ._memory import release_memory
 from ._operation import (
     array_module,
@@ -18,6 +19,7 @@ from ._operation import (
     zeros,
 )
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
+from .backend import DEVICES, GPUBackend, device_name, gpu_backend, move_module
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .compilation import compiled, compiling
 from .conv import conv2d, conv_transpose2d, one_channel
@@ -50,6 +52,8 @@ from .sgd_step import sgd_update, sum_of_squares
 from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
+    "DEVICES",
+    "GPUBackend",
     "add_scalars",
     "arange",
     "array_module",
@@ -72,6 +76,7 @@ __all__ = [
     "cross_entropy",
     "decode_boxes",
     "device_array",
+    "device_name",
     "dropout",
     "encode_boxes",
     "engine_is_sound",
@@ -80,6 +85,7 @@ __all__ = [
     "flatten",
     "fold_batch_norm",
     "full",
+    "gpu_backend",
     "grid_anchors",
     "host",
     "host_zeros",
@@ -88,6 +94,7 @@ __all__ = [
     "mask_targets",
     "match",
     "max_pool2d",
+    "move_module",
     "multiscale_roi_align",
     "nearest_cells",
     "nms",

@@ -44,14 +44,16 @@ from typing import Any, ClassVar, Self
 
 import lucid
 import lucid._backend.core as core
+import lucid.nn as nn
 import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import choice, flag, instance, non_negative_int, shown
+from lucid_maskrcnn.validators import flag, instance, non_negative_int, shown
 
 from . import _memory, _tensor_protocol
 from ._parallel import add
+from .backend import announce_backend, device_name, move_module
 from .tracing_gpu import stand_in
 
 __all__ = [
@@ -190,7 +192,6 @@ def host(tensor: Tensor) -> np.ndarray:
     return np.asarray(instance("tensor", tensor, Tensor, "a Lucid tensor").data)
 
 
-_DEVICES = ("cpu", "gpu")
 _MAX_VALUES = 2**40  # of an array: more is a mistake
 
 
@@ -201,8 +202,8 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
     ----------
     values : Tensor, array or nested list
         Not modified; a tensor that already fits is returned as it is.
-    like : Tensor or {"cpu", "gpu"}
-        The device to be on, or a tensor that is on it.
+    like : Tensor or str
+        The device to be on, see :func:`device_name`, or a tensor that is on it.
     dtype : NumPy dtype, optional
         Element type, by default that of ``values``.
 
@@ -213,7 +214,7 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
     ValueError
         If nested lists have rows of different lengths, or there is no such device.
     """
-    device = like.device if isinstance(like, Tensor) else choice("like", like, _DEVICES)
+    device = like.device if isinstance(like, Tensor) else device_name("like", like)
     wanted = None if dtype is None else _dtype(dtype)
     if isinstance(values, Tensor):
         same_dtype = wanted is None or str(values.data.dtype).split(".")[-1] == wanted.name
@@ -246,7 +247,7 @@ def _numbers(values: Any, dtype: np.dtype | None) -> np.ndarray:
 def device_array(array: np.ndarray, device: str) -> Array:
     """Return a NumPy array on ``device``: itself on "cpu", a copy in MLX on "gpu"."""
     instance("array", array, np.ndarray, "a NumPy array")
-    return mx.array(array) if choice("device", device, _DEVICES) == "gpu" else array
+    return mx.array(array) if device_name("device", device) == "gpu" else array
 
 
 def is_device_array(array: Any) -> bool:
@@ -439,6 +440,7 @@ _originals: dict[str, Any] = {
     "backward": Tensor.backward,
     "grad_enabled": lucid.grad_enabled,
     "no_grad": lucid.no_grad,
+    "to": nn.Module.to,
 }
 
 
@@ -600,6 +602,8 @@ def repair_engine(enable: bool = True) -> bool:
     - What ``lucid.Tensor`` lacks beside NumPy and Python: ``np.asarray(tensor)`` and NumPy's functions,
       ``float(tensor)``, ``f"{tensor:.2f}"``, iteration that ends, arithmetic with arrays and with numbers that the
       tensor's type cannot hold, copies that keep what is frozen frozen, pickles.
+    - ``Module.to``: it moves all that the module has now, knows the names of devices (:func:`device_name`), and changes
+      nothing if there is no such device.
 
     Parameters
     ----------
@@ -612,6 +616,7 @@ def repair_engine(enable: bool = True) -> bool:
         Whether the repaired functions of the engine are in place now.
     """
     _tensor_protocol.install(flag("enable", enable))
+    nn.Module.to = move_module if enable else _originals["to"]
     lucid.grad_enabled = _grad_enabled if enable else _originals["grad_enabled"]
     lucid.no_grad = _NoGrad if enable else _originals["no_grad"]
     if not enable:
@@ -625,6 +630,9 @@ def repair_engine(enable: bool = True) -> bool:
         Tensor.backward = _backward
     return Tensor.backward is _backward
 
+
+# Lucid warns of everything that is not Metal, and says that it is slower than the CPU.
+lucid._tensor.tensor.check_metal_availability = announce_backend
 
 if os.environ.get("LUCID_MASKRCNN_REPAIR", "1") != "0":
     repair_engine()

@@ -68,7 +68,8 @@ MISTAKES = {
     "predict a.png --score-thresh": "lucid-maskrcnn predict: --score-thresh: expected one argument.",
     "predict a.png --score-thresh 1.5": "lucid-maskrcnn predict: --score-thresh must be a number between 0 and 1, "
     "got 1.5.",
-    "predict a.png --device cuda": "lucid-maskrcnn predict: --device must be one of 'cpu', 'gpu', got 'cuda'.",
+    "predict a.png --device tpu": "lucid-maskrcnn predict: --device must be one of 'cpu', 'gpu', 'cuda', 'mps', "
+    "'metal', 'auto', got 'tpu'.",
     "predict a.png --out=": "lucid-maskrcnn predict: --out must not be an empty string.",
     "evaluate a b --limit 0": "lucid-maskrcnn evaluate: --limit must be a positive integer, got 0.",
     "train a b --out c --epochs 1 --seed -1": "lucid-maskrcnn train: --seed must be an integer from 0 to 2147483647, "

@@ -175,8 +175,16 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"score_thresh": True}, TypeError, "score_thresh must be a number between 0 and 1, got True."),
     ({"top_k": -5}, ValueError, "top_k must be a non-negative integer, got -5."),
     ({"top_k": 2.0}, TypeError, "top_k must be a non-negative integer, got 2.0."),
-    ({"weights": "NUCLEI", "device": "cuda"}, ValueError, "device must be one of 'cpu', 'gpu', got 'cuda'."),
-    ({"weights": "NUCLEI", "device": None}, TypeError, "device must be one of 'cpu', 'gpu', got None."),
+    (
+        {"weights": "NUCLEI", "device": "tpu"},
+        ValueError,
+        "device must be one of 'cpu', 'gpu', 'cuda', 'mps', 'metal', 'auto', got 'tpu'.",
+    ),
+    (
+        {"weights": "NUCLEI", "device": None},
+        TypeError,
+        "device must be one of 'cpu', 'gpu', 'cuda', 'mps', 'metal', 'auto', got None.",
+    ),
     ({"on_image": "print"}, TypeError, "on_image must be a function, got 'print'."),
 ]
 

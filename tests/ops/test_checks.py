@@ -137,6 +137,11 @@ OTHERS = {
         "begin",
         "compiled",
         "compiling",
+        "DEVICES",
+        "GPUBackend",
+        "device_name",
+        "gpu_backend",
+        "move_module",
         "evaluate",
         "host_zeros",
         "is_device_array",
@@ -304,7 +309,7 @@ def test_settings_out_of_range_are_named(place: str, wrong: Any, error: type[Exc
         (lambda: ops.permutation(-1), ValueError, "count must be an integer from 0"),
         (lambda: ops.zeros(-1), ValueError, "shape must be a non-negative integer"),
         (lambda: ops.repair_engine("no"), TypeError, "enable must be True or False"),
-        (lambda: ops.device_array(BOXES, "cuda"), ValueError, "device must be one of 'cpu', 'gpu', got 'cuda'"),
+        (lambda: ops.device_array(BOXES, "tpu"), ValueError, "device must be one of 'cpu', .*, 'auto', got 'tpu'"),
     ],
 )
 def test_relations_are_named(run: Callable[[], Any], error: type[Exception], message: str) -> None:
@@ -315,8 +320,8 @@ def test_relations_are_named(run: Callable[[], Any], error: type[Exception], mes
 @pytest.mark.parametrize(
     ("values", "like", "dtype", "error", "message"),
     [
-        ([1, 2], "cuda", None, ValueError, "like must be one of 'cpu', 'gpu', got 'cuda'"),
-        ([1, 2], None, None, TypeError, "like must be one of 'cpu', 'gpu', got None"),
+        ([1, 2], "tpu", None, ValueError, "like must be one of 'cpu', .*, 'auto', got 'tpu'"),
+        ([1, 2], None, None, TypeError, "like must be one of 'cpu', .*, 'auto', got None"),
         (np.zeros(3, np.uint8), "cpu", None, TypeError, "values are uint8, which Lucid does not have"),
         ([1], "cpu", "uint16", TypeError, "values are uint16, which Lucid does not have"),
         ([1], "cpu", "float31", TypeError, "dtype must be a NumPy dtype"),

@@ -1,0 +1,149 @@
+"""What is behind the device "gpu", the names of devices, and moving modules between them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, NamedTuple
+
+import lucid.nn as nn
+import mlx.core as mx
+import numpy as np
+
+from lucid_maskrcnn.user_warnings import warn_user
+from lucid_maskrcnn.validators import instance, shown
+
+__all__ = ["DEVICES", "GPUBackend", "device_name", "gpu_backend", "move_module"]
+
+DEVICES = ("cpu", "gpu", "cuda", "mps", "metal", "auto")
+"""Names of devices that are understood: "cuda", "mps" and "metal" are the gpu."""
+
+
+class GPUBackend(NamedTuple):
+    """What computes on the device "gpu".
+
+    Attributes
+    ----------
+    kind : {"metal", "cuda", "cpu"}
+        MLX's backend; "cpu" where MLX has no GPU, which is slow.
+    name : str
+        Of the GPU or the processor.
+    tf32 : bool
+        Whether products of float32 matrices are computed in TF32, found by computing one.
+    """
+
+    kind: str
+    name: str
+    tf32: bool
+
+    def __str__(self) -> str:
+        kind = {"metal": "Metal", "cuda": "CUDA", "cpu": "MLX's CPU code, no GPU"}[self.kind]
+        return f"{kind}, {self.name}, TF32 {'on' if self.tf32 else 'off'}"
+
+
+def gpu_backend() -> GPUBackend:
+    """Return what the device "gpu" is here."""
+    kind = _kind()
+    return GPUBackend(kind, _device_name(), kind != "cpu" and _computes_in_tf32(kind))
+
+
+def _kind() -> str:
+    if mx.default_device().type != mx.gpu:  # there is none, or the user chose so
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _device_name() -> str:
+    info = getattr(mx, "device_info", None) or mx.metal.device_info
+    return str(info().get("device_name", "unknown"))
+
+
+@functools.cache
+def _computes_in_tf32(kind: str) -> bool:
+    """Multiply numbers that TF32 cannot hold: 1 + 2⁻¹³ becomes 1."""
+    exact = 1 + 2.0**-13
+    product = mx.full((256, 256), exact) @ mx.eye(256)
+    return bool(np.abs(np.asarray(product) - exact).max() > 2.0**-20)
+
+
+def device_name(name: str, value: Any) -> str:
+    """Return "cpu" or "gpu" for the name of a device.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the message.
+    value : str
+        "cpu"; "gpu", or its other names "cuda", "mps" and "metal", whatever is behind it (see :func:`gpu_backend`); or
+        "auto", which is "gpu" where there is a GPU and "cpu" elsewhere. A number, as in "cuda:0", must be 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none of these.
+    """
+    listed = ", ".join(map(repr, DEVICES))
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {listed}, got {shown(value)}.")
+    word = value.lower().removesuffix(":0")
+    if word not in DEVICES:
+        hint = ": MLX computes on the first GPU" if word.split(":")[0] in DEVICES else ""
+        raise ValueError(f"{name} must be one of {listed}, got {shown(value)}{hint}.")
+    if word == "auto":
+        return "cpu" if _kind() == "cpu" else "gpu"
+    return "cpu" if word == "cpu" else "gpu"
+
+
+# ------------------------------------------------------------------ what is said when the gpu is first used
+
+_said = False
+
+
+def announce_backend() -> None:
+    """Warn, once, if the gpu is not what its user will expect: MLX's CPU code, or a GPU that computes in TF32."""
+    global _said
+    if _said:
+        return
+    _said = True
+    backend = gpu_backend()
+    if backend.kind == "cpu":
+        warn_user(
+            f'The device "gpu" is MLX, which computes on the CPU here ({backend.name}): right, but many times slower '
+            'than the device "cpu", which is NumPy. Use "cpu", or install MLX for your GPU.'
+        )
+    elif backend.tf32 and os.environ.get("MLX_ENABLE_TF32") == "0":
+        warn_user(
+            "MLX computes in TF32, as it was used before lucid_maskrcnn was imported: results differ from the cpu's by "
+            "about 3e-4. Import lucid_maskrcnn first, or set MLX_ENABLE_TF32 in the environment: 0, or 1 to want it."
+        )
+
+
+# ------------------------------------------------------------------ moving modules
+
+
+def move_module[M: nn.Module](module: M, device: str) -> M:
+    """Move all parameters and buffers of a module to a device, and return the module.
+
+    Lucid's own ``to`` believes a module's ``device``, and leaves what was added or replaced since where it is; and it
+    sets that before it knows whether the device exists.
+
+    Parameters
+    ----------
+    module : Module
+    device : str
+        See :func:`device_name`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such device; nothing has been moved then.
+    """
+    instance("module", module, nn.Module, "a module")
+    device = device_name("device", device)
+    if device == "gpu":
+        announce_backend()
+    for part in module.modules():
+        for variable in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+            variable.to(device)
+        part.device = device
+    return module
