@@ -15,7 +15,7 @@ from lucid import Tensor
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, refuse_rows, zeros_and_ones
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
-from lucid_maskrcnn.ops import as_tensor, device_name
+from lucid_maskrcnn.ops import as_tensor
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
 from lucid_maskrcnn.validators import instance, non_negative_int, pair, positive_int
 
@@ -65,7 +65,6 @@ class Target:
         index: int,
         image_size: Size,
         num_classes: int,
-        device: str = "cpu",
     ) -> Target:
         """Check one element of ``get_loss``'s ``targets``.
 
@@ -83,12 +82,11 @@ class Target:
             Size of the image that the target belongs to.
         num_classes : int
             Classes without background.
-        device : str
-            The device of the tensors: "cpu", "gpu" or one of its other names.
 
         Returns
         -------
         Target
+            On cpu: what it is compared with is chosen there.
 
         Raises
         ------
@@ -102,7 +100,6 @@ class Target:
         """
         place = f"targets[{non_negative_int('index', index)}]"
         image_size, num_classes = pair("image_size", image_size, positive_int), positive_int("num_classes", num_classes)
-        device = device_name("device", device)
         if not isinstance(target, Mapping):
             raise TypeError(
                 f"{place} must be a mapping with 'boxes', 'labels' and 'masks', got {type(target).__name__}."
@@ -119,8 +116,8 @@ class Target:
                 f"{len(labels)} labels and {len(masks)} masks."
             )
         _check_masks_fit_boxes(masks, boxes, place)
-        held = masks if isinstance(masks, CompressedMasks) else as_tensor(masks, device)
-        return cls(as_tensor(boxes, device), as_tensor(labels, device), held)
+        held = masks if isinstance(masks, CompressedMasks) else as_tensor(masks)
+        return cls(as_tensor(boxes), as_tensor(labels), held)
 
     def __len__(self) -> int:
         return self.boxes.shape[0]

@@ -33,8 +33,8 @@ def good(**changes: Any) -> dict[str, Any]:
     return {"boxes": [[0, 0, 4, 3], [1.5, 2, 8, 6]], "labels": [1, 3], "masks": masks(2)} | changes
 
 
-def build(target: Any, device: str = "cpu") -> Target:
-    return Target.from_mapping(target, index=1, image_size=SIZE, num_classes=3, device=device)
+def build(target: Any) -> Target:
+    return Target.from_mapping(target, index=1, image_size=SIZE, num_classes=3)
 
 
 def tensor(values: Any, dtype: Any) -> Tensor:
@@ -53,11 +53,11 @@ def tensor(values: Any, dtype: Any) -> Tensor:
         good(image_id=7),
     ],
 )
-def test_tensors_arrays_and_lists_are_taken(target: dict[str, Any], device: str) -> None:
-    checked = build(target, device)
+def test_tensors_arrays_and_lists_are_taken(target: dict[str, Any]) -> None:
+    checked = build(target)
     assert len(checked) == 2
     assert checked.image_size == SIZE
-    assert {t.device for t in (checked.boxes, checked.labels, checked.masks)} == {device}
+    assert {t.device for t in (checked.boxes, checked.labels, checked.masks)} == {"cpu"}
     boxes, labels, pixels = map(host, (checked.boxes, checked.labels, checked.masks))
     assert (boxes.dtype, labels.dtype, pixels.dtype) == (np.float32, np.int32, bool)
     np.testing.assert_array_equal(boxes, [[0, 0, 4, 3], [1.5, 2, 8, 6]])
@@ -73,8 +73,8 @@ def test_tensors_arrays_and_lists_are_taken(target: dict[str, Any], device: str)
         {"boxes": lucid.zeros((0, 4)), "labels": lucid.zeros((0,)), "masks": lucid.zeros((0, *SIZE))},
     ],
 )
-def test_image_without_objects_is_a_target(target: dict[str, Any], device: str) -> None:
-    checked = build(target, device)
+def test_image_without_objects_is_a_target(target: dict[str, Any]) -> None:
+    checked = build(target)
     assert len(checked) == 0
     assert checked.boxes.shape == (0, 4)
     assert checked.labels.shape == (0,)
@@ -97,10 +97,10 @@ WHOLE = [[0, 0, 8, 0, 8, 6, 0, 6]]  # a polygon around the image
         (WHOLE, encode_rle(masks(1)[0])),
     ],
 )
-def test_masks_stay_compressed(given: Any, device: str) -> None:
-    checked = build(good(masks=given), device)
+def test_masks_stay_compressed(given: Any) -> None:
+    checked = build(good(masks=given))
     assert isinstance(checked.masks, CompressedMasks)
-    assert {t.device for t in (checked.boxes, checked.labels)} == {device}
+    assert {t.device for t in (checked.boxes, checked.labels)} == {"cpu"}
     np.testing.assert_array_equal(checked.masks.to_dense(), masks(2))
     larger = checked.resized((12, 24))
     assert larger.image_size == larger.masks.image_size == (12, 24)
@@ -208,12 +208,12 @@ def test_box_that_lies_for_the_most_part_outside_of_its_image_is_refused(box: li
         build(good(boxes=[[0, 0, 8, 6], box]))
 
 
-def test_resized_target_has_boxes_by_axis_and_nearest_masks(device: str) -> None:
+def test_resized_target_has_boxes_by_axis_and_nearest_masks() -> None:
     pixels = np.zeros((1, *SIZE), bool)
     pixels[0, 2:4, 1:3] = True
-    target = build({"boxes": [[1, 2, 3, 4]], "labels": [2], "masks": pixels}, device).resized((12, 24))
+    target = build({"boxes": [[1, 2, 3, 4]], "labels": [2], "masks": pixels}).resized((12, 24))
     assert target.image_size == (12, 24)
-    assert target.masks.device == target.boxes.device == device
+    assert target.masks.device == target.boxes.device == "cpu"
     np.testing.assert_array_equal(host(target.boxes), [[3, 4, 9, 8]])
     np.testing.assert_array_equal(host(target.labels), [2])
     np.testing.assert_array_equal(host(target.masks), pixels.repeat(2, 1).repeat(3, 2))
@@ -314,11 +314,6 @@ def test_xywh_that_happens_to_be_a_valid_box_is_told_by_its_mask() -> None:
         ({"num_classes": 0}, ValueError, "num_classes must be a positive integer, got 0"),
         ({"num_classes": "3"}, TypeError, "num_classes must be a positive integer, got '3'"),
         ({"num_classes": True}, TypeError, "num_classes must be a positive integer, got True"),
-        (
-            {"device": "tpu"},
-            ValueError,
-            "device must be one of 'cpu', 'gpu', 'cuda', 'mps', 'metal', 'auto', got 'tpu'",
-        ),
     ],
 )
 def test_wrong_arguments_of_from_mapping_are_named(change: dict, error: type[Exception], message: str) -> None:

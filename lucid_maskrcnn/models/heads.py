@@ -141,9 +141,15 @@ class RoISamples(NamedTuple):
     roi_idx: Tensor  # (R,), int32, the image
     labels: Tensor  # (R,), int32, 0 for background
     positive: Tensor  # (P,), int32, rows of the above
+    positive_rois: Tensor  # (P, 4)
+    positive_roi_idx: Tensor  # (P,), int32
     positive_class: Tensor  # (P,), int32
     gt_deltas: Tensor  # (P, 4), regression targets of the positive ones
     gt_masks: Tensor  # (P, M, M), float32, mask targets of the positive ones
+
+    def on_device_of(self, tensor: Tensor) -> RoISamples:
+        """Return the samples on the device of a tensor."""
+        return RoISamples(*(ops.as_tensor(values, tensor) for values in self))
 
 
 class RoISampler:
@@ -163,7 +169,7 @@ class RoISampler:
         self.sampler = BalancedSampler(config.batch_size, config.positive_fraction)
 
     def select_training_samples(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoISamples:
-        """Draw from each image's proposals (n, 4) and its objects' own boxes."""
+        """Draw from each image's proposals (n, 4) and its objects' own boxes; all are on cpu."""
         with ops.no_grad():
             per_image = [self._of_image(i, p, t) for i, (p, t) in enumerate(zip(proposals, targets, strict=True))]
             starts = [sum(s.rois.shape[0] for s in per_image[:i]) for i in range(len(per_image))]
@@ -186,6 +192,8 @@ class RoISampler:
             roi_idx=ops.full(positive.shape[0] + negative.shape[0], image, boxes),
             labels=ops.concat([labels, ops.full(negative.shape[0], 0, boxes)]),
             positive=ops.arange(positive.shape[0], boxes),
+            positive_rois=positive_boxes,
+            positive_roi_idx=ops.full(positive.shape[0], image, boxes),
             positive_class=labels - 1,
             gt_deltas=ops.encode_boxes(gt_boxes, positive_boxes, self.config.box_weights),
             gt_masks=ops.mask_targets(

@@ -511,15 +511,17 @@ class MaskRCNN(nn.Module):
     def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
         features = self._features(batch.tensor)
         rpn = self.rpn(features)
-        anchors = self.rpn.label_and_sample_anchors(rpn, objects)
-        proposals = self.rpn.filter_proposals(rpn, batch.sizes, training=True)
+        # Matching and sampling are the host's on either device: same boxes and random numbers give the same samples. A
+        # gpu computes the maps meanwhile, and is waited for once, for the proposals.
+        ops.begin((*features.maps, rpn.objectness, rpn.deltas))
+        anchors = self.rpn.label_and_sample_anchors(ops.as_tensor(rpn.anchors, "cpu"), objects)
+        proposals = [ops.as_tensor(p, "cpu") for p in self.rpn.filter_proposals(rpn, batch.sizes, training=True)]
         samples = self.roi_sampler.select_training_samples(proposals, objects)
+        anchors, samples = anchors.on_device_of(batch.tensor), samples.on_device_of(batch.tensor)
         cls_logits, bbox_deltas = self._box_head(features, samples.rois, samples.roi_idx)
-        positive_rois, positive_idx = (
-            ops.take(samples.rois, samples.positive),
-            ops.take(samples.roi_idx, samples.positive),
+        mask_logits = self._mask_logits(
+            features, samples.positive_rois, samples.positive_roi_idx, samples.positive_class
         )
-        mask_logits = self._mask_logits(features, positive_rois, positive_idx, samples.positive_class)
         return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, samples)
 
     def _check_images(self, images: Any, config: ImageConfig) -> Tensor | list[Any]:
@@ -564,9 +566,7 @@ class MaskRCNN(nn.Module):
         if len(targets) != len(batch.sizes):
             raise ValueError(f"targets must have one entry per image, got {len(targets)} for {len(batch.sizes)}.")
         checked = [
-            Target.from_mapping(
-                target, index=i, image_size=size, num_classes=self.num_classes, device=batch.tensor.device
-            )
+            Target.from_mapping(target, index=i, image_size=size, num_classes=self.num_classes)
             for i, (target, size) in enumerate(zip(targets, batch.original_sizes, strict=True))
         ]
         return [t if size == t.image_size else t.resized(size) for t, size in zip(checked, batch.sizes, strict=True)]

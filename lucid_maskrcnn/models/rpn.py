@@ -46,6 +46,10 @@ class AnchorSamples(NamedTuple):
     positive_anchor: Tensor  # (P,)
     gt_deltas: Tensor  # (P, 4), regression targets of the positive ones
 
+    def on_device_of(self, tensor: Tensor) -> AnchorSamples:
+        """Return the samples on the device of a tensor."""
+        return AnchorSamples(*(ops.as_tensor(values, tensor) for values in self))
+
 
 class _RPNHead(nn.Module):
     """A 3×3 convolution, or several, and two 1×1 ones, shared by all maps.
@@ -154,28 +158,28 @@ class _RegionProposalNetwork(nn.Module):
             limits.add_proposals(image, scores, keep, config)
         return ops.take(boxes, keep[:post_nms_top_n])
 
-    def label_and_sample_anchors(self, output: RPNOutput, targets: Sequence[Target]) -> AnchorSamples:
-        """Draw the anchors for the loss, and compute what they should predict."""
-        images, anchors, labels, positive_images, positive_anchors, gt_deltas = [], [], [], [], [], []
+    def label_and_sample_anchors(self, anchors: Tensor, targets: Sequence[Target]) -> AnchorSamples:
+        """Draw from the anchors (A, 4) those for the loss, and compute what they should predict; all are on cpu."""
+        images, sampled, labels, positive_images, positive_anchors, gt_deltas = [], [], [], [], [], []
         with ops.no_grad():
             for image, target in enumerate(targets):
                 # 1. label: the object of each anchor, or background, or neither
-                matches = self.matcher(target.boxes, output.anchors)
+                matches = self.matcher(target.boxes, anchors)
                 # 2. sample: as many as the loss is taken over, at most half of them positive
                 positive, negative = self.sampler(matches)
                 # 3. targets: whether there is an object, and of the positive ones, where
                 num_positive, num_negative = positive.shape[0], negative.shape[0]
-                anchors += [positive, negative]
+                sampled += [positive, negative]
                 labels += [ops.full(num_positive, 1, positive), ops.full(num_negative, 0, positive)]
                 images.append(ops.full(num_positive + num_negative, image, positive))
                 positive_anchors.append(positive)
                 positive_images.append(ops.full(num_positive, image, positive))
                 gt_boxes = ops.take(target.boxes, ops.take(matches, positive))
-                gt_deltas.append(ops.encode_boxes(gt_boxes, ops.take(output.anchors, positive)))
+                gt_deltas.append(ops.encode_boxes(gt_boxes, ops.take(anchors, positive)))
             return AnchorSamples(
                 image=ops.concat(images),
-                anchor=ops.concat(anchors),
-                is_object=ops.as_tensor(ops.concat(labels).reshape(-1, 1), output.anchors, "float32"),
+                anchor=ops.concat(sampled),
+                is_object=ops.as_tensor(ops.concat(labels).reshape(-1, 1), anchors, "float32"),
                 positive_image=ops.concat(positive_images),
                 positive_anchor=ops.concat(positive_anchors),
                 gt_deltas=ops.concat(gt_deltas),

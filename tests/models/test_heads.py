@@ -33,18 +33,20 @@ def test_detections_are_torchvisions(torchvision_ops, device: str) -> None:
 
 
 def test_sampled_rois_have_the_targets_of_their_image(device: str) -> None:
-    objects = [rectangles(ANCHORS[[0]], [2], device), rectangles(ANCHORS[:0], [], device)]
-    objects.append(rectangles(ANCHORS[[3, 1]], [3, 1], device))
+    objects = [rectangles(ANCHORS[[0]], [2], "cpu"), rectangles(ANCHORS[:0], [], "cpu")]
+    objects.append(rectangles(ANCHORS[[3, 1]], [3, 1], "cpu"))
     moved = ANCHORS[[1, 5]] + np.float32([2, 0, 2, 0])
-    proposals = [tensor(a, device) for a in (ANCHORS[[5]], ANCHORS[[2, 5]], moved)]
+    proposals = [tensor(a, "cpu") for a in (ANCHORS[[5]], ANCHORS[[2, 5]], moved)]
     sampler = RoISampler(HeadConfig(batch_size=4, positive_fraction=1.0), 4)
-    samples = sampler.select_training_samples(proposals, objects)
+    samples = sampler.select_training_samples(proposals, objects).on_device_of(tensor(ANCHORS, device))
     assert {t.device for t in samples} == {device}
     expected = np.concatenate([ANCHORS[[0, 5]], ANCHORS[[2, 5]], moved[[0]], ANCHORS[[3, 1]], moved[[1]]])
     np.testing.assert_array_equal(values(samples.rois), expected)
     assert values(samples.roi_idx).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
     assert values(samples.labels).tolist() == [2, 0, 0, 0, 1, 3, 1, 0]
     assert values(samples.positive).tolist() == [0, 4, 5, 6]
+    np.testing.assert_array_equal(values(samples.positive_rois), expected[[0, 4, 5, 6]])
+    assert values(samples.positive_roi_idx).tolist() == [0, 2, 2, 2]
     assert values(samples.positive_class).tolist() == [1, 0, 2, 0]
     deltas = np.zeros((4, 4))
     deltas[1, 0] = -2 / 8 * 10  # the object is 2 pixels to the left; the weight is 10

@@ -47,10 +47,10 @@ def test_filtered_proposals_are_torchvisions(torchvision_ops, device: str, train
 def test_sampled_anchors_have_the_targets_of_their_image(device: str) -> None:
     network = _RegionProposalNetwork(1, _AnchorGenerator((8,), (1.0,), per_level=True), RPNConfig())
     objects = [ANCHORS[:0], ANCHORS[[1, 3]] + np.float32(0.5), ANCHORS[[0]]]
-    output = RPNOutput(*(tensor(a, device) for a in (np.zeros((3, 6, 1)), np.zeros((3, 6, 4)), ANCHORS)), [6])
-    samples = network.label_and_sample_anchors(
-        output, [rectangles(boxes, [1] * len(boxes), device) for boxes in objects]
+    on_cpu = network.label_and_sample_anchors(
+        tensor(ANCHORS, "cpu"), [rectangles(boxes, [1] * len(boxes), "cpu") for boxes in objects]
     )
+    samples = on_cpu.on_device_of(tensor(ANCHORS, device))
     assert {t.device for t in samples} == {device}
     pairs = list(zip(values(samples.image).tolist(), values(samples.anchor).tolist(), strict=True))
     assert pairs == [
