@@ -14,7 +14,7 @@ cells of the map that a sample is interpolated from. A ``Region`` is what one Ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -33,16 +33,17 @@ from lucid_maskrcnn.validators import (
     shown,
 )
 
-from ._checks import box_tensor, check_range, check_tensor, index_tensor, tensors
+from ._checks import box_tensor, check_range, check_range_on_cpu, check_tensor, index_tensor, tensors
 from ._memory import empty, zeros
 from ._operation import Backward, Op, as_tensor
 from ._parallel import chunks, parallel_for
 from .layout import nchw, nhwc
+from .roi_align_gpu import Pyramid, add_gradients, fits, pool, pyramid, reads
 
 __all__ = ["multiscale_roi_align", "roi_align", "roi_levels"]
 
 _SAMPLES = 1 << 18  # samples along an axis prepared at a time
-_GATHERED = 1 << 25  # numbers gathered at a time on gpu
+_GATHERED = 1 << 24  # numbers gathered at a time on gpu
 _TASK = 32  # RoIs pooled by a thread at a time
 _BAND = 64  # rows of a map whose gradient a thread sums up at a time
 _MAX_LEVEL = 64  # of a pyramid: its cells would be wider than any image
@@ -206,6 +207,9 @@ def regions(planned: list[Chunk]) -> list[Region]:
 # ------------------------------------------------------------------ the operator
 
 
+type _Pooled = tuple[mx.array, Callable[[mx.array, mx.array], mx.array]]  # and what adds the gradient to a total
+
+
 class _RoIAlign(Op):
     """Inputs: RoIs, their image and their level, then the maps."""
 
@@ -214,14 +218,11 @@ class _RoIAlign(Op):
         self.scales = scales
         self.grid = grid
 
-    def _plan(self, rois: np.ndarray, levels: np.ndarray, shapes: Sequence[Sequence[int]]) -> list[Chunk]:
-        sizes = np.array([shape[1:3] for shape in shapes])[levels]
-        return plan(rois, sizes, np.array(self.scales)[levels], self.grid)
-
     def cpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[np.ndarray, Backward]:
         maps = [nhwc(f) for f in features]
         dtype, channels = maps[0].dtype, maps[0].shape[-1]
-        planned = [_as_dtype(chunk, dtype) for chunk in self._plan(rois, levels, [m.shape for m in maps])]
+        sizes = np.array([m.shape[1:3] for m in maps])[levels]
+        planned = [_as_dtype(chunk, dtype) for chunk in plan(rois, sizes, np.array(self.scales)[levels], self.grid)]
         places = list(zip(levels.tolist(), roi_idx.tolist(), strict=True))
         read = regions(planned)
         pooled = empty((len(rois), *self.grid.output_size, channels), dtype)
@@ -241,33 +242,39 @@ class _RoIAlign(Op):
         return nchw(pooled), backward
 
     def gpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[mx.array, Backward]:
-        # RoIs are few numbers, and which cells they read depends on them: that is computed on the host.
-        rois, roi_idx, levels = np.asarray(rois), np.asarray(roi_idx), np.asarray(levels)
-        maps = [nhwc(f) for f in features]
-        channels, dtype = maps[0].shape[-1], maps[0].dtype
-        shapes = [m.shape for m in maps]
-        ends = np.cumsum([n * h * w for n, h, w, _ in shapes])
-        base = np.array([0, *ends[:-1]])[levels] + roi_idx * np.array([h * w for _, h, w, _ in shapes])[levels]
-        widths = np.array([w for _, _, w, _ in shapes])[levels]
-        pieces = list(gathers(self._plan(rois, levels, shapes), base, widths, channels))
-        cells = mx.concatenate(
-            [m.reshape(n * h * w, channels) for m, (n, h, w, _) in zip(maps, shapes, strict=True)]
-        )  # (all N · H · W, C)
-        pooled = pool_gpu(cells, pieces, self.grid)
+        maps = pyramid([nhwc(f) for f in features], self.scales)
+        fixed = fits(self.grid, maps.cells.shape[1])
+        pooled, add = (self._on_device if fixed else self._planned)(rois, roi_idx, levels, maps)
+        shape, dtype = maps.cells.shape, maps.cells.dtype
+        split = maps._replace(cells=mx.zeros(0)).split  # which does not keep the maps
 
         def backward(grad: mx.array) -> list[mx.array | None]:
-            cotangent, total = nhwc(grad), mx.zeros(cells.shape, dtype)
-            for piece in pieces:
-                total = _scatter_gpu(total, piece, cotangent[mx.array(piece.members)])
-            grads = mx.split(total, ends[:-1].tolist())
-            return [
-                None,
-                None,
-                None,
-                *(nchw(g.reshape(shape)) for g, shape in zip(grads, shapes, strict=True)),
-            ]
+            total = add(mx.zeros(shape), nhwc(grad))
+            return [None, None, None, *(nchw(g) for g in split(total.astype(dtype)))]
 
         return nchw(pooled), backward
+
+    def _on_device(self, rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid) -> _Pooled:
+        read = reads(rois, roi_idx, levels, maps, self.grid)
+        return pool(maps.cells, read), lambda total, grad: add_gradients(total, read, grad)
+
+    def _planned(self, rois: Any, roi_idx: Any, levels: Any, maps: Pyramid) -> _Pooled:
+        # How many cells an RoI reads depends on its size, and so do the shapes: that is computed on the host.
+        mx.eval(rois, roi_idx, levels)  # at once: one wait
+        rois, roi_idx, levels = np.asarray(rois), np.asarray(roi_idx), np.asarray(levels)
+        check_range("roi_idx", roi_idx, maps.shapes[0][0], "images")
+        check_range("levels", levels, len(maps.shapes), "levels")
+        sizes = np.array([(h, w) for _, h, w, _ in maps.shapes])[levels]
+        base = np.array(maps.starts)[levels] + roi_idx * sizes.prod(axis=1)
+        chunks_read = plan(rois, sizes, np.array(self.scales)[levels], self.grid)
+        pieces = list(gathers(chunks_read, base, sizes[:, 1], maps.cells.shape[1]))
+
+        def add(total: mx.array, grad: mx.array) -> mx.array:
+            for piece in pieces:
+                total = _scatter_gpu(total, piece, mx.depends(grad, total)[mx.array(piece.members)])
+            return total
+
+        return pool_gpu(maps.cells, pieces, self.grid).astype(maps.cells.dtype), add
 
 
 def _pool_region(source: np.ndarray, region: Region, pooled: np.ndarray) -> None:
@@ -375,7 +382,7 @@ def pool_gpu(cells: mx.array, pieces: list[Gather], grid: Grid) -> mx.array:
     parts, order = [mx.zeros((0, *grid.output_size, channels))], [np.zeros(0, int)]
     for members, index, weights_y, weights_x in pieces:
         num, ky, kx = index.shape
-        pixels = cells[index].astype(mx.float32)  # (R, Ky, Kx, C)
+        pixels = mx.depends(cells, parts[-1])[index].astype(mx.float32)  # (R, Ky, Kx, C), one piece after the other
         rows = weights_y @ pixels.reshape(num, ky, kx * channels)  # (R, Py, Kx · C)
         parts.append(weights_x @ rows.reshape(num, grid.output_size[0], kx, channels))
         order.append(members)
@@ -432,7 +439,13 @@ def roi_align(
     Raises
     ------
     ValueError
-        If shapes do not fit, or ``roi_idx`` names an image that is not there.
+        If shapes do not fit, or ``roi_idx`` names an image that is not there; on gpu the result of such an RoI is NaN
+        instead, where nothing has to be waited for.
+
+    Notes
+    -----
+    On gpu nothing is read back unless the number of samples follows the size of the RoIs (``sampling_ratio=0``):
+    then the RoIs are waited for, once.
 
     References
     ----------
@@ -481,7 +494,8 @@ def multiscale_roi_align(
     Raises
     ------
     ValueError
-        If shapes do not fit, or ``roi_idx`` or ``levels`` name an image or a map that is not there.
+        If shapes do not fit, or ``roi_idx`` or ``levels`` name an image or a map that is not there; on gpu as for
+        :func:`roi_align`.
     """
     features = tensors("features", features)
     for i, one in enumerate(features):
@@ -507,9 +521,10 @@ def _pool(
     grid: Grid,
 ) -> Tensor:
     index_tensor("roi_idx", roi_idx, rois.shape[0])
-    # On gpu as well: which cells are read is decided on the host, so that indices are waited for in any case.
-    check_range("roi_idx", np.asarray(roi_idx.data), features[0].shape[0], "images")
-    check_range("levels", np.asarray(levels.data), len(features), "levels")
+    if features[0].shape[0] == 0 < rois.shape[0]:
+        raise ValueError(f"roi_idx must be empty for features of no images, got {rois.shape[0]} RoIs.")
+    check_range_on_cpu("roi_idx", roi_idx, features[0].shape[0], "images")
+    check_range_on_cpu("levels", levels, len(features), "levels")
     return _RoIAlign(scales, grid)(rois, roi_idx, levels, *features)
 
 

@@ -3,15 +3,18 @@
 import math
 import sys
 
+import mlx.core as mx
 import numpy as np
 import pytest
-from gradients import check_gradients, cpu_gpu_agree, gradients, tensor, values
+from device_waits import device_waits, pending
+from gradients import check_gradients, cpu_gpu_agree, gradients, normal, tensor, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lucid_maskrcnn.ops import multiscale_roi_align, roi_align, roi_levels
 
 MODULE = sys.modules["lucid_maskrcnn.ops.roi_align"]  # the package has a function of that name
+GPU = sys.modules["lucid_maskrcnn.ops.roi_align_gpu"]
 CASES = [f"ra{i:02d}" for i in range(12)]
 
 
@@ -269,10 +272,19 @@ def test_devices_agree():
     cpu_gpu_agree(lambda r: roi_levels(r, 3, canonical_size=20), rois, wrt=())
 
 
-def test_roi_align_on_gpu_in_pieces(monkeypatch):
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_roi_align_on_gpu_in_pieces(monkeypatch, ratio):
     features, rois, image = scene(6, num=12)
-    monkeypatch.setattr(MODULE, "_GATHERED", 2000)
-    cpu_gpu_agree(lambda f, r, i: roi_align(f, r, i, 4, 0.25, 0), features, rois, image, wrt=(0,))
+    monkeypatch.setattr(GPU if ratio else MODULE, "_GATHERED", 2000)
+    cpu_gpu_agree(lambda f, r, i: roi_align(f, r, i, 4, 0.25, ratio), features, rois, image, wrt=(0,))
+
+
+def test_roi_align_on_gpu_of_too_many_samples_to_gather_at_once(monkeypatch):
+    features, rois, image = scene(6, num=12)
+    expected = values(roi_align(*(tensor(a) for a in (features, rois, image)), 4, 0.25, 20))
+    monkeypatch.setattr(GPU, "_GATHERED", 2000)
+    pooled = values(roi_align(*(tensor(a, "gpu") for a in (features, rois, image)), 4, 0.25, 20))
+    np.testing.assert_allclose(pooled, expected, atol=1e-5)
 
 
 def test_roi_align_of_samples_prepared_in_pieces(monkeypatch):
@@ -310,6 +322,138 @@ def test_roi_align_of_nan(device):
     pooled = values(roi_align(tensor(features, device), tensor(rois, device), tensor(image, device), 2, 0.25))
     assert np.isnan(pooled[1]).all()
     assert np.isfinite(pooled[[0, 2]]).all()
+
+
+# ------------------------------------------------------------------ on gpu: no waits, bounded memory
+
+
+def pending_on_gpu(*arrays):
+    """Tensors whose values are still to be computed."""
+    made = [tensor(a, "gpu") for a in arrays]
+    for one in made:
+        one.data = one.data + mx.zeros((), one.data.dtype)
+    return made
+
+
+def test_regions_are_pooled_without_waiting(monkeypatch):
+    monkeypatch.setattr(GPU, "_GATHERED", 6000)  # in several pieces
+    rois, image, _, *features = pending_on_gpu(*pyramid())
+    for one in features:
+        one.requires_grad = True
+    with device_waits() as waits:
+        levels = roi_levels(rois, 3, canonical_size=20)
+        pooled = pool_pyramid(rois, image, levels, *features)
+        single = roi_align(features[0], rois, image, 3, 0.25, aligned=True)
+    assert len(waits) == 0, waits
+    assert not np.isnan(values(pooled)).any()
+    mx.eval(single.data)
+    rois, image, _, *features = pending_on_gpu(*pyramid())
+    with device_waits() as waits:
+        roi_align(features[0], rois, image, 3, 0.25, 0)
+    assert len(waits) == 1, waits  # how many samples there are depends on the RoIs
+
+
+def test_pooling_is_few_operations():
+    features = pending_on_gpu(*[normal(1, 8, 64 >> i, 64 >> i).astype(np.float32) for i in range(4)])
+    rois, image = pending_on_gpu(np.float32([[0, 0, 20, 20]] * 50), np.zeros(50, np.int32))
+    pooled = multiscale_roi_align(features, rois, image, roi_levels(rois, 4), 7, [1 / 4, 1 / 8, 1 / 16, 1 / 32])
+    assert pending(pooled.data) <= 205
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_memory_on_gpu_is_bounded(monkeypatch, ratio):
+    # 200 RoIs gather 7 · 7 · 16 cells of 32 channels each: 20 MB with two samples.
+    features, rois, image = scene(13, num=200, channels=32, size=(30, 30))
+    pieces = 1 << 16  # 0.25 MB
+    monkeypatch.setattr(GPU if ratio else MODULE, "_GATHERED", pieces)
+    leaf, *others = (tensor(a, "gpu") for a in (features, rois, image))
+    leaf.requires_grad = True
+    mx.eval(leaf.data)
+    cotangent = mx.ones((200, 32, 7, 7))
+    mx.eval(cotangent)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    pooled = roi_align(leaf, *others, 7, 0.25, ratio)
+    mx.eval(pooled.data)
+    assert mx.get_peak_memory() - before < 3.2 * pooled.data.nbytes + 12 * 4 * pieces
+    pooled.grad = cotangent
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    pooled.backward()
+    assert mx.get_peak_memory() - before < 12 * 4 * pieces + 8 * leaf.data.nbytes
+
+
+def test_memory_of_the_maps_is_not_kept_for_the_gradient():
+    leaf, rois, image = (tensor(a, "gpu") for a in scene(14, channels=64, size=(60, 60)))
+    other = tensor(np.ones((2, 64, 60, 60), np.float32), "gpu")
+    leaf.requires_grad = True
+    levels = tensor(np.zeros(len(rois.data), np.int32), "gpu")
+    mx.eval(leaf.data, other.data)
+    before = mx.get_active_memory()
+    pooled = multiscale_roi_align([leaf, other], rois, image, levels, 3, [1, 1])
+    mx.eval(pooled.data)
+    assert mx.get_active_memory() - before < leaf.data.nbytes
+
+
+@pytest.mark.parametrize("bad", [2, -1, 2**31 - 1, -(2**31)])
+def test_index_out_of_range_gives_nan_on_gpu(bad):
+    # MLX does not check indices, and to look at them is to wait for them.
+    features, rois, image = scene(15, num=4)
+    image[1] = bad
+    pooled = values(roi_align(*(tensor(a, "gpu") for a in (features, rois, image)), 2, 0.25))
+    assert np.isnan(pooled).all(axis=(1, 2, 3)).tolist() == [False, True, False, False]
+    levels = np.int32([0, 0, 0, bad])
+    maps = [tensor(features, "gpu"), tensor(features, "gpu")]
+    image[1] = 0
+    inputs = (tensor(a, "gpu") for a in (rois, image, levels))
+    pooled = values(multiscale_roi_align(maps, *inputs, 2, [0.25, 0.25]))
+    assert np.isnan(pooled).all(axis=(1, 2, 3)).tolist() == [False, False, False, True]
+    with pytest.raises(ValueError, match=rf"roi_idx\[1\] must be an index of one of 2 images, got {bad}"):
+        roi_align(*(tensor(a, "gpu") for a in (features, rois, np.int32([0, bad, 0, 0]))), 2, 0.25, 0)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_rows_of_zeros_are_harmless(device, aligned):
+    # Proposals of a fixed number are padded with them.
+    features, rois, image = scene(16)
+    padded = np.concatenate([rois, np.zeros((3, 4), np.float32)]), np.concatenate([image, np.zeros(3, np.int32)])
+
+    def align(f, r, i):
+        return roi_align(f, r, i, 2, 0.25, 2, aligned)
+
+    expected, (grad,) = gradients(align, features, rois, image, wrt=(0,), device=device)
+    cotangent = np.concatenate([np.ones_like(expected), np.zeros((3, *expected.shape[1:]), np.float32)])
+    found, (of_padded,) = gradients(align, features, *padded, wrt=(0,), cotangent=cotangent, device=device)
+    _, (grad,) = gradients(align, features, rois, image, wrt=(0,), cotangent=np.ones_like(expected), device=device)
+    np.testing.assert_allclose(found[: len(rois)], expected, atol=1e-6)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(of_padded, grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_half_precision_maps_are_weighed_in_float32(ratio):
+    features, rois, image = scene(17, dtype=np.float32)
+    halves = features.astype(np.float16)
+    expected = values(roi_align(*(tensor(a) for a in (halves.astype(np.float32), rois, image)), 3, 0.25, ratio))
+    leaf, *others = (tensor(a, "gpu") for a in (halves, rois, image))
+    leaf.requires_grad = True
+    pooled = roi_align(leaf, *others, 3, 0.25, ratio)
+    assert pooled.data.dtype == mx.float16
+    np.testing.assert_allclose(np.asarray(pooled.data), expected.astype(np.float16), rtol=1e-3, atol=1e-6)  # an ulp
+    pooled.grad = mx.ones(pooled.shape, mx.float16)
+    pooled.backward()
+    assert leaf.grad.dtype == mx.float16
+    _, (grad,) = gradients(
+        lambda f, r, i: roi_align(f, r, i, 3, 0.25, ratio), features, rois, image, wrt=(0,),
+        cotangent=np.ones_like(expected),
+    )  # fmt: skip
+    np.testing.assert_allclose(np.asarray(leaf.grad), grad, rtol=2e-3, atol=1e-3)
+
+
+def test_regions_of_no_image_are_refused():
+    features, rois, image = scene(18)
+    with pytest.raises(ValueError, match="roi_idx must be empty for features of no images, got 9 RoIs"):
+        roi_align(*(tensor(a, "gpu") for a in (features[:0], rois, image)), 2, 0.25)
 
 
 # ------------------------------------------------------------------ memory
