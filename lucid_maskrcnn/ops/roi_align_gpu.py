@@ -106,7 +106,7 @@ def _taps_of_bins(rois: mx.array, scales: mx.array, sizes: mx.array, grid: Grid)
     cell = mx.floor(position)
     upper = mx.where(position >= last, 0, position - cell)  # 0 … 1 from that cell to the next
     cell = mx.where(cell > 0, mx.where(cell < last, cell, last), 0)  # NaN is 0
-    of_mean = mx.where(outside, 0, np.float32(1 / grid.sampling_ratio))
+    of_mean = mx.where(outside, 0.0, 1 / grid.sampling_ratio)
     index = mx.concatenate([cell, mx.minimum(cell + 1, last)], axis=-1).astype(mx.int32)
     return index, mx.concatenate([(1 - upper) * of_mean, upper * of_mean], axis=-1)
 
