@@ -21,6 +21,7 @@ from ._operation import (
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .backend import DEVICES, GPUBackend, device_name, gpu_backend, move_module
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
+from .buckets import bucket_size, padded_rows
 from .compilation import compiled, compiling
 from .conv import conv2d, conv_transpose2d, one_channel
 from .functional import add_scalars, concat_anchors, dropout, flatten, linear
@@ -64,6 +65,7 @@ __all__ = [
     "binary_cross_entropy",
     "box_area",
     "box_iou",
+    "bucket_size",
     "cell_anchors",
     "chunks",
     "clip_boxes",
@@ -102,6 +104,7 @@ __all__ = [
     "nonzero_above",
     "num_threads",
     "one_channel",
+    "padded_rows",
     "parallel_for",
     "paste_masks",
     "permutation",

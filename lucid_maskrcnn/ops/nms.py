@@ -14,9 +14,6 @@ box with swapped corners overlaps nothing, so it stays too. To drop such boxes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import mlx.core as mx
 import numpy as np
 from lucid import Tensor
@@ -24,17 +21,13 @@ from lucid import Tensor
 from lucid_maskrcnn.validators import fraction
 
 from ._checks import box_tensor, check_tensor, index_tensor
-from ._operation import Array, Op, array_module
-from .boxes import overlap_and_union
+from ._operation import Op
+from .nms_gpu import OFFSET_LIMIT, nms_gpu, round_down
 
 __all__ = ["batched_nms", "nms"]
 
 _BLOCK = 64  # candidates decided together, first among themselves and then against all the others
 _PAIRS = 1 << 15  # IoUs computed at a time, so that the temporaries stay in the cache
-_GPU_PAIRS = 1 << 24  # the same on gpu, to bound the memory
-_OFFSET_LIMIT = 1000  # boxes up to which torchvision shifts the classes apart instead of looping over them
-
-type Greedy = Callable[[Array, np.ndarray, float], np.ndarray]
 
 
 class _NMS(Op):
@@ -48,7 +41,7 @@ class _NMS(Op):
         return _greedy_cpu(boxes, scores, self.iou_thresh).astype(np.int32)
 
     def gpu(self, boxes: mx.array, scores: mx.array) -> mx.array:
-        return mx.array(_greedy_gpu(boxes, np.asarray(scores), self.iou_thresh).astype(np.int32))
+        return nms_gpu(boxes, scores, None, self.iou_thresh)
 
 
 class _BatchedNMS(Op):
@@ -59,11 +52,10 @@ class _BatchedNMS(Op):
         self.iou_thresh = iou_thresh
 
     def cpu(self, boxes: np.ndarray, scores: np.ndarray, idxs: np.ndarray) -> np.ndarray:
-        return _batched(_greedy_cpu, boxes, scores, idxs, self.iou_thresh)
+        return _batched(boxes, scores, idxs, self.iou_thresh)
 
     def gpu(self, boxes: mx.array, scores: mx.array, idxs: mx.array) -> mx.array:
-        keep = _batched(_greedy_gpu, boxes, np.asarray(scores), np.asarray(idxs), self.iou_thresh)
-        return mx.array(keep)
+        return nms_gpu(boxes, scores, idxs.astype(mx.int32), self.iou_thresh)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
@@ -121,7 +113,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresh: float) 
 def _greedy_cpu(boxes: np.ndarray, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
     """Decide a block of the best candidates at a time, and drop what it suppresses from the rest."""
     order = descending(scores)
-    thresh = _round_down(iou_thresh, boxes.dtype)
+    thresh = round_down(iou_thresh, boxes.dtype)
     columns = np.ascontiguousarray(boxes[order].T)  # x1, y1, x2, y2
     area = (columns[2] - columns[0]) * (columns[3] - columns[1])
     columns = np.concatenate([columns, area[None]])
@@ -177,58 +169,26 @@ def _resolve(overlaps: np.ndarray) -> list[int]:
     return chosen
 
 
-def _greedy_gpu(boxes: mx.array, scores: np.ndarray, iou_thresh: float) -> np.ndarray:
-    """Compute all overlaps on the device; the greedy pass, a chain of decisions, runs on the host."""
-    order = descending(scores)
-    num = len(order)
-    thresh = mx.array(float(_round_down(iou_thresh, np.float32)))
-    suppressed = np.zeros(num, bool)
-    kept = []
-    ranked = boxes[mx.array(order)] if num else boxes
-    step = max(1, _GPU_PAIRS // max(1, num))
-    for start in range(0, num, step):
-        _, inter, union = overlap_and_union(mx, ranked[start : start + step], ranked)
-        rows = np.asarray(inter / union > thresh)  # (step, R)
-        for i, row in enumerate(rows, start):
-            if not suppressed[i]:
-                kept.append(i)
-                suppressed |= row
-    return order[kept] if kept else order[:0]
-
-
 def descending(scores: np.ndarray) -> np.ndarray:
     """Return the order of descending scores: ties keep theirs, NaN comes first as in torch."""
     return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1]
 
 
-def _round_down(thresh: float, dtype: Any) -> np.floating:
-    """Return the largest number of ``dtype`` that is not above ``thresh``.
-
-    torchvision compares the float32 IoU with the threshold as a double; rounded to nearest, 0.7
-    would become a float32 below itself and 0.3 one above.
-    """
-    rounded = np.dtype(dtype).type(thresh)
-    return rounded if float(rounded) <= thresh else np.nextafter(rounded, rounded.dtype.type(-1))
-
-
 # ------------------------------------------------------------------ one for each class
 
 
-def _batched(greedy: Greedy, boxes: Array, scores: np.ndarray, idxs: np.ndarray, iou_thresh: float) -> np.ndarray:
-    if len(scores) <= _OFFSET_LIMIT:
-        return greedy(_offset_by_class(boxes, idxs), scores, iou_thresh).astype(np.int32)
+def _batched(boxes: np.ndarray, scores: np.ndarray, idxs: np.ndarray, iou_thresh: float) -> np.ndarray:
+    if len(scores) <= OFFSET_LIMIT:
+        return _greedy_cpu(_offset_by_class(boxes, idxs), scores, iou_thresh).astype(np.int32)
     keep = np.zeros(len(scores), bool)
     for idx in np.unique(idxs):
         (members,) = np.nonzero(idxs == idx)
-        own = boxes[array_module(boxes).array(members)]
-        keep[members[greedy(own, scores[members], iou_thresh)]] = True
+        keep[members[_greedy_cpu(boxes[members], scores[members], iou_thresh)]] = True
     (kept,) = np.nonzero(keep)
     return kept[descending(scores[kept])].astype(np.int32)
 
 
-def _offset_by_class(boxes: Array, idxs: np.ndarray) -> Array:
+def _offset_by_class(boxes: np.ndarray, idxs: np.ndarray) -> np.ndarray:
     """Add to the boxes of each class an offset that sets them apart from other classes, rounded as in torchvision."""
-    on_host = np.asarray(boxes)
-    offset = idxs.astype(on_host.dtype) * (on_host.max(initial=-np.inf) + 1)
-    shifted = on_host + offset[:, None]
-    return shifted if isinstance(boxes, np.ndarray) else mx.array(shifted)
+    offset = idxs.astype(boxes.dtype) * (boxes.max(initial=-np.inf) + 1)
+    return boxes + offset[:, None]

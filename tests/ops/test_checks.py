@@ -138,6 +138,8 @@ OTHERS = {
         "compiled",
         "compiling",
         "DEVICES",
+        "bucket_size",
+        "padded_rows",
         "GPUBackend",
         "device_name",
         "gpu_backend",
