@@ -22,13 +22,13 @@ from lucid_maskrcnn.validators import image_size as checked_size
 
 from ._checks import box_tensor, check_range, check_tensor, index_tensor
 from ._memory import empty
-from ._operation import Op, as_tensor, host
+from ._operation import Op, as_tensor, evaluate, host
 from ._parallel import chunks, parallel_for
 from .roi_align import MAX_CELLS, Grid, gathers, plan, pool_gpu, regions
 
 __all__ = ["mask_targets", "paste_masks"]
 
-_GPU_PIXELS = 1 << 25  # pixels pasted at a time on gpu
+_GPU_PIXELS = 1 << 24  # pixels pasted at a time on gpu
 _TASK = 8  # masks that a thread takes at a time
 _FAR = 2.0**30  # where corners beyond the range of integers are clipped
 
@@ -52,6 +52,7 @@ class _PasteMasks(Op):
         super().__init__()
         self.image_size = image_size
         self.threshold = threshold
+        self.snap = snap
         self.patches = _snapped_patches if snap else _sampled_patches
         self.over = np.greater if snap else np.greater_equal
 
@@ -76,21 +77,71 @@ class _PasteMasks(Op):
 
     def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
         height, width = self.image_size
-        threshold = self.threshold
-        patches = list(self.patches(np.asarray(boxes), mask_probs.shape[-1], self.image_size))
-        over = mx.greater if self.over is np.greater else mx.greater_equal
-        parts = [mx.zeros((0, height, width), mx.bool_ if threshold is not None else mx.float32)]
+        parts = [mx.zeros((0, height, width), mx.bool_ if self.threshold is not None else mx.float32)]
         step = max(1, _GPU_PIXELS // max(1, height * width))
-        for start in range(0, len(patches), step):
-            some = patches[start : start + step]
-            rows = np.zeros((len(some), height, mask_probs.shape[-1]), np.float32)
-            columns = np.zeros((len(some), width, mask_probs.shape[-1]), np.float32)
-            for i, patch in enumerate(some):
-                rows[i, patch.y], columns[i, patch.x] = patch.weights_y, patch.weights_x
-            pixels = mx.array(rows) @ mask_probs[start : start + step] @ mx.array(columns).swapaxes(1, 2)
-            parts.append(pixels if threshold is None else over(pixels, threshold))
-            mx.eval(parts[-1])  # lazily, the float images of all masks would wait side by side
+        for start in range(0, len(boxes), step):
+            # One part after the other: side by side, their float images would be those of all masks.
+            own = mx.depends(boxes, parts[-1])[start : start + step]
+            parts.append(self._paste(mask_probs[start : start + step], own.astype(mx.float32)))
         return mx.concatenate(parts)
+
+    def _paste(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
+        """Paste masks (n, M, M) into images (n, H, W), with the host's arithmetic."""
+        side, (height, width) = mask_probs.shape[-1], self.image_size
+        weights = _snapped_weights if self.snap else _sampled_weights
+        weights_y, inside_y = weights(boxes[:, 1::2], side, height)
+        weights_x, inside_x = weights(boxes[:, ::2], side, width)
+        pixels = weights_y @ mask_probs.astype(mx.float32) @ weights_x.swapaxes(1, 2)
+        if self.threshold is not None:
+            pixels = (mx.greater if self.snap else mx.greater_equal)(pixels, self.threshold)
+        inside = inside_y[:, :, None] & inside_x[:, None, :]
+        return mx.where(inside, pixels, mx.zeros((), pixels.dtype))  # NaN, and 0 ≥ 0, stay in the patch
+
+
+def _sampled_weights(ends: mx.array, side: int, limit: int) -> tuple[mx.array, mx.array]:
+    """Return what :func:`_sampled` does, for all boxes and the whole axis, on the device.
+
+    Parameters
+    ----------
+    ends : mx.array of shape (n, 2), float32
+        Where the boxes begin and end.
+    side, limit : int
+        Cells of the masks and pixels of the images.
+
+    Returns
+    -------
+    weights : mx.array of shape (n, limit, side), float32
+    inside : mx.array of shape (n, limit), bool
+        Which pixels belong to the patch.
+    """
+    first, last = ends[:, :1], ends[:, 1:]
+    length = last - first
+    margin = length / (2 * side) + 1
+    pixel = mx.arange(limit, dtype=mx.float32)
+    inside = (length > 0) & mx.isfinite(length)
+    inside &= (pixel >= mx.floor(first - margin)) & (pixel < mx.ceil(last + margin))
+    position = (pixel + 0.5 - first) / length * side - 0.5
+    return _bilinear_weights_gpu(position, inside, 0, side), inside
+
+
+def _snapped_weights(ends: mx.array, side: int, limit: int) -> tuple[mx.array, mx.array]:
+    """Return what :func:`_snapped_patches` does, as :func:`_sampled_weights`."""
+    half = (ends[:, 1:] - ends[:, :1]) * 0.5 * ((side + 2) / side)  # one cell more around
+    center = (ends[:, 1:] + ends[:, :1]) * 0.5
+    corners = mx.concatenate([center - half, center + half], axis=1)
+    corners = mx.clip(mx.where(mx.isnan(corners), -_FAR, corners), -_FAR, _FAR).astype(mx.int32)
+    corners = mx.clip(corners, 1 - int(_FAR), int(_FAR) - 1)  # so that their distance is an int32, too
+    first, last = corners[:, :1], corners[:, 1:]
+    step = (side + 2) / mx.maximum(last - first + 1, 1).astype(mx.float32)
+    pixel = mx.arange(limit, dtype=mx.int32)
+    inside = (pixel >= first) & (pixel <= last)
+    position = ((pixel - first).astype(mx.float32) + 0.5) * step - 0.5
+    return _bilinear_weights_gpu(position, inside, 1, side), inside
+
+
+def _bilinear_weights_gpu(position: mx.array, inside: mx.array, first: int, side: int) -> mx.array:
+    cells = mx.arange(first, first + side, dtype=mx.float32)
+    return mx.where(inside[..., None], mx.maximum(1 - mx.abs(position[..., None] - cells), 0), 0)
 
 
 def _sampled_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
@@ -175,7 +226,8 @@ def paste_masks(
     Returns
     -------
     Tensor of shape (n, height, width)
-        bool, or float32 without a threshold. ``n = 0`` gives ``(0, height, width)``. No gradient.
+        bool, or float32 without a threshold. ``n = 0`` gives ``(0, height, width)``. No gradient. On gpu nothing is
+        read back; of a million pixels at most one, whose probability is the threshold, differs from those on cpu.
 
     Raises
     ------
@@ -229,6 +281,7 @@ class _MaskTargets(Op):
 
     def gpu(self, gt_masks: mx.array, rois: mx.array, gt_idx: mx.array) -> mx.array:
         num, (height, width) = rois.shape[0], gt_masks.shape[1:]
+        # Known already, see mask_targets: how many pixels are read depends on them.
         planned = plan(np.asarray(rois), np.tile([height, width], (num, 1)), np.ones((num, 2)), self.grid)
         base = np.asarray(gt_idx).astype(np.int64) * (height * width)
         return pool_gpu(
@@ -294,6 +347,7 @@ def mask_targets(
     rois = box_tensor("rois", rois)
     shape = _masks_shape(gt_masks)
     index_tensor("gt_idx", gt_idx, rois.shape[0])
+    evaluate([rois.data, gt_idx.data])  # at once: one wait
     check_range("gt_idx", np.asarray(gt_idx.data), shape[0], "masks")
     size = positive_int("size", size, MAX_CELLS)
     grid = Grid((size, size), 0, flag("aligned", aligned))

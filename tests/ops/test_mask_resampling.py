@@ -2,8 +2,10 @@
 
 import tracemalloc
 
+import mlx.core as mx
 import numpy as np
 import pytest
+from device_waits import device_waits, pending
 from gradients import cpu_gpu_agree, tensor, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -152,6 +154,93 @@ def test_devices_agree(monkeypatch):
     cpu_gpu_agree(lambda m, r, i: mask_targets(m, r, i, 6), *ground_truth(), wrt=())
     monkeypatch.setattr("lucid_maskrcnn.ops.mask_resampling._GPU_PIXELS", 2 * 30 * 45)
     cpu_gpu_agree(lambda p, b: paste_masks(p, b, (30, 45)), probs, boxes, wrt=())
+
+
+def pending_on_gpu(*arrays):
+    """Tensors whose values are still to be computed."""
+    made = [tensor(a, "gpu") for a in arrays]
+    for one in made:
+        one.data = one.data + mx.zeros((), one.data.dtype) if one.data.dtype != mx.bool_ else one.data & True
+    return made
+
+
+@pytest.mark.parametrize("snap", [True, False])
+@pytest.mark.parametrize("threshold", [0.5, None])
+def test_masks_are_pasted_on_gpu_without_waiting(monkeypatch, threshold, snap):
+    monkeypatch.setattr("lucid_maskrcnn.ops.mask_resampling._GPU_PIXELS", 2 * 30 * 45)
+    given = pending_on_gpu(*predictions())
+    with device_waits() as waits:
+        pasted = paste_masks(*given, (30, 45), threshold, snap=snap)
+    assert len(waits) == 0, waits
+    assert pending(pasted.data)
+    expected = values(paste_masks(*(tensor(a) for a in predictions()), (30, 45), threshold, snap=snap))
+    np.testing.assert_allclose(values(pasted), expected, atol=1e-6)
+
+
+def test_targets_wait_for_the_device_once():
+    given = pending_on_gpu(*ground_truth())
+    with device_waits() as waits:
+        mask_targets(*given, 5)
+    assert len(waits) == 1, waits
+
+
+@pytest.mark.parametrize("snap", [True, False])
+def test_pixels_of_both_devices_are_equal(snap):
+    rng = np.random.default_rng(3)
+    num, size = 40, (160, 200)
+    probs = rng.uniform(0, 1, (num, 28, 28)).astype(np.float32)
+    corner, sides = rng.uniform(-30, 190, (num, 2)), rng.uniform(0, 150, (num, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    boxes[:10] = np.round(boxes[:10])
+    cpu, gpu = (
+        values(paste_masks(tensor(probs, device), tensor(boxes, device), size, snap=snap)) for device in ("cpu", "gpu")
+    )
+    assert (cpu != gpu).mean() <= 1e-6
+    assert 0.02 < cpu.mean() < 0.5
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.tuples(*[st.one_of(st.floats(width=32), st.integers(-60, 100).map(lambda n: n / 4))] * 4),
+    st.tuples(st.integers(0, 12), st.integers(0, 12)),
+    st.booleans(),
+    st.sampled_from([None, 0.0, 0.5]),
+    st.sampled_from([1, 3, 28]),
+)
+def test_both_devices_paste_any_box_alike(box, size, snap, threshold, side):
+    probs = predictions(1, side)[0]
+    with np.errstate(all="ignore"):
+        cpu, gpu = (
+            values(paste_masks(tensor(probs, device), tensor(np.float32([box]), device), size, threshold, snap=snap))
+            for device in ("cpu", "gpu")
+        )
+    if threshold is None:
+        np.testing.assert_allclose(gpu, cpu, atol=1e-5)
+    else:
+        soft = values(paste_masks(tensor(probs), tensor(np.float32([box])), size, None, snap=snap))
+        np.testing.assert_array_equal(gpu[abs(soft - threshold) > 1e-5], cpu[abs(soft - threshold) > 1e-5])
+
+
+def test_what_is_not_a_number_stays_in_its_patch(device):
+    probs = np.full((1, 3, 3), np.nan, np.float32)
+    pasted = values(paste_masks(tensor(probs, device), tensor(np.float32([[3, 3, 6, 6]]), device), (12, 12), None))
+    assert np.isnan(pasted[0, 4:6, 4:6]).all()
+    assert not pasted[0, :, 8:].any()
+    low = tensor(np.zeros((1, 3, 3), np.float32), device), tensor(np.float32([[3, 3, 6, 6]]), device)
+    reached = values(paste_masks(*low, (12, 12), 0.0, snap=False))[0]  # at least 0, but nothing was predicted outside
+    assert reached[4, 4]
+    assert not reached[:, 9:].any()
+
+
+def test_memory_of_pasting_on_gpu_is_bounded(monkeypatch):
+    pixels = 4 * 100 * 120  # of 60 masks: 2.9 MB of floats
+    monkeypatch.setattr("lucid_maskrcnn.ops.mask_resampling._GPU_PIXELS", pixels)
+    probs, boxes = (tensor(a, "gpu") for a in predictions(60, 7))
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    pasted = paste_masks(probs, boxes, (100, 120))
+    mx.eval(pasted.data)
+    assert mx.get_peak_memory() - before < 2.2 * pasted.data.nbytes + 6 * 4 * pixels
 
 
 @pytest.mark.parametrize("threshold", [0.5, None])
