@@ -154,14 +154,16 @@ def _sampled_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) 
 
 def _sampled(first: np.float32, last: np.float32, side: int, limit: int) -> tuple[slice, np.ndarray]:
     """Return which of ``limit`` pixels' centers see a cell of ``first … last``, and the weights of the cells."""
-    length = last - first
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = last - first
     if not (length > 0 and np.isfinite(length)):
         return slice(0, 0), np.zeros((0, side), np.float32)
     margin = length / (2 * side) + 1  # half a cell beyond the box a mask fades out
     start = int(np.clip(np.floor(first - margin), 0, limit))
     stop = int(np.clip(np.ceil(last + margin), start, limit))
     center = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
-    position = (center - first) / length * np.float32(side) - np.float32(0.5)
+    with np.errstate(over="ignore"):  # where a box has nearly no length, its centers are infinitely far
+        position = (center - first) / length * np.float32(side) - np.float32(0.5)
     return slice(start, stop), _bilinear_weights(position, np.arange(side, dtype=np.float32))
 
 
@@ -174,9 +176,9 @@ def _bilinear_weights(position: np.ndarray, cells: np.ndarray) -> np.ndarray:
 def _snapped_patches(boxes: np.ndarray, side: int, image_size: tuple[int, int]) -> Iterator[_Patch]:
     """Yield each mask's patch: torchvision's arithmetic, for the pixels inside the image only."""
     boxes = boxes.astype(np.float32, copy=False)
-    half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)  # one cell more around
-    center = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)  # one cell more around
+        center = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
         corners = np.concatenate([center - half, center + half], axis=1)
     corners = np.clip(np.nan_to_num(corners, nan=-_FAR), -_FAR, _FAR).astype(np.int64)  # truncated toward zero
     for x1, y1, x2, y2 in corners.tolist():
