@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Detections"]
 
 _KEYS = ("boxes", "scores", "labels", "masks")
+_COLUMNS = ("boxes", "scores", "labels", "mask_probs")
 _HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
 
 
@@ -109,6 +110,8 @@ class Detections(Mapping[str, Tensor]):
         snap_masks: bool = True,
         image: np.ndarray | None = None,
     ) -> None:
+        given = (boxes, scores, labels, mask_probs)
+        evaluate([values.data for values in given if isinstance(values, Tensor)])  # on gpu at once, not one by one
         corners = _checked_boxes(boxes)
         num = len(corners)
         device = boxes if isinstance(boxes, Tensor) else "cpu"
@@ -182,8 +185,7 @@ class Detections(Mapping[str, Tensor]):
                 raise KeyError(f"Detections have no {key!r}: the keys are {', '.join(_KEYS)}.")
             return getattr(self, key)
         rows = row_numbers(key, len(self), "detections")
-        columns = ("boxes", "scores", "labels", "mask_probs")
-        return self._replaced(**{name: _take(getattr(self, name), rows) for name in columns})
+        return self._replaced(**{name: _take(getattr(self, name), rows) for name in _COLUMNS})
 
     def _replaced(self, **changes: Any) -> Detections:
         """Return the detections with other attributes, which need no checks."""
@@ -216,17 +218,28 @@ class Detections(Mapping[str, Tensor]):
         inside = self._replaced(boxes=as_tensor(boxes, self.boxes))
         return inside[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
+    def _on_host(self) -> Detections:
+        """Return the detections on cpu, where exports read one mask after the other; from gpu it is one copy."""
+        if self.boxes.device == "cpu":
+            return self
+        moved = {name: as_tensor(getattr(self, name), "cpu") for name in _COLUMNS}
+        found = self._replaced(**moved)
+        found._masks = None if self._masks is None else as_tensor(self._masks, "cpu")
+        return found
+
     def numpy(self) -> dict[str, np.ndarray]:
         """Return the four tensors as NumPy arrays of their own: what is written into them changes nothing here."""
-        pasted = self._pasted(slice(None)) if self._masks is None else None  # not kept, so that it need not be copied
-        columns = {key: host(self[key]).copy() for key in _KEYS if key != "masks"}
-        return {**columns, "masks": host(self.masks).copy() if pasted is None else _writable(host(pasted))}
+        found = self._on_host()
+        columns = {key: host(found[key]).copy() for key in _KEYS if key != "masks"}
+        if found._masks is not None:
+            return {**columns, "masks": host(found._masks).copy()}
+        return {**columns, "masks": host(found._pasted(slice(None)))}  # not kept, so that it need not be copied
 
-    def _mask(self, i: int) -> np.ndarray:
-        """Return the mask of detection ``i``, (H, W) bool, without pasting the others."""
-        if self._masks is not None:
-            return host(self._masks)[i]
-        return host(self._pasted(slice(i, i + 1)))[0]
+    def _each_mask(self) -> Iterator[np.ndarray]:
+        """Yield the mask of each detection, (H, W) bool, without pasting the others."""
+        found = self._on_host()
+        for i in range(len(found)):
+            yield host(found._pasted(slice(i, i + 1)))[0] if found._masks is None else host(found._masks)[i]
 
     def _pasted(self, rows: slice) -> Tensor:
         probs, boxes = self.mask_probs, self.boxes
@@ -236,7 +249,7 @@ class Detections(Mapping[str, Tensor]):
 
     def to_rle(self) -> list[dict[str, Any]]:
         """Return each mask as a compressed COCO run-length encoding, ``{"size", "counts"}``."""
-        return [encode_rle(self._mask(i)) for i in range(len(self))]
+        return [encode_rle(mask) for mask in self._each_mask()]
 
     def to_polygons(self) -> list[list[list[float]]]:
         """Return each mask as COCO polygons.
@@ -249,7 +262,7 @@ class Detections(Mapping[str, Tensor]):
             so holes are filled: :meth:`to_rle` keeps them. Parts that touch at a corner
             only are separate parts.
         """
-        return [trace_polygons(self._mask(i)) for i in range(len(self))]
+        return [trace_polygons(mask) for mask in self._each_mask()]
 
     def to_coco(self, image_id: int, *, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
         """Return the detections as COCO results.
@@ -273,12 +286,13 @@ class Detections(Mapping[str, Tensor]):
         TypeError, ValueError
             If an argument is not as above, or a label has no category id.
         """
+        found = self._on_host()
         return make_results(
             image_id=integer("image_id", image_id),
-            category_ids=self._category_ids(category_ids),
-            boxes=host(self.boxes),
-            scores=host(self.scores).tolist(),
-            segmentations=self.to_rle(),
+            category_ids=found._category_ids(category_ids),
+            boxes=host(found.boxes),
+            scores=host(found.scores).tolist(),
+            segmentations=found.to_rle(),
         )
 
     def to_json(self, path: str | Path, image_id: int, *, category_ids: Mapping[int, int] | None = None) -> None:
@@ -347,8 +361,9 @@ class Detections(Mapping[str, Tensor]):
             raise ValueError(f"image must be of the detections' size, {height} × {width} pixels, got {h} × {w}.")
         choice("color_by", color_by, ("instance", "class"))
         scale = positive_int("scale", scale)
-        keep = np.flatnonzero(host(self.scores) >= fraction("score_thresh", score_thresh))
-        found = self[keep]
+        found = self._on_host()
+        keep = np.flatnonzero(host(found.scores) >= fraction("score_thresh", score_thresh))
+        found = found[keep]
         return draw_detections(
             pixels,
             boxes=found.boxes,
@@ -371,7 +386,7 @@ class Detections(Mapping[str, Tensor]):
 
     def rows(self, limit: int | None = None) -> list[tuple[str, ...]]:
         """Return a table of the first ``limit`` detections: number, name, score, x1, y1, x2, y2."""
-        top = self[: optional(positive_int)("limit", limit)]
+        top = self._on_host()[: optional(positive_int)("limit", limit)]
         columns = zip(top.names, host(top.scores).tolist(), host(top.boxes).tolist(), strict=True)
         return [
             (str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)) for i, (name, score, box) in enumerate(columns)
@@ -421,10 +436,6 @@ def _own(values: Any, device: Tensor | str, dtype: Any) -> Tensor:
     given = host(values) if isinstance(values, Tensor) else values
     shares = made is values or np.may_share_memory(host(made), given)
     return as_tensor(host(made).copy(), made) if shares else made
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    return array if array.flags.writeable else array.copy()
 
 
 # ------------------------------------------------------------------ arguments

@@ -4,12 +4,15 @@ import copy
 import json
 import multiprocessing
 import pickle
+import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 
 import lucid
+import mlx.core as mx
 import numpy as np
 import pytest
+from device_waits import device_waits
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
@@ -44,6 +47,91 @@ def make(n=4, device="cpu", **options):
 
 def arrays(found):
     return {key: np.asarray(found[key].data) for key in found}
+
+
+# ------------------------------------------------------------------ on gpu
+
+
+class Copies:
+    """How many arrays were copied from the device."""
+
+    def __init__(self, monkeypatch):
+        self.count = 0
+        asarray = np.asarray
+
+        def counting(values, *args, **options):
+            self.count += isinstance(values, mx.array)
+            return asarray(values, *args, **options)
+
+        monkeypatch.setattr(np, "asarray", counting)
+
+
+EXPORTS = {
+    "to_rle": lambda found: found.to_rle(),
+    "to_polygons": lambda found: found.to_polygons(),
+    "to_coco": lambda found: found.to_coco(1),
+    "numpy": lambda found: found.numpy(),
+    "draw": lambda found: found.draw(scale=2),
+    "table": repr,
+    "html": lambda found: found._replaced(image=None)._repr_html_(),
+}
+
+
+@pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
+@pytest.mark.parametrize("n", [0, 1, 12])
+def test_exports_copy_from_the_device_once(export, n, monkeypatch):
+    image = np.zeros((*SIZE, 3), np.uint8)
+    on_gpu, on_cpu = make(n, "gpu", image=image), make(n, image=image)
+    copies = Copies(monkeypatch)
+    with device_waits() as waits:
+        found = export(on_gpu)
+    assert len(waits) == 0, waits
+    assert waits.uploads == 0
+    assert copies.count <= 4  # boxes, scores, labels, mask_probs
+    expected = export(on_cpu)
+    if isinstance(found, dict):
+        for key, values in found.items():
+            np.testing.assert_array_equal(values, expected[key])
+            assert values.flags.writeable
+    elif isinstance(found, Image.Image):
+        assert found.tobytes() == expected.tobytes()
+    elif isinstance(found, str):
+        assert found == expected.replace("on cpu", "on gpu")
+    else:
+        assert found == expected
+
+
+def test_exports_of_pasted_masks_copy_them_once(monkeypatch):
+    found = make(5, "gpu")
+    assert found.masks.device == "gpu"
+    copies = Copies(monkeypatch)
+    assert found.to_rle() == make(5).to_rle()
+    assert copies.count <= 5
+
+
+def test_what_is_computed_on_the_device_is_waited_for_once():
+    given = [
+        as_tensor(a, "gpu")
+        for a in (np.float32([[1, 2, 9, 9]]), np.float32([0.5]), np.int32([1]), np.ones((1, 4, 4), np.float32))
+    ]
+    for one in given:
+        one.data = one.data * mx.ones((), one.data.dtype)
+    with device_waits() as waits:
+        found = Detections(*given, SIZE)
+    assert len(waits) == 1, waits
+    rows = []
+    thread = threading.Thread(target=lambda: rows.append((found.to_rle(), found.masks.data.sum().item())))
+    thread.start()
+    thread.join()
+    assert rows[0][1] == found.numpy()["masks"].sum() > 0
+
+
+def test_masks_are_waited_for_once():
+    found = make(3, "gpu")
+    with device_waits() as waits:
+        masks = found.masks
+        np.asarray(masks.data)
+    assert len(waits) == 1, waits
 
 
 # ------------------------------------------------------------------ the mapping
