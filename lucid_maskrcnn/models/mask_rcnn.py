@@ -506,14 +506,14 @@ class MaskRCNN(nn.Module):
         for would be described at greater and greater length, and keep the arrays of all steps alive.
         """
         if self.device == "gpu":
-            ops.begin((*results, *self.buffers(), *self.parameters()))
+            ops.begin(t.data for t in (*results, *self.buffers(), *self.parameters()))
 
     def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
         features = self._features(batch.tensor)
         rpn = self.rpn(features)
         # Matching and sampling are the host's on either device: same boxes and random numbers give the same samples. A
         # gpu computes the maps meanwhile, and is waited for once, for the proposals.
-        ops.begin((*features.maps, rpn.objectness, rpn.deltas))
+        ops.begin(t.data for t in (*features.maps, rpn.objectness, rpn.deltas))
         anchors = self.rpn.label_and_sample_anchors(ops.as_tensor(rpn.anchors, "cpu"), objects)
         proposals = [ops.as_tensor(p, "cpu") for p in self.rpn.filter_proposals(rpn, batch.sizes, training=True)]
         samples = self.roi_sampler.select_training_samples(proposals, objects)

@@ -13,6 +13,7 @@ from ._operation import (
     host_zeros,
     is_device_array,
     no_grad,
+    numbers,
     recording,
     repair_engine,
     shape_only,
@@ -49,7 +50,7 @@ from .selection import (
     take,
     top_k_per_level,
 )
-from .sgd_step import sgd_update, sum_of_squares
+from .sgd_step import moved_averages, sgd_update, sum_of_squares
 from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
@@ -97,12 +98,14 @@ __all__ = [
     "match",
     "max_pool2d",
     "move_module",
+    "moved_averages",
     "multiscale_roi_align",
     "nearest_cells",
     "nms",
     "no_grad",
     "nonzero_above",
     "num_threads",
+    "numbers",
     "one_channel",
     "padded_rows",
     "parallel_for",

@@ -49,7 +49,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import flag, instance, non_negative_int, shown
+from lucid_maskrcnn.validators import flag, instance, non_negative_int, sequence, shown
 
 from . import _memory, _tensor_protocol
 from ._parallel import add
@@ -67,6 +67,7 @@ __all__ = [
     "host",
     "is_device_array",
     "no_grad",
+    "numbers",
     "on_arrays",
     "on_host",
     "recording",
@@ -257,21 +258,42 @@ def is_device_array(array: Any) -> bool:
 
 def evaluate(arrays: Iterable[Array]) -> None:
     """Compute these arrays if they are MLX's, which are lazy: until then they are only described by a graph."""
-    if isinstance(arrays, Tensor):
-        raise TypeError("arrays must be a list of arrays, got a Lucid tensor: give [tensor.data].")
-    given: list[Array] = [instance("arrays", array, (np.ndarray, mx.array), "NumPy or MLX arrays") for array in arrays]
-    mx.eval([array for array in given if isinstance(array, mx.array)])
+    mx.eval(_mlx_arrays(arrays))
 
 
-def begin(tensors: Iterable[Tensor]) -> None:
-    """Have the gpu begin to compute these tensors, without waiting for it; on cpu they are there.
+def begin(arrays: Iterable[Array]) -> None:
+    """Have MLX begin to compute its ones among these arrays, without waiting for them.
 
     What has begun can be read in any thread, and keeps nothing alive that it is computed from.
     """
-    if isinstance(tensors, Tensor):
-        raise TypeError("tensors must be a list of Lucid tensors, got a single one: give [tensor].")
-    given = [instance("tensors", tensor, Tensor, "Lucid tensors").data for tensor in tensors]
-    mx.async_eval([array for array in given if isinstance(array, mx.array)])
+    mx.async_eval(_mlx_arrays(arrays))
+
+
+def _mlx_arrays(arrays: Iterable[Array]) -> list[mx.array]:
+    if isinstance(arrays, Tensor):
+        raise TypeError("arrays must be a list of arrays, got a Lucid tensor: give [tensor.data].")
+    given: list[Array] = [instance("arrays", array, (np.ndarray, mx.array), "NumPy or MLX arrays") for array in arrays]
+    return [array for array in given if isinstance(array, mx.array)]
+
+
+def numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """Return the values of tensors of one element each, waiting once for those on gpu.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not tensors, or one has not exactly one element.
+    """
+    sequence("tensors", tensors, _one_element)
+    on_gpu = [t.data.reshape(1).astype(mx.float32) for t in tensors if t.is_gpu()]
+    read = iter(np.asarray(mx.concatenate(on_gpu)).tolist() if on_gpu else [])
+    return [next(read) if t.is_gpu() else float(t.data.reshape(())) for t in tensors]
+
+
+def _one_element(name: str, tensor: Any) -> Tensor:
+    if instance(name, tensor, Tensor, "a Lucid tensor").size != 1:
+        raise ValueError(f"{name} must have one element, got shape {tuple(tensor.shape)}.")
+    return tensor
 
 
 def _checked_shape(shape: tuple[int, ...]) -> list[int]:

@@ -111,9 +111,12 @@ def compiled(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
 
 
 def _wanted(inputs: list[Tensor]) -> bool:
-    if lucid.grad_enabled() or _Switch.enabled is False or current() or not all(t.is_gpu() for t in inputs):
-        return False
-    return bool(_Switch.enabled) or mx.default_device() == mx.gpu
+    return not lucid.grad_enabled() and not current() and all(t.is_gpu() for t in inputs) and worth_compiling()
+
+
+def worth_compiling() -> bool:
+    """Return whether functions of MLX arrays are to be compiled: where there is a GPU, unless told otherwise."""
+    return mx.default_device() == mx.gpu if _Switch.enabled is None else _Switch.enabled
 
 
 class _Known:

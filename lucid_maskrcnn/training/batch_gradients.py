@@ -9,6 +9,7 @@ import lucid
 from lucid import Tensor
 from lucid.nn import Module
 
+from .. import ops
 from ..config import ImageConfig
 from ..validators import shown
 from .divergence import DivergenceGuard
@@ -78,17 +79,27 @@ class BatchGradients:
         ValueError
             If a target is not as it must be.
         """
-        found = []
+        found: list[dict[str, Tensor]] = []
         for p in self.params:
             p.grad = None
         for number, batch in enumerate(batches, step * self._accumulate + first):
             # Sampling and dropout draw from Lucid's generator: each batch has its own seed, for runs that are resumed.
             lucid.random.seed(self._seed + number)
             losses = self._losses(batch, step)
-            values = {name: float(loss.item()) for name, loss in losses.items()}
-            self._guard.check_values(step, values, [batch])
             losses["total_loss"].backward()
             mean.accumulate()
+            found.append(losses)
+        return self._checked_values(batches, step, found)
+
+    def _checked_values(
+        self, batches: Sequence[Any], step: int, losses: Sequence[Mapping[str, Tensor]]
+    ) -> list[BatchLosses]:
+        """Read the losses of all batches: only now, so that a gpu is waited for once, and works meanwhile."""
+        read = iter(ops.numbers([loss for of_batch in losses for loss in of_batch.values()]))
+        found = []
+        for batch, of_batch in zip(batches, losses, strict=True):
+            values = dict(zip(of_batch, read, strict=False))
+            self._guard.check_values(step, values, [batch])
             found.append((len(batch.images), values))
         return found
 

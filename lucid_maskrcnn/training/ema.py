@@ -41,6 +41,7 @@ class EMA:
         instance("model", model, Module, "a module")
         self.decay, self.updates = fraction_below_one("decay", decay), 0
         self._averages = {name: v.data + 0 for name, v in model.state_dict(keep_vars=True).items()}
+        ops.begin(self._averages.values())
 
     @property
     def averages(self) -> dict[str, Any]:
@@ -48,13 +49,14 @@ class EMA:
         return dict(self._averages)
 
     def update(self, model: Module) -> None:
-        """Add the model's present weights and buffers to the averages."""
+        """Add the model's present weights and buffers to the averages; a gpu is not waited for."""
         keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, variable in self._variables(model).items():
-            average = self._averages[name]
-            self._averages[name] = average + (variable.data - average) * (1 - keep)
+        variables = self._variables(model)
+        values = [variables[name].data for name in self._averages]
+        moved = ops.moved_averages(list(self._averages.values()), values, 1 - keep)
+        self._averages = dict(zip(self._averages, moved, strict=True))
         self.updates += 1
-        ops.evaluate(self._averages.values())
+        ops.begin(moved)
 
     def apply(self, model: Module) -> None:
         """Set the model's weights and buffers to the averages."""

@@ -54,7 +54,7 @@ class GradientMean:
             if more is not None:
                 total = self.sums[i]
                 self.sums[i] = more if total is None else total + more
-        ops.evaluate(total for total in self.sums if total is not None)
+        ops.begin(total for total in self.sums if total is not None)
 
     def assign_mean(self) -> None:
         """Set the parameters' gradients to the mean over all passes; parameters without a gradient get None."""
@@ -92,4 +92,5 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
         scale = max_norm / (norm + 1e-6)
         for p in with_gradient:
             p.grad = p.grad * scale
+        ops.begin(p.grad for p in with_gradient)
     return norm

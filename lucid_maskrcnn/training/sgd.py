@@ -110,18 +110,19 @@ class SGD:
             p.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        i = -1
+        """Update every parameter that has a gradient; a gpu is not waited for."""
+        start = 0
         for group in self.groups:
-            lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-            for p in group["params"]:
-                i += 1
-                if p.grad is None:
-                    continue
-                self._momenta[i] = ops.sgd_update(
-                    p, self._momenta[i], lr=lr, momentum=momentum, weight_decay=decay, nesterov=group["nesterov"]
-                )
-        ops.evaluate([p.data for p in self.params] + [v for v in self._momenta if v is not None])
+            rows = [i for i, p in enumerate(group["params"], start) if p.grad is not None]
+            velocities = ops.sgd_update(
+                [group["params"][i - start] for i in rows],
+                [self._momenta[i] for i in rows],
+                **{name: group[name] for name in _CHECKS},
+            )
+            for i, velocity in zip(rows, velocities, strict=True):
+                self._momenta[i] = velocity
+            start += len(group["params"])
+        ops.begin([p.data for p in self.params] + [v for v in self._momenta if v is not None])
 
 
 def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:

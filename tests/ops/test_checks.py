@@ -150,6 +150,8 @@ OTHERS = {
         "nearest_cells",
         "no_grad",
         "num_threads",
+        "numbers",
+        "moved_averages",
         "parallel_for",
     ),
     *(
