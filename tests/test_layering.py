@@ -186,7 +186,7 @@ def test_one_file_knows_lucids_insides(path: Path) -> None:
         if not isinstance(node, ast.Attribute):
             continue
         of_lucid = isinstance(node.value, ast.Name) and node.value.id == "lucid" and node.attr.startswith("_")
-        if of_lucid or node.attr in {"_prev", "_backward_op", "_backward_hooks", "_is_free", "version"}:
+        if of_lucid or node.attr in {"_prev", "_backward_op", "_backward_hooks", "_is_free", "_version"}:
             wrong.append(f"{name_of(path)}:{node.lineno} uses {ast.unparse(node)}")
     assert wrong == []
 

@@ -7,30 +7,38 @@ MLX reads these environment variables when it first computes; values that are se
     bits instead of 23: results then differ by about 3e-4 from those on cpu, and detections near a threshold with them.
     1 turns it on.
 ``MLX_CUDA_CONV_CACHE_SIZE``, ``MLX_CUDA_GRAPH_CACHE_SIZE``
-    MLX keeps the plans of so many convolutions (128 by default) and CUDA graphs (400), and raises "cache thrashing"
-    once twice as many were not found, in the whole life of the process. An image size takes about 41 plans, in training
-    three times as many: with the defaults that is over after seven sizes, with these numbers after about 1600.
+    8192 and 2048. MLX keeps the plans of so many convolutions (128 by default) and CUDA graphs (400), and raises "cache
+    thrashing" once twice as many were not found, in the whole life of the process. An image size takes about 41 plans,
+    in training three times as many: with the default that is over after seven sizes, here after about 400, or 130 in
+    training. Graphs differ less from size to size, and hold memory of the GPU, which a multiple of 2048 may exhaust.
+``MLX_ENABLE_CACHE_THRASHING_CHECK``
+    0 here, where MLX knows it: a full cache then drops what was used least recently, and raises nothing, so that a
+    folder may have any number of image sizes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import warnings
 from importlib import metadata
 
-__all__ = ["BACKEND_PACKAGES", "DEFAULTS", "prepare_mlx"]
+from lucid_maskrcnn.user_warnings import warn_user
+
+__all__ = ["DEFAULTS", "prepare_mlx", "unheeded"]
 
 DEFAULTS = {
     "MLX_ENABLE_TF32": "0",
-    "MLX_CUDA_CONV_CACHE_SIZE": "32768",  # some kilobytes each, and only once they are used
-    "MLX_CUDA_GRAPH_CACHE_SIZE": "32768",
+    "MLX_CUDA_CONV_CACHE_SIZE": "8192",
+    "MLX_CUDA_GRAPH_CACHE_SIZE": "2048",
+    "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
 }
-BACKEND_PACKAGES = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")  # for Linux; each brings mlx/lib/libmlx.so
-_REMEDY = {
-    "cpu": "`pip install --force-reinstall mlx-cpu`",
-    "cuda": "`pip uninstall mlx-cpu`, then `pip install --force-reinstall --no-deps mlx-cuda-13`",
-}
+BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")  # for Linux; each brings mlx/lib/libmlx.so
+DISTRIBUTIONS = ("lucid-maskrcnn", "lucid-maskrcnn-cuda")  # of this package
+
+_SCALARS = 256  # bytes: `import lucid` makes a few, and computes nothing
+
+unheeded: list[str] = []
+"""Those of the variables that were set here after MLX had computed."""
 
 
 def prepare_mlx() -> None:
@@ -44,23 +52,31 @@ def prepare_mlx() -> None:
     Warns
     -----
     UserWarning
-        If two backends of MLX are installed, of which one has overwritten the other.
+        If two backends of MLX are installed, of which one has overwritten the other, or two distributions of this
+        package.
     """
+    if _has_computed():
+        unheeded.extend(name for name in DEFAULTS if name not in os.environ)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    backends = installed_backends()
+    clash = _clash()
     try:
         import mlx.core  # noqa: F401  # Lucid imports it too, and only says that it is not there
     except ImportError as error:
-        raise ImportError(_why_not(error, backends)) from error
-    if len(backends) > 1:
-        warnings.warn(_clash(backends), UserWarning, stacklevel=2)
+        raise ImportError(f"MLX, which Lucid needs, cannot be loaded ({error}): {clash or _remedy(error)}") from None
+    if clash:
+        warn_user(clash)
 
 
-def installed_backends() -> list[str]:
-    """Return which of MLX's backends for Linux are installed: one is right, several overwrite each other."""
+def _has_computed() -> bool:
+    """Whether somebody has imported MLX already and used it, as far as its memory tells."""
+    core = sys.modules.get("mlx.core")
+    return core is not None and core.get_peak_memory() > _SCALARS
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
     found = []
-    for name in BACKEND_PACKAGES:
+    for name in names:
         try:
             metadata.distribution(name)
         except metadata.PackageNotFoundError:
@@ -69,28 +85,42 @@ def installed_backends() -> list[str]:
     return found
 
 
-def _clash(backends: list[str]) -> str:
+def _clash() -> str | None:
+    """Return what to do if several backends, or several distributions of this package, are installed."""
+    backends, ours = _installed(BACKENDS), _installed(DISTRIBUTIONS)
+    if len(backends) > 1:
+        fault = (
+            f"{' and '.join(backends)} are both installed and own the same libraries, so that chance decides whether "
+        )
+        fault += "MLX computes on the GPU, on the CPU, or not at all"
+    elif len(ours) > 1:
+        fault = f"{' and '.join(ours)} are both installed and own the same files"
+    else:
+        return None
     return (
-        f"{' and '.join(backends)} are installed, which overwrite each other's libraries, so that MLX may compute on "
-        f"the CPU although there is a GPU, or not load: keep one. For an NVIDIA GPU {_REMEDY['cuda']}; for the CPU "
-        f"uninstall the others, then {_REMEDY['cpu']}."
+        f"{fault}: run `pip uninstall -y {' '.join([*ours, 'mlx', *backends])}`, then `pip install "
+        "lucid-maskrcnn-cuda` for an NVIDIA GPU or `pip install lucid-maskrcnn` for the CPU."
     )
 
 
-def _why_not(error: ImportError, backends: list[str]) -> str:
-    if len(backends) > 1:
-        return f"MLX, which Lucid needs, cannot be loaded ({error}): {_clash(backends)}"
-    if "libcuda" in str(error):
+def _remedy(error: ImportError) -> str:
+    """Return what to do if MLX cannot be loaded and nothing clashes."""
+    backends = _installed(BACKENDS)
+    if "libcuda." in str(error):
+        removed = " ".join([*_installed(DISTRIBUTIONS), "mlx", *backends])
         return (
-            f"MLX for NVIDIA GPUs is installed, but there is no NVIDIA driver on this machine ({error}): install it, "
-            "or do without: `pip uninstall mlx-cuda-13 mlx-cuda-12`, then `pip install --force-reinstall mlx-cpu`."
+            "MLX for NVIDIA GPUs is installed, but this machine has no NVIDIA driver: install the driver, or for the "
+            f"CPU run `pip uninstall -y {removed}`, then `pip install lucid-maskrcnn`."
         )
-    if sys.platform == "linux" and not backends:
+    if sys.platform != "linux":
+        return "run `pip install --force-reinstall mlx`."
+    if not backends:
         return (
-            f"MLX, which Lucid needs, has no backend ({error}): install one, `pip install mlx-cpu`, or for an NVIDIA "
-            "GPU `pip install mlx-cuda-13`."
+            "MLX has no backend here: run `pip install --force-reinstall 'mlx[cpu]'`, or for an NVIDIA GPU "
+            "`pip install --force-reinstall 'mlx[cuda13]'`."
         )
-    return f"MLX, which Lucid needs, cannot be loaded: {error}."
+    extra = backends[0].removeprefix("mlx-").replace("-", "")
+    return f"run `pip install --force-reinstall 'mlx[{extra}]'`."
 
 
 prepare_mlx()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any, NamedTuple
 
 import lucid.nn as nn
@@ -12,6 +11,8 @@ import numpy as np
 
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.validators import instance, shown
+
+from . import _mlx
 
 __all__ = ["DEVICES", "GPUBackend", "device_name", "gpu_backend", "move_module"]
 
@@ -108,13 +109,20 @@ def announce_backend() -> None:
     backend = gpu_backend()
     if backend.kind == "cpu":
         warn_user(
-            f'The device "gpu" is MLX, which computes on the CPU here ({backend.name}): right, but many times slower '
-            'than the device "cpu", which is NumPy. Use "cpu", or install MLX for your GPU.'
+            f'The device "gpu" is MLX, which computes on the CPU here ({backend.name}): right, but about 30 times '
+            'slower than the device "cpu", which is NumPy. Use "cpu", or install MLX for your GPU.'
         )
-    elif backend.tf32 and os.environ.get("MLX_ENABLE_TF32") == "0":
+    elif backend.tf32 and "MLX_ENABLE_TF32" in _mlx.unheeded:
         warn_user(
-            "MLX computes in TF32, as it was used before lucid_maskrcnn was imported: results differ from the cpu's by "
-            "about 3e-4. Import lucid_maskrcnn first, or set MLX_ENABLE_TF32 in the environment: 0, or 1 to want it."
+            f"MLX had computed before lucid_maskrcnn was imported, and so multiplies in TF32 ({backend.name}): results "
+            "differ from the cpu's by about 3e-4. Import lucid_maskrcnn first, or set MLX_ENABLE_TF32 in the "
+            "environment: to 0, or to 1 if TF32 is wanted."
+        )
+    elif backend.kind == "cuda" and _mlx.unheeded:
+        warn_user(
+            "MLX had computed before lucid_maskrcnn was imported, and so keeps few plans of convolutions: it may raise "
+            '"cache thrashing" after some sizes of images. Import lucid_maskrcnn first, or set '
+            f"{' and '.join(_mlx.unheeded)} in the environment."
         )
 
 
@@ -143,7 +151,22 @@ def move_module[M: nn.Module](module: M, device: str) -> M:
     if device == "gpu":
         announce_backend()
     for part in module.modules():
-        for variable in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-            variable.to(device)
+        if part is not module and type(part).to not in _OWN:
+            part.to(device)  # a user's module that moves more than is registered
+    variables = {id(v): v for m in module.modules() for v in (*m.parameters(False), *m.buffers(False)) if v is not None}
+    moved = [(v, _array_on(v.data, device), _array_on(v.grad, device)) for v in variables.values()]
+    for variable, data, grad in moved:  # all are there: from here on nothing can fail
+        variable.data, variable.grad, variable.device = data, grad, device
+    for part in module.modules():
         part.device = device
     return module
+
+
+def _array_on(array: Any, device: str) -> Any:
+    """Return an array on a device, itself if it is there; it is looked at, as its tensor's ``device`` may be wrong."""
+    if array is None or isinstance(array, mx.array) == (device == "gpu"):
+        return array
+    return mx.array(array) if device == "gpu" else np.array(array)
+
+
+_OWN = (nn.Module.to, move_module)  # Lucid's, and what stands in for it
