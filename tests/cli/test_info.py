@@ -8,6 +8,7 @@ import pytest
 
 from lucid_maskrcnn import MaskRCNN, list_weights, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn
 from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.ops import gpu_backend
 from lucid_maskrcnn.weights import locate, save_weights
 
 SLIM = {"width": 8, "fpn_channels": 8, "hidden_dim": 16, "mask_hidden_channels": 8}
@@ -53,7 +54,8 @@ def test_metadata_of_any_form_is_printed_without_control_characters(
 
 
 def test_list_of_published_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = info(capsys).splitlines()
+    *lines, empty, gpu = info(capsys).splitlines()
+    assert (empty, gpu) == ("", f"--device gpu is {gpu_backend()}")
     assert lines[0].split() == ["name", "architecture", "licence", "metrics,", "%"]
     assert [line.split()[:2] for line in lines[1:]] == [[e.name, e.architecture] for e in list_weights()]
 
