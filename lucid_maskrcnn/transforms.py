@@ -24,6 +24,7 @@ from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.ops import (
     array_module,
     as_tensor,
+    begin,
     chunks,
     device_array,
     device_name,
@@ -37,6 +38,7 @@ from lucid_maskrcnn.validators import image_size, instance, pair, positive_int, 
 
 __all__ = [
     "ImageBatch",
+    "InputCheck",
     "check_normalized",
     "pad",
     "prepare",
@@ -222,25 +224,52 @@ def check_normalized(images: Tensor | Sequence[Tensor], config: ImageConfig) -> 
         For the first image whose values are those of pixels from 0 to 255 or from 0 to 1, or far from any that
         normalized pixels have. On gpu all checks are one read.
     """
-    given = _network_ready(images)
-    blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, 3, h, w)
-    singles = [image for block in blocks for image in block]
-    if not singles:  # which is refused where the network begins
-        return
-    stats = host(Tensor(array_module(singles[0]).stack([_statistics(image) for image in singles])))  # (N, 4)
-    names = ["images" if isinstance(images, Tensor) and images.ndim == 3 else f"images[{i}]" for i in range(len(stats))]
-    for name, (finite, *_) in zip(names, stats.tolist(), strict=True):
-        if not finite:
-            raise ValueError(f"{name} must be finite, got a tensor with NaN or infinity.")
-    for name, (_, low, high, whole) in zip(names, stats.tolist(), strict=True):
-        if _is_not_normalized(low, high, bool(whole), config):
-            lowest, highest = _normalized_range(config)
-            warn_user(
-                f"{name} has values from {low:.4g} to {high:.4g}, and does not look normalized: tensors must be, with "
-                f"config.image.pixel_mean and pixel_std, to between {lowest:.4g} and {highest:.4g}; pass images that "
-                "are not as uint8 arrays (H, W, 3)."
-            )
+    InputCheck(images, config).finish()
+
+
+class InputCheck:
+    """What :func:`check_normalized` does, in two steps: on gpu the values are looked at when they are there anyway.
+
+    Parameters
+    ----------
+    images : Tensor or sequence of Tensor
+        There may be none.
+    config : ImageConfig
+        As for :func:`check_normalized`. On cpu all is checked at once.
+    """
+
+    def __init__(self, images: Tensor | Sequence[Tensor], config: ImageConfig) -> None:
+        self._config, self._single = config, isinstance(images, Tensor) and images.ndim == 3
+        self._statistics: Tensor | None = None
+        given = _network_ready(images) if isinstance(images, Tensor) or images else []
+        blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, 3, h, w)
+        singles = [image for block in blocks for image in block]
+        if not singles:  # which is refused where the network begins
             return
+        self._statistics = Tensor(array_module(singles[0]).stack([_statistics(image) for image in singles]))  # (N, 4)
+        if given[0].device == "cpu":
+            self.finish()
+        else:
+            begin([self._statistics])
+
+    def finish(self) -> None:
+        """Raise the error, or issue the warning, unless it has been done; on gpu this waits for the values."""
+        if self._statistics is None:
+            return
+        stats, self._statistics = host(self._statistics).tolist(), None
+        names = ["images" if self._single else f"images[{i}]" for i in range(len(stats))]
+        for name, (finite, *_) in zip(names, stats, strict=True):
+            if not finite:
+                raise ValueError(f"{name} must be finite, got a tensor with NaN or infinity.")
+        for name, (_, low, high, whole) in zip(names, stats, strict=True):
+            if _is_not_normalized(low, high, bool(whole), self._config):
+                lowest, highest = _normalized_range(self._config)
+                warn_user(
+                    f"{name} has values from {low:.4g} to {high:.4g}, and does not look normalized: tensors must be, "
+                    f"with config.image.pixel_mean and pixel_std, to between {lowest:.4g} and {highest:.4g}; pass "
+                    "images that are not as uint8 arrays (H, W, 3)."
+                )
+                return
 
 
 def _statistics(image: Any) -> Any:

@@ -68,21 +68,30 @@ class _AnchorGenerator(nn.Module):
         ValueError
             If there are not as many maps as entries of ``sizes``.
         """
+        return [ops.grid_anchors(*level, features.maps[0]) for level in self._levels(features)]
+
+    def joined(self, features: FeatureMaps) -> tuple[Tensor, list[int]]:
+        """Return the anchors of all maps in one tensor, (A, 4), and how many each map has; they are kept a while."""
+        levels = self._levels(features)
+        anchors = ops.joined_anchors(levels, features.maps[0])
+        return anchors, [len(cells) * grid[0] * grid[1] for cells, grid, _ in levels]
+
+    def _levels(self, features: FeatureMaps) -> list[ops.AnchorLevel]:
         maps, image_size = features
         if len(maps) != len(self.cells):
             raise ValueError(
                 f"anchor_sizes has {len(self.cells)} entries but the backbone gives {len(maps)} feature maps: "
                 "one entry per map."
             )
-        anchors = []
+        levels = []
         for cells, feature_map in zip(self.cells, maps, strict=True):
-            grid = tuple(feature_map.shape[2:])
+            grid = feature_map.shape[2], feature_map.shape[3]
             stride = (self._step(image_size[0], grid[0]), self._step(image_size[1], grid[1]))
             if self.stride is not None:
                 self._warn_once(self.stride, image_size, grid)
                 stride = (self.stride, self.stride)
-            anchors.append(ops.grid_anchors(cells, grid, stride, feature_map))
-        return anchors
+            levels.append((tuple(cells), grid, stride))
+        return levels
 
     def _step(self, image: int, cells: int) -> float:
         return 1 / map_scale(image, cells) if self.nominal_strides else max(image // cells, 1)

@@ -17,6 +17,7 @@ from lucid import Tensor
 
 from .. import ops
 from ..config import HeadConfig
+from ..ops import BoxDetections
 from ..targets import Target
 from .layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
 from .matcher import BalancedSampler, Matcher
@@ -81,57 +82,37 @@ class _MaskHead(ConvStack):
         return ops.one_channel(x, self.mask_predictor.weight, self.mask_predictor.bias, classes)
 
 
-class BoxDetections(NamedTuple):
-    """The detections of one image before their masks, best first."""
-
-    boxes: Tensor  # (n, 4), pixels of the network's input
-    scores: Tensor  # (n,)
-    labels: Tensor  # (n,), int32, from 1
-    num_before_top_k: int
-
-
 def postprocess_detections(
     cls_logits: Tensor,
     bbox_deltas: Tensor,
-    proposals: Tensor,
-    size: tuple[int, int],
+    proposals: ops.Proposals,
+    sizes: Sequence[tuple[int, int]],
     config: HeadConfig,
     *,
     score_thresh: float,
     nms_thresh: float,
     top_k: int,
-) -> BoxDetections:
-    """Turn the box head's predictions for one image's proposals into its detections.
+) -> list[BoxDetections] | None:
+    """Turn the box head's predictions for all proposals into each image's detections.
 
     Parameters
     ----------
-    cls_logits, bbox_deltas, proposals : Tensor of shape (R, K + 1), (R, 4 · K), (R, 4)
-    size : (height, width)
-        Of the image in pixels of the network's input.
+    cls_logits, bbox_deltas : Tensor of shape (R, K + 1), (R, 4 · K)
+    proposals : Proposals
+        R of them.
+    sizes : sequence of (height, width)
+        Of each image, in pixels of the network's input.
     config : HeadConfig
     score_thresh, nms_thresh, top_k
         As for ``predict``.
+
+    Returns
+    -------
+    list of BoxDetections, or None
+        None if the proposals must be asked for ``again``, which has never been seen with real images.
     """
-    num_classes = cls_logits.shape[1] - 1
-    bbox_deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)  # (R, K, 4)
-    probs = ops.softmax(cls_logits)  # (R, K + 1)
-    if config.finite_only:
-        keep = ops.finite_rows(ops.decode_boxes(bbox_deltas, proposals, config.box_weights), probs)
-        probs, bbox_deltas, proposals = (ops.take(t, keep) for t in (probs, bbox_deltas, proposals))
-    # 1. every pair of a proposal and a class whose score is high enough
-    class_probs = probs[:, 1:]  # (R, K)
-    rows, classes = ops.nonzero_above(class_probs, score_thresh)
-    scores = ops.pick(class_probs, rows, classes)
-    # 2. its box, inside the image
-    deltas = ops.pick(bbox_deltas, rows, classes)
-    boxes = ops.clip_boxes(ops.decode_boxes(deltas, ops.take(proposals, rows), config.box_weights), size)
-    # 3. not too small
-    keep = ops.remove_small_boxes(boxes, config.min_size)
-    boxes, scores, classes = (ops.take(t, keep) for t in (boxes, scores, classes))
-    # 4. non-maximum suppression within each class, and the best of what is left
-    left = ops.batched_nms(boxes, scores, classes, nms_thresh)
-    keep = left[:top_k]
-    return BoxDetections(ops.take(boxes, keep), ops.take(scores, keep), ops.take(classes, keep) + 1, left.shape[0])
+    rules = ops.DetectionRules(score_thresh, nms_thresh, top_k, config.box_weights, config.min_size, config.finite_only)
+    return ops.detect_boxes(cls_logits, bbox_deltas, proposals, sizes, rules)
 
 
 class RoISamples(NamedTuple):

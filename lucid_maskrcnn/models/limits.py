@@ -49,6 +49,8 @@ class Limits:
         ``images[0]``, ``images[1]``, ….
     first : int
         Number of the first image of the batch, among those of the call.
+    objectness : list of Tensor
+        What is read at the end of the call.
     """
 
     def __init__(self) -> None:
@@ -59,7 +61,7 @@ class Limits:
         self.full: list[tuple[str, int, int]] = []  # image, its detections, top_k
         self.exhausted: list[tuple[str, float, str]] = []  # image, objectness, what to set
         self._weakest: list[tuple[str, float, RPNConfig]] = []  # image, threshold and numbers of each of these:
-        self._objectness: list[Tensor] = []  # (k,), on the device until the end: one read for all
+        self.objectness: list[Tensor] = []  # probabilities on the device until the end, NaN where none was cut off
 
     # -------------------------------------------------------------- what the steps add
 
@@ -80,26 +82,13 @@ class Limits:
             what = f"{self._name(i)} ({_shown(original)} to {_shown(size)}, {less})"
             self.shrunk.append((what, config.max_size, math.ceil(wanted)))
 
-    def add_candidates(self, image: int, objectness: Tensor, level_sizes: Sequence[int], config: RPNConfig) -> None:
-        """Note the last proposal of each level before suppression; ``objectness`` are logits, level by level."""
-        last, end = [], 0
-        for size in level_sizes:
-            end += min(size, config.pre_nms_top_n)
-            if size > config.pre_nms_top_n:
-                last.append(end - 1)
-        if last:
-            rows = ops.as_tensor(last, objectness, "int32")
-            self._add(image, ops.sigmoid(ops.take(objectness, rows)), _OBJECT_BEFORE_NMS, config)
-
-    def add_proposals(self, image: int, scores: Tensor, keep: Tensor, config: RPNConfig) -> None:
-        """Note the last proposal of an image; ``keep`` are the rows of ``scores`` that suppression left, best first."""
-        if keep.shape[0] > config.post_nms_top_n:
-            last = ops.take(scores, keep[config.post_nms_top_n - 1 : config.post_nms_top_n])
-            self._add(image, ops.sigmoid(last) if config.by_logits else last, _OBJECT_AFTER_NMS, config)
-
-    def _add(self, image: int, objectness: Tensor, thresh: float, config: RPNConfig) -> None:
-        self._objectness.append(objectness)
-        self._weakest += [(self._name(image), thresh, config)] * objectness.shape[0]
+    def add_proposals(self, proposals: ops.Proposals, config: RPNConfig) -> None:
+        """Note the last proposal of each level before suppression, and the last that an image keeps after it."""
+        images, numbers = proposals.weakest.shape
+        for i in range(images):
+            self._weakest += [(self._name(i), _OBJECT_BEFORE_NMS, config)] * (numbers - 1)
+            self._weakest.append((self._name(i), _OBJECT_AFTER_NMS, config))
+        self.objectness.append(proposals.weakest)
 
     def add_detections(self, counts: Sequence[int], top_k: int) -> None:
         """Note the images that have more detections than ``top_k``; ``counts`` are those before the cut."""
@@ -131,17 +120,15 @@ class Limits:
             warn_user(sentence)
 
     def _read(self) -> None:
-        if not self._objectness:
-            return
         found: dict[str, tuple[float, RPNConfig]] = {}
-        values = ops.host(ops.concat(self._objectness)).tolist()
+        values = [float(value) for weakest in self.objectness for value in ops.host(weakest).ravel()]
         for (name, thresh, config), value in zip(self._weakest, values, strict=True):
             if value >= thresh:
                 found[name] = max(value, found.get(name, (0.0, config))[0]), config
         for name, (value, config) in found.items():
             numbers = {"pre_nms_top_n": 4 * config.pre_nms_top_n, "post_nms_top_n": 4 * config.post_nms_top_n}
             self.exhausted.append((name, value, str(numbers)))
-        self._objectness, self._weakest = [], []
+        self.objectness, self._weakest = [], []
 
     def sentence(self) -> str:
         """Return what was cut off, and what to set; ``""`` if it is nothing."""

@@ -406,15 +406,16 @@ class MaskRCNN(nn.Module):
         score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)
         nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
-        keep_image = flag("keep_image", keep_image)
-        images, batch_size = self._check_images(images, self.config.image), positive_int("batch_size", batch_size)
+        thresholds = {"score_thresh": score_thresh, "nms_thresh": nms_thresh, "top_k": top_k}
+        keep_image, batch_size = flag("keep_image", keep_image), positive_int("batch_size", batch_size)
+        images, check = self._check_images(images, self.config.image)
         read = {"page": optional(page_number)("page", page), **reading(channels, intensity)}
         limits = Limits()
         detections: list[Detections] = []
         with ops.no_grad():
             for batch in [images] if isinstance(images, Tensor) else _split(images, batch_size):
                 detections += self._predict_batch(
-                    batch, score_thresh, nms_thresh, top_k, limits, read, mask_thresh=mask_thresh, keep_image=keep_image
+                    batch, check, thresholds, limits, read, mask_thresh=mask_thresh, keep_image=keep_image
                 )
                 limits.first = len(detections)
         limits.warn()
@@ -423,9 +424,8 @@ class MaskRCNN(nn.Module):
     def _predict_batch(
         self,
         images: Tensor | Sequence[Any],
-        score_thresh: float,
-        nms_thresh: float,
-        top_k: int,
+        check: transforms.InputCheck,
+        thresholds: Mapping[str, Any],
         limits: Limits,
         read: Mapping[str, Any],
         *,
@@ -434,23 +434,26 @@ class MaskRCNN(nn.Module):
     ) -> list[Detections]:
         batch, originals = self._prepare(images, self.config.image, limits, read)
         features = self._features(batch.tensor)
-        proposals = self.rpn.filter_proposals(self.rpn(features), batch.sizes, training=False, limits=limits)
-        found = self._detect(features, proposals, batch.sizes, score_thresh, nms_thresh, top_k)
+        proposals = self.rpn.propose(self.rpn(features), batch.sizes, training=False)
+        found = self._detect(features, proposals, batch.sizes, thresholds)  # a gpu is waited for: how many?
+        check.finish()
         mask_probs = self._mask_probs(features, found)
-        limits.add_detections([f.num_before_top_k for f in found], top_k)
+        limits.add_proposals(proposals, self.config.rpn)
+        limits.add_detections([f.num_before_top_k for f in found], thresholds["top_k"])
+        sizes = zip(batch.sizes, batch.original_sizes, strict=True)
+        boxes = [transforms.resize_boxes(f.boxes, *size) for f, size in zip(found, sizes, strict=True)]
+        scores, labels = [f.scores for f in found], [f.labels for f in found]
+        ops.evaluate(t.data for t in (*boxes, *scores, *labels, *mask_probs, *limits.objectness))  # and once more
         return [
             Detections(
-                transforms.resize_boxes(f.boxes, batch.sizes[i], batch.original_sizes[i]),
-                f.scores,
-                f.labels,
-                mask_probs[i],
+                *columns,
                 batch.original_sizes[i],
                 categories=self.categories,
                 mask_thresh=mask_thresh,
                 snap_masks=self.config.heads.snap_masks,
                 image=originals[i] if keep_image else None,
             )
-            for i, f in enumerate(found)
+            for i, columns in enumerate(zip(boxes, scores, labels, mask_probs, strict=True))
         ]
 
     def get_loss(
@@ -490,11 +493,19 @@ class MaskRCNN(nn.Module):
         if image_config is None:
             image_config = self.config.image
         instance("image_config", image_config, ImageConfig, "an ImageConfig")
-        batch, _ = self._prepare(self._check_images(images, image_config), image_config)
+        images, check = self._check_images(images, image_config)
+        batch, _ = self._prepare(images, image_config)
         objects = self._check_targets(targets, batch)
+        statistics = [(buffer, buffer.data) for buffer in self.buffers()]
         with ops.recording():
             losses = self._losses(batch, objects)
         self._evaluate(*losses.values())
+        try:
+            check.finish()
+        except ValueError:
+            for buffer, before in statistics:  # of batch norm, which have seen the wrong image
+                buffer.data = before
+            raise
         return losses
 
     # -------------------------------------------------------------- their steps
@@ -515,7 +526,7 @@ class MaskRCNN(nn.Module):
         # gpu computes the maps meanwhile, and is waited for once, for the proposals.
         ops.begin(t.data for t in (*features.maps, rpn.objectness, rpn.deltas))
         anchors = self.rpn.label_and_sample_anchors(ops.as_tensor(rpn.anchors, "cpu"), objects)
-        proposals = [ops.as_tensor(p, "cpu") for p in self.rpn.filter_proposals(rpn, batch.sizes, training=True)]
+        proposals = self.rpn.propose(rpn, batch.sizes, training=True).on_cpu()
         samples = self.roi_sampler.select_training_samples(proposals, objects)
         anchors, samples = anchors.on_device_of(batch.tensor), samples.on_device_of(batch.tensor)
         cls_logits, bbox_deltas = self._box_head(features, samples.rois, samples.roi_idx)
@@ -524,19 +535,19 @@ class MaskRCNN(nn.Module):
         )
         return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, samples)
 
-    def _check_images(self, images: Any, config: ImageConfig) -> Tensor | list[Any]:
-        """Return images as a list, whose tensors have been checked, or as the one tensor that is a batch."""
+    def _check_images(self, images: Any, config: ImageConfig) -> tuple[Tensor | list[Any], transforms.InputCheck]:
+        """Return images as a list, or as the one tensor that is a batch, and the check of their values."""
         if isinstance(images, (list, tuple)) and len(images) == 1 and isinstance(images[0], Tensor):
             images = images[0] if images[0].ndim == 4 else images
         several = [images] if not isinstance(images, (list, tuple)) else list(images)
         if not several:
             raise ValueError("images must be at least one, got an empty list.")
         if not any(isinstance(i, Tensor) for i in several):
-            return several
+            return several, transforms.InputCheck([], config)
         if not all(isinstance(i, Tensor) for i in several):
             raise TypeError("images must be all tensors or all paths, PIL images and arrays, got both in one list.")
-        transforms.check_normalized(images, config)
-        return images if isinstance(images, Tensor) else several
+        check = transforms.InputCheck(images, config)
+        return images if isinstance(images, Tensor) else several, check
 
     def _prepare(
         self,
@@ -610,33 +621,20 @@ class MaskRCNN(nn.Module):
     def _detect(
         self,
         features: FeatureMaps,
-        proposals: list[Tensor],
+        proposals: ops.Proposals,
         sizes: list[tuple[int, int]],
-        score_thresh: float,
-        nms_thresh: float,
-        top_k: int,
+        thresholds: Mapping[str, Any],
     ) -> list[BoxDetections]:
         """Return each image's detections in pixels of the network's input."""
-        cls_logits, bbox_deltas = self._box_head(features, *concat_rois(proposals))
-        per_image = zip(
-            split_per_image(cls_logits, proposals),
-            split_per_image(bbox_deltas, proposals),
-            proposals,
-            sizes,
-            strict=True,
-        )
-        return [
-            postprocess_detections(
-                *predictions, self.config.heads, score_thresh=score_thresh, nms_thresh=nms_thresh, top_k=top_k
-            )
-            for predictions in per_image
-        ]
+        predictions = self._box_head(features, proposals.boxes, proposals.roi_idx)
+        found = postprocess_detections(*predictions, proposals, sizes, self.config.heads, **thresholds)
+        return self._detect(features, proposals.again(), sizes, thresholds) if found is None else found
 
     def _mask_probs(self, features: FeatureMaps, found: list[BoxDetections]) -> list[Tensor]:
         """Return each image's mask probabilities, (n, M, M), of the detections' own classes."""
         boxes = [f.boxes for f in found]
         classes = ops.concat([f.labels for f in found]) - 1
-        logits = self._mask_logits(features, *concat_rois(boxes), classes)  # (R, 1, M, M)
+        logits = self._mask_logits(features, *ops.padded_rows(*concat_rois(boxes), classes))  # (R, 1, M, M)
         return split_per_image(ops.sigmoid(logits.reshape(-1, *logits.shape[2:])), boxes)
 
 

@@ -20,7 +20,6 @@ from ..targets import Target
 from ..validators import instance, positive_int
 from .anchors import _AnchorGenerator
 from .layers import Conv2d
-from .limits import Limits
 from .matcher import BalancedSampler, Matcher
 from .pooling import FeatureMaps
 
@@ -106,57 +105,33 @@ class _RegionProposalNetwork(nn.Module):
     def forward(self, features: FeatureMaps) -> RPNOutput:
         """Score all anchors on the maps."""
         objectness, deltas = ops.compiled(self.head, features.maps)
-        anchors = self.anchor_generator(features)
+        anchors, level_sizes = self.anchor_generator.joined(features)
         return RPNOutput(
             objectness=ops.concat_anchors(objectness, 1),
             deltas=ops.concat_anchors(deltas, 4),
-            anchors=ops.concat(anchors),
-            level_sizes=[a.shape[0] for a in anchors],
+            anchors=anchors,
+            level_sizes=level_sizes,
         )
 
-    def filter_proposals(
-        self,
-        output: RPNOutput,
-        sizes: Sequence[tuple[int, int]],
-        *,
-        training: bool,
-        limits: Limits | None = None,
-    ) -> list[Tensor]:
-        """Return each image's proposals, best first: (n, 4) in pixels, clipped to its entry of ``sizes``.
+    def propose(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool) -> ops.Proposals:
+        """Return the proposals of all images, clipped each to its entry of ``sizes``, (height, width) in pixels.
 
-        Proposals are constants: no gradient flows through their coordinates. ``limits`` notes what is cut off.
+        Proposals are constants: no gradient flows through their coordinates.
         """
-        with ops.no_grad():
-            return [self._proposals_of_image(output, i, size, training, limits) for i, size in enumerate(sizes)]
-
-    def _proposals_of_image(
-        self, output: RPNOutput, image: int, size: tuple[int, int], training: bool, limits: Limits | None
-    ) -> Tensor:
         config = self.config
-        pre_nms_top_n = config.pre_nms_top_n_train if training else config.pre_nms_top_n
-        post_nms_top_n = config.post_nms_top_n_train if training else config.post_nms_top_n
-        # 1. the anchors with the best objectness of each level
-        objectness = ops.take(output.objectness, image).reshape(-1)  # (A,)
-        rows, levels = ops.top_k_per_level(objectness, output.level_sizes, pre_nms_top_n)
-        objectness = ops.take(objectness, rows)
-        if limits is not None:
-            limits.add_candidates(image, objectness, output.level_sizes, config)
-        # 2. the boxes that they predict
-        deltas = ops.take(ops.take(output.deltas, image), rows)
-        boxes = ops.decode_boxes(deltas, ops.take(output.anchors, rows))
-        if config.finite_only:
-            keep = ops.finite_rows(boxes, objectness)
-            boxes, objectness, levels = (ops.take(t, keep) for t in (boxes, objectness, levels))
-        # 3. inside the image, and not too small
-        boxes = ops.clip_boxes(boxes, size)
-        scores = objectness if config.by_logits else ops.sigmoid(objectness)
-        keep = ops.remove_small_boxes(boxes, config.min_size)
-        boxes, scores, levels = (ops.take(t, keep) for t in (boxes, scores, levels))
-        # 4. non-maximum suppression within each level
-        keep = ops.batched_nms(boxes, scores, levels, config.nms_thresh)
-        if limits is not None:
-            limits.add_proposals(image, scores, keep, config)
-        return ops.take(boxes, keep[:post_nms_top_n])
+        rules = ops.ProposalRules(
+            pre_nms_top_n=config.pre_nms_top_n_train if training else config.pre_nms_top_n,
+            post_nms_top_n=config.post_nms_top_n_train if training else config.post_nms_top_n,
+            nms_thresh=config.nms_thresh,
+            min_size=config.min_size,
+            by_logits=config.by_logits,
+            finite_only=config.finite_only,
+        )
+        return ops.filter_proposals(output.objectness, output.deltas, output.anchors, output.level_sizes, sizes, rules)
+
+    def filter_proposals(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], *, training: bool) -> list[Tensor]:
+        """Return each image's proposals, best first: (n, 4) in pixels, clipped to its entry of ``sizes``."""
+        return self.propose(output, sizes, training=training).per_image()
 
     def label_and_sample_anchors(self, anchors: Tensor, targets: Sequence[Target]) -> AnchorSamples:
         """Draw from the anchors (A, 4) those for the loss, and compute what they should predict; all are on cpu."""

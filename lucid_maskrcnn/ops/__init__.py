@@ -31,14 +31,18 @@ from .loss_functions import binary_cross_entropy, cross_entropy, smooth_l1
 from .mask_resampling import mask_targets, paste_masks
 from .nms import batched_nms, nms
 from .normalization import batch_norm, fold_batch_norm
+from .postprocessing import BoxDetections, DetectionRules, detect_boxes
+from .proposals import ProposalRules, Proposals, filter_proposals
 from .roi_align import multiscale_roi_align, roi_align, roi_levels
 from .selection import (
+    AnchorLevel,
     arange,
     cell_anchors,
     concat,
     finite_rows,
     full,
     grid_anchors,
+    joined_anchors,
     match,
     nonzero_above,
     permutation,
@@ -55,7 +59,12 @@ from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
     "DEVICES",
+    "AnchorLevel",
+    "BoxDetections",
+    "DetectionRules",
     "GPUBackend",
+    "ProposalRules",
+    "Proposals",
     "add_scalars",
     "arange",
     "array_module",
@@ -78,12 +87,14 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "decode_boxes",
+    "detect_boxes",
     "device_array",
     "device_name",
     "dropout",
     "encode_boxes",
     "engine_is_sound",
     "evaluate",
+    "filter_proposals",
     "finite_rows",
     "flatten",
     "fold_batch_norm",
@@ -93,6 +104,7 @@ __all__ = [
     "host",
     "host_zeros",
     "is_device_array",
+    "joined_anchors",
     "linear",
     "mask_targets",
     "match",

@@ -40,7 +40,13 @@ def descending_gpu(scores: mx.array, alive: mx.array | None = None) -> mx.array:
 
 
 def keep_gpu(
-    boxes: mx.array, classes: mx.array, alive: mx.array, iou_thresh: float, rounds: int = ROUNDS
+    boxes: mx.array,
+    classes: mx.array,
+    alive: mx.array,
+    iou_thresh: float,
+    rounds: int = ROUNDS,
+    *,
+    of_all: tuple[mx.array, mx.array] | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Return which candidates stay, (N, R) bool, and whether that is settled, (N,) bool.
 
@@ -54,9 +60,12 @@ def keep_gpu(
     iou_thresh : float
     rounds : int
         Of iteration in a block.
+    of_all : (mx.array, mx.array), optional
+        All boxes and which are alive, if these are but the best: the rule is about all of them.
     """
-    few = alive.sum(axis=1, keepdims=True) <= OFFSET_LIMIT  # (N, 1)
-    shifted = boxes + (classes.astype(mx.float32) * (_largest(boxes, alive) + 1))[..., None]
+    all_boxes, all_alive = of_all or (boxes, alive)
+    few = all_alive.sum(axis=1, keepdims=True) <= OFFSET_LIMIT  # (N, 1)
+    shifted = boxes + (classes.astype(mx.float32) * (_largest(all_boxes, all_alive) + 1))[..., None]
     columns = mx.where(few[..., None], shifted, boxes)
     classes = mx.where(few, 0, classes)
     thresh = float(round_down(iou_thresh, np.float32))

@@ -13,7 +13,7 @@ checked on cpu only: on gpu they may not be computed yet, and MLX does not check
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import lucid
@@ -36,16 +36,18 @@ from lucid_maskrcnn.validators import (
 )
 
 from ._checks import box_tensor, check_range_on_cpu, check_tensor, index_tensor, tensors
-from ._operation import array_module, as_tensor, on_arrays, on_host
+from ._operation import array_module, as_tensor, device_array, on_arrays, on_host, zeros
 from .nms import descending
 
 __all__ = [
+    "AnchorLevel",
     "arange",
     "cell_anchors",
     "concat",
     "finite_rows",
     "full",
     "grid_anchors",
+    "joined_anchors",
     "match",
     "nonzero_above",
     "permutation",
@@ -235,6 +237,38 @@ def grid_anchors(
     shifts = np.stack([*np.meshgrid(x, y)] * 2, axis=-1)  # (rows, columns, 4)
     anchors = shifts[:, :, None] + np.asarray(corners, np.float32).reshape(-1, 4)
     return as_tensor(anchors.reshape(-1, 4), like)
+
+
+type AnchorLevel = tuple[tuple[tuple[float, float, float, float], ...], tuple[int, int], tuple[float, float]]
+"""Cells, grid and stride of :func:`grid_anchors`."""
+
+_KEPT_ANCHORS = 8  # image sizes; 4 MB each at 800 × 1333
+
+
+def joined_anchors(levels: Sequence[AnchorLevel], like: Tensor) -> Tensor:
+    """Return the anchors of several feature maps, one after the other: those of the last sizes are kept.
+
+    Parameters
+    ----------
+    levels : sequence of (cells, grid, stride)
+        As for :func:`grid_anchors`; ``cells`` are tuples.
+    like : Tensor
+        A tensor on the device wanted.
+
+    Returns
+    -------
+    Tensor of shape (A, 4), float32
+        Not to be written to.
+    """
+    return Tensor(_joined(tuple(levels), like.device))
+
+
+@lru_cache(maxsize=_KEPT_ANCHORS)
+def _joined(levels: tuple[AnchorLevel, ...], device: str) -> Any:
+    on_cpu = zeros(0)
+    array = np.concatenate([grid_anchors(*level, on_cpu).data for level in levels])
+    array.flags.writeable = False
+    return device_array(array, device)
 
 
 # ------------------------------------------------------------------ filtering

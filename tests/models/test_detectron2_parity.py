@@ -163,11 +163,11 @@ def test_detections_of_recorded_predictions(recorded: dict, case: str) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):
         logits = np.log(np.roll(scores, 1, axis=1))
     proposals = np.tile(np.float32([-50, -50, 50, 50]), (len(scores), 1))
-    found = postprocess_detections(
+    (found,) = postprocess_detections(
         tensor(logits),
         tensor((encode(boxes, 100) * np.float32([10, 10, 5, 5])).reshape(len(scores), -1)),
-        tensor(proposals),
-        (160, 200),
+        ops.Proposals.of([tensor(proposals)]),
+        [(160, 200)],
         DETECTRON2.heads,
         score_thresh=score,
         nms_thresh=nms,

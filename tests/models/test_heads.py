@@ -5,6 +5,7 @@ import pytest
 from gradients import tensor, values
 from small_targets import ANCHORS, rectangles
 
+from lucid_maskrcnn import ops
 from lucid_maskrcnn.config import HeadConfig
 from lucid_maskrcnn.models.heads import RoISampler, postprocess_detections
 
@@ -15,11 +16,11 @@ def test_detections_are_torchvisions(torchvision_ops, device: str) -> None:
     settings = HeadConfig(box_weights=tuple(meta["weights"]), min_size=meta["min_size"])
     for image, size in enumerate(meta["image_shapes"]):
         rows = slice(30 * image, 30 * image + 30)
-        found = postprocess_detections(
+        (found,) = postprocess_detections(
             tensor(torchvision_ops["det_logits"][rows], device),
             tensor(torchvision_ops["det_deltas"][rows, 4:], device),  # no columns for background
-            tensor(torchvision_ops[f"det_proposals{image}"], device),
-            tuple(size),
+            ops.Proposals.of([tensor(torchvision_ops[f"det_proposals{image}"], device)]),
+            [tuple(size)],
             settings,
             score_thresh=meta["score_thresh"],
             nms_thresh=meta["nms_thresh"],

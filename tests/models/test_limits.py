@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, ops
 from lucid_maskrcnn.config import ImageConfig, RPNConfig
 from lucid_maskrcnn.models.limits import Limits
 
@@ -130,18 +130,27 @@ def test_proposals_full_of_background_give_no_warning(nuclei: MaskRCNN) -> None:
         nuclei.predict(pixels)
 
 
-def test_objectness_is_compared_whether_ranked_by_logits_or_probabilities() -> None:
-    scores = lucid.Tensor(np.float32([3.0, 2.5, 2.1]))  # probabilities of 0.95, 0.92 and 0.89
-    keep = lucid.Tensor(np.arange(3, dtype=np.int32))
-    for left, said in ((1, True), (2, True)):
-        limits = Limits()
-        limits.add_proposals(0, scores, keep, RPNConfig(by_logits=True, post_nms_top_n=left))
-        limits._read()
-        assert ("ran out" in limits.sentence()) == said
+@pytest.mark.parametrize("by_logits", [False, True])
+@pytest.mark.parametrize(("objectness", "said"), [(0.95, True), (0.89, False)])
+def test_objectness_is_compared_whether_ranked_by_logits_or_probabilities(
+    device: str, by_logits: bool, objectness: float, said: bool
+) -> None:
+    logits = np.float32(np.log(objectness / (1 - objectness))) + np.float32([0.5, 0, -1])
+    boxes = np.float32([[0, 0, 8, 8], [20, 0, 28, 8], [40, 0, 48, 8]])
+    config = RPNConfig(by_logits=by_logits, post_nms_top_n=2)
+    rules = ops.ProposalRules(100, 2, 0.7, 0.0, by_logits)
+    proposals = ops.filter_proposals(
+        ops.as_tensor(logits.reshape(1, 3, 1), device),
+        ops.as_tensor(np.zeros((1, 3, 4), np.float32), device),
+        ops.as_tensor(boxes, device),
+        [3],
+        [(64, 64)],
+        rules,
+    )
     limits = Limits()
-    limits.add_proposals(0, lucid.Tensor(np.float32([0.95, 0.89, 0.8])), keep, RPNConfig(post_nms_top_n=2))
+    limits.add_proposals(proposals, config)
     limits._read()
-    assert limits.sentence() == ""
+    assert ("ran out" in limits.sentence()) == said
 
 
 def test_all_limits_are_in_one_warning() -> None:
