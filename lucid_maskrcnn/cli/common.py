@@ -203,7 +203,7 @@ def add_device(parser: Any) -> None:
     """Add ``--device``."""
     parser.add_argument(
         "--device",
-        choices=("cpu", "gpu", "cuda", "mps", "metal", "auto"),  # ops.DEVICES; the parser imports no operators
+        choices=("cpu", "gpu", "cuda", "mps", "metal", "auto"),  # those of ops.device_name
         default="cpu",
         help="cpu (NumPy); gpu (MLX), also called cuda, mps and metal; auto, gpu where there is one (default: cpu)",
     )

@@ -27,7 +27,15 @@ def test_losses_by_hand(device: str) -> None:
     )
     rois = RoISamples(
         *on_device(
-            np.zeros((5, 4)), [0] * 5, [2, 0, 0, 1, 0], [0, 3], [1, 0], [[1.0, 0.0, 0.0, 0.0]] * 2, np.ones((2, 2, 2))
+            np.zeros((5, 4)),
+            [0] * 5,
+            [2, 0, 0, 1, 0],
+            [0, 3],
+            np.zeros((2, 4)),
+            [0, 0],
+            [1, 0],
+            [[1.0, 0.0, 0.0, 0.0]] * 2,
+            np.ones((2, 2, 2)),
         )
     )
     cls_logits, bbox_deltas, mask_logits = on_device(np.zeros((5, 3)), np.zeros((5, 8)), np.zeros((2, 1, 2, 2)))

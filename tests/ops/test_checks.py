@@ -145,7 +145,6 @@ OTHERS = {
         "filter_proposals",
         "AnchorLevel",
         "joined_anchors",
-        "DEVICES",
         "bucket_size",
         "padded_rows",
         "GPUBackend",
