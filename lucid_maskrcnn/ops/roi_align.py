@@ -38,7 +38,10 @@ from ._memory import empty, zeros
 from ._operation import Backward, Op, as_tensor
 from ._parallel import chunks, parallel_for
 from .layout import nchw, nhwc
-from .roi_align_gpu import Pyramid, add_gradients, fits, pool, pyramid, reads
+from .roi_align_gpu import Grid, Pyramid, Reads, add_gradients, fits, pool, pyramid, reads
+from .roi_align_kernel import gradient as gradient_by_kernel
+from .roi_align_kernel import inputs_of, kernel_for
+from .roi_align_kernel import pooled as pooled_by_kernel
 
 __all__ = ["multiscale_roi_align", "roi_align", "roi_levels"]
 
@@ -72,14 +75,6 @@ class Chunk(NamedTuple):
     members: np.ndarray  # (R,) int, places among all RoIs
     y: Axis
     x: Axis
-
-
-class Grid(NamedTuple):
-    """How RoIs are cut into bins, and bins into samples."""
-
-    output_size: tuple[int, int]
-    sampling_ratio: int
-    aligned: bool
 
 
 def plan(rois: np.ndarray, sizes: np.ndarray, scales: np.ndarray, grid: Grid) -> list[Chunk]:
@@ -207,7 +202,7 @@ def regions(planned: list[Chunk]) -> list[Region]:
 # ------------------------------------------------------------------ the operator
 
 
-type _Pooled = tuple[mx.array, Callable[[mx.array, mx.array], mx.array]]  # and what adds the gradient to a total
+type _Pooled = tuple[mx.array, Callable[[mx.array], mx.array]]  # and what turns its gradient into that of the cells
 
 
 class _RoIAlign(Op):
@@ -243,20 +238,29 @@ class _RoIAlign(Op):
 
     def gpu(self, rois: Any, roi_idx: Any, levels: Any, *features: Any) -> tuple[mx.array, Backward]:
         maps = pyramid([nhwc(f) for f in features], self.scales)
-        fixed = fits(self.grid, maps.cells.shape[1])
-        pooled, add = (self._on_device if fixed else self._planned)(rois, roi_idx, levels, maps)
-        shape, dtype = maps.cells.shape, maps.cells.dtype
-        split = maps._replace(cells=mx.zeros(0)).split  # which does not keep the maps
+        kind = kernel_for(maps, rois.shape[0], self.grid)
+        if kind is not None:
+            result = self._by_kernel(kind, inputs_of(rois, roi_idx, levels, maps), rois.shape[0], maps)
+        elif fits(self.grid, maps.cells.shape[1]):
+            result = self._gathered(reads(rois, roi_idx, levels, maps, self.grid), maps)
+        else:
+            result = self._planned(rois, roi_idx, levels, maps)
+        pooled, gradient = result
+        dtype, split = maps.cells.dtype, maps._replace(cells=mx.zeros(0)).split  # which does not keep the maps
 
         def backward(grad: mx.array) -> list[mx.array | None]:
-            total = add(mx.zeros(shape), nhwc(grad))
-            return [None, None, None, *(nchw(g) for g in split(total.astype(dtype)))]
+            return [None, None, None, *(nchw(g) for g in split(gradient(nhwc(grad)).astype(dtype)))]
 
         return nchw(pooled), backward
 
-    def _on_device(self, rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid) -> _Pooled:
-        read = reads(rois, roi_idx, levels, maps, self.grid)
-        return pool(maps.cells, read), lambda total, grad: add_gradients(total, read, grad)
+    def _by_kernel(self, kind: str, inputs: list[mx.array], num_rois: int, maps: Pyramid) -> _Pooled:
+        (num_cells, channels), grid = maps.cells.shape, self.grid
+        pooled = pooled_by_kernel(kind, maps, inputs, num_rois, grid)
+        return pooled, lambda grad: gradient_by_kernel(kind, grad, inputs, (num_cells, channels), grid)
+
+    def _gathered(self, read: Reads, maps: Pyramid) -> _Pooled:
+        shape = maps.cells.shape
+        return pool(maps.cells, read), lambda grad: add_gradients(mx.zeros(shape), read, grad)
 
     def _planned(self, rois: Any, roi_idx: Any, levels: Any, maps: Pyramid) -> _Pooled:
         # How many cells an RoI reads depends on its size, and so do the shapes: that is computed on the host.
@@ -267,14 +271,16 @@ class _RoIAlign(Op):
         sizes = np.array([(h, w) for _, h, w, _ in maps.shapes])[levels]
         base = np.array(maps.starts)[levels] + roi_idx * sizes.prod(axis=1)
         chunks_read = plan(rois, sizes, np.array(self.scales)[levels], self.grid)
-        pieces = list(gathers(chunks_read, base, sizes[:, 1], maps.cells.shape[1]))
+        shape, dtype = maps.cells.shape, maps.cells.dtype
+        pieces = list(gathers(chunks_read, base, sizes[:, 1], shape[1]))
 
-        def add(total: mx.array, grad: mx.array) -> mx.array:
+        def gradient(grad: mx.array) -> mx.array:
+            total = mx.zeros(shape)
             for piece in pieces:
                 total = _scatter_gpu(total, piece, mx.depends(grad, total)[mx.array(piece.members)])
             return total
 
-        return pool_gpu(maps.cells, pieces, self.grid).astype(maps.cells.dtype), add
+        return pool_gpu(maps.cells, pieces, self.grid).astype(dtype), gradient
 
 
 def _pool_region(source: np.ndarray, region: Region, pooled: np.ndarray) -> None:

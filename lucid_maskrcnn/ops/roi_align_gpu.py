@@ -9,17 +9,22 @@ Shapes and names are those of :mod:`~lucid_maskrcnn.ops.roi_align`; T = 2 · S a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-if TYPE_CHECKING:
-    from .roi_align import Grid
-
-__all__ = ["Pyramid", "Reads", "add_gradients", "fits", "pool", "pyramid", "reads"]
+__all__ = ["Grid", "Pyramid", "Reads", "add_gradients", "fits", "pool", "pyramid", "reads"]
 
 _GATHERED = 1 << 24  # numbers gathered at a time: 64 MB
+
+
+class Grid(NamedTuple):
+    """How RoIs are cut into bins, and bins into samples."""
+
+    output_size: tuple[int, int]
+    sampling_ratio: int
+    aligned: bool
 
 
 class Pyramid(NamedTuple):
