@@ -450,8 +450,10 @@ def roi_align(
 
     Notes
     -----
-    On gpu nothing is read back unless the number of samples follows the size of the RoIs (``sampling_ratio=0``):
-    then the RoIs are waited for, once.
+    On gpu nothing is read back, and memory is bounded; only where the number of samples follows the size of the RoIs
+    (``sampling_ratio=0``) and there is no kernel, they are waited for, once. Gradients of the kernels for Metal and
+    CUDA are summed by atomic additions and so not the same bit for bit from run to run; ``LUCID_MASKRCNN_KERNELS=0``
+    in the environment chooses the plain form.
 
     References
     ----------
