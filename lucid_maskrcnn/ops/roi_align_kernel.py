@@ -326,10 +326,10 @@ def _agrees(kind: str, dtype: Any) -> bool:
 def _largest_difference(kind: str, dtype: Any, grid: Grid) -> float:
     values = np.arange(2 * 5 * 6 * 4, dtype=np.float32).reshape(2, 5, 6, 4)
     maps = pyramid([mx.array(np.sin(values)).astype(dtype), mx.array(np.cos(values)).astype(dtype)], [(0.5, 0.5)] * 2)
-    rois = mx.array(np.float32([[1, 1, 9, 7], [0, 0, 0, 0], [-9, 2, 30, 5]]))
-    roi_idx, levels = mx.array(np.int32([0, 1, 1])), mx.array(np.int32([0, 1, 0]))
+    rois = mx.array([[1.0, 1, 9, 7], [0, 0, 0, 0], [-9, 2, 30, 5]])
+    roi_idx, levels = mx.array([0, 1, 1], mx.int32), mx.array([0, 1, 0], mx.int32)
     inputs, read = inputs_of(rois, roi_idx, levels, maps), reads(rois, roi_idx, levels, maps, grid)
     expected, found = pool(maps.cells, read), pooled(kind, maps, inputs, 3, grid)
     shape = (maps.cells.shape[0], maps.cells.shape[1])
     back, found_back = add_gradients(mx.zeros(shape), read, expected), gradient(kind, expected, inputs, shape, grid)
-    return max(mx.abs(found - expected).max().item(), mx.abs(found_back - back).max().item())
+    return float(mx.maximum(mx.abs(found - expected).max(), mx.abs(found_back - back).max()).item())
