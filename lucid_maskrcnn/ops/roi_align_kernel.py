@@ -332,4 +332,4 @@ def _largest_difference(kind: str, dtype: Any, grid: Grid) -> float:
     expected, found = pool(maps.cells, read), pooled(kind, maps, inputs, 3, grid)
     shape = (maps.cells.shape[0], maps.cells.shape[1])
     back, found_back = add_gradients(mx.zeros(shape), read, expected), gradient(kind, expected, inputs, shape, grid)
-    return float(mx.maximum(mx.abs(found - expected).max(), mx.abs(found_back - back).max()).item())
+    return float(np.asarray(mx.maximum(mx.abs(found - expected).max(), mx.abs(found_back - back).max())))
