@@ -1,7 +1,9 @@
 """RoIAlign modules: scales of feature maps, levels of a pyramid."""
 
+import mlx.core as mx
 import numpy as np
 import pytest
+from device_waits import device_waits
 from gradients import backward, tensor, values
 
 from lucid_maskrcnn.models import (
@@ -30,6 +32,24 @@ def test_multi_scale_roi_align_is_torchvisions(torchvision_ops, device: str, sid
     for i, features in enumerate(maps):
         np.testing.assert_allclose(np.asarray(features.grad), torchvision_ops[f"ms{side}_grad_{i}"], rtol=0, atol=1e-4)
     assert unused.grad is None
+
+
+@pytest.mark.parametrize(("size", "aligned"), [(7, False), (14, True)])
+def test_a_pyramid_is_pooled_on_gpu_without_waiting_as_on_cpu(size: int, aligned: bool) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((2, 3, 32 >> i, 40 >> i)).astype(np.float32) for i in range(4)]
+    corner = rng.uniform(0, 100, (20, 2))
+    rois = np.concatenate([corner, corner + rng.uniform(1, 500, (20, 2))], axis=1).astype(np.float32)
+    image = np.arange(20, dtype=np.int32) % 2
+    pool = MultiScaleROIAlign(size, aligned=aligned)
+    expected = pool(FeatureMaps([tensor(a) for a in arrays], (128, 160)), tensor(rois), tensor(image))
+    *maps, boxes, of_image = (tensor(a, "gpu") for a in (*arrays, rois, image))
+    for one in (*maps, boxes, of_image):
+        one.data = one.data + mx.zeros((), one.data.dtype)  # still to be computed
+    with device_waits() as waits:
+        pooled = pool(FeatureMaps(maps, (128, 160)), boxes, of_image)
+    assert len(waits) == 0, waits
+    np.testing.assert_allclose(values(pooled), values(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize(
