@@ -33,6 +33,7 @@ __all__ = [
     "positive_int",
     "positive_number",
     "say",
+    "say_device",
     "warn",
 ]
 
@@ -207,6 +208,17 @@ def add_device(parser: Any) -> None:
         default="cpu",
         help="cpu (NumPy); gpu (MLX), also called cuda, mps and metal; auto, gpu where there is one (default: cpu)",
     )
+
+
+def say_device(device: str) -> None:
+    """Say on stderr what computes, if it is not the cpu that the user named: a GPU, or what "auto" has chosen."""
+    from lucid_maskrcnn.ops import device_name, gpu_backend
+
+    backend, chosen = gpu_backend(), device_name("--device", device)
+    if chosen == "gpu" and backend.kind != "cpu":  # of MLX's CPU code there is a warning
+        say(f"gpu: {backend}", to_stderr=True)
+    elif device == "auto":
+        say(f"--device auto: cpu, as MLX has no GPU here ({backend.name})", to_stderr=True)
 
 
 # ------------------------------------------------------------------ where results go

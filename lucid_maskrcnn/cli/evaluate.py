@@ -17,6 +17,7 @@ from .common import (
     file_path,
     positive_int,
     say,
+    say_device,
 )
 from .data_options import add_on_fault, describe_data, open_data
 
@@ -66,6 +67,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.models import MaskRCNN
 
     _check(args)
+    say_device(args.device)
     model = MaskRCNN.from_file(args.weights).to(args.device)
     dataset, lines = _dataset(args, model)
     ids = category_ids_of(model, dataset.categories, dataset.category_ids)

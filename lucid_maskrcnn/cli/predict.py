@@ -33,6 +33,7 @@ from .common import (
     fraction,
     positive_int,
     say,
+    say_device,
     warn,
 )
 
@@ -162,6 +163,8 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
     if not args.images and not (args.resume and (args.out / "job.json").exists()):
         parser.error("the following arguments are required: IMAGE")
     paths, report = list(_paths(args.images)), _Report(quiet=args.quiet)
+    if not args.quiet:
+        say_device(args.device)
     try:
         with _stopped_by_signals():
             job = predict_files(

@@ -13,7 +13,7 @@ from typing import Any
 
 from lucid_maskrcnn import validators
 
-from .common import add_device, add_reading, argument_type, file_path, positive_int, positive_number, say
+from .common import add_device, add_reading, argument_type, file_path, positive_int, positive_number, say, say_device
 from .data_options import add_on_fault, describe_data, match_by_name, open_data
 
 __all__ = ["add_commands"]
@@ -230,6 +230,8 @@ def _train(args: argparse.Namespace) -> None:
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=held_out is not None)
     evaluate = None if held_out is None else _Evaluator(held_out, ids, model, progress=not args.quiet)
+    if not args.quiet:
+        say_device(args.device)
     model.to(args.device)
     trainer = Trainer(
         model,

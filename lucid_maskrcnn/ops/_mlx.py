@@ -117,7 +117,7 @@ def _remedy(error: ImportError) -> str:
     if not backends:
         return (
             "MLX has no backend here: run `pip install --force-reinstall 'mlx[cpu]'`, or for an NVIDIA GPU "
-            "`pip install --force-reinstall 'mlx[cuda13]'`."
+            "`pip uninstall -y lucid-maskrcnn mlx`, then `pip install lucid-maskrcnn-cuda`."
         )
     extra = backends[0].removeprefix("mlx-").replace("-", "")
     return f"run `pip install --force-reinstall 'mlx[{extra}]'`."

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lucid_maskrcnn import Detections, MaskRCNN, __version__
 from lucid_maskrcnn.cli import main
-from lucid_maskrcnn.cli.common import say
+from lucid_maskrcnn.cli.common import say, say_device
+from lucid_maskrcnn.ops import backend
 
 
 def exit_code(argv: list[str]) -> int:
@@ -138,3 +140,30 @@ def test_closed_streams_do_not_change_the_exit_code(redirect: str) -> None:
     line = f"set -o pipefail; {sys.executable} -m lucid_maskrcnn.cli --help {redirect}"
     run = subprocess.run(["bash", "-c", line], stderr=subprocess.PIPE, check=False, env=os.environ)
     assert (run.returncode, run.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("cuda", "gpu", "gpu: CUDA, a card, TF32 off\n"),
+        ("cuda", "cuda", "gpu: CUDA, a card, TF32 off\n"),
+        ("metal", "auto", "gpu: Metal, a card, TF32 off\n"),
+        ("cpu", "auto", "--device auto: cpu, as MLX has no GPU here (a card)\n"),
+        ("cpu", "gpu", ""),  # which a warning tells
+        ("cuda", "cpu", ""),
+    ],
+)
+def test_what_computes_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, given: str, said: str
+) -> None:
+    monkeypatch.setattr(backend, "_kind", lambda: kind)
+    monkeypatch.setattr(backend, "_device_name", lambda: "a card")
+    monkeypatch.setattr(backend, "_computes_in_tf32", lambda _: False)
+    say_device(given)
+    assert capsys.readouterr().err == said
+
+
+def test_auto_predicts_and_says_on_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
+    assert exit_code(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--device", "auto"]) == 0
+    assert len([line for line in capsys.readouterr().err.splitlines() if "gpu: " in line or "auto: " in line]) == 1

@@ -171,7 +171,7 @@ def test_demo_refuses_places_it_cannot_write_to(
         (["--top-k", "0"], "--top-k must be a positive integer, got 0"),
         (["--top-k", "-3"], "--top-k must be a positive integer, got -3"),
         (["--top-k", "1.5"], "--top-k must be a positive integer, got '1.5'"),
-        (["--device", "tpu"], "--device must be one of 'cpu', 'gpu', got 'tpu'"),
+        (["--device", "tpu"], "--device must be one of 'cpu', 'gpu', 'cuda', 'mps', 'metal', 'auto', got 'tpu'"),
     ],
 )
 def test_wrong_option_values(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
