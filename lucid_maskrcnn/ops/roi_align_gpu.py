@@ -14,7 +14,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-__all__ = ["Grid", "Pyramid", "Reads", "add_gradients", "fits", "pool", "pyramid", "reads"]
+__all__ = ["Grid", "Pyramid", "Reads", "add_gradients", "as_int32", "fits", "pool", "pyramid", "reads"]
 
 _GATHERED = 1 << 24  # numbers gathered at a time: 64 MB
 
@@ -69,6 +69,11 @@ def _cells_of_roi(grid: Grid) -> int:
     return grid.output_size[0] * grid.output_size[1] * (2 * grid.sampling_ratio) ** 2
 
 
+def as_int32(index: mx.array) -> mx.array:
+    """Return indices as int32; those that int32 cannot hold stay out of any range."""
+    return (mx.clip(index, -1, 2**31 - 1) if index.dtype.size > 4 else index).astype(mx.int32)
+
+
 def reads(rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid, grid: Grid) -> Reads:
     """Return what every RoI reads of its map.
 
@@ -76,8 +81,9 @@ def reads(rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid, gr
     reads cells of the first map, with weights that are NaN.
     """
     num_images, num_levels = maps.shapes[0][0], len(maps.shapes)
+    roi_idx, levels = as_int32(roi_idx), as_int32(levels)
     known = (roi_idx >= 0) & (roi_idx < num_images) & (levels >= 0) & (levels < num_levels)  # (R,)
-    level, image = (mx.where(known, index, 0).astype(mx.int32) for index in (levels, roi_idx))
+    level, image = (mx.where(known, index, 0) for index in (levels, roi_idx))
     table = np.array([(start, h, w) for start, (_, h, w, _) in zip(maps.starts, maps.shapes, strict=True)], np.int32)
     own = mx.array(table)[level]  # (R, 3)
     scales = mx.array(np.array(maps.scales, np.float32))[level]  # (R, 2)

@@ -24,7 +24,7 @@ import numpy as np
 from lucid_maskrcnn.user_warnings import warn_user
 
 from .backend import gpu_backend
-from .roi_align_gpu import Grid, Pyramid, add_gradients, pool, pyramid, reads
+from .roi_align_gpu import Grid, Pyramid, add_gradients, as_int32, pool, pyramid, reads
 
 __all__ = [
     "DIALECTS",
@@ -255,7 +255,7 @@ def inputs_of(rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid
     ]
     scales = np.full(_HEADER + 2 * len(maps.shapes), np.nan, np.float32)
     scales[_HEADER:] = np.ravel(maps.scales)
-    places = [mx.clip(index, -1, 2**31 - 1).astype(mx.int32) for index in (roi_idx, levels)]
+    places = (as_int32(roi_idx), as_int32(levels))
     return [_padded(array) for array in (rois, *places, mx.array(table), mx.array(scales))]
 
 

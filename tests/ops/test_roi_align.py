@@ -431,6 +431,22 @@ def test_half_precision_maps_are_weighed_in_float32(ratio):
     np.testing.assert_allclose(np.asarray(leaf.grad), grad, rtol=2e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64])
+def test_indices_of_any_integer_type(device, dtype):
+    features, rois, image = scene(18, images=130)  # more than int8 counts
+    image %= 100
+    expected = values(roi_align(*(tensor(a) for a in (features, rois, image)), 2, 0.25))
+    found = values(roi_align(*(tensor(a, device) for a in (features, rois, image.astype(dtype))), 2, 0.25))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_index_beyond_int32_gives_nan_on_gpu():
+    features, rois, _ = scene(18)
+    far = tensor(np.arange(9, dtype=np.int64) << 32, "gpu")
+    pooled = values(roi_align(tensor(features, "gpu"), tensor(rois, "gpu"), far, 2, 0.25))
+    assert np.isnan(pooled).all(axis=(1, 2, 3)).tolist() == [False] + [True] * 8
+
+
 def test_regions_of_no_image_are_refused():
     features, rois, image = scene(18)
     with pytest.raises(ValueError, match="roi_idx must be empty for features of no images, got 9 RoIs"):

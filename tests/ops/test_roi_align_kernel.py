@@ -142,6 +142,16 @@ def test_kernel_of_nan(kernels, ratio):
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", [np.int8, np.int64])
+def test_kernel_of_indices_of_any_integer_type(kernels, dtype):
+    features, rois, image = scene(9)
+    expected = values(roi_align(*(tensor(a) for a in (features, rois, image)), 2, 0.25))
+    found = values(roi_align(*(tensor(a, "gpu") for a in (features, rois, image.astype(dtype))), 2, 0.25))
+    assert kernels == ["roi_align"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@needs_compiler
 def test_kernel_equals_cpu_on_a_pyramid(kernels):
     check(pool_pyramid, pyramid(), (3, 4, 5), kernels)
 
