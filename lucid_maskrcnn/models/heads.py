@@ -19,7 +19,7 @@ from .. import ops
 from ..config import HeadConfig
 from ..ops import BoxDetections
 from ..targets import Target
-from .layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
+from .layers import BatchNorm2d, Conv2d, ConvTranspose2d, conv_norm, make_norm
 from .matcher import BalancedSampler, Matcher
 
 __all__ = ["BoxDetections", "ConvStack", "RoISampler", "RoISamples", "_MaskHead", "postprocess_detections"]
@@ -43,6 +43,11 @@ class ConvStack(nn.Module):
             self.add_module(f"conv{i + 1}", conv)
             if norm:
                 self.add_module(f"bn{i + 1}", make_norm(norm, channels))
+
+    @property
+    def live(self) -> bool:
+        """Whether norms take the statistics of the batch at present, to which each row counts."""
+        return any(isinstance(module, BatchNorm2d) and module.live for module in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, in_channels, h, w) -> (R, channels, h, w)."""

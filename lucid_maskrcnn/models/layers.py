@@ -193,6 +193,11 @@ class BatchNorm2d(nn.Module):
         """Whether the layer is a constant scale and shift at present, which can be folded into the convolution."""
         return self.frozen or not lucid.grad_enabled()
 
+    @property
+    def live(self) -> bool:
+        """Whether the layer takes the statistics of the batch at present."""
+        return self.training and not self.constant
+
     def fold(self) -> tuple[Tensor, Tensor]:
         """Return the scale and shift (channels,) of the layer as it is at present."""
         return ops.fold_batch_norm(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
@@ -208,7 +213,7 @@ class BatchNorm2d(nn.Module):
             self.bias,
             self.running_mean,
             self.running_var,
-            training=self.training and not self.frozen and lucid.grad_enabled() and x.shape[0] > 0,
+            training=self.live and x.shape[0] > 0,
             momentum=self.momentum,
             eps=self.eps,
             residual=residual,

@@ -64,8 +64,8 @@ class _MaskRCNNLoss(nn.Module):
             The predictions for all anchors, and the anchors sampled.
         cls_logits, bbox_deltas : Tensor of shape (R, K + 1), (R, 4 · K)
             Of the sampled RoIs.
-        mask_logits : Tensor of shape (P, 1, M, M)
-            Of the positive ones, each in the channel of its true class.
+        mask_logits : Tensor of shape (≥ P, 1, M, M)
+            Of the positive ones, each in the channel of its true class; further rows are padding.
         rois : RoISamples
             The sampled RoIs with their targets.
         """

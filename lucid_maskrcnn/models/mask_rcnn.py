@@ -33,7 +33,7 @@ from ..validators import (
 )
 from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
-from .heads import BoxDetections, ConvStack, RoISampler, _MaskHead, postprocess_detections
+from .heads import BoxDetections, ConvStack, RoISampler, RoISamples, _MaskHead, postprocess_detections
 from .layers import BatchNorm2d, Dropout, Linear
 from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
@@ -529,11 +529,24 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.propose(rpn, batch.sizes, training=True).on_cpu()
         samples = self.roi_sampler.select_training_samples(proposals, objects)
         anchors, samples = anchors.on_device_of(batch.tensor), samples.on_device_of(batch.tensor)
-        cls_logits, bbox_deltas = self._box_head(features, samples.rois, samples.roi_idx)
-        mask_logits = self._mask_logits(
-            features, samples.positive_rois, samples.positive_roi_idx, samples.positive_class
-        )
-        return self.loss(rpn, anchors, cls_logits, bbox_deltas, mask_logits, samples)
+        return self.loss(rpn, anchors, *self._sample_predictions(features, samples, len(objects)), samples)
+
+    def _sample_predictions(
+        self, features: FeatureMaps, samples: RoISamples, num_images: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cls_logits (R, K + 1), bbox_deltas (R, 4 · K), and mask_logits of at least P rows, the first ones.
+
+        A gpu plans convolutions for each shape: their batches are padded, unless a norm takes statistics over them.
+        """
+        boxes: tuple[Tensor, ...] = (samples.rois, samples.roi_idx)
+        if self.box_convs is not None and not self.box_convs.live:
+            boxes = ops.padded_rows(*boxes, rows=num_images * self.config.heads.batch_size)
+        count = samples.rois.shape[0]
+        cls_logits, bbox_deltas = (ops.first_rows(x, count) for x in self._box_head(features, *boxes))
+        positives = (samples.positive_rois, samples.positive_roi_idx, samples.positive_class)
+        if not self.mask_head.live:
+            positives = ops.padded_rows(*positives)
+        return cls_logits, bbox_deltas, self._mask_logits(features, *positives)
 
     def _check_images(self, images: Any, config: ImageConfig) -> tuple[Tensor | list[Any], transforms.InputCheck]:
         """Return images as a list, or as the one tensor that is a batch, and the check of their values."""

@@ -22,7 +22,7 @@ from ._operation import (
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .backend import GPUBackend, device_name, gpu_backend, move_module
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
-from .buckets import bucket_size, padded_rows
+from .buckets import bucket_size, first_rows, padded_rows
 from .compilation import compiled, compiling
 from .conv import conv2d, conv_transpose2d, one_channel
 from .functional import add_scalars, concat_anchors, dropout, flatten, linear
@@ -95,6 +95,7 @@ __all__ = [
     "evaluate",
     "filter_proposals",
     "finite_rows",
+    "first_rows",
     "flatten",
     "fold_batch_norm",
     "full",

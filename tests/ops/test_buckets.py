@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gradients import gradients
 
 from lucid_maskrcnn import ops
 
@@ -25,3 +26,23 @@ def test_rows_of_zeros_are_added_on_gpu_only(device: str, count: int) -> None:
     assert not ops.host(boxes)[count:].any()
     assert not ops.host(rows)[count:].any()
     assert rows.data.dtype in (np.int32, ops.as_tensor([1], "gpu", "int32").data.dtype)
+
+
+def test_rows_are_padded_to_a_number_and_cut_again(device: str) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2) + 1
+    (padded,) = ops.padded_rows(ops.as_tensor(x, device), rows=7)
+    assert padded.shape == (7 if device == "gpu" else 3, 2)
+    np.testing.assert_array_equal(ops.host(ops.first_rows(padded, 3)), x)
+    assert ops.padded_rows(ops.as_tensor(x, device), rows=2)[0].shape == (3, 2)
+    assert ops.padded_rows(ops.as_tensor(x[:0], device), rows=2)[0].shape == (0, 2)
+    whole = ops.as_tensor(x, device)
+    assert ops.first_rows(whole, 3) is whole
+
+
+def test_gradient_of_the_first_rows(device: str) -> None:
+    x, cotangent = np.ones((4, 2), np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)
+    out, (grad,) = gradients(lambda x: ops.first_rows(x, 3), x, wrt=[0], cotangent=cotangent, device=device)
+    np.testing.assert_array_equal(out, x[:3])
+    np.testing.assert_array_equal(grad, np.concatenate([cotangent, np.zeros((1, 2))]))
+    with pytest.raises(ValueError, match="count must be at most the 4 rows of x, got 5"):
+        ops.first_rows(ops.as_tensor(x, device), 5)

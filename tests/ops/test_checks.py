@@ -64,6 +64,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "dropout": {"x": of(3, 2), "p": 0.5},
     "encode_boxes": {"reference": boxes(), "boxes": boxes(), "weights": (1, 1, 1, 1)},
     "finite_rows": {"boxes": boxes(), "scores": of(3)},
+    "first_rows": {"x": of(4, 2), "count": 3},
     "flatten": {"x": of(2, 3, 4, 4)},
     "fold_batch_norm": {
         **dict.fromkeys(["weight", "bias", "running_mean", "running_var"], of(3)),
@@ -217,7 +218,7 @@ def test_a_wrong_number_of_axes_is_named(name: str, argument: str) -> None:
     wrong = tensor(values(right)[(None,) * (6 - right.ndim)][..., None])
     if name in {"take", "pick"} and argument in {"x", "rows"}:
         wrong = tensor(values(right).ravel()[0])
-    if (name, argument) in {("take", "rows"), ("smooth_l1", "x"), ("binary_cross_entropy", "x")}:
+    if (name, argument) in {("take", "rows"), ("first_rows", "x"), ("smooth_l1", "x"), ("binary_cross_entropy", "x")}:
         return  # of any shape
     with pytest.raises(ValueError, match=rf"^({argument}|targets\[0\]|scores|boxes) must .* got .*\.$"):
         call(name, **{argument: wrong})
