@@ -250,7 +250,7 @@ class InputCheck:
         if given[0].device == "cpu":
             self.finish()
         else:
-            begin([self._statistics])
+            begin([self._statistics.data])
 
     def finish(self) -> None:
         """Raise the error, or issue the warning, unless it has been done; on gpu this waits for the values."""

@@ -54,6 +54,13 @@ class Batch:
     indices: list[int]
 
 
+def without_objects(batch: Batch) -> Batch:
+    """The same images, in which there is nothing."""
+    side = batch.images[0].shape[0]
+    nothing = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, np.int32), "masks": np.zeros((0, side, side), bool)}
+    return Batch(batch.images, [nothing for _ in batch.images], batch.image_ids, batch.indices)
+
+
 class Squares:
     """Two bright squares on dark noise, the darker of class 1, in each image; no two batches are alike."""
 

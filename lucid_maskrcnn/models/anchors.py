@@ -76,6 +76,10 @@ class _AnchorGenerator(nn.Module):
         anchors = ops.joined_anchors(levels, features.maps[0])
         return anchors, [len(cells) * grid[0] * grid[1] for cells, grid, _ in levels]
 
+    def on_cpu(self, features: FeatureMaps) -> Tensor:
+        """Return the anchors of :meth:`joined` on cpu, whatever device the maps are on; no device is waited for."""
+        return ops.joined_anchors(self._levels(features), ops.zeros(0))
+
     def _levels(self, features: FeatureMaps) -> list[ops.AnchorLevel]:
         maps, image_size = features
         if len(maps) != len(self.cells):

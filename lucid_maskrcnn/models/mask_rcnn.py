@@ -522,11 +522,12 @@ class MaskRCNN(nn.Module):
     def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
         features = self._features(batch.tensor)
         rpn = self.rpn(features)
+        proposed = self.rpn.propose(rpn, batch.sizes, training=True)
         # Matching and sampling are the host's on either device: same boxes and random numbers give the same samples. A
-        # gpu computes the maps meanwhile, and is waited for once, for the proposals.
-        ops.begin(t.data for t in (*features.maps, rpn.objectness, rpn.deltas))
-        anchors = self.rpn.label_and_sample_anchors(ops.as_tensor(rpn.anchors, "cpu"), objects)
-        proposals = self.rpn.propose(rpn, batch.sizes, training=True).on_cpu()
+        # gpu computes the proposals meanwhile, and is waited for once, when they are read.
+        ops.begin(t.data for t in (*features.maps, rpn.objectness, rpn.deltas, proposed.boxes))
+        anchors = self.rpn.label_and_sample_anchors(self.rpn.anchor_generator.on_cpu(features), objects)
+        proposals = proposed.on_cpu()
         samples = self.roi_sampler.select_training_samples(proposals, objects)
         anchors, samples = anchors.on_device_of(batch.tensor), samples.on_device_of(batch.tensor)
         return self.loss(rpn, anchors, *self._sample_predictions(features, samples, len(objects)), samples)

@@ -9,10 +9,9 @@ from typing import Any
 
 import lucid
 import mlx.core as mx
-import numpy as np
 import pytest
 from device_waits import pending
-from tiny_runs import Batch, Squares, slim
+from tiny_runs import Batch, Squares, slim, without_objects
 
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.training import EMA, SGD, Trainer, TrainerSettings
@@ -46,17 +45,6 @@ class Curve:
         assert max(self.memory[SETTLED:]) < 1.1 * max(self.memory[:SETTLED])
 
 
-def bare(batch: Batch) -> Batch:
-    """The same images without objects."""
-    side = batch.images[0].shape[0]
-    nothing: dict[str, Any] = {
-        "boxes": np.zeros((0, 4), np.float32),
-        "labels": np.zeros(0, np.int32),
-        "masks": np.zeros((0, side, side), bool),
-    }
-    return Batch(batch.images, [nothing for _ in batch.images], batch.image_ids, batch.indices)
-
-
 def step_by_hand(model: MaskRCNN, batch: Batch, step: int) -> None:
     """A step of a loop of the user's, which evaluates nothing."""
     lucid.random.seed(step)
@@ -73,7 +61,7 @@ def test_training_by_hand_does_not_grow(norm: str, objects: bool) -> None:
     model, curve = slim(norm=norm).to("gpu").train(), Curve()
     for step in range(STEPS):
         batch = Squares(1).batch(step)
-        step_by_hand(model, batch if objects else bare(batch), step)
+        step_by_hand(model, batch if objects else without_objects(batch), step)
         curve.add(model)
     curve.assert_flat()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lucid
 import numpy as np
 import pytest
-from tiny_runs import Squares, slim
+from device_waits import DeviceWaits, device_waits
+from tiny_runs import Squares, slim, without_objects
 
-from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn import MaskRCNN, ops
+from lucid_maskrcnn.training import Trainer, TrainerSettings
 
 VARIANTS: list[dict[str, Any]] = [
     {"norm": "batch"},
@@ -47,3 +51,50 @@ def test_losses_gradients_and_statistics_are_those_of_the_cpu(variant: dict[str,
     assert bool(moved) == (variant["norm"] == "batch")  # running statistics
     for name, values in after.items():
         np.testing.assert_allclose(np.asarray(after_on_gpu[name]), values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("objects", [True, False])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_losses_wait_once_and_a_backward_pass_does_not(variant: dict[str, Any], objects: bool) -> None:
+    model, data = slim(**variant).to("gpu").train(), Squares(2)
+    batches = [data.batch(step) if objects else without_objects(data.batch(step)) for step in range(2)]
+    losses_and_gradients(model, batches[0])
+    with device_waits() as waits:
+        losses = model.get_loss(batches[1].images, batches[1].targets)
+    assert len(waits) == 1, waits
+    with device_waits() as waits:
+        losses["total_loss"].backward()
+    assert len(waits) == 0, waits
+    with device_waits() as waits:
+        assert np.isfinite(ops.numbers(list(losses.values()))).all()
+    assert len(waits) == 1, waits
+
+
+class Counted(Squares):
+    """Counts the waits between one batch and the next: those of a step."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.steps: list[DeviceWaits] = []
+
+    def iterate(self, start: int, stop: int) -> Iterator[Any]:
+        for batch in super().iterate(start, stop):
+            with device_waits() as waits:
+                self.steps.append(waits)
+                yield batch
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"max_grad_norm": 1e-3}, {"max_grad_norm": None}], ids=str)
+def test_a_step_of_a_run_waits_three_times(tmp_path: Path, more: dict[str, Any]) -> None:
+    """For the proposals, the losses, and the norm of the gradients; with several batches once more for each."""
+    for accumulate in (1, 2):
+        loader = Counted(1)
+        settings = TrainerSettings(steps=3, lr=0.01, save_every=100, accumulate=accumulate, **more)
+        model = slim(norm="batch").to("gpu")
+        run = Trainer(model, loader, out=tmp_path / f"{accumulate}", settings=settings, progress=False)
+        run.run()
+        per_step = [len(waits) for waits in loader.steps[:-1]]  # the last one includes the files at the end
+        if accumulate == 1:
+            assert per_step == [3] * 2, loader.steps[0]
+        else:
+            assert sum(per_step[:2]) <= 4, loader.steps[:2]
