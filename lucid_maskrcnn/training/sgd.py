@@ -116,13 +116,20 @@ class SGD:
             rows = [i for i, p in enumerate(group["params"], start) if p.grad is not None]
             velocities = ops.sgd_update(
                 [group["params"][i - start] for i in rows],
-                [self._momenta[i] for i in rows],
+                [_beside(group["params"][i - start], self._momenta[i]) for i in rows],
                 **{name: group[name] for name in _CHECKS},
             )
             for i, velocity in zip(rows, velocities, strict=True):
                 self._momenta[i] = velocity
             start += len(group["params"])
         ops.begin([p.data for p in self.params] + [v for v in self._momenta if v is not None])
+
+
+def _beside(param: Tensor, momentum: Array | None) -> Array | None:
+    """Return a momentum on its parameter's device: the model may have been moved since."""
+    if momentum is None or ops.is_device_array(momentum) == ops.is_device_array(param.data):
+        return momentum
+    return ops.device_array(np.array(momentum), param.device)
 
 
 def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from tiny_runs import (
     set_grad,
 )
 
+from lucid_maskrcnn.models.layers import Linear
 from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.training import (
     SGD,
@@ -120,6 +121,21 @@ def test_resumed_optimizer_gives_the_same_weights(device: str) -> None:
     resumed.momenta = optimizer.momenta
     run(second, resumed, grads[3:])
     np.testing.assert_array_equal(host(second), host(whole))
+
+
+def test_a_model_that_is_moved_between_steps_goes_on(device: str) -> None:
+    other = {"cpu": "gpu", "gpu": "cpu"}[device]
+    weights = []
+    for devices in ((device, device, device), (device, other, device)):
+        layer = Linear(2, 1)
+        layer.weight.data = np.ones((1, 2), np.float32)
+        optimizer = SGD([layer.weight], lr=0.1)
+        for place in devices:
+            layer.to(place)
+            layer.weight.grad = layer.weight.data * 2
+            optimizer.step()
+        weights.append(host(layer.weight))
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6)
 
 
 def test_momenta_of_another_model_are_refused() -> None:
