@@ -94,7 +94,7 @@ class Peer:
 
         def step() -> None:
             given = [{k: v.to(DEVICE) for k, v in target.items()} for target in targets]
-            losses = model([image.to(DEVICE) for image in images], given)
+            losses = model([image.to(DEVICE).float() / 255 for image in images], given)
             total = sum(losses.values())
             optimizer.zero_grad()
             total.backward()
