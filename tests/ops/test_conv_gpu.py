@@ -41,7 +41,7 @@ def work(found: Counter[str]) -> int:
 def graph_of_gradients(output: Tensor) -> Counter[str]:
     """The operations of an output and of its gradients, none of which are computed."""
     found: list[Counter[str]] = []
-    with patch.object(_operation.mx, "eval", lambda arrays: found.append(primitives(output.data, *arrays))):
+    with patch.object(_operation.mx, "async_eval", lambda arrays: found.append(primitives(output.data, *arrays))):
         output.grad = mx.ones(output.shape)
         output.backward()
     (counts,) = found
