@@ -18,6 +18,7 @@ from lucid_maskrcnn.text_tables import printable
 __all__ = [
     "Parser",
     "add_device",
+    "add_dtype",
     "add_nms_thresh",
     "add_page",
     "add_reading",
@@ -207,6 +208,15 @@ def add_device(parser: Any) -> None:
         choices=("cpu", "gpu", "cuda", "mps", "metal", "auto"),  # those of ops.device_name
         default="cpu",
         help="cpu (NumPy); gpu (MLX), also called cuda, mps and metal; auto, gpu where there is one (default: cpu)",
+    )
+
+
+def add_dtype(parser: Any) -> None:
+    """Add ``--dtype``."""
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),  # those of ops.DTYPES
+        help="what convolutions compute in; float16 and bfloat16 only on gpu (default: float32)",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .common import (
     add_device,
+    add_dtype,
     add_reading,
     add_score_thresh,
     add_top_k,
@@ -58,6 +59,7 @@ def add_commands(commands: Any) -> None:
     add_on_fault(evaluate)
     add_reading(evaluate)
     add_device(evaluate)
+    add_dtype(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -68,7 +70,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     _check(args)
     say_device(args.device)
-    model = MaskRCNN.from_file(args.weights).to(args.device)
+    model = MaskRCNN.from_file(args.weights).to(args.device, args.dtype)
     dataset, lines = _dataset(args, model)
     ids = category_ids_of(model, dataset.categories, dataset.category_ids)
     for line in lines:

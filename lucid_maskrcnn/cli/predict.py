@@ -20,6 +20,7 @@ from lucid_maskrcnn.text_tables import align_columns, count_of
 from .common import (
     Parser,
     add_device,
+    add_dtype,
     add_nms_thresh,
     add_page,
     add_reading,
@@ -114,6 +115,7 @@ def add_commands(commands: Any) -> None:
         help="delete what an earlier run has written to DIR, and replace other files",
     )
     add_device(predict)
+    add_dtype(predict)
     predict.add_argument("--quiet", action="store_true", help="no progress bar, and no line for each image")
     predict.set_defaults(run=partial(_predict, parser=predict))
 
@@ -176,6 +178,7 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 overwrite=args.overwrite,
                 draw=args.draw,
                 device=args.device,
+                dtype=args.dtype,
                 score_thresh=args.score_thresh,
                 nms_thresh=args.nms_thresh,
                 top_k=args.top_k,

@@ -13,7 +13,7 @@ from typing import Any
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
-from lucid_maskrcnn.ops import device_name, host
+from lucid_maskrcnn.ops import DTYPES, device_name, host
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
@@ -84,6 +84,7 @@ def predict_files(
     overwrite: bool = False,
     draw: bool = True,
     device: str = "cpu",
+    dtype: str | None = None,
     score_thresh: float = 0.05,
     nms_thresh: float | None = None,
     top_k: int | None = None,
@@ -126,6 +127,9 @@ def predict_files(
         Whether to write drawings.
     device : {"cpu", "gpu", "cuda", "mps", "metal", "auto"}
         Of a model that is loaded here. A model that is given stays on its own.
+    dtype : {"float32", "float16", "bfloat16"}, optional
+        What a model that is loaded here computes in, float32 by default: see
+        :meth:`MaskRCNN.to <lucid_maskrcnn.MaskRCNN.to>`. A job is resumed in the precision that it was begun in.
     score_thresh, nms_thresh, top_k, mask_thresh
         As in :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`.
     page, channels, intensity
@@ -165,18 +169,21 @@ def predict_files(
     if all(mode.values()):
         raise ValueError("resume and overwrite exclude each other: overwrite begins anew.")
     device_name("device", device)
+    _check_dtype(dtype, weights)
     validators.flag("progress", progress)
     for name, callback in (("on_start", on_start), ("on_image", on_image)):
         if callback is not None and not callable(callback):
             raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
     images = _find(given, folder, **mode)
-    model = _load(weights, device)
+    model = _load(weights, device, dtype)
     if read["intensity"] is None and isinstance(model, MaskRCNN):
         read["intensity"] = model.config.image.intensity
+    precision = model.dtype if isinstance(model, MaskRCNN) else "float32"
     settings = JobSettings(
         options={
             **options,
             "draw": draw,
+            **({} if precision == "float32" else {"dtype": precision}),
             **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
         },
         weights=_describe(weights),
@@ -218,9 +225,17 @@ def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) ->
     return images
 
 
-def _load(weights: str | Path | MaskRCNN, device: str) -> Any:
+def _check_dtype(dtype: str | None, weights: Any) -> None:
+    if dtype is None:
+        return
+    validators.choice("dtype", dtype, DTYPES)
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError('dtype is of a model that is loaded here, got a model: call model.to("gpu", dtype=...).')
+
+
+def _load(weights: str | Path | MaskRCNN, device: str, dtype: str | None) -> Any:
     if isinstance(weights, (str, os.PathLike)):
-        return MaskRCNN.from_file(weights).to(device)
+        return MaskRCNN.from_file(weights).to(device, dtype)
     if isinstance(weights, type) or not callable(getattr(weights, "predict", None)):
         given = f"the class {weights.__name__}" if isinstance(weights, type) else validators.shown(weights)
         raise TypeError(f"weights must be a name, a path or a model with a predict method, got {given}.")

@@ -96,6 +96,7 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Convolve ``x`` (N, C, H, W), with ReLU if asked for."""
+        x = ops.cast_like(x, self.weight)
         return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, relu=relu)
 
 
@@ -112,6 +113,7 @@ class ConvTranspose2d(nn.Module):
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Enlarge ``x`` (N, C, H, W), with ReLU if asked for."""
+        x = ops.cast_like(x, self.weight)
         return ops.conv_transpose2d(x, self.weight, self.bias, stride=self.stride, relu=relu)
 
 
@@ -137,7 +139,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Apply to the rows of ``x`` (R, in_features), with ReLU if asked for."""
-        return ops.linear(x, self.weight, self.bias, relu=relu)
+        return ops.linear(ops.cast_like(x, self.weight), self.weight, self.bias, relu=relu)
 
 
 def _normal(shape: tuple[int, ...], std: float) -> nn.Parameter:
@@ -232,6 +234,7 @@ def conv_norm(
     x: Tensor, conv: Conv2d, norm: BatchNorm2d | None, *, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """Convolve, normalize, add the residual and apply ReLU; one operator where the norm is constant."""
+    x = ops.cast_like(x, conv.weight)
 
     def convolve(bias: Tensor | None, **fused: Any) -> Tensor:
         return ops.conv2d(x, conv.weight, bias, stride=conv.stride, padding=conv.padding, **fused)

@@ -38,6 +38,7 @@ from .layers import BatchNorm2d, Dropout, Linear
 from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
+from .precision import HalfPrecision
 from .rois import concat_rois, split_per_image
 from .rpn import _RegionProposalNetwork
 
@@ -49,7 +50,7 @@ __all__ = ["MaskRCNN"]
 type PooledSize = int | tuple[int, int]
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(HalfPrecision):
     """Finds objects and their masks.
 
     Parameters
@@ -279,7 +280,7 @@ class MaskRCNN(nn.Module):
         def train(self, mode: bool = True) -> Self: ...  # noqa: D102
         def eval(self) -> Self: ...  # noqa: D102
 
-    def to(self, device: str) -> Self:
+    def to(self, device: str, dtype: str | None = None) -> Self:
         """Move all parameters and buffers, and return the model.
 
         Parameters
@@ -287,13 +288,23 @@ class MaskRCNN(nn.Module):
         device : str
             "cpu" (NumPy), "gpu" (MLX; "cuda", "mps" and "metal" are other names of it), or "auto", "gpu" where there is
             one. :func:`lucid_maskrcnn.ops.gpu_backend` says what the gpu is.
+        dtype : {"float32", "float16", "bfloat16"}, optional
+            What convolutions and linear layers store and compute in, as :meth:`half` and :meth:`float`. By default as
+            before; on cpu always float32, which a model in half precision becomes there.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no such device; the model stays where it is then.
+            If there is no such device, or ``dtype`` is one of half precision and the device is cpu, or a weight is
+            beyond the range of float16; the model stays as it is then.
         """
-        return ops.move_module(self, device)
+        device = ops.device_name("device", device)
+        if dtype is not None:
+            self._check_dtype(dtype, device)
+        if device == "cpu" and self.device == "gpu":
+            self.float()  # before its arrays become NumPy's, which has no bfloat16
+        ops.move_module(self, device)
+        return self if dtype is None else self._set_dtype(dtype)
 
     # -------------------------------------------------------------- the three ways to call it
 
@@ -488,8 +499,14 @@ class MaskRCNN(nn.Module):
         Raises
         ------
         FileNotFoundError, ValueError, TypeError
-            If an image or a target is not as above; nothing has been computed then.
+            If an image or a target is not as above, or the model is in half precision, which is for prediction;
+            nothing has been computed then.
         """
+        if self.dtype != "float32":
+            raise ValueError(
+                f"get_loss needs a model in float32, got one in {self.dtype}, where gradients underflow: call "
+                "model.float() first."
+            )
         if image_config is None:
             image_config = self.config.image
         instance("image_config", image_config, ImageConfig, "an ImageConfig")
@@ -624,13 +641,13 @@ class MaskRCNN(nn.Module):
         hidden = self.drop1(self.fc1(ops.flatten(pooled), relu=True))  # (R, hidden_dim)
         if self.fc2 is not None:
             hidden = self.drop2(self.fc2(hidden, relu=True))
-        return self.cls_score(hidden), self.bbox_pred(hidden)
+        return ops.cast(self.cls_score(hidden), "float32"), ops.cast(self.bbox_pred(hidden), "float32")
 
     def _mask_logits(
         self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor, classes: Tensor | None = None
     ) -> Tensor:
         """Return (R, K, M, M), or with ``classes`` (R,) those of each region's own class: (R, 1, M, M)."""
-        return self.mask_head(self.mask_roipool(features, rois, roi_idx), classes)
+        return ops.cast(self.mask_head(self.mask_roipool(features, rois, roi_idx), classes), "float32")
 
     def _detect(
         self,

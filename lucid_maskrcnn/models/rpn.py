@@ -107,8 +107,8 @@ class _RegionProposalNetwork(nn.Module):
         objectness, deltas = ops.compiled(self.head, features.maps)
         anchors, level_sizes = self.anchor_generator.joined(features)
         return RPNOutput(
-            objectness=ops.concat_anchors(objectness, 1),
-            deltas=ops.concat_anchors(deltas, 4),
+            objectness=ops.cast(ops.concat_anchors(objectness, 1), "float32"),
+            deltas=ops.cast(ops.concat_anchors(deltas, 4), "float32"),
             anchors=anchors,
             level_sizes=level_sizes,
         )

@@ -32,6 +32,7 @@ from .mask_resampling import mask_targets, paste_masks
 from .nms import batched_nms, nms
 from .normalization import batch_norm, fold_batch_norm
 from .postprocessing import BoxDetections, DetectionRules, detect_boxes
+from .precision import DTYPES, cast, cast_like, convert, dtype_name, set_values
 from .proposals import ProposalRules, Proposals, filter_proposals
 from .roi_align import multiscale_roi_align, roi_align, roi_levels
 from .selection import (
@@ -58,6 +59,7 @@ from .sgd_step import moved_averages, sgd_update, sum_of_squares
 from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
+    "DTYPES",
     "AnchorLevel",
     "BoxDetections",
     "DetectionRules",
@@ -75,6 +77,8 @@ __all__ = [
     "box_area",
     "box_iou",
     "bucket_size",
+    "cast",
+    "cast_like",
     "cell_anchors",
     "chunks",
     "clip_boxes",
@@ -84,12 +88,14 @@ __all__ = [
     "concat_anchors",
     "conv2d",
     "conv_transpose2d",
+    "convert",
     "cross_entropy",
     "decode_boxes",
     "detect_boxes",
     "device_array",
     "device_name",
     "dropout",
+    "dtype_name",
     "encode_boxes",
     "engine_is_sound",
     "evaluate",
@@ -131,6 +137,7 @@ __all__ = [
     "roi_align",
     "roi_levels",
     "sample_balanced",
+    "set_values",
     "sgd_update",
     "shape_only",
     "sigmoid",

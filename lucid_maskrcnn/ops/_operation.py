@@ -190,7 +190,10 @@ def array_module(array: Array) -> Any:
 
 def host(tensor: Tensor) -> np.ndarray:
     """Return the tensor's values as a NumPy array; on gpu this waits for the computation."""
-    return np.asarray(instance("tensor", tensor, Tensor, "a Lucid tensor").data)
+    data = instance("tensor", tensor, Tensor, "a Lucid tensor").data
+    if isinstance(data, mx.array) and data.dtype == mx.bfloat16:  # which NumPy does not have
+        data = data.astype(mx.float32)
+    return np.asarray(data)
 
 
 _MAX_VALUES = 2**40  # of an array: more is a mistake

@@ -46,6 +46,11 @@ def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndar
     return view
 
 
+def _numpy(self: Tensor) -> np.ndarray:
+    """Return a copy of the values, those of bfloat16 as float32."""
+    return np.array(_array(self), copy=True)
+
+
 def _number(tensor: Tensor, wanted: str) -> Any:
     """Return the value of a tensor of one element as a Python number."""
     if math.prod(tensor.shape) != 1:
@@ -296,7 +301,7 @@ _ADDED: dict[str, Any] = {
     "__copy__": _copy,
     "__reduce_ex__": _reduce,
 }
-_REPLACED: dict[str, Any] = {"__iter__": _iter, "__deepcopy__": _deepcopy, "astype": _astype}
+_REPLACED: dict[str, Any] = {"__iter__": _iter, "__deepcopy__": _deepcopy, "astype": _astype, "numpy": _numpy}
 _before: dict[tuple[type, str], Any] = {}
 
 

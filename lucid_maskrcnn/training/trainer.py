@@ -470,6 +470,9 @@ def _check_model(model: Any) -> None:
         raise TypeError(f"model must have get_loss(images, targets), as MaskRCNN has, got {type(model).__name__}.")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model must have at least one parameter with requires_grad=True, got none: nothing to train.")
+    dtype = getattr(model, "dtype", "float32")
+    if dtype in ("float16", "bfloat16"):
+        raise ValueError(f"model must be in float32 to be trained, got one in {dtype}: call model.float() first.")
 
 
 def _image_config(name: str, value: Any) -> ImageConfig:

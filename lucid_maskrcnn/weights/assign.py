@@ -170,7 +170,8 @@ def assign(
         Unchanged if anything does not fit.
     arrays : mapping of str to array
         One for each entry of the module's ``state_dict``, of the same shape and a floating dtype. They are copied as
-        float32 into the module's own arrays; those that are still in a file are read one at a time.
+        float32, or as float16 or bfloat16 where the module has those, into its own arrays; those that are still in a
+        file are read one at a time.
     names, source
         As for :func:`check_fit`.
 
@@ -182,13 +183,28 @@ def assign(
     check_fit(module, arrays, names=names, source=source)
     own = module.state_dict(keep_vars=True)
     check_values({name: arrays[name] for name in own}, names=names, source=source)
+    _check_range_of_halves(own, arrays, names or {}, source)
     for name, variable in own.items():
         target = variable.data
         if isinstance(target, np.ndarray) and target.dtype == np.float32:
             # In place: new arrays would fragment the memory.
             np.copyto(target, np.asarray(arrays[name]), casting="same_kind")
         else:
-            variable.data = ops.device_array(np.array(arrays[name], np.float32), variable.device)
+            ops.set_values(variable, np.array(arrays[name], np.float32))
+
+
+def _check_range_of_halves(
+    own: Mapping[str, Any], arrays: Mapping[str, Any], names: Mapping[str, str], source: str
+) -> None:
+    """Refuse values that a float16 parameter would make infinite."""
+    most = float(np.finfo(np.float16).max)
+    halves = [name for name, variable in own.items() if ops.dtype_name(variable) == "float16"]
+    beyond = [names.get(n, n) for n in halves if np.abs(np.asarray(arrays[n], np.float32)).max(initial=0) > most]
+    if beyond:
+        raise ValueError(
+            f"{source} do not fit a model in float16, whose largest number is {most:g}: {_listed(beyond)}; call "
+            "model.float() before they are loaded."
+        )
 
 
 def _listed(items: Iterable[str], most: int = 12) -> str:
