@@ -33,12 +33,12 @@ from ..validators import (
 )
 from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
+from .half_precision import HalfPrecision
 from .heads import BoxDetections, ConvStack, RoISampler, RoISamples, _MaskHead, postprocess_detections
 from .layers import BatchNorm2d, Dropout, Linear
 from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
-from .precision import HalfPrecision
 from .rois import concat_rois, split_per_image
 from .rpn import _RegionProposalNetwork
 

@@ -32,7 +32,6 @@ from .mask_resampling import mask_targets, paste_masks
 from .nms import batched_nms, nms
 from .normalization import batch_norm, fold_batch_norm
 from .postprocessing import BoxDetections, DetectionRules, detect_boxes
-from .precision import DTYPES, cast, cast_like, convert, dtype_name, set_values
 from .proposals import ProposalRules, Proposals, filter_proposals
 from .roi_align import multiscale_roi_align, roi_align, roi_levels
 from .selection import (
@@ -102,6 +101,7 @@ __all__ = [
     "filter_proposals",
     "finite_rows",
     "first_rows",
+    "fits_float16",
     "flatten",
     "fold_batch_norm",
     "full",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Self
 
 import lucid.nn as nn
-import numpy as np
 
 from .. import ops
 from ..validators import choice
@@ -67,12 +66,11 @@ class HalfPrecision(nn.Module):
         if device == "cpu":
             raise ValueError(f'{dtype} needs a gpu, where MLX computes in it: call model.to("gpu", dtype="{dtype}").')
         if dtype == "float16":
-            most = np.finfo(np.float16).max
             names = {id(v): name for name, v in self.state_dict(keep_vars=True).items()}
             for variable in (v for part in self._layers() for v in part.parameters(recurse=False) if v is not None):
-                if not np.abs(ops.host(variable)).max(initial=0) <= most:
+                if not ops.fits_float16(variable):
                     raise ValueError(
-                        f"float16 cannot hold {names[id(variable)]}, which has values beyond {most:g} or NaN: "
+                        f"float16 cannot hold {names[id(variable)]}, which has values beyond 65504 or NaN: "
                         'use dtype="bfloat16".'
                     )
 

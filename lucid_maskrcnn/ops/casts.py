@@ -12,9 +12,9 @@ from lucid.types import Numeric, numeric_dict
 from lucid_maskrcnn.validators import choice, instance
 
 from ._checks import check_tensor
-from ._operation import Op
+from ._operation import Op, host
 
-__all__ = ["DTYPES", "cast", "cast_like", "convert", "dtype_name", "set_values"]
+__all__ = ["DTYPES", "cast", "cast_like", "convert", "dtype_name", "fits_float16", "set_values"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 _HALVES = ("float16", "bfloat16")
@@ -85,6 +85,11 @@ def convert(variable: Tensor, dtype: str) -> None:
     if isinstance(cast_data, mx.array):
         mx.eval(cast_data)  # which other threads could not
     variable.data, variable.dtype, variable.grad = cast_data, Tensor(cast_data).dtype, None
+
+
+def fits_float16(variable: Tensor) -> bool:
+    """Return whether float16 can hold all values: none is NaN or beyond 65504."""
+    return bool(np.abs(host(variable)).max(initial=0) <= np.finfo(np.float16).max)
 
 
 def set_values(variable: Tensor, values: np.ndarray) -> None:

@@ -55,3 +55,9 @@ def test_parameters_change_their_type_in_place() -> None:
     ops.set_values(weight, np.array([1.0, 2.0], np.float32))
     assert ops.dtype_name(weight) == "float16"
     np.testing.assert_array_equal(ops.host(weight), [1, 2])
+
+
+def test_what_float16_can_hold() -> None:
+    values = {65504.0: True, 65505.0: False, np.inf: False, np.nan: False, 1e-9: True}
+    assert {v: ops.fits_float16(lucid.Tensor(np.array([0, v], np.float32))) for v in values} == values
+    assert ops.fits_float16(ops.zeros(0))
