@@ -23,6 +23,7 @@ from ._parallel import chunks, num_threads, parallel_for, split_evenly
 from .backend import GPUBackend, device_name, gpu_backend, move_module
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .buckets import bucket_size, first_rows, padded_rows
+from .casts import DTYPES, cast, cast_like, convert, dtype_name, fits_float16, set_values
 from .compilation import compiled, compiling
 from .conv import conv2d, conv_transpose2d, one_channel
 from .functional import add_scalars, concat_anchors, dropout, flatten, linear
