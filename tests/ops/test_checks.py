@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import lucid
 import numpy as np
 import pytest
-from gradients import check_gradients, gradients, tensor, values
+from gradients import backward, check_gradients, gradients, tensor, values
 from lucid import Tensor
 
 from lucid_maskrcnn import ops
@@ -174,6 +175,13 @@ OTHERS = {
         "zeros",
     ),
 }
+DIFFERENTIABLE = {
+    *("batch_norm", "binary_cross_entropy", "box_area", "box_iou", "clip_boxes", "concat_anchors", "conv2d"),
+    *("conv_transpose2d", "cross_entropy", "decode_boxes", "dropout", "encode_boxes", "first_rows", "flatten"),
+    *("linear", "max_pool2d", "multiscale_roi_align", "one_channel", "roi_align", "smooth_l1", "subsample"),
+    "upsample_add",
+}
+FRACTIONS = {"targets", "running_var", "scores", "mask_probs", "gt_masks", "iou"}  # what may not be negative
 OPTIONAL = {"bias", "residual", "scale"}  # may be None
 TENSORS = [
     (name, argument)
@@ -197,6 +205,49 @@ def test_every_operator_is_here() -> None:
 def test_valid_calls_are_valid(name: str) -> None:
     assert set(inspect.signature(getattr(ops, name)).parameters) == set(CALLS[name])
     call(name)
+
+
+def on(device: str, argument: str, value: Any) -> Any:
+    """Return an argument of a call on a device; a tensor of ones has become one of various numbers."""
+    if isinstance(value, list):
+        return [on(device, f"{argument} {i}", v) for i, v in enumerate(value)]
+    if not isinstance(value, Tensor):
+        return value
+    array = values(value)
+    if array.dtype == np.float32 and array.size and (array == 1).all():
+        low = 0.1 if argument in FRACTIONS else -0.9
+        array = np.random.default_rng(list(argument.encode())).uniform(low, 0.9, array.shape).astype(np.float32)
+    return tensor(array, device, requires_grad=array.dtype == np.float32)
+
+
+def results_on(device: str, name: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Return the results of a valid call on a device, and its gradients."""
+    arguments = {k: on(device, k, v) for k, v in CALLS[name].items()}
+    lucid.random.seed(0)
+    found = getattr(ops, name)(**arguments)
+    results = [t for t in (found if isinstance(found, (tuple, list)) else [found]) if t is not None]
+    leaves = [t for v in arguments.values() for t in (v if isinstance(v, list) else [v]) if isinstance(t, Tensor)]
+    if isinstance(results[0], Tensor):
+        assert {t.device for t in results} == {device}
+        if results[0].requires_grad:
+            shape = results[0].shape
+            backward(results[0], np.cos(np.arange(np.prod(shape, dtype=int))).astype(np.float32).reshape(shape))
+    grads = [None if t.grad is None else np.asarray(t.grad) for t in leaves]
+    return [values(t) if isinstance(t, Tensor) else np.asarray(t) for t in results], grads
+
+
+@pytest.mark.parametrize("name", [name for name, arguments in CALLS.items() if "data" not in arguments])
+def test_values_and_gradients_are_those_of_the_cpu_on_gpu(name: str) -> None:
+    (cpu, cpu_grads), (gpu, gpu_grads) = results_on("cpu", name), results_on("gpu", name)
+    assert len(cpu) == len(gpu)
+    for on_cpu, on_gpu in zip(cpu, gpu, strict=True):
+        assert (on_cpu.dtype, on_cpu.shape) == (on_gpu.dtype, on_gpu.shape)
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-5, atol=1e-5)
+    assert [g is None for g in cpu_grads] == [g is None for g in gpu_grads]
+    assert any(g is not None for g in gpu_grads) == (name in DIFFERENTIABLE)
+    for on_cpu, on_gpu in zip(cpu_grads, gpu_grads, strict=True):
+        if on_cpu is not None and on_gpu is not None:
+            np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(("name", "argument"), TENSORS)
