@@ -13,6 +13,7 @@ from device_waits import DeviceWaits, device_waits
 from tiny_runs import Squares, slim, without_objects
 
 from lucid_maskrcnn import MaskRCNN, ops
+from lucid_maskrcnn.models.heads import ConvStack
 from lucid_maskrcnn.training import Trainer, TrainerSettings
 
 VARIANTS: list[dict[str, Any]] = [
@@ -98,3 +99,35 @@ def test_a_step_of_a_run_waits_three_times(tmp_path: Path, more: dict[str, Any])
             assert per_step == [3] * 2, loader.steps[0]
         else:
             assert sum(per_step[:2]) <= 4, loader.steps[:2]
+
+
+@pytest.mark.parametrize(("head_norm", "few"), [(None, True), ("frozen", True), ("batch", False)])
+def test_heads_see_few_numbers_of_regions(monkeypatch: pytest.MonkeyPatch, head_norm: str | None, few: bool) -> None:
+    """A gpu plans convolutions for each; batch norm with statistics of the batch must not see padding."""
+    model, data = slim(box_convs=True, head_norm=head_norm).to("gpu").train(), Squares(1)
+    rows: dict[Any, set[int]] = {model.box_convs: set(), model.mask_head: set()}
+    drawn: set[tuple[int, int]] = set()
+    forward, select = ConvStack.forward, model.roi_sampler.select_training_samples
+
+    def watched(head: ConvStack, pooled: Any) -> Any:
+        rows[head].add(pooled.shape[0])
+        return forward(head, pooled)
+
+    def watched_select(*args: Any) -> Any:
+        samples = select(*args)
+        drawn.add((samples.rois.shape[0], samples.positive.shape[0]))
+        return samples
+
+    monkeypatch.setattr(ConvStack, "forward", watched)
+    monkeypatch.setattr(model.roi_sampler, "select_training_samples", watched_select)
+    for step in range(12):
+        batch = data.batch(step)
+        lucid.random.seed(step)
+        model.get_loss(batch.images, batch.targets)
+    regions, positives = ({numbers[i] for numbers in drawn} for i in (0, 1))
+    assert len(positives) > 1
+    if few:
+        assert rows[model.box_convs] == {32}
+        assert rows[model.mask_head] <= {0, 8}
+    else:
+        assert (rows[model.box_convs], rows[model.mask_head]) == (regions, positives)
