@@ -446,7 +446,7 @@ class MaskRCNN(HalfPrecision):
         batch, originals = self._prepare(images, self.config.image, limits, read)
         features = self._features(batch.tensor)
         proposals = self.rpn.propose(self.rpn(features), batch.sizes, training=False)
-        found = self._detect(features, proposals, batch.sizes, thresholds)  # a gpu is waited for: how many?
+        proposals, found = self._detect(features, proposals, batch.sizes, thresholds)  # a gpu is waited for: how many?
         check.finish()
         mask_probs = self._mask_probs(features, found)
         limits.add_proposals(proposals, self.config.rpn)
@@ -655,11 +655,13 @@ class MaskRCNN(HalfPrecision):
         proposals: ops.Proposals,
         sizes: list[tuple[int, int]],
         thresholds: Mapping[str, Any],
-    ) -> list[BoxDetections]:
-        """Return each image's detections in pixels of the network's input."""
+    ) -> tuple[ops.Proposals, list[BoxDetections]]:
+        """Return the proposals, settled, and each image's detections in pixels of the network's input."""
         predictions = self._box_head(features, proposals.boxes, proposals.roi_idx)
         found = postprocess_detections(*predictions, proposals, sizes, self.config.heads, **thresholds)
-        return self._detect(features, proposals.again(), sizes, thresholds) if found is None else found
+        if found is None:
+            return self._detect(features, proposals.again(), sizes, thresholds)
+        return proposals, found
 
     def _mask_probs(self, features: FeatureMaps, found: list[BoxDetections]) -> list[Tensor]:
         """Return each image's mask probabilities, (n, M, M), of the detections' own classes."""

@@ -41,7 +41,7 @@ def descending_gpu(scores: mx.array, alive: mx.array | None = None) -> mx.array:
 
 def keep_gpu(
     boxes: mx.array,
-    classes: mx.array,
+    classes: mx.array | None,
     alive: mx.array,
     iou_thresh: float,
     rounds: int = ROUNDS,
@@ -56,18 +56,18 @@ def keep_gpu(
         In the order of descending scores, those that are not alive last.
     classes, alive : mx.array of shape (N, R)
         Only boxes of one class suppress each other, by torchvision's rule: up to 1000 boxes that are alive are moved
-        apart by class in float32, more are compared as they are within each class.
+        apart by class in float32, more are compared as they are within each class. Without classes all boxes suppress
+        each other as they are.
     iou_thresh : float
     rounds : int
         Of iteration in a block.
     of_all : (mx.array, mx.array), optional
         All boxes and which are alive, if these are but the best: the rule is about all of them.
     """
-    all_boxes, all_alive = of_all or (boxes, alive)
-    few = all_alive.sum(axis=1, keepdims=True) <= OFFSET_LIMIT  # (N, 1)
-    shifted = boxes + (classes.astype(mx.float32) * (_largest(all_boxes, all_alive) + 1))[..., None]
-    columns = mx.where(few[..., None], shifted, boxes)
-    classes = mx.where(few, 0, classes)
+    if classes is None:
+        columns, classes = boxes, mx.zeros(alive.shape, mx.int32)
+    else:
+        columns, classes = _apart(boxes, classes, *(of_all or (boxes, alive)))
     thresh = float(round_down(iou_thresh, np.float32))
     num = boxes.shape[1]
     kept, settled = [], mx.full((boxes.shape[0],), True)
@@ -82,6 +82,13 @@ def keep_gpu(
             [alive[:, : start + own.shape[1]], alive[:, start + own.shape[1] :] & ~suppressed], axis=1
         )
     return (mx.concatenate(kept, axis=1) if kept else alive), settled
+
+
+def _apart(boxes: mx.array, classes: mx.array, all_boxes: mx.array, all_alive: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the boxes, where there are few moved apart by class, and the classes that are left to be compared."""
+    few = all_alive.sum(axis=1, keepdims=True) <= OFFSET_LIMIT  # (N, 1)
+    shifted = boxes + (classes.astype(mx.float32) * (_largest(all_boxes, all_alive) + 1))[..., None]
+    return mx.where(few[..., None], shifted, boxes), mx.where(few, 0, classes)
 
 
 def _largest(boxes: mx.array, alive: mx.array) -> mx.array:
@@ -126,10 +133,10 @@ def nms_gpu(boxes: mx.array, scores: mx.array, classes: mx.array | None, iou_thr
         return mx.zeros((0,), mx.int32)
     order = descending_gpu(scores)
     alive = mx.full((1, len(scores)), True)
-    own = mx.zeros(scores.shape, mx.int32) if classes is None else classes[order]
+    own = None if classes is None else classes[order][None]
     rounds = ROUNDS
     while True:
-        keep, settled = keep_gpu(boxes[order][None], own[None], alive, iou_thresh, rounds)
+        keep, settled = keep_gpu(boxes[order][None], own, alive, iou_thresh, rounds)
         read = np.asarray(mx.concatenate([keep[0], settled]))
         if read[-1]:
             return order[mx.array(np.flatnonzero(read[:-1]).astype(np.int32))]

@@ -54,7 +54,7 @@ class BoxDetections(NamedTuple):
     labels : Tensor of shape (n,), int32
         From 1.
     num_before_top_k : int
-        How many there would be without ``top_k``; on gpu perhaps more, if it is more than ``top_k``.
+        How many there would be without ``top_k``; on gpu, if it is more than ``top_k``, at least so many.
     """
 
     boxes: Tensor
@@ -131,7 +131,7 @@ def _on_gpu(
 ) -> list[BoxDetections] | None:
     candidates = _candidates(probs, deltas, proposals, sizes, rules)
     most = candidates.scores.shape[1]
-    if not most or not rules.top_k:
+    if not most:
         return _cut(candidates, [0] * len(sizes), [0] * len(sizes))
     looked_at, rounds = min(_CANDIDATES, most), ROUNDS
     while True:

@@ -224,21 +224,31 @@ def _on_gpu(
     keep, settled = keep_gpu(boxes, levels[order], alive, rules.nms_thresh, rounds)
     place, valid, total = first_kept(keep, rules.post_nms_top_n)
     best = mx.where(valid[..., None], mx.take_along_axis(boxes, place[..., None], axis=1), 0)  # (N, P, 4)
-    of_last = mx.take_along_axis(mx.take_along_axis(scores, order, axis=1), place, axis=1)[:, -1:]
-    of_last = sigmoid(Tensor(of_last)).data if rules.by_logits else of_last
-    last = _last_rows(level_sizes, rules)
-    before = sigmoid(Tensor(objectness[:, mx.array(last)])).data if last else mx.zeros((num_images, 0))
-    after = mx.where((total > rules.post_nms_top_n)[:, None], of_last, mx.nan)
+    of_kept = mx.take_along_axis(mx.take_along_axis(scores, order, axis=1), place, axis=1)
+    more = total > rules.post_nms_top_n
     room = best.shape[1]
     return Proposals(
         boxes=Tensor(best.reshape(-1, 4)),
         roi_idx=Tensor(mx.repeat(mx.arange(num_images, dtype=mx.int32), room)),
         rooms=[room] * num_images,
         counts=Tensor(mx.minimum(total, room)),
-        weakest=Tensor(mx.concatenate([before, after], axis=1)),
+        weakest=Tensor(_weakest(objectness, of_kept, more, level_sizes, rules)),
         settled=Tensor(settled),
         again=partial(_on_gpu, logits, deltas, anchors, level_sizes, sizes, rules, BLOCK),
     )
+
+
+def _weakest(
+    objectness: mx.array, of_kept: mx.array, more: mx.array, level_sizes: Sequence[int], rules: ProposalRules
+) -> mx.array:
+    """Return ``Proposals.weakest``: of the candidates (N, M), and of the kept ones (N, P) where there are ``more``."""
+    last = [objectness[:, row : row + 1] for row in _last_rows(level_sizes, rules)]
+    before = [sigmoid(Tensor(mx.concatenate(last, axis=1))).data] if last else []
+    if not of_kept.shape[1]:
+        return mx.concatenate([*before, mx.full((more.shape[0], 1), mx.nan)], axis=1)
+    of_last = of_kept[:, -1:]
+    of_last = sigmoid(Tensor(of_last)).data if rules.by_logits else of_last
+    return mx.concatenate([*before, mx.where(more[:, None], of_last, mx.nan)], axis=1)
 
 
 def _best_of_levels(objectness: mx.array, level_sizes: Sequence[int], k: int) -> tuple[mx.array, mx.array]:
