@@ -60,7 +60,7 @@ def test_nuclei_in_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The model that the command loads, whatever the weights."""
     made: Any = Model([18, 17, 24], COCO)
-    made.to = lambda device: made
+    made.to = lambda device, dtype=None: made
     monkeypatch.setattr(MaskRCNN, "from_file", lambda weights: made)
     return made
 
