@@ -262,8 +262,9 @@ def _best_of_levels(objectness: mx.array, level_sizes: Sequence[int], k: int) ->
 
 
 def clipped_per_image(boxes: mx.array, sizes: Sequence[Size]) -> mx.array:
-    """Return boxes (N, …, 4) clipped each to its image."""
-    return mx.stack([clip_boxes(Tensor(boxes[i]), size).data for i, size in enumerate(sizes)])
+    """Return boxes (N, M, 4) clipped each to its image, as :func:`clip_boxes` does: one table goes to the device."""
+    high = np.array([(width, height, width, height) for height, width in sizes], np.float32)
+    return mx.minimum(mx.maximum(boxes, 0), mx.array(high.reshape(-1, 1, 4)).astype(boxes.dtype))
 
 
 def large_enough(boxes: mx.array, min_size: float) -> mx.array:
