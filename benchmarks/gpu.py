@@ -18,6 +18,7 @@ import json
 import platform
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -33,6 +34,7 @@ import gpu_sections  # noqa: E402
 
 from lucid_maskrcnn import __version__, ops  # noqa: E402
 
+_PEER_LIMIT = 300  # seconds for an answer of torchvision's process
 SECTIONS = {section.__name__: section for section in gpu_sections.SECTIONS}
 
 
@@ -65,11 +67,14 @@ class Peer:
         try:
             self.process.stdin.write(json.dumps(task) + "\n")
             self.process.stdin.flush()
+            watch = threading.Timer(_PEER_LIMIT, self.process.kill)  # of a process that hangs
+            watch.start()
             answer = self.process.stdout.readline()
+            watch.cancel()
         except OSError:
             answer = ""
         if not answer:
-            self.close("torchvision's process ended; its message is above")
+            self.close("torchvision's process ended, or took more than 5 minutes; its message is above")
         return json.loads(answer) if answer else {"error": self.missing}
 
     def close(self, reason: str = "closed") -> None:
