@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import lucid.nn as nn
 
@@ -47,6 +48,29 @@ class HalfPrecision(nn.Module):
         """Store and compute everything in float32 again, and return the model; losses need that."""
         return self._set_dtype("float32")
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Set parameters and buffers by name, as Lucid's modules do; each keeps its element type.
+
+        Raises
+        ------
+        KeyError
+            If ``strict``, and a name is missing or unknown.
+        ValueError
+            If the model is in float16 and a value is beyond its range; the model is unchanged then.
+        """
+        before = {name: (v.data, ops.dtype_name(v)) for name, v in self.state_dict(keep_vars=True).items()}
+        super().load_state_dict(state_dict, strict)
+        variables = self.state_dict(keep_vars=True)
+        for name, variable in variables.items():
+            if before[name][1] == "float16" and not ops.fits_float16(variable):
+                for other, (data, _) in before.items():
+                    variables[other].data = data
+                what = f"{name}, which has values beyond 65504 or NaN"
+                raise ValueError(f"float16 cannot hold {what}: call float() first.")
+        for name, variable in variables.items():
+            if ops.dtype_name(variable) != before[name][1]:
+                ops.convert(variable, before[name][1])
+
     def _layers(self) -> list[nn.Module]:
         return [part for part in self.modules() if isinstance(part, _LAYERS)]
 
@@ -64,7 +88,10 @@ class HalfPrecision(nn.Module):
         if dtype == "float32":
             return
         if device == "cpu":
-            raise ValueError(f'{dtype} needs a gpu, where MLX computes in it: call model.to("gpu", dtype="{dtype}").')
+            raise ValueError(
+                f'{dtype} needs a gpu, where MLX computes in it, and the device is "cpu": choose "gpu", as in '
+                f'model.to("gpu", dtype="{dtype}").'
+            )
         if dtype == "float16":
             names = {id(v): name for name, v in self.state_dict(keep_vars=True).items()}
             for variable in (v for part in self._layers() for v in part.parameters(recurse=False) if v is not None):

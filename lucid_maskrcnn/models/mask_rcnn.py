@@ -280,14 +280,14 @@ class MaskRCNN(HalfPrecision):
         def train(self, mode: bool = True) -> Self: ...  # noqa: D102
         def eval(self) -> Self: ...  # noqa: D102
 
-    def to(self, device: str, dtype: str | None = None) -> Self:
+    def to(self, device: str | None = None, dtype: str | None = None) -> Self:
         """Move all parameters and buffers, and return the model.
 
         Parameters
         ----------
-        device : str
+        device : str, optional
             "cpu" (NumPy), "gpu" (MLX; "cuda", "mps" and "metal" are other names of it), or "auto", "gpu" where there is
-            one. :func:`lucid_maskrcnn.ops.gpu_backend` says what the gpu is.
+            one. :func:`lucid_maskrcnn.ops.gpu_backend` says what the gpu is. By default the model's own.
         dtype : {"float32", "float16", "bfloat16"}, optional
             What convolutions and linear layers store and compute in, as :meth:`half` and :meth:`float`. By default as
             before; on cpu always float32, which a model in half precision becomes there.
@@ -298,7 +298,9 @@ class MaskRCNN(HalfPrecision):
             If there is no such device, or ``dtype`` is one of half precision and the device is cpu, or a weight is
             beyond the range of float16; the model stays as it is then.
         """
-        device = ops.device_name("device", device)
+        if device in ops.DTYPES:
+            raise ValueError(f"device must be the name of a device, got {device!r}: pass dtype={device!r}.")
+        device = self.device if device is None else ops.device_name("device", device)
         if dtype is not None:
             self._check_dtype(dtype, device)
         if device == "cpu" and self.device == "gpu":

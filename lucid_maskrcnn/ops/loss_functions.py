@@ -10,8 +10,8 @@ Names: ``x`` are predictions, ``i`` and ``j`` say which of them count: ``x[i, j]
 ``slope`` is the derivative of a loss with respect to its prediction, ``divisor`` what the sum of the losses is
 divided by.
 
-Labels, indices and targets are checked on cpu. On gpu they may not be computed yet: there a label that is no column
-makes the loss NaN.
+Labels, indices and targets are checked on cpu. On gpu they may not be computed yet: there a label that is no column, or
+an index that is no row or entry, makes the loss NaN.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lucid_maskrcnn.validators import non_negative_number, positive_number
 from ._checks import check_range_on_cpu, check_tensor, index_tensor
 from ._operation import Op
 from .layout import with_vjp
+from .selection import within
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "smooth_l1"]
 
@@ -111,7 +112,14 @@ class _PickedLoss(Op):
         if not len(i):
             return mx.zeros(()), lambda grad: (mx.zeros(x.shape), None, None, None)
         shape = (len(x), _entries(x, targets), *targets.shape[1:])
-        out, vjp = with_vjp(lambda x: self.loss(x.reshape(shape)[i, j], targets).sum() / self.divisor, x)
+        # MLX checks no index: it would read beyond the memory.
+        (i_inside, i), (j_inside, j) = within(i, shape[0]), within(j, shape[1])
+        inside = (i_inside & j_inside).reshape(-1, *(1,) * (targets.ndim - 1))
+
+        def run(x: mx.array) -> mx.array:
+            return mx.where(inside, self.loss(x.reshape(shape)[i, j], targets), mx.nan).sum() / self.divisor
+
+        out, vjp = with_vjp(run, x)
         return out, lambda grad: (vjp(grad)[0], None, None, None)
 
     @abstractmethod

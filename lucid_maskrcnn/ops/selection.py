@@ -7,7 +7,7 @@ detectron2's labels 0 (background, below the thresholds) and -1 (ignored, betwee
 torchvision's matcher.
 
 Results whose size depends on the data are computed on the host; everything else stays on the device. Indices are
-checked on cpu only: on gpu they may not be computed yet, and MLX does not check them either.
+checked on cpu; on gpu they may not be computed yet: there one that is out of range gives NaN, in integers the nearest.
 """
 
 from __future__ import annotations
@@ -92,7 +92,26 @@ def take(x: Tensor, rows: Tensor | int) -> Tensor:
 
 @on_arrays
 def _take(x: Any, rows: Any) -> Any:
-    return x[rows]
+    if isinstance(x, np.ndarray) or not isinstance(rows, type(x)):
+        return x[rows]
+    inside, rows = within(rows, x.shape[0])
+    return _or_nan(x[rows], inside)
+
+
+def within(indices: Any, count: int) -> tuple[Any, Any]:
+    """Return which indices on gpu are below ``count``, and indices that are: MLX would read beyond the memory."""
+    xp = array_module(indices)
+    return (indices >= 0) & (indices < count), xp.clip(indices, 0, max(count - 1, 0)).astype(xp.int32)
+
+
+def _or_nan(values: Any, inside: Any) -> Any:
+    """Return floats on gpu, with NaN in the rows that are not inside; other types stay as they are."""
+    xp = array_module(values)
+    if not xp.issubdtype(values.dtype, xp.floating):
+        return values
+    return xp.where(inside.reshape(*inside.shape, *(1,) * (values.ndim - inside.ndim)), values, xp.nan).astype(
+        values.dtype
+    )
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -135,7 +154,10 @@ def pick(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
 
 @on_arrays
 def _pick(x: Any, i: Any, j: Any) -> Any:
-    return x[i, j]
+    if isinstance(x, np.ndarray):
+        return x[i, j]
+    (i_inside, i), (j_inside, j) = within(i, x.shape[0]), within(j, x.shape[1])
+    return _or_nan(x[i, j], i_inside & j_inside)
 
 
 def concat(parts: Sequence[Tensor]) -> Tensor:

@@ -219,3 +219,30 @@ def test_a_job_keeps_its_precision(tmp_path: Path) -> None:
         predict_files(*given, device="gpu", draw=False, resume=True, progress=False)
     with pytest.raises(ValueError, match="dtype is of a model that is loaded here"):
         predict_files(given[0], slim(), given[2], dtype="float16")
+
+
+def test_load_state_dict_leaves_each_model_its_own_precision() -> None:
+    single, half = slim(), slim(seed=1).to("gpu", "float16")
+    single.load_state_dict(half.state_dict())
+    assert (single.device, single.dtype) == ("cpu", "float32")
+    half.load_state_dict(slim(seed=2).state_dict())
+    assert (half.device, half.dtype) == ("gpu", "float16")
+    np.testing.assert_allclose(half.state_dict()["fc1.weight"], slim(seed=2).state_dict()["fc1.weight"], atol=1e-3)
+
+
+def test_load_state_dict_refuses_what_float16_cannot_hold_and_changes_nothing() -> None:
+    half, state = slim().to("gpu", "float16"), slim(seed=1).state_dict()
+    before = half.state_dict()["fc1.weight"]
+    state["fc2.weight"] = state["fc2.weight"] + np.float32(1e6)
+    with pytest.raises(ValueError, match=r"float16 cannot hold fc2.weight"):
+        half.load_state_dict(state)
+    np.testing.assert_array_equal(half.state_dict()["fc1.weight"], before)
+    assert half.dtype == "float16"
+
+
+def test_to_takes_a_dtype_alone_and_tells_a_dtype_from_a_device() -> None:
+    model = slim().to("gpu")
+    assert model.to(dtype="bfloat16").dtype == "bfloat16"
+    assert (model.to(dtype="float32").dtype, model.device) == ("float32", "gpu")
+    with pytest.raises(ValueError, match=r"device must be the name of a device, got 'float16': pass dtype='float16'"):
+        model.to("float16")

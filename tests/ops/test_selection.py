@@ -6,6 +6,7 @@ import pytest
 from gradients import tensor, values
 from lucid import Tensor
 
+from lucid_maskrcnn import ops
 from lucid_maskrcnn.models import _AnchorGenerator
 from lucid_maskrcnn.models.pooling import FeatureMaps
 from lucid_maskrcnn.ops import (
@@ -327,3 +328,21 @@ def test_arange_and_full(device: str) -> None:
     like = tensor(np.zeros((0, 4), np.float32), device)
     assert listed(arange(3, like), arange(0, like), full(2, 7, like), full(0, 7, like)) == [[0, 1, 2], [], [7, 7], []]
     assert arange(3, like).device == full(2, 7, like).device == device
+
+
+@pytest.mark.parametrize("wrong", [6, 99, -1, 2**33])
+def test_an_index_out_of_range_on_gpu_gives_nan_and_reads_no_other_memory(wrong: int) -> None:
+    x = ops.as_tensor(np.arange(24, dtype=np.float32).reshape(6, 4), "gpu")
+    rows = ops.as_tensor(np.array([2, wrong], np.int64 if wrong > 2**31 else np.int32), "gpu")
+    zeros = ops.as_tensor(np.zeros(2, np.int32), "gpu")
+    taken, picked = ops.host(ops.take(x, rows)), ops.host(ops.pick(x, rows, zeros))
+    np.testing.assert_array_equal(taken[0], [8, 9, 10, 11])
+    assert np.isnan(taken[1]).all()
+    assert picked[0] == 8
+    assert np.isnan(picked[1])
+    assert np.isnan(ops.host(ops.pick(x, zeros, rows))[1])
+    targets = ops.as_tensor(np.zeros(2, np.float32), "gpu")
+    assert np.isnan(ops.host(ops.binary_cross_entropy(x, rows, zeros, targets)))
+    assert np.isnan(ops.host(ops.smooth_l1(x, zeros, rows, targets, beta=1.0, divisor=2)))
+    of_ints = ops.take(ops.as_tensor(np.arange(6, dtype=np.int32), "gpu"), rows)
+    assert 0 <= ops.host(of_ints)[1] <= 5
