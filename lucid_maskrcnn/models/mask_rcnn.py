@@ -287,7 +287,7 @@ class MaskRCNN(HalfPrecision):
         ----------
         device : str, optional
             "cpu" (NumPy), "gpu" (MLX; "cuda", "mps" and "metal" are other names of it), or "auto", "gpu" where there is
-            one. :func:`lucid_maskrcnn.ops.gpu_backend` says what the gpu is. By default the model's own.
+            one. :func:`lucid_maskrcnn.ops.gpu_backend` says what the gpu is. May be left out with ``dtype``.
         dtype : {"float32", "float16", "bfloat16"}, optional
             What convolutions and linear layers store and compute in, as :meth:`half` and :meth:`float`. By default as
             before; on cpu always float32, which a model in half precision becomes there.
@@ -300,7 +300,7 @@ class MaskRCNN(HalfPrecision):
         """
         if device in ops.DTYPES:
             raise ValueError(f"device must be the name of a device, got {device!r}: pass dtype={device!r}.")
-        device = self.device if device is None else ops.device_name("device", device)
+        device = self.device if device is None and dtype is not None else ops.device_name("device", device)
         if dtype is not None:
             self._check_dtype(dtype, device)
         if device == "cpu" and self.device == "gpu":
