@@ -157,7 +157,7 @@ class Ours:
             (model.backbone.body, "forward", "body"),
             (model.backbone.fpn, "forward", "fpn"),
             (model.rpn, "forward", "rpn"),
-            (model.rpn, "filter_proposals", "rpn"),
+            (model.rpn, "propose", "rpn"),
             (model.roipool, "forward", "box pooling"),
             (model.mask_roipool, "forward", "mask pooling"),
             (model, "_box_head", "box head"),

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-# What takes long to import is imported by the command that needs it: --help answers at once.
+from lucid_maskrcnn.ops import gpu_backend
 from lucid_maskrcnn.version import __version__
 
+# What takes long to import is imported by the command that needs it: --help answers at once.
 from . import check_data, convert, evaluate, info, predict, train
 from .common import Parser, say, warn
 
@@ -119,8 +120,6 @@ class _Version(argparse.Action):
     """Print the versions of this package and of what its results depend on, unwrapped, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from lucid_maskrcnn.ops import gpu_backend
-
         packages = [f"{name} {version(name)}" for name in ("lucid-dl", "mlx", "numpy")]
         system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
         say(", ".join([f"lucid-maskrcnn {__version__}", *packages, system, f"gpu: {gpu_backend()}"]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.ops import DEVICES, DTYPES, device_name, gpu_backend
 from lucid_maskrcnn.streams import write_text
 from lucid_maskrcnn.text_tables import printable
 
@@ -205,7 +206,7 @@ def add_device(parser: Any) -> None:
     """Add ``--device``."""
     parser.add_argument(
         "--device",
-        choices=("cpu", "gpu", "cuda", "mps", "metal", "auto"),  # those of ops.device_name
+        choices=DEVICES,
         default="cpu",
         help="cpu (NumPy); gpu (MLX), also called cuda, mps and metal; auto, gpu where there is one (default: cpu)",
     )
@@ -215,15 +216,13 @@ def add_dtype(parser: Any) -> None:
     """Add ``--dtype``."""
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float16", "bfloat16"),  # those of ops.DTYPES
+        choices=DTYPES,
         help="what convolutions compute in; float16 and bfloat16 only on gpu (default: float32)",
     )
 
 
 def say_device(device: str) -> None:
     """Say on stderr what computes, if it is not the cpu that the user named: a GPU, or what "auto" has chosen."""
-    from lucid_maskrcnn.ops import device_name, gpu_backend
-
     backend, chosen = gpu_backend(), device_name("--device", device)
     if chosen == "gpu" and backend.kind != "cpu":  # of MLX's CPU code there is a warning
         say(f"gpu: {backend}", to_stderr=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucid_maskrcnn.json_text import parse_json
+from lucid_maskrcnn.ops import gpu_backend
 
 from .common import say
 
@@ -32,7 +33,6 @@ def add_commands(commands: Any) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from lucid_maskrcnn.ops import gpu_backend
     from lucid_maskrcnn.text_tables import align_columns
     from lucid_maskrcnn.weights import list_weights, locate, read_weights_file
     from lucid_maskrcnn.weights.download import cached

@@ -58,24 +58,25 @@ class HalfPrecision(nn.Module):
         ValueError
             If the model is in float16 and a value is beyond its range; the model is unchanged then.
         """
-        before = {name: (v.data, ops.dtype_name(v)) for name, v in self.state_dict(keep_vars=True).items()}
-        super().load_state_dict(state_dict, strict)
         variables = self.state_dict(keep_vars=True)
-        for name, variable in variables.items():
-            if before[name][1] == "float16" and not ops.fits_float16(variable):
-                for other, (data, _) in before.items():
-                    variables[other].data = data
+        dtypes = {name: ops.dtype_name(variable) for name, variable in variables.items()}
+        for name, values in state_dict.items():
+            if dtypes.get(name) == "float16" and not ops.fits_float16(values):
                 what = f"{name}, which has values beyond 65504 or NaN"
                 raise ValueError(f"float16 cannot hold {what}: call float() first.")
+        super().load_state_dict(state_dict, strict)
         for name, variable in variables.items():
-            if ops.dtype_name(variable) != before[name][1]:
-                ops.convert(variable, before[name][1])
+            if ops.dtype_name(variable) != dtypes[name]:
+                ops.convert(variable, dtypes[name])
 
     def _layers(self) -> list[nn.Module]:
         return [part for part in self.modules() if isinstance(part, _LAYERS)]
 
     def _set_dtype(self, dtype: str) -> Self:
         self._check_dtype(dtype, self.device)
+        return self._convert(dtype)
+
+    def _convert(self, dtype: str) -> Self:
         for part in self._layers():
             for variable in part.parameters(recurse=False):
                 if variable is not None and ops.dtype_name(variable) != dtype:

@@ -306,7 +306,7 @@ class MaskRCNN(HalfPrecision):
         if device == "cpu" and self.device == "gpu":
             self.float()  # before its arrays become NumPy's, which has no bfloat16
         ops.move_module(self, device)
-        return self if dtype is None else self._set_dtype(dtype)
+        return self if dtype is None else self._convert(dtype)
 
     # -------------------------------------------------------------- the three ways to call it
 
@@ -347,7 +347,7 @@ class MaskRCNN(HalfPrecision):
         rois, roi_idx = _check_rois(rois, roi_idx, batch.tensor)
         cls_logits, bbox_deltas = self._box_head(features, rois, roi_idx)
         mask_logits = self._mask_logits(features, rois, roi_idx)
-        self._evaluate(cls_logits, bbox_deltas, mask_logits)
+        self._begin(cls_logits, bbox_deltas, mask_logits)
         return cls_logits, bbox_deltas, mask_logits
 
     def predict(
@@ -518,7 +518,7 @@ class MaskRCNN(HalfPrecision):
         statistics = [(buffer, buffer.data) for buffer in self.buffers()]
         with ops.recording():
             losses = self._losses(batch, objects)
-        self._evaluate(*losses.values())
+        self._begin(*losses.values())
         try:
             check.finish()
         except ValueError:
@@ -529,7 +529,7 @@ class MaskRCNN(HalfPrecision):
 
     # -------------------------------------------------------------- their steps
 
-    def _evaluate(self, *results: Tensor) -> None:
+    def _begin(self, *results: Tensor) -> None:
         """Begin to compute on gpu what outlives a call: MLX does so only in the thread that described it.
 
         With it the statistics of batch norm, and parameters that a loop of the user's has updated: what nothing asks

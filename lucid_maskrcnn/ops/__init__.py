@@ -20,7 +20,7 @@ from ._operation import (
     zeros,
 )
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
-from .backend import GPUBackend, device_name, gpu_backend, move_module
+from .backend import DEVICES, GPUBackend, device_name, gpu_backend, move_module
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .buckets import bucket_size, first_rows, padded_rows
 from .casts import DTYPES, cast, cast_like, convert, dtype_name, fits_float16, set_values
@@ -59,6 +59,7 @@ from .sgd_step import moved_averages, sgd_update, sum_of_squares
 from .spatial import max_pool2d, subsample, upsample_add
 
 __all__ = [
+    "DEVICES",
     "DTYPES",
     "AnchorLevel",
     "BoxDetections",

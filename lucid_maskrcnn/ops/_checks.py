@@ -126,12 +126,29 @@ def check_range_on_cpu(name: str, index: Tensor, stop: int, what: str) -> None:
         check_range(name, index.data, stop, what)
 
 
+def as_int32(index: Array) -> Array:
+    """Return indices on gpu as int32; those that int32 cannot hold stay out of any range."""
+    return (mx.clip(index, -1, 2**31 - 1) if index.dtype.size > 4 else index).astype(mx.int32)
+
+
+def within(index: Array, stop: int) -> tuple[Array, Array]:
+    """Return which indices on gpu lie in ``[0, stop)``, and int32 indices that do: MLX would read beyond the memory."""
+    index = as_int32(index)
+    return (index >= 0) & (index < stop), mx.clip(index, 0, max(stop - 1, 0))
+
+
 # ------------------------------------------------------------------ boxes
 
 
-class _ToFloat32(Op):
+class Cast(Op):
+    """A tensor of floats in another type; its gradient is cast back."""
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__()
+        self.dtype = dtype
+
     def cpu(self, x: Array) -> tuple[Array, Backward]:
-        return x.astype(array_module(x).float32), lambda grad: (grad.astype(x.dtype),)
+        return x.astype(getattr(array_module(x), self.dtype)), lambda grad: (grad.astype(x.dtype),)
 
     gpu = cpu
 
@@ -139,4 +156,4 @@ class _ToFloat32(Op):
 def box_tensor(name: str, value: Any, shape: Shape = ("R", 4)) -> Tensor:
     """Return a tensor of boxes or of deltas, float16 ones as float32: their areas would overflow."""
     check_tensor(name, value, shape)
-    return _ToFloat32()(value) if value.data.itemsize < 4 else value
+    return Cast("float32")(value) if value.data.itemsize < 4 else value

@@ -14,7 +14,7 @@ from lucid_maskrcnn.validators import instance, shown
 
 from . import _mlx
 
-__all__ = ["DEVICES", "GPUBackend", "device_name", "gpu_backend", "move_module"]
+__all__ = ["DEVICES", "GPUBackend", "device_name", "gpu_backend", "gpu_kind", "move_module"]
 
 DEVICES = ("cpu", "gpu", "cuda", "mps", "metal", "auto")
 """Names of devices that are understood: "cuda", "mps" and "metal" are the gpu."""
@@ -44,11 +44,12 @@ class GPUBackend(NamedTuple):
 
 def gpu_backend() -> GPUBackend:
     """Return what the device "gpu" is here."""
-    kind = _kind()
+    kind = gpu_kind()
     return GPUBackend(kind, _device_name(), kind != "cpu" and _computes_in_tf32(kind))
 
 
-def _kind() -> str:
+def gpu_kind() -> str:
+    """Return the ``kind`` of :func:`gpu_backend`, which costs next to nothing."""
     if mx.default_device().type != mx.gpu:  # there is none, or the user chose so
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
@@ -91,7 +92,7 @@ def device_name(name: str, value: Any) -> str:
         hint = ": MLX computes on the first GPU" if word.split(":")[0] in DEVICES else ""
         raise ValueError(f"{name} must be one of {listed}, got {shown(value)}{hint}.")
     if word == "auto":
-        return "cpu" if _kind() == "cpu" else "gpu"
+        return "cpu" if gpu_kind() == "cpu" else "gpu"
     return "cpu" if word == "cpu" else "gpu"
 
 

@@ -11,8 +11,8 @@ from lucid.types import Numeric, numeric_dict
 
 from lucid_maskrcnn.validators import choice, instance
 
-from ._checks import check_tensor
-from ._operation import Op, host
+from ._checks import Cast, check_tensor
+from ._operation import host
 
 __all__ = ["DTYPES", "cast", "cast_like", "convert", "dtype_name", "fits_float16", "set_values"]
 
@@ -32,18 +32,6 @@ class _BFloat16(Numeric):
 
 
 numeric_dict.setdefault("bfloat", {}).setdefault("16", _BFloat16())
-
-
-class _Cast(Op):
-    def __init__(self, dtype: str) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def cpu(self, x: Any) -> Any:
-        return x.astype(self.dtype), lambda grad: (grad.astype(x.dtype),)
-
-    def gpu(self, x: Any) -> Any:
-        return x.astype(getattr(mx, self.dtype)), lambda grad: (grad.astype(x.dtype),)
 
 
 def dtype_name(tensor: Tensor) -> str:
@@ -69,7 +57,7 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     dtype = choice("dtype", dtype, DTYPES)
     if dtype == "bfloat16" and x.device == "cpu":
         raise ValueError('dtype "bfloat16" is MLX\'s, and x is on cpu: use "float32" there.')
-    return x if dtype_name(x) == dtype else _Cast(dtype)(x)
+    return x if dtype_name(x) == dtype else Cast(dtype)(x)
 
 
 def cast_like(x: Tensor, like: Tensor) -> Tensor:
@@ -87,9 +75,10 @@ def convert(variable: Tensor, dtype: str) -> None:
     variable.data, variable.dtype, variable.grad = cast_data, Tensor(cast_data).dtype, None
 
 
-def fits_float16(variable: Tensor) -> bool:
-    """Return whether float16 can hold all values: none is NaN or beyond 65504."""
-    return bool(np.abs(host(variable)).max(initial=0) <= np.finfo(np.float16).max)
+def fits_float16(values: Any) -> bool:
+    """Return whether float16 can hold all values of a tensor or array: none is NaN or beyond 65504."""
+    array = host(values) if isinstance(values, Tensor) else np.asarray(values)
+    return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
 
 
 def set_values(variable: Tensor, values: np.ndarray) -> None:

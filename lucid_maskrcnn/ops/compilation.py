@@ -21,6 +21,7 @@ from lucid import Tensor
 from lucid_maskrcnn.validators import flag
 
 from ._checks import tensors
+from .backend import gpu_kind
 from .kept_gpu import kept
 from .tracing_gpu import Recording, StandIns, current, tracing
 
@@ -116,7 +117,7 @@ def _wanted(inputs: list[Tensor]) -> bool:
 
 def worth_compiling() -> bool:
     """Return whether functions of MLX arrays are to be compiled: where there is a GPU, unless told otherwise."""
-    return mx.default_device() == mx.gpu if _Switch.enabled is None else _Switch.enabled
+    return gpu_kind() != "cpu" if _Switch.enabled is None else _Switch.enabled
 
 
 class _Known:

@@ -25,6 +25,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .backend import gpu_kind
 from .kept_gpu import kept
 
 __all__ = [
@@ -44,7 +45,7 @@ type _Pair = tuple[int, int]
 
 
 def _on_cuda() -> bool:
-    return bool(mx.cuda.is_available()) and mx.default_device() == mx.gpu
+    return gpu_kind() == "cuda"
 
 
 def filters_of(weight: mx.array, scale: mx.array | None, *, keep: bool) -> mx.array:

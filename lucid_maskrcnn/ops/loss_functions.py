@@ -25,10 +25,9 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import non_negative_number, positive_number
 
-from ._checks import check_range_on_cpu, check_tensor, index_tensor
+from ._checks import check_range_on_cpu, check_tensor, index_tensor, within
 from ._operation import Op
 from .layout import with_vjp
-from .selection import within
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "smooth_l1"]
 
@@ -53,9 +52,8 @@ class _CrossEntropy(Op):
 
     def gpu(self, logits: Any, labels: Any) -> Any:
         def run(logits: mx.array) -> mx.array:
-            # MLX checks no index: it would read beyond the memory.
-            inside = (labels >= 0) & (labels < logits.shape[1])
-            picked = mx.take_along_axis(logits, mx.where(inside, labels, 0)[:, None], axis=1)[:, 0]
+            inside, columns = within(labels, logits.shape[1])
+            picked = mx.take_along_axis(logits, columns[:, None], axis=1)[:, 0]
             picked = mx.where(inside, picked, mx.nan)
             return (mx.logsumexp(logits, axis=1) - picked).sum() / logits.shape[0]
 
@@ -112,7 +110,6 @@ class _PickedLoss(Op):
         if not len(i):
             return mx.zeros(()), lambda grad: (mx.zeros(x.shape), None, None, None)
         shape = (len(x), _entries(x, targets), *targets.shape[1:])
-        # MLX checks no index: it would read beyond the memory.
         (i_inside, i), (j_inside, j) = within(i, shape[0]), within(j, shape[1])
         inside = (i_inside & j_inside).reshape(-1, *(1,) * (targets.ndim - 1))
 

@@ -76,16 +76,15 @@ class Proposals(NamedTuple):
     def of(cls, boxes: Sequence[Tensor]) -> Proposals:
         """Make them of given boxes, (n, 4) for each image."""
         rooms = [int(b.shape[0]) for b in boxes]
-        made: Proposals = cls(
+        return cls(
             boxes=concat(boxes),
             roi_idx=concat([full(n, i, boxes[0]) for i, n in enumerate(rooms)]),
             rooms=rooms,
             counts=as_tensor(rooms, boxes[0], "int32"),
             weakest=as_tensor(np.full((len(rooms), 1), np.nan), boxes[0], "float32"),
             settled=as_tensor(np.full(len(rooms), True), boxes[0]),
-            again=lambda: made,
+            again=partial(cls.of, boxes),
         )
-        return made
 
     def per_image(self) -> list[Tensor]:
         """Return each image's proposals, (n, 4); on gpu their number is waited for."""

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-__all__ = ["Grid", "Pyramid", "Reads", "add_gradients", "as_int32", "fits", "pool", "pyramid", "reads"]
+from ._checks import within
+
+__all__ = ["Grid", "Pyramid", "Reads", "add_gradients", "fits", "pool", "pyramid", "reads"]
 
 _GATHERED = 1 << 24  # numbers gathered at a time: 64 MB
 
@@ -34,6 +36,12 @@ class Pyramid(NamedTuple):
     shapes: list[tuple[int, int, int, int]]  # (N, H, W, C) of each map
     starts: list[int]  # the first cell of each map
     scales: Sequence[tuple[float, float]]  # cells for each pixel of the image, along y and x
+
+    @property
+    def table(self) -> np.ndarray:
+        """First cell, height and width of each map, (L, 3) int32."""
+        rows = [(start, h, w) for start, (_, h, w, _) in zip(self.starts, self.shapes, strict=True)]
+        return np.array(rows, np.int32)
 
     def split(self, total: mx.array) -> list[mx.array]:
         """Cut an array like ``cells`` into maps (N, H, W, C)."""
@@ -69,23 +77,16 @@ def _cells_of_roi(grid: Grid) -> int:
     return grid.output_size[0] * grid.output_size[1] * (2 * grid.sampling_ratio) ** 2
 
 
-def as_int32(index: mx.array) -> mx.array:
-    """Return indices as int32; those that int32 cannot hold stay out of any range."""
-    return (mx.clip(index, -1, 2**31 - 1) if index.dtype.size > 4 else index).astype(mx.int32)
-
-
 def reads(rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid, grid: Grid) -> Reads:
     """Return what every RoI reads of its map.
 
-    MLX does not check indices, and looking at them here would mean to wait. An RoI whose image or level does not exist
-    reads cells of the first map, with weights that are NaN.
+    Looking at indices on the host would mean to wait. An RoI whose image or level does not exist reads cells of
+    another, with weights that are NaN.
     """
     num_images, num_levels = maps.shapes[0][0], len(maps.shapes)
-    roi_idx, levels = as_int32(roi_idx), as_int32(levels)
-    known = (roi_idx >= 0) & (roi_idx < num_images) & (levels >= 0) & (levels < num_levels)  # (R,)
-    level, image = (mx.where(known, index, 0) for index in (levels, roi_idx))
-    table = np.array([(start, h, w) for start, (_, h, w, _) in zip(maps.starts, maps.shapes, strict=True)], np.int32)
-    own = mx.array(table)[level]  # (R, 3)
+    (of_image, image), (of_level, level) = within(roi_idx, num_images), within(levels, num_levels)
+    known = of_image & of_level  # (R,)
+    own = mx.array(maps.table)[level]  # (R, 3)
     scales = mx.array(np.array(maps.scales, np.float32))[level]  # (R, 2)
     taps, weights = _taps_of_bins(rois, scales, own[:, 1:], grid)
     first = own[:, :1] + image[:, None] * own[:, 1:2] * own[:, 2:]  # (R, 1)

@@ -23,8 +23,9 @@ import numpy as np
 
 from lucid_maskrcnn.user_warnings import warn_user
 
-from .backend import gpu_backend
-from .roi_align_gpu import Grid, Pyramid, add_gradients, as_int32, pool, pyramid, reads
+from ._checks import as_int32
+from .backend import gpu_kind
+from .roi_align_gpu import Grid, Pyramid, add_gradients, pool, pyramid, reads
 
 __all__ = [
     "DIALECTS",
@@ -158,8 +159,8 @@ if (thread_number < num_threads) {
   const float share = known ? y.share * x.share : unknown;
 """
 
-_FORWARD = """
-  float sum = 0.0f;
+# Both go over the samples that lie inside the map, with what each reads.
+_SAMPLES = """
   for (int sample_y = y.first; sample_y < y.stop; ++sample_y) {
     const RoiTap row = roi_tap(y, sample_y, height);
     if (!row.inside) continue;
@@ -167,36 +168,33 @@ _FORWARD = """
     for (int sample_x = x.first; sample_x < x.stop; ++sample_x) {
       const RoiTap column = roi_tap(x, sample_x, width);
       if (!column.inside) continue;
+"""
+_END_OF_SAMPLES = """    }
+  }
+"""
+
+_SUM = """
       const float low_low = static_cast<float>(cells[(low + size_t(column.low)) * CHANNELS + channel]);
       const float low_high = static_cast<float>(cells[(low + size_t(column.high)) * CHANNELS + channel]);
       const float high_low = static_cast<float>(cells[(high + size_t(column.low)) * CHANNELS + channel]);
       const float high_high = static_cast<float>(cells[(high + size_t(column.high)) * CHANNELS + channel]);
       sum += (1.0f - row.upper) * ((1.0f - column.upper) * low_low + column.upper * low_high)
            + row.upper * ((1.0f - column.upper) * high_low + column.upper * high_high);
-    }
-  }
-  pooled[thread_number] = static_cast<T>(sum * share);
-}
 """
 
-_GRADIENT = """
-  const float own_grad = static_cast<float>(cotangent[thread_number]) * share;
-  for (int sample_y = y.first; sample_y < y.stop; ++sample_y) {
-    const RoiTap row = roi_tap(y, sample_y, height);
-    if (!row.inside) continue;
-    const size_t low = base + size_t(row.low) * size_t(width), high = base + size_t(row.high) * size_t(width);
-    for (int sample_x = x.first; sample_x < x.stop; ++sample_x) {
-      const RoiTap column = roi_tap(x, sample_x, width);
-      if (!column.inside) continue;
+_SPREAD = """
       const float at_low = (1.0f - row.upper) * own_grad, at_high = row.upper * own_grad;
       ADD(total, (low + size_t(column.low)) * CHANNELS + channel, (1.0f - column.upper) * at_low);
       ADD(total, (low + size_t(column.high)) * CHANNELS + channel, column.upper * at_low);
       ADD(total, (high + size_t(column.low)) * CHANNELS + channel, (1.0f - column.upper) * at_high);
       ADD(total, (high + size_t(column.high)) * CHANNELS + channel, column.upper * at_high);
-    }
-  }
-}
 """
+
+
+def _body(before: str, of_sample: str, after: str) -> str:
+    """Return a kernel: what is done before the samples, for each of them, and after them."""
+    parts = (_PLACE, before, _SAMPLES, of_sample, _END_OF_SAMPLES, after)
+    return "".join(part.removeprefix("\n") for part in parts)
 
 
 class Kernel(NamedTuple):
@@ -216,9 +214,13 @@ class Kernel(NamedTuple):
     body: str
 
 
+_START_OF_SUM = "  float sum = 0.0f;\n"
+_END_OF_SUM = "  pooled[thread_number] = static_cast<T>(sum * share);\n}\n"
+_OWN_GRADIENT = "  const float own_grad = static_cast<float>(cotangent[thread_number]) * share;\n"
+
 KERNELS = {
-    "roi_align": Kernel("cells", "pooled", _PLACE + _FORWARD),
-    "roi_align_gradient": Kernel("cotangent", "total", _PLACE + _GRADIENT),
+    "roi_align": Kernel("cells", "pooled", _body(_START_OF_SUM, _SUM, _END_OF_SUM)),
+    "roi_align_gradient": Kernel("cotangent", "total", _body(_OWN_GRADIENT, _SPREAD, "}\n")),
 }
 _OTHER_INPUTS = ["rois", "roi_idx", "levels", "table", "scales"]
 
@@ -250,9 +252,7 @@ def inputs_of(rois: mx.array, roi_idx: mx.array, levels: mx.array, maps: Pyramid
     """Return the inputs of both kernels behind the first: regions, their places, and where the maps lie."""
     table = np.zeros(_HEADER + 4 * len(maps.shapes), np.int32)
     table[:3] = rois.shape[0], maps.shapes[0][0], len(maps.shapes)
-    table[_HEADER:].reshape(-1, 4)[:, :3] = [
-        (start, h, w) for start, (_, h, w, _) in zip(maps.starts, maps.shapes, strict=True)
-    ]
+    table[_HEADER:].reshape(-1, 4)[:, :3] = maps.table
     scales = np.full(_HEADER + 2 * len(maps.shapes), np.nan, np.float32)
     scales[_HEADER:] = np.ravel(maps.scales)
     places = (as_int32(roi_idx), as_int32(levels))
@@ -304,7 +304,7 @@ def kernel_for(maps: Pyramid, num_rois: int, grid: Grid) -> str | None:
     threads = num_rois * grid.output_size[0] * grid.output_size[1] * maps.cells.shape[1]
     if not 0 < threads <= _MOST_THREADS or os.environ.get("LUCID_MASKRCNN_KERNELS", "1") == "0":
         return None
-    kind = gpu_backend().kind
+    kind = gpu_kind()
     return kind if kind in DIALECTS and _agrees(kind, maps.cells.dtype) else None
 
 

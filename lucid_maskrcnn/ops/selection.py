@@ -35,7 +35,7 @@ from lucid_maskrcnn.validators import (
     shown,
 )
 
-from ._checks import box_tensor, check_range_on_cpu, check_tensor, index_tensor, tensors
+from ._checks import box_tensor, check_range_on_cpu, check_tensor, index_tensor, tensors, within
 from ._operation import array_module, as_tensor, device_array, on_arrays, on_host, zeros
 from .nms import descending
 
@@ -96,12 +96,6 @@ def _take(x: Any, rows: Any) -> Any:
         return x[rows]
     inside, rows = within(rows, x.shape[0])
     return _or_nan(x[rows], inside)
-
-
-def within(indices: Any, count: int) -> tuple[Any, Any]:
-    """Return which indices on gpu are below ``count``, and indices that are: MLX would read beyond the memory."""
-    xp = array_module(indices)
-    return (indices >= 0) & (indices < count), xp.clip(indices, 0, max(count - 1, 0)).astype(xp.int32)
 
 
 def _or_nan(values: Any, inside: Any) -> Any:

@@ -156,7 +156,7 @@ def test_closed_streams_do_not_change_the_exit_code(redirect: str) -> None:
 def test_what_computes_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, given: str, said: str
 ) -> None:
-    monkeypatch.setattr(backend, "_kind", lambda: kind)
+    monkeypatch.setattr(backend, "gpu_kind", lambda: kind)
     monkeypatch.setattr(backend, "_device_name", lambda: "a card")
     monkeypatch.setattr(backend, "_computes_in_tf32", lambda _: False)
     say_device(given)

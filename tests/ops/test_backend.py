@@ -24,7 +24,7 @@ HAS_GPU = mx.default_device().type == mx.gpu
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str, name: str = "a card", *, tf32: bool = False) -> None:
     """Have this machine's MLX be another, which nothing has been said of yet."""
-    monkeypatch.setattr(backend, "_kind", lambda: kind)
+    monkeypatch.setattr(backend, "gpu_kind", lambda: kind)
     monkeypatch.setattr(backend, "_device_name", lambda: name)
     monkeypatch.setattr(backend, "_computes_in_tf32", lambda _: tf32)
     monkeypatch.setattr(backend, "_said", False)

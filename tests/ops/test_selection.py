@@ -346,3 +346,10 @@ def test_an_index_out_of_range_on_gpu_gives_nan_and_reads_no_other_memory(wrong:
     assert np.isnan(ops.host(ops.smooth_l1(x, zeros, rows, targets, beta=1.0, divisor=2)))
     of_ints = ops.take(ops.as_tensor(np.arange(6, dtype=np.int32), "gpu"), rows)
     assert 0 <= ops.host(of_ints)[1] <= 5
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_indices_of_any_integer_type_take_rows_of_a_long_tensor(device: str, dtype: type) -> None:
+    x = np.arange(400, dtype=np.float32).reshape(200, 2)
+    rows = ops.as_tensor(np.array([0, 7, 127], dtype), device)
+    np.testing.assert_array_equal(ops.host(ops.take(ops.as_tensor(x, device), rows)), x[[0, 7, 127]])
