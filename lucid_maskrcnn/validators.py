@@ -22,6 +22,7 @@ __all__ = [
     "channel_numbers",
     "check_keywords",
     "choice",
+    "class_labels",
     "flag",
     "fraction",
     "fraction_below_one",
@@ -322,6 +323,53 @@ def label_names(name: str, value: Any) -> Mapping[int, str] | None:
         positive_int(f"a label of {name}", label)
         text(f"the name of label {label} in {name}", category)
     return value
+
+
+def class_labels(
+    name: str, value: Any, categories: Mapping[int, str] | None, num_classes: int | None = None
+) -> tuple[int, ...]:
+    """Return the labels of classes that are given by name or label, ascending.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls the argument.
+    value : str, int, or sequence of them
+        A name stands for all labels that have it.
+    categories : mapping of int to str, optional
+        Names of the labels.
+    num_classes : int, optional
+        Labels are 1 to this; by default those of ``categories``, if there are any.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such class; the message has the nearest name.
+    """
+    plain = _scalar(value)
+    if isinstance(plain, (str, numbers.Number)):
+        value = [plain]
+    elif isinstance(value, (set, frozenset)):
+        value = list(value)
+    known = categories or {}
+
+    def labels_of(place: str, one: Any) -> list[int]:
+        if isinstance(one, str):
+            found = [label for label, category in known.items() if category == one]
+            if not found:
+                near = nearest(one, known.values())
+                hint = f"did you mean {near!r}?" if near else f"there are {shown(list(known.values()))}."
+                raise ValueError(
+                    f"{place}: there is no class {one!r}; {hint if known else 'classes have no names here.'}"
+                )
+            return found
+        label = integer(place, one, 1, num_classes)
+        if num_classes is None and known and label not in known:
+            raise ValueError(f"{place}: there is no class {label}; there are {shown(dict(known))}.")
+        return [label]
+
+    found = sequence(name, value, labels_of, minimum=1)
+    return tuple(sorted({label for labels in found for label in labels}))
 
 
 def check_keywords(

@@ -76,7 +76,12 @@ DEPENDENCIES = {
         for line in tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["dependencies"]
     )
 }
-OPTIONAL = {"pycocotools", "matplotlib", "tensorboard"}  # extras: imported inside the function that needs them
+OPTIONAL = {
+    "IPython",
+    "pycocotools",
+    "matplotlib",
+    "tensorboard",
+}  # extras: imported inside the function that needs them
 
 
 def name_of(path: Path) -> str:

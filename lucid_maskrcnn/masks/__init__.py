@@ -1,6 +1,7 @@
 """Masks in compressed form, COCO's run-length encoding and polygons."""
 
 from .compressed import CompressedMasks, are_segmentations
+from .overlaps import mask_iou, mask_nms, overlapping_pairs
 from .polygons import fill_polygons, trace_polygons
 from .rle import decode_rle, encode_rle, rle_area
 
@@ -10,6 +11,9 @@ __all__ = [
     "decode_rle",
     "encode_rle",
     "fill_polygons",
+    "mask_iou",
+    "mask_nms",
+    "overlapping_pairs",
     "rle_area",
     "trace_polygons",
 ]

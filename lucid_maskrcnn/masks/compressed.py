@@ -13,7 +13,7 @@ Names: *owner* is the mask that a run belongs to; *starts* and *stops* count pix
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,7 +24,7 @@ from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_poly
 from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
 from lucid_maskrcnn.ops import nearest_cells
-from lucid_maskrcnn.validators import flag, integer, non_negative_int, pair, positive_int, shown
+from lucid_maskrcnn.validators import flag, instance, integer, non_negative_int, pair, positive_int, sequence, shown
 
 __all__ = ["CompressedMasks"]
 
@@ -38,9 +38,9 @@ _WANTED = "CompressedMasks, COCO segmentations, or zeros and ones of shape (G, H
 class CompressedMasks:
     """Masks of one image, stored as runs of pixels.
 
-    Made by :meth:`from_dense`, :meth:`from_coco` or :meth:`from_labels`, and never modified: methods that change
-    something return new ones. ``masks[rows]`` selects by an integer, a slice, a bool mask or a list of integers,
-    always as ``CompressedMasks``.
+    Made by :meth:`from_dense`, :meth:`from_coco`, :meth:`from_labels` or :meth:`from_patches`, and never modified:
+    methods that change something return new ones. ``masks[rows]`` selects by an integer, a slice, a bool mask or a list
+    of integers, always as ``CompressedMasks``.
 
     Attributes
     ----------
@@ -212,6 +212,62 @@ class CompressedMasks:
         column, top = np.divmod(begins[some], height + 1)
         return _from_runs(owner, column, top, ends[some] - column * (height + 1), len(numbers), size)
 
+    @classmethod
+    def from_patches(cls, patches: Iterable[tuple[slice, slice, np.ndarray]], image_size: Size) -> CompressedMasks:
+        """Compress masks of which only a part of the image is given; the rest of it is not set.
+
+        Parameters
+        ----------
+        patches : iterable of (rows, columns, mask)
+            Of each mask the part: two slices with start and stop, and its pixels, (h, w) bool.
+        image_size : (height, width)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a part is not inside the image, or its mask is of another size.
+        """
+        height, width = size = _checked_size(image_size)
+
+        def runs() -> Iterator[Runs]:
+            for i, (rows, columns, mask) in enumerate(patches):
+                name = f"patches[{i}]"
+                _check_part(f"rows of {name}", rows, height)
+                _check_part(f"columns of {name}", columns, width)
+                shape = (rows.stop - rows.start, columns.stop - columns.start)
+                pixels = numeric_array(name, mask, f"a mask of shape {shape}", kinds="biuf", shape=shape)
+                yield runs_of_mask(zeros_and_ones(name, pixels), height, top=rows.start, left=columns.start)
+
+        return _from_parts(runs(), size)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[CompressedMasks]) -> CompressedMasks:
+        """Return the masks of several, one after the other.
+
+        Parameters
+        ----------
+        parts : sequence of CompressedMasks
+            At least one, all of the same image size.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not as above.
+        """
+        parts = sequence("parts", parts, lambda name, part: instance(name, part, CompressedMasks, "CompressedMasks"))
+        if not parts:
+            raise ValueError("parts must be at least one CompressedMasks, got none.")
+        for i, part in enumerate(parts):
+            if part.image_size != parts[0].image_size:
+                raise ValueError(f"parts must be of one image size, got {parts[0]!r} and parts[{i}] = {part!r}.")
+        lengths = np.concatenate([[0], *(np.diff(part.offsets) for part in parts)])
+        return _unchecked(
+            np.concatenate([part.starts for part in parts]),
+            np.concatenate([part.stops for part in parts]),
+            np.cumsum(lengths),
+            parts[0].image_size,
+        )
+
     # -------------------------------------------------------------- their properties
 
     def __len__(self) -> int:
@@ -249,6 +305,13 @@ class CompressedMasks:
             boxes[some, 3] = np.maximum.reduceat(bottom, first)
         return boxes
 
+    @property
+    def touch_edge(self) -> np.ndarray:
+        """Whether a mask has a pixel at the edge of the image: (G,), bool."""
+        height, width = self.image_size
+        low, high = self.boxes[:, :2], self.boxes[:, 2:]
+        return ((low <= 0) | (high >= (width, height))).any(axis=1) & (self.areas > 0)
+
     def areas_within(self, boxes: Any) -> np.ndarray:
         """Count the pixels that each mask has in a box of its own.
 
@@ -277,6 +340,47 @@ class CompressedMasks:
         rows = (np.minimum(bottom, y2) - np.maximum(top, y1)).clip(0) * ((column >= x1) & (column < x2))
         total = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
         return np.diff(total[self.offsets])
+
+    def intersections(self, first: Any, second: Any) -> np.ndarray:
+        """Count the pixels that pairs of masks share.
+
+        Parameters
+        ----------
+        first, second : sequence of int of length P
+            The rows of each pair.
+
+        Returns
+        -------
+        ndarray of shape (P,), int64
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If they are not as above.
+        """
+        rows, others = row_numbers(first, len(self), "masks"), row_numbers(second, len(self), "masks")
+        if len(rows) != len(others):
+            raise ValueError(f"first and second must have the same length, got {len(rows)} and {len(others)}.")
+        pixels = self.image_size[0] * self.image_size[1]
+        begins = self._owners() * pixels + self.starts  # in int64, all masks one after the other
+        ends = begins + (self.stops - self.starts)
+        before = np.concatenate([[0], np.cumsum(ends - begins)])
+        # The runs of the first mask of each pair, moved to where those of the second are.
+        counts = np.diff(self.offsets)[rows]
+        pair = np.repeat(np.arange(len(rows)), counts)
+        run = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts) + self.offsets[rows][pair]
+        shift = (others - rows)[pair] * pixels
+
+        def set_before(position: np.ndarray) -> np.ndarray:
+            """Count the pixels of all masks that lie before each position."""
+            last = np.searchsorted(begins, position, side="right")
+            beyond = np.append(0, ends)[last] - position
+            return before[last] - beyond.clip(0)
+
+        shared = set_before(ends[run] + shift) - set_before(begins[run] + shift)
+        total = np.concatenate([[0], np.cumsum(shared)])
+        ends_of_pairs = np.cumsum(counts)
+        return total[ends_of_pairs] - total[ends_of_pairs - counts]
 
     def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the column of each run, its first row, and the row after its last."""
@@ -339,14 +443,8 @@ class CompressedMasks:
         index = integer("index", index)
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index}.")
-        for name, part, size in (("rows", rows, self.image_size[0]), ("columns", columns, self.image_size[1])):
-            ends = (part.start, part.stop) if isinstance(part, slice) else (None, None)
-            if not all(isinstance(n, (int, np.integer)) for n in ends):
-                raise TypeError(f"{name} must be a slice with integers as start and stop, got {shown(part)}.")
-            if part.step not in (None, 1):
-                raise ValueError(f"{name} must be a slice without a step, got {shown(part)}.")
-            if not 0 <= part.start <= part.stop <= size:
-                raise ValueError(f"{name} must be inside the image, from 0 to {size}, got {shown(part)}.")
+        _check_part("rows", rows, self.image_size[0])
+        _check_part("columns", columns, self.image_size[1])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return :meth:`to_dense` to NumPy's functions: ``np.asarray(masks)``."""
@@ -358,8 +456,8 @@ class CompressedMasks:
     def to_dense(self) -> np.ndarray:
         """Return the pixels of all masks: (G, H, W), bool."""
         out = np.zeros((len(self), *self.image_size), bool)
-        for i, mask in enumerate(out):
-            mask[...] = self.decode(i)
+        for mask, (pixels, y, x) in zip(out, self._boxed(), strict=True):
+            mask[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
         return out
 
     def to_rle(self) -> list[dict[str, Any]]:
@@ -498,6 +596,17 @@ def _check_runs(starts: np.ndarray, stops: np.ndarray, offsets: np.ndarray, size
     if wrong.any():
         run = int(wrong.argmax())
         raise ValueError(f"starts[{run}] to stops[{run}] {what}, got {starts[run]} to {stops[run]}.")
+
+
+def _check_part(name: str, part: Any, size: int) -> None:
+    """Refuse what is no slice of rows or columns of an image."""
+    ends = (part.start, part.stop) if isinstance(part, slice) else (None, None)
+    if not all(isinstance(n, (int, np.integer)) for n in ends):
+        raise TypeError(f"{name} must be a slice with integers as start and stop, got {shown(part)}.")
+    if part.step not in (None, 1):
+        raise ValueError(f"{name} must be a slice without a step, got {shown(part)}.")
+    if not 0 <= part.start <= part.stop <= size:
+        raise ValueError(f"{name} must be inside the image, from 0 to {size}, got {shown(part)}.")
 
 
 def _unchecked(starts: np.ndarray, stops: np.ndarray, offsets: np.ndarray, size: Size) -> CompressedMasks:

@@ -29,7 +29,7 @@ from .conv import conv2d, conv_transpose2d, one_channel
 from .functional import add_scalars, concat_anchors, dropout, flatten, linear
 from .layout import nearest as nearest_cells
 from .loss_functions import binary_cross_entropy, cross_entropy, smooth_l1
-from .mask_resampling import mask_targets, paste_masks
+from .mask_resampling import mask_patches, mask_targets, paste_masks
 from .nms import batched_nms, nms
 from .normalization import batch_norm, fold_batch_norm
 from .postprocessing import BoxDetections, DetectionRules, detect_boxes
@@ -114,6 +114,7 @@ __all__ = [
     "is_device_array",
     "joined_anchors",
     "linear",
+    "mask_patches",
     "mask_targets",
     "match",
     "max_pool2d",

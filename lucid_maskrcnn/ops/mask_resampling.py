@@ -27,7 +27,7 @@ from ._parallel import chunks, parallel_for
 from .roi_align import MAX_CELLS, gathers, plan, pool_gpu, regions
 from .roi_align_gpu import Grid
 
-__all__ = ["mask_targets", "paste_masks"]
+__all__ = ["mask_patches", "mask_targets", "paste_masks"]
 
 _GPU_PIXELS = 1 << 24  # pixels pasted at a time on gpu
 _TASK = 8  # masks that a thread takes at a time
@@ -44,6 +44,10 @@ class _Patch(NamedTuple):
     x: slice
     weights_y: np.ndarray  # (h, M)
     weights_x: np.ndarray  # (w, M)
+
+    def pixels(self, probs: np.ndarray) -> np.ndarray:
+        """Return the probabilities in the patch's pixels, (h, w)."""
+        return self.weights_y @ probs @ self.weights_x.T
 
 
 class _PasteMasks(Op):
@@ -66,7 +70,7 @@ class _PasteMasks(Op):
         def paste(some: slice) -> None:
             image[some] = 0
             for i, patch in enumerate(patches[some], some.start):
-                pixels = patch.weights_y @ probs[i] @ patch.weights_x.T  # (h, w)
+                pixels = patch.pixels(probs[i])
                 into = image[i, patch.y, patch.x]
                 if threshold is None:
                     into[...] = pixels
@@ -75,6 +79,12 @@ class _PasteMasks(Op):
 
         parallel_for(chunks(len(patches), _TASK), paste)
         return image
+
+    def each(self, mask_probs: np.ndarray, boxes: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Yield rows, columns and pixels of each patch."""
+        probs = mask_probs.astype(np.float32, copy=False)
+        for i, patch in enumerate(self.patches(boxes, probs.shape[-1], self.image_size)):
+            yield patch.y, patch.x, self.over(patch.pixels(probs[i]), np.float32(self.threshold))
 
     def gpu(self, mask_probs: mx.array, boxes: mx.array) -> mx.array:
         height, width = self.image_size
@@ -243,13 +253,53 @@ def paste_masks(
     much, its corners truncated to whole pixels, both of which belong to it. detectron2, function of the
     same name: bilinear, zeros around the mask.
     """
+    boxes = _check_pasted(mask_probs, boxes)
+    size = checked_size("image_size", image_size, minimum=0)
+    optional(fraction)("threshold", threshold)
+    return _PasteMasks(size, threshold, flag("snap", snap))(mask_probs, boxes)
+
+
+def mask_patches(
+    mask_probs: Tensor,
+    boxes: Tensor,
+    image_size: int | tuple[int, int],
+    threshold: float = 0.5,
+    *,
+    snap: bool = True,
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield of each mask the part of the image that it covers, on the host: no image is made.
+
+    Parameters
+    ----------
+    mask_probs, boxes, image_size, threshold, snap
+        As for :func:`paste_masks`, which gives the same pixels.
+
+    Yields
+    ------
+    rows, columns : slice
+        With start and stop, inside the image.
+    mask : ndarray of shape (h, w), bool
+
+    Raises
+    ------
+    ValueError
+        As :func:`paste_masks`.
+    """
+    boxes = _check_pasted(mask_probs, boxes)
+    pasting = _PasteMasks(
+        checked_size("image_size", image_size, minimum=0), fraction("threshold", threshold), flag("snap", snap)
+    )
+    evaluate([mask_probs.data, boxes.data])
+    return pasting.each(host(mask_probs), host(boxes))
+
+
+def _check_pasted(mask_probs: Tensor, boxes: Tensor) -> Tensor:
+    """Return boxes in float32."""
     boxes = box_tensor("boxes", boxes, ("n", 4))
     check_tensor("mask_probs", mask_probs, (boxes.shape[0], "M", "M"))
     if mask_probs.shape[1] != mask_probs.shape[2] or mask_probs.shape[1] == 0:
         raise ValueError(f"mask_probs must have shape (n, M, M) with M of at least 1, got {tuple(mask_probs.shape)}.")
-    size = checked_size("image_size", image_size, minimum=0)
-    optional(fraction)("threshold", threshold)
-    return _PasteMasks(size, threshold, flag("snap", snap))(mask_probs, boxes)
+    return boxes
 
 
 # ------------------------------------------------------------------ targets

@@ -417,3 +417,33 @@ def test_compressed_masks_become_an_array_in_numpy() -> None:
     np.testing.assert_array_equal(np.asarray(masks).sum(axis=(1, 2)), masks.areas)
     with pytest.raises(ValueError, match="without a copy"):
         np.array(masks, copy=False)
+
+
+def test_patches_are_parts_of_the_image() -> None:
+    dense = np.zeros((3, 7, 9), bool)
+    dense[0, 2:5, 3:6] = np.eye(3)
+    dense[1, 0:7, 0:9] = True
+    masks = CompressedMasks.from_patches(
+        [
+            (slice(2, 5), slice(3, 6), np.eye(3)),
+            (slice(0, 7), slice(0, 9), np.ones((7, 9), bool)),
+            (slice(7, 7), slice(0, 4), np.zeros((0, 4), bool)),
+        ],
+        (7, 9),
+    )
+    np.testing.assert_array_equal(masks.to_dense(), dense)
+    with pytest.raises(ValueError, match=r"rows of patches\[0\] must be inside the image, from 0 to 7, got"):
+        CompressedMasks.from_patches([(slice(0, 8), slice(0, 1), np.ones((8, 1)))], (7, 9))
+    with pytest.raises(ValueError, match=r"patches\[0\] must be a mask of shape \(2, 1\), got"):
+        CompressedMasks.from_patches([(slice(0, 2), slice(0, 1), np.ones((1, 2)))], (7, 9))
+
+
+def test_masks_of_several_are_concatenated() -> None:
+    first, second = np.zeros((2, 4, 5), bool), np.ones((1, 4, 5), bool)
+    first[1, 1:3, 2] = True
+    parts = [CompressedMasks.from_dense(part) for part in (first, second, first[:0])]
+    np.testing.assert_array_equal(CompressedMasks.concatenated(parts).to_dense(), np.concatenate([first, second]))
+    with pytest.raises(ValueError, match="parts must be of one image size"):
+        CompressedMasks.concatenated([*parts, CompressedMasks.from_dense(np.ones((1, 4, 4)))])
+    with pytest.raises(ValueError, match="parts must be at least one CompressedMasks"):
+        CompressedMasks.concatenated([])

@@ -145,6 +145,7 @@ OTHERS = {
         "ProposalRules",
         "Proposals",
         "detect_boxes",
+        "mask_patches",
         "filter_proposals",
         "AnchorLevel",
         "joined_anchors",

@@ -10,7 +10,7 @@ from gradients import cpu_gpu_agree, tensor, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucid_maskrcnn.ops import mask_targets, paste_masks, roi_align
+from lucid_maskrcnn.ops import mask_patches, mask_targets, paste_masks, roi_align
 
 
 def slow_paste(mask, box, size):
@@ -302,3 +302,17 @@ M, R, I = (tensor(a) for a in ground_truth(3))  # noqa: E741
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("snap", [True, False])
+def test_patches_are_the_pixels_of_pasted_masks(snap: bool) -> None:
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(-5, 30, (12, 4)).astype(np.float32)
+    boxes[:, 2:] += np.abs(boxes[:, :2])
+    probs = rng.random((12, 7, 7)).astype(np.float32)
+    pasted = values(paste_masks(tensor(probs), tensor(boxes), (25, 33), 0.4, snap=snap))
+    found = np.zeros_like(pasted)
+    for i, (rows, columns, mask) in enumerate(mask_patches(tensor(probs), tensor(boxes), (25, 33), 0.4, snap=snap)):
+        found[i, rows, columns] = mask
+    np.testing.assert_array_equal(found, pasted)
+    assert pasted.any()

@@ -15,7 +15,7 @@ import pytest
 from device_waits import device_waits
 from PIL import Image
 
-from lucid_maskrcnn.detections import Detections
+from lucid_maskrcnn.detections import Detections, detected_objects
 from lucid_maskrcnn.masks import decode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, paste_masks
 
@@ -87,7 +87,7 @@ def test_exports_copy_from_the_device_once(export, n, monkeypatch):
         found = export(on_gpu)
     assert len(waits) == 0, waits
     assert waits.uploads == 0
-    assert copies.count <= 4  # boxes, scores, labels, mask_probs
+    assert copies.count <= 5  # boxes (for the masks, too), scores, labels, mask_probs
     expected = export(on_cpu)
     if isinstance(found, dict):
         for key, values in found.items():
@@ -165,18 +165,26 @@ def test_arrays_and_lists_become_tensors():
 
 def test_masks_are_pasted_once_and_only_when_asked_for(device, monkeypatch):
     found = make(4, device)
-    pasted = []
+    counts = dict.fromkeys(["paste_masks", "mask_patches"], 0)
 
-    def paste_and_count(probs, boxes, *args, **options):
-        pasted.append(len(boxes))
-        return paste_masks(probs, boxes, *args, **options)
+    def count(name):
+        function = getattr(detected_objects, name)
 
-    monkeypatch.setattr("lucid_maskrcnn.detections.paste_masks", paste_and_count)
+        def counted(*args, **options):
+            counts[name] += 1
+            return function(*args, **options)
+
+        monkeypatch.setattr(detected_objects, name, counted)
+
+    for name in counts:
+        count(name)
     found.to_rle(), found.to_polygons(), found.to_coco(1), found[:2], repr(found)
-    assert set(pasted) == {1}
+    assert counts == {"paste_masks": 0, "mask_patches": 1}
     expected = paste_masks(found.mask_probs, found.boxes, SIZE, 0.5)
     np.testing.assert_array_equal(found.numpy()["masks"], np.asarray(expected.data))
+    np.testing.assert_array_equal(np.asarray(found.masks.data), np.asarray(expected.data))
     assert found.masks is found.masks
+    assert counts == {"paste_masks": 1, "mask_patches": 1}
 
 
 def test_mask_thresh_moves_the_contour():
@@ -309,7 +317,7 @@ GOOD = {
         ({"mask_probs": np.full((2, 2, 2), 1.5)}, ValueError, r"mask_probs\[0\] .* 1.5 to 1.5: apply a sigmoid"),
         ({"mask_probs": np.full((2, 2, 2), -3)}, ValueError, r"mask_probs\[0\] must be probabilities"),
         ({"mask_probs": np.full((2, 2, 2), np.nan)}, ValueError, r"mask_probs\[0\] must be probabilities"),
-        ({"mask_probs": None}, TypeError, "mask_probs must be numbers"),
+        ({"mask_probs": None}, TypeError, "mask_probs or masks must be given, got neither"),
         ({"image_size": (7, 8, 9)}, ValueError, "image_size must be a sequence of 2 values"),
         ({"image_size": (0, 8)}, ValueError, r"image_size\[0\] must be a positive integer, got 0"),
         ({"image_size": (7.5, 8)}, TypeError, r"image_size\[0\] must be a positive integer, got 7.5"),

@@ -1,0 +1,115 @@
+"""Which masks of an image overlap, and non-maximum suppression by masks.
+
+Shapes: G masks, P pairs of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
+from lucid_maskrcnn.masks.compressed import CompressedMasks
+from lucid_maskrcnn.validators import fraction, instance
+
+__all__ = ["mask_iou", "mask_nms", "overlapping_pairs"]
+
+
+def overlapping_pairs(boxes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of boxes that share an area.
+
+    Parameters
+    ----------
+    boxes : Tensor, array or nested list of shape (G, 4)
+        Corners (x1, y1, x2, y2).
+
+    Returns
+    -------
+    first, second : ndarray of shape (P,), int64
+        The rows of each pair, each pair once, ``first < second``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``boxes`` is not as above.
+    """
+    x1, y1, x2, y2 = finite_boxes("boxes", boxes).T
+    order = np.argsort(x1, kind="stable")
+    # Those that begin between the left and the right side of a box overlap it in x; there are few of them in an image.
+    reach = np.searchsorted(x1[order], x2[order], side="left")
+    counts = (reach - np.arange(1, len(order) + 1)).clip(0)
+    left = np.repeat(np.arange(len(order)), counts)
+    right = left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
+    a, b = order[left], order[right]
+    share = np.minimum(x2[a], x2[b]) > np.maximum(x1[a], x1[b])  # not so if one has no width
+    share &= np.minimum(y2[a], y2[b]) > np.maximum(y1[a], y1[b])
+    a, b = a[share], b[share]
+    return np.minimum(a, b), np.maximum(a, b)
+
+
+def mask_iou(masks: CompressedMasks, first: Any, second: Any) -> np.ndarray:
+    """Return the intersection over union of pairs of masks.
+
+    Parameters
+    ----------
+    masks : CompressedMasks
+    first, second : sequence of int of length P
+        The rows of each pair.
+
+    Returns
+    -------
+    ndarray of shape (P,), float64
+        0 for two empty masks.
+    """
+    shared = instance("masks", masks, CompressedMasks, "CompressedMasks").intersections(first, second)
+    areas = masks.areas
+    return shared / np.maximum(areas[np.asarray(first, int)] + areas[np.asarray(second, int)] - shared, 1)
+
+
+def mask_nms(masks: CompressedMasks, scores: Any, iou_thresh: float, idxs: Any = None) -> np.ndarray:
+    """Choose the best masks: each suppresses those of lower score that overlap it too much.
+
+    Parameters
+    ----------
+    masks : CompressedMasks
+        G of them.
+    scores : Tensor or array of shape (G,)
+    iou_thresh : float
+        Masks with a greater IoU are suppressed.
+    idxs : Tensor or array of shape (G,), int, optional
+        Only masks of equal numbers suppress each other, such as those of one class; by default all do.
+
+    Returns
+    -------
+    ndarray of shape (K,), int64
+        Rows of the kept masks by descending score; those of equal score in their order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    num = len(instance("masks", masks, CompressedMasks, "CompressedMasks"))
+    values = numeric_array("scores", scores, f"numbers of shape ({num},), one for each mask", shape=(num,)).astype(
+        np.float64
+    )
+    iou_thresh = fraction("iou_thresh", iou_thresh)
+    first, second = overlapping_pairs(masks.boxes)
+    if idxs is not None:
+        groups = numeric_array("idxs", idxs, f"integers of shape ({num},), one for each mask", kinds="iu", shape=(num,))
+        same = groups[first] == groups[second]
+        first, second = first[same], second[same]
+    over = mask_iou(masks, first, second) > iou_thresh
+    order = np.argsort(-values, kind="stable")
+    rank = np.argsort(order)
+    better = np.minimum(rank[first[over]], rank[second[over]])
+    worse = np.maximum(rank[first[over]], rank[second[over]])
+    by_rank = np.argsort(better, kind="stable")
+    better, worse = better[by_rank], worse[by_rank]
+    keep = np.ones(num, bool)
+    ends = np.searchsorted(better, np.arange(num + 1))
+    for k in np.unique(better).tolist():  # from the best on
+        if keep[k]:
+            keep[worse[ends[k] : ends[k + 1]]] = False
+    return order[keep]
