@@ -81,6 +81,9 @@ OPTIONAL = {
     "pycocotools",
     "matplotlib",
     "tensorboard",
+    "pandas",
+    "roifile",
+    "supervision",
 }  # extras: imported inside the function that needs them
 
 
