@@ -40,7 +40,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
         "array_arguments",
     ),
     ("images", "transforms", "masks"),
-    ("annotation_formats", "visualization"),
+    ("measure", "annotation_formats", "visualization"),
     ("detections", "targets", "weights"),
     ("models", "data"),
     ("inference",),

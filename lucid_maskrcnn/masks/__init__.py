@@ -2,6 +2,7 @@
 
 from .compressed import CompressedMasks, are_segmentations
 from .overlaps import mask_iou, mask_nms, overlapping_pairs
+from .parts import trace_parts
 from .polygons import fill_polygons, trace_polygons
 from .rle import decode_rle, encode_rle, rle_area
 
@@ -15,5 +16,6 @@ __all__ = [
     "mask_nms",
     "overlapping_pairs",
     "rle_area",
+    "trace_parts",
     "trace_polygons",
 ]

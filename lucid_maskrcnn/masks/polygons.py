@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
-from lucid_maskrcnn.masks.runs import bounding_slices
+from lucid_maskrcnn.masks.rings import boundary_rings
+from lucid_maskrcnn.masks.runs import runs_of_mask
 
 __all__ = ["MAX_COORDINATE", "PolygonError", "check_polygon", "fill_polygons", "trace_polygons"]
 
@@ -209,40 +210,9 @@ def trace_polygons(mask: Any) -> list[list[float]]:
     list of list of float
         One ring ``[x, y, x, y, …]`` a part, clockwise; holes are filled. ``[]`` for an empty mask.
     """
-    # A corner of the boundary joins one horizontal and one vertical side. In every row of corners the horizontal sides
-    # connect the first with the second, the third with the fourth, and so on; in every column likewise the vertical
-    # sides. A ring is followed by taking a horizontal and a vertical side in turn.
     wanted = "one mask of shape (H, W)"
     mask = zeros_and_ones("mask", numeric_array("mask", mask, wanted, kinds="biuf", shape=(None, None)))
-    rows, columns = bounding_slices(mask)
-    cells = np.pad(mask[rows, columns], 1).astype(np.int8)
-    nw, ne, sw, se = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]
-    touching = (nw == se) & (ne == sw) & (nw != ne)  # two pixels that meet at a corner: two corners there
-    ys, xs = np.nonzero((nw ^ ne ^ sw ^ se).astype(bool) | touching)
-    copies = 1 + touching[ys, xs]
-    ys, xs = np.repeat(ys, copies), np.repeat(xs, copies)  # (C,) corners, in rows, from left to right
-    # Of two corners at one place the first has its horizontal side to the left. If that belongs to
-    # the south-west pixel, its vertical side goes down, and the corner comes second in its column.
-    second = np.append(False, (ys[1:] == ys[:-1]) & (xs[1:] == xs[:-1]))
-    by_column = np.lexsort((second ^ (ne[ys, xs] & touching[ys, xs]).astype(bool), ys, xs))
-    other_in_row = np.arange(len(ys)) ^ 1
-    other_in_column = np.empty_like(by_column)
-    other_in_column[by_column] = by_column[np.arange(len(ys)) ^ 1]
-
-    points = np.stack([xs + columns.start, ys + rows.start], axis=1).tolist()
-    inside = se[ys, xs].astype(bool).tolist()
-    neighbours = (other_in_row.tolist(), other_in_column.tolist())
-    seen = [False] * len(points)
-    rings = []
-    for start in range(len(points)):
-        if seen[start]:
-            continue
-        ring: list[float] = []
-        corner, turn = start, 0
-        while not seen[corner]:
-            seen[corner] = True
-            ring += map(float, points[corner])
-            corner, turn = neighbours[turn][corner], 1 - turn
-        if inside[start]:  # the top left corner of a part; that of a hole has a zero below it
-            rings.append(ring)
-    return rings
+    starts, stops = runs_of_mask(mask, mask.shape[0])
+    column, top = np.divmod(starts, max(mask.shape[0], 1))
+    rings = boundary_rings(np.zeros_like(column), column, top, top + stops - starts)
+    return [[float(value) for point in ring.points for value in point] for ring in rings if ring.is_outer]

@@ -1,0 +1,158 @@
+"""Measurements of objects, under the names that scikit-image has for them.
+
+They are computed from the runs of the masks: neither time nor memory depends on the area of the image.
+
+Shapes: G masks of H × W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lucid_maskrcnn.images import open_image
+from lucid_maskrcnn.images.handles import ImageHandle
+from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.parts import placed_runs
+from lucid_maskrcnn.validators import instance, optional, pair, positive_number
+
+__all__ = ["measure_objects", "touching_edge"]
+
+_MOST_PIXELS = 2**20  # of a crop of the image that are looked at together
+
+
+def measure_objects(
+    masks: CompressedMasks, *, image: Any = None, page: int | None = None, pixel_size: Any = None
+) -> dict[str, np.ndarray]:
+    """Measure objects.
+
+    Parameters
+    ----------
+    masks : CompressedMasks
+        G of them.
+    image : path, PIL image or array of shape (H, W) or (H, W, C), optional
+        What the intensities are measured in, as it is: of a file the samples, of any type, not the 8 bits that the
+        network gets. Without it there are no intensities.
+    page : int, optional
+        Of a file with several, counted from 0.
+    pixel_size : number or (height, width), optional
+        Of a pixel in µm. By default what the image's file says (OME and ImageJ TIFF do); if nothing says it, there are
+        no columns in µm.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (G,)
+        ``area`` in pixels; ``centroid_x``, ``centroid_y``, in pixels of which number i covers ``[i, i + 1)``, so that
+        they are 0.5 more than scikit-image's; ``equivalent_diameter_area``, of the circle of that area;
+        ``axis_major_length``, ``axis_minor_length`` and ``eccentricity``, of the ellipse with the same second moments;
+        ``touches_edge``, whether a pixel lies at the image's edge; ``intensity_mean_0``, …, one for each channel; and,
+        if the size of a pixel is known, ``area_um2``, ``centroid_x_um``, ``centroid_y_um``,
+        ``equivalent_diameter_area_um``, ``axis_major_length_um`` and ``axis_minor_length_um``. An empty mask has the
+        area and the diameter 0, and NaN for everything else that is a number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or the image has another size than the masks.
+    FileNotFoundError
+        If there is no such image.
+    """
+    instance("masks", masks, CompressedMasks, "CompressedMasks")
+    pixel_size = optional(_pixel_size)("pixel_size", pixel_size)
+    samples = None
+    if image is not None:
+        with open_image(image) as handle:
+            samples = _samples(handle, page, masks)
+            pixel_size = handle.pixel_size if pixel_size is None else pixel_size
+    elif page is not None:
+        raise ValueError(f"page is of the image, and there is no image: give image= too, got page={page}.")
+    return _measured(masks, samples, pixel_size)
+
+
+def touching_edge(masks: CompressedMasks) -> np.ndarray:
+    """Return whether each mask has a pixel at the edge of the image: (G,), bool."""
+    height, width = masks.image_size
+    x1, y1, x2, y2 = masks.boxes.T
+    return (masks.areas > 0) & ((x1 <= 0) | (y1 <= 0) | (x2 >= width) | (y2 >= height))
+
+
+def _pixel_size(name: str, value: Any) -> tuple[float, float]:
+    return pair(name, value, positive_number)
+
+
+def _samples(handle: ImageHandle, page: int | None, masks: CompressedMasks) -> np.ndarray:
+    samples = handle.read(page=page)
+    if samples.shape[:2] != masks.image_size:
+        (height, width), (h, w) = masks.image_size, samples.shape[:2]
+        raise ValueError(f"image must be of the masks' size, {height} × {width} pixels, got {h} × {w}.")
+    return samples
+
+
+def _measured(
+    masks: CompressedMasks, samples: np.ndarray | None, pixel_size: tuple[float, float] | None
+) -> dict[str, np.ndarray]:
+    area = masks.areas
+    with np.errstate(invalid="ignore", divide="ignore"):  # empty masks
+        x, y, xx, yy, xy = _moments(masks, area)
+        found: dict[str, np.ndarray] = {"area": area, "centroid_x": x, "centroid_y": y}
+        found["equivalent_diameter_area"] = np.sqrt(4 * area / np.pi)
+        major, minor = _axes(xx, yy, xy)
+        found["axis_major_length"], found["axis_minor_length"] = major, minor
+        found["eccentricity"] = np.where(major == 0, 0.0, np.sqrt(np.maximum(1 - (minor / major) ** 2, 0)))
+    found["touches_edge"] = touching_edge(masks)
+    if samples is not None:
+        means = _intensities(masks, samples)
+        found |= {f"intensity_mean_{channel}": means[:, channel] for channel in range(means.shape[1])}
+    if pixel_size is not None:
+        height, width = pixel_size
+        found["area_um2"] = area * (height * width)
+        found["centroid_x_um"], found["centroid_y_um"] = x * width, y * height
+        found["equivalent_diameter_area_um"] = np.sqrt(4 * found["area_um2"] / np.pi)
+        axes = _axes(xx * width**2, yy * height**2, xy * (height * width))
+        found["axis_major_length_um"], found["axis_minor_length_um"] = axes
+    return found
+
+
+def _moments(masks: CompressedMasks, area: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the mean x and y of each mask's pixels, and the mean squares and product of their distances from it."""
+    owner, column, top, bottom = placed_runs(masks)
+    num = len(masks)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(owner, values, num) / area
+
+    length, x, y = bottom - top, column + 0.5, (top + bottom) / 2  # of each run its pixels and its middle
+    mean_x, mean_y = mean(length * x), mean(length * y)
+    dx, dy = x - mean_x[owner], y - mean_y[owner]
+    within = length * (length.astype(np.float64) ** 2 - 1) / 12  # squares of the distances from the run's own middle
+    return mean_x, mean_y, mean(length * dx**2), mean(length * dy**2 + within), mean(length * dx * dy)
+
+
+def _axes(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the axes of the ellipses with some second moments, the longer ones first."""
+    middle, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    return 4 * np.sqrt(middle + spread), 4 * np.sqrt(np.maximum(middle - spread, 0))
+
+
+def _intensities(masks: CompressedMasks, samples: np.ndarray) -> np.ndarray:
+    """Return the mean of each channel in each mask: (G, C), float64; NaN for an empty one."""
+    means = np.full((len(masks), samples.shape[2]), np.nan)
+    area = masks.areas
+    for i, (x1, y1, x2, y2) in enumerate(masks.boxes.astype(np.int64).tolist()):
+        if not area[i]:
+            continue
+        total = np.zeros(samples.shape[2])
+        for rows in _bands(y1, y2, x2 - x1):
+            inside = masks.decode_region(i, rows, slice(x1, x2))
+            total += samples[rows, x1:x2][inside].sum(axis=0, dtype=np.float64)
+        means[i] = total / area[i]
+    return means
+
+
+def _bands(start: int, stop: int, width: int) -> Iterator[slice]:
+    """Yield rows from start to stop, so many at once that the memory for one object stays small."""
+    step = max(1, _MOST_PIXELS // width)
+    for row in range(start, stop, step):
+        yield slice(row, min(row + step, stop))
