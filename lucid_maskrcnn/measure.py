@@ -18,7 +18,7 @@ from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.parts import placed_runs
 from lucid_maskrcnn.validators import instance, optional, pair, positive_number
 
-__all__ = ["measure_objects", "touching_edge"]
+__all__ = ["measure_objects"]
 
 _MOST_PIXELS = 2**20  # of a crop of the image that are looked at together
 
@@ -71,13 +71,6 @@ def measure_objects(
     return _measured(masks, samples, pixel_size)
 
 
-def touching_edge(masks: CompressedMasks) -> np.ndarray:
-    """Return whether each mask has a pixel at the edge of the image: (G,), bool."""
-    height, width = masks.image_size
-    x1, y1, x2, y2 = masks.boxes.T
-    return (masks.areas > 0) & ((x1 <= 0) | (y1 <= 0) | (x2 >= width) | (y2 >= height))
-
-
 def _pixel_size(name: str, value: Any) -> tuple[float, float]:
     return pair(name, value, positive_number)
 
@@ -101,7 +94,7 @@ def _measured(
         major, minor = _axes(xx, yy, xy)
         found["axis_major_length"], found["axis_minor_length"] = major, minor
         found["eccentricity"] = np.where(major == 0, 0.0, np.sqrt(np.maximum(1 - (minor / major) ** 2, 0)))
-    found["touches_edge"] = touching_edge(masks)
+    found["touches_edge"] = masks.touch_edge
     if samples is not None:
         means = _intensities(masks, samples)
         found |= {f"intensity_mean_{channel}": means[:, channel] for channel in range(means.shape[1])}

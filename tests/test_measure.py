@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import regionprops_table
 
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.measure import measure_objects, touching_edge
+from lucid_maskrcnn.measure import measure_objects
 
 SHAPES = ("area", "centroid", "equivalent_diameter_area", "axis_major_length", "axis_minor_length", "eccentricity")
 NAMES = {"centroid-0": "centroid_y", "centroid-1": "centroid_x"}
@@ -67,17 +67,6 @@ def test_overlapping_masks_are_measured_each_for_itself():
     assert found["touches_edge"].tolist() == [False, True]
     wanted = by_scikit_image(masks[0].astype(int), np.arange(108).reshape(9, 12, 1))
     assert_equal({name: values[:1] for name, values in found.items()}, wanted)
-
-
-@pytest.mark.parametrize(("row", "column"), [(0, 4), (7, 4), (3, 0), (3, 9)])
-def test_each_edge_of_the_image_is_one(row, column):
-    inner, outer = np.zeros((2, 8, 10), bool)
-    inner[1:-1, 1:-1], outer[row, column] = True, True
-    assert touching_edge(CompressedMasks.from_dense([inner, outer, np.zeros_like(inner)])).tolist() == [
-        False,
-        True,
-        False,
-    ]
 
 
 def test_one_pixel_is_an_object():
