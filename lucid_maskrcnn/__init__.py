@@ -6,7 +6,7 @@ Reproduces torchvision's and detectron2's detections on NumPy (CPU) or MLX (GPU)
 from . import ops
 from .config import HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from .detections import Detections
-from .inference import predict_files
+from .inference import predict_files, predict_stream
 from .masks import CompressedMasks
 from .models import (
     MaskRCNN,
@@ -41,5 +41,6 @@ __all__ = [
     "mask_rcnn_resnet_101_fpn",
     "ops",
     "predict_files",
+    "predict_stream",
     "save_weights",
 ]

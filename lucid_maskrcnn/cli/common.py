@@ -20,10 +20,10 @@ __all__ = [
     "Parser",
     "add_device",
     "add_dtype",
-    "add_nms_thresh",
     "add_page",
     "add_reading",
     "add_score_thresh",
+    "add_selection",
     "add_top_k",
     "add_weights",
     "argument_type",
@@ -124,6 +124,7 @@ def argument_type[T](parse: Callable[[str], Any], check: validators.Check[T]) ->
 positive_int = argument_type(int, validators.positive_int)
 non_negative_int = argument_type(int, validators.non_negative_int)
 positive_number = argument_type(float, validators.positive_number)
+non_negative_number = argument_type(float, validators.non_negative_number)
 fraction = argument_type(float, validators.fraction)
 file_path: Callable[[str], Path] = argument_type(str, validators.path)
 
@@ -162,8 +163,18 @@ def add_top_k(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_nms_thresh(parser: argparse.ArgumentParser) -> None:
-    """Add ``--nms-thresh``."""
+def _class(text: str) -> str | int:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options of which detections are kept: classes, suppression, areas, the edge of the image."""
+    parser.add_argument(
+        "--classes",
+        type=lambda text: [_class(part.strip()) for part in text.split(",")],
+        metavar="NAME[,NAME]",
+        help="find only these, by name or label (default: all)",
+    )
     parser.add_argument(
         "--nms-thresh",
         type=fraction,
@@ -171,6 +182,15 @@ def add_nms_thresh(parser: argparse.ArgumentParser) -> None:
         help="of two detections of a class with a greater IoU only the better is kept (default: the model's own "
         "setting)",
     )
+    parser.add_argument(
+        "--class-agnostic-nms", action="store_true", help="detections of different classes suppress each other, too"
+    )
+    parser.add_argument("--mask-nms", action="store_true", help="--nms-thresh is the IoU of masks instead of boxes")
+    for option, what in (("--min-area", "at least"), ("--max-area", "at most")):
+        parser.add_argument(
+            option, type=non_negative_number, metavar="A", help=f"keep objects with {what} so many pixels"
+        )
+    parser.add_argument("--exclude-edge", action="store_true", help="leave out objects at the edge of the image")
 
 
 def _numbers(text: str) -> Any:

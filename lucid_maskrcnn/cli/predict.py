@@ -21,10 +21,10 @@ from .common import (
     Parser,
     add_device,
     add_dtype,
-    add_nms_thresh,
     add_page,
     add_reading,
     add_score_thresh,
+    add_selection,
     add_top_k,
     add_weights,
     argument_type,
@@ -89,7 +89,7 @@ def add_commands(commands: Any) -> None:
         help="folder to write to; created if it does not exist (default: out)",
     )
     add_score_thresh(predict, 0.5)
-    add_nms_thresh(predict)
+    add_selection(predict)
     predict.add_argument(
         "--mask-thresh",
         type=fraction,
@@ -183,6 +183,12 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 nms_thresh=args.nms_thresh,
                 top_k=args.top_k,
                 mask_thresh=args.mask_thresh,
+                classes=args.classes,
+                class_agnostic_nms=args.class_agnostic_nms,
+                mask_nms=args.mask_nms,
+                min_area=args.min_area,
+                max_area=args.max_area,
+                exclude_edge=args.exclude_edge,
                 page=args.page,
                 channels=args.channels,
                 intensity=args.intensity,

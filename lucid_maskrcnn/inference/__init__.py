@@ -1,6 +1,7 @@
 """Prediction on many images."""
 
 from .drawings import DRAWING_FORMATS, save_drawing
+from .image_stream import predict_stream
 from .jobs import JobResult, JobStart, predict_files
 from .local_engine import ImagePrediction
 from .sources import expand_pattern, split_list
@@ -12,6 +13,7 @@ __all__ = [
     "JobStart",
     "expand_pattern",
     "predict_files",
+    "predict_stream",
     "save_drawing",
     "split_list",
 ]

@@ -89,6 +89,12 @@ def predict_files(
     nms_thresh: float | None = None,
     top_k: int | None = None,
     mask_thresh: float = 0.5,
+    classes: str | int | Sequence[str | int] | None = None,
+    class_agnostic_nms: bool = False,
+    mask_nms: bool = False,
+    min_area: float | None = None,
+    max_area: float | None = None,
+    exclude_edge: bool = False,
     page: int | None = None,
     channels: int | Sequence[int] | None = None,
     intensity: str | Sequence[float] | None = None,
@@ -130,8 +136,10 @@ def predict_files(
     dtype : {"float32", "float16", "bfloat16"}, optional
         What a model that is loaded here computes in, float32 by default: see
         :meth:`MaskRCNN.to <lucid_maskrcnn.MaskRCNN.to>`. A job is resumed in the precision that it was begun in.
-    score_thresh, nms_thresh, top_k, mask_thresh
+    score_thresh, nms_thresh, top_k, mask_thresh, classes, class_agnostic_nms, mask_nms
         As in :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`.
+    min_area, max_area, exclude_edge
+        As in :meth:`Detections.filter <lucid_maskrcnn.detections.Detections.filter>`.
     page, channels, intensity
         As in :func:`~lucid_maskrcnn.images.load_image`: of every image the same page.
     progress : bool
@@ -156,12 +164,18 @@ def predict_files(
     """
     given = _check_paths(paths)
     folder = validators.path("out", out)
-    options = {
+    options: dict[str, Any] = {
         "score_thresh": validators.fraction("score_thresh", score_thresh),
         "nms_thresh": validators.optional(validators.fraction)("nms_thresh", nms_thresh),
         "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
         "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
     }
+    nms = {
+        "class_agnostic_nms": validators.flag("class_agnostic_nms", class_agnostic_nms),
+        "mask_nms": validators.flag("mask_nms", mask_nms),
+    }
+    options |= {name: True for name, value in nms.items() if value}  # jobs of before have no such entries
+    chosen = _filters(min_area, max_area, exclude_edge)
     number = validators.optional(validators.non_negative_int)("page", page)
     read = {"page": number, **validators.reading(channels, intensity)}
     shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
@@ -178,10 +192,13 @@ def predict_files(
     model = _load(weights, device, dtype)
     if read["intensity"] is None and isinstance(model, MaskRCNN):
         read["intensity"] = model.config.image.intensity
+    if classes is not None:
+        options["classes"] = _labels(model, classes)
     precision = model.dtype if isinstance(model, MaskRCNN) else "float32"
     settings = JobSettings(
         options={
             **options,
+            **chosen,
             "draw": draw,
             **({} if precision == "float32" else {"dtype": precision}),
             **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
@@ -198,7 +215,7 @@ def predict_files(
             warn_user(f"{message}{settings.package_version}: results may differ.")
         if on_start is not None:
             on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
-        problems = predict_locally(job, model, options, read, on_image=on_image, progress=progress)
+        problems = predict_locally(job, model, options, chosen, read, on_image=on_image, progress=progress)
         tally = job.finish()
     failures = (*tally.failures, *problems)[:_MOST_FAILURES]
     return JobResult(folder, tally.n_images, tally.n_failed, tally.n_objects, failures)
@@ -223,6 +240,22 @@ def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) ->
         more = f", nor any of the {len(images) - 1} others" if len(images) > 1 else ""
         raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.")
     return images
+
+
+def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:
+    """Return the filters that are set; jobs of before have no entries for them."""
+    areas = {"min_area": min_area, "max_area": max_area}
+    filters = {name: validators.non_negative_number(name, area) for name, area in areas.items() if area is not None}
+    if len(filters) == 2 and filters["min_area"] > filters["max_area"]:
+        raise ValueError(f"min_area must not be greater than max_area, got {min_area} and {max_area}.")
+    return {**filters, **({"exclude_edge": True} if validators.flag("exclude_edge", exclude_edge) else {})}
+
+
+def _labels(model: Any, classes: Any) -> list[int]:
+    """Return the labels of classes, which may be given by name."""
+    if isinstance(model, MaskRCNN):
+        return list(model.class_labels("classes", classes))
+    return list(validators.class_labels("classes", classes, getattr(model, "categories", None)))
 
 
 def _check_dtype(dtype: str | None, weights: Any) -> None:

@@ -56,6 +56,7 @@ def predict_locally(
     folder: JobFolder,
     model: Any,
     options: Mapping[str, Any],
+    filters: Mapping[str, Any],
     read: Mapping[str, Any],
     *,
     on_image: Callable[[ImagePrediction], None] | None,
@@ -70,6 +71,8 @@ def predict_locally(
         Or any object with such a ``predict``.
     options : mapping
         Keywords of ``predict``.
+    filters : mapping
+        Keywords of :meth:`Detections.filter`.
     read : mapping
         Keywords of :func:`~lucid_maskrcnn.images.load_image`.
     on_image : callable, optional
@@ -94,7 +97,7 @@ def predict_locally(
             if is_new or _lacks_drawing(folder, image):
                 with Limits() as limits:  # one warning an image, after its row is written
                     limits.name = repr(image.source)
-                    done = _predict(folder, image, model, options, read, problems)
+                    done = _predict(folder, image, model, options, filters, read, problems)
                 if done is not None and on_image is not None:
                     on_image(done)
                 if is_new:
@@ -113,6 +116,7 @@ def _predict(
     image: ListedImage,
     model: Any,
     options: Mapping[str, Any],
+    filters: Mapping[str, Any],
     read: Mapping[str, Any],
     problems: list[str],
 ) -> ImagePrediction | None:
@@ -121,7 +125,7 @@ def _predict(
     try:
         pixels = load_image(path, **read)
         started = time.perf_counter()
-        found: Detections = model.predict(pixels, **options, keep_image=False)[0]
+        found: Detections = model.predict(pixels, **options, keep_image=False)[0].filter(**filters)
         seconds = time.perf_counter() - started
         row = {"size": found.image_size, "detections": found.to_coco(image.id)}
     except _IMAGE_ERRORS as error:

@@ -97,6 +97,8 @@ def postprocess_detections(
     score_thresh: float,
     nms_thresh: float,
     top_k: int,
+    classes: tuple[int, ...] | None = None,
+    class_agnostic: bool = False,
 ) -> list[BoxDetections] | None:
     """Turn the box head's predictions for all proposals into each image's detections.
 
@@ -110,13 +112,26 @@ def postprocess_detections(
     config : HeadConfig
     score_thresh, nms_thresh, top_k
         As for ``predict``.
+    classes : tuple of int, optional
+        Labels; all by default.
+    class_agnostic : bool
+        Whether detections of different classes suppress each other, too.
 
     Returns
     -------
     list of BoxDetections, or None
         None if the proposals must be asked for ``again``, which has never been seen with real images.
     """
-    rules = ops.DetectionRules(score_thresh, nms_thresh, top_k, config.box_weights, config.min_size, config.finite_only)
+    rules = ops.DetectionRules(
+        score_thresh,
+        nms_thresh,
+        top_k,
+        config.box_weights,
+        config.min_size,
+        config.finite_only,
+        classes=classes,
+        class_agnostic=class_agnostic,
+    )
     return ops.detect_boxes(cls_logits, bbox_deltas, proposals, sizes, rules)
 
 

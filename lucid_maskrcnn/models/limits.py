@@ -14,7 +14,8 @@ are found; in a mosaic of 2048² pixels with 1880 nuclei it is 0.987 and 0.9996,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Self
 
@@ -57,6 +58,7 @@ class Limits:
         outer = _outer.get()
         self.name: str | None = None if outer is None else outer.name
         self.first = 0
+        self._before = 0 if outer is None else outer.first  # images of earlier calls
         self.shrunk: list[tuple[str, int, int]] = []  # image and what became of it, max_size, the one that it needs
         self.full: list[tuple[str, int, int]] = []  # image, its detections, top_k
         self.exhausted: list[tuple[str, float, str]] = []  # image, objectness, what to set
@@ -95,7 +97,7 @@ class Limits:
         self.full += [(self._name(i), count, top_k) for i, count in enumerate(counts) if count > top_k]
 
     def _name(self, image: int) -> str:
-        return self.name or f"images[{self.first + image}]"
+        return self.name or f"images[{self._before + self.first + image}]"
 
     # -------------------------------------------------------------- the warning
 
@@ -107,6 +109,16 @@ class Limits:
         _outer.reset(self._token)
         if kind is None:
             self.warn()
+
+    @contextmanager
+    def collecting(self, first: int) -> Iterator[None]:
+        """Collect what a call of ``predict`` cuts off, without a warning; ``first`` is its first image's number."""
+        self.first = first
+        token = _outer.set(self)
+        try:
+            yield
+        finally:
+            _outer.reset(token)
 
     def warn(self) -> None:
         """Issue the warning, if anything was cut off; within another ``Limits`` that is left to the other."""

@@ -21,6 +21,7 @@ from ..detections import Detections
 from ..images import load_pages
 from ..targets import Target
 from ..validators import (
+    class_labels,
     flag,
     fraction,
     instance,
@@ -275,6 +276,16 @@ class MaskRCNN(HalfPrecision):
         """Names of the labels, and in ``categories.ids`` their ids in the data set; None if there are none."""
         return self.config.category_names or None
 
+    def class_labels(self, name: str, classes: Any) -> tuple[int, ...]:
+        """Return the labels of classes given by name or label; messages call the argument ``name``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such class.
+        """
+        return class_labels(name, classes, self.categories, self.num_classes)
+
     if TYPE_CHECKING:  # Lucid ships no types: without these the result of model.eval() would be Any
 
         def train(self, mode: bool = True) -> Self: ...  # noqa: D102
@@ -358,6 +369,9 @@ class MaskRCNN(HalfPrecision):
         nms_thresh: float | None = None,
         top_k: int | None = None,
         mask_thresh: float = 0.5,
+        classes: str | int | Sequence[str | int] | None = None,
+        class_agnostic_nms: bool = False,
+        mask_nms: bool = False,
         keep_image: bool = True,
         batch_size: int = 1,
         page: int | str | None = None,
@@ -382,6 +396,14 @@ class MaskRCNN(HalfPrecision):
             torchvision).
         mask_thresh : float
             Pixels of a mask have a higher probability than this.
+        classes : str, int, or sequence of them, optional
+            Names or labels of the classes to find, as if the model knew no others: ``top_k`` counts only these. By
+            default all.
+        class_agnostic_nms : bool
+            Whether detections of different classes suppress each other, too: one object, one label.
+        mask_nms : bool
+            Whether ``nms_thresh`` is the IoU of masks, so that objects that cross or lie aslant beside each other are
+            both kept. Boxes are then suppressed only above (1 + ``nms_thresh``) / 2.
         keep_image : bool
             Whether the detections carry a copy of their image, for ``draw`` and notebooks.
         batch_size : int
@@ -419,7 +441,14 @@ class MaskRCNN(HalfPrecision):
         score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)
         nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
         top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
-        thresholds = {"score_thresh": score_thresh, "nms_thresh": nms_thresh, "top_k": top_k}
+        thresholds = {
+            "score_thresh": score_thresh,
+            "nms_thresh": nms_thresh,
+            "top_k": top_k,
+            "classes": optional(self.class_labels)("classes", classes),
+            "class_agnostic": flag("class_agnostic_nms", class_agnostic_nms),
+        }
+        mask_nms = flag("mask_nms", mask_nms)
         keep_image, batch_size = flag("keep_image", keep_image), positive_int("batch_size", batch_size)
         images, check = self._check_images(images, self.config.image)
         read = {"page": optional(page_number)("page", page), **reading(channels, intensity)}
@@ -428,7 +457,14 @@ class MaskRCNN(HalfPrecision):
         with ops.no_grad():
             for batch in [images] if isinstance(images, Tensor) else _split(images, batch_size):
                 detections += self._predict_batch(
-                    batch, check, thresholds, limits, read, mask_thresh=mask_thresh, keep_image=keep_image
+                    batch,
+                    check,
+                    thresholds,
+                    limits,
+                    read,
+                    mask_thresh=mask_thresh,
+                    mask_nms=mask_nms,
+                    keep_image=keep_image,
                 )
                 limits.first = len(detections)
         limits.warn()
@@ -443,21 +479,22 @@ class MaskRCNN(HalfPrecision):
         read: Mapping[str, Any],
         *,
         mask_thresh: float,
+        mask_nms: bool,
         keep_image: bool,
     ) -> list[Detections]:
         batch, originals = self._prepare(images, self.config.image, limits, read)
         features = self._features(batch.tensor)
         proposals = self.rpn.propose(self.rpn(features), batch.sizes, training=False)
-        proposals, found = self._detect(features, proposals, batch.sizes, thresholds)  # a gpu is waited for: how many?
+        rules = _before_mask_nms(thresholds) if mask_nms else thresholds
+        proposals, found = self._detect(features, proposals, batch.sizes, rules)  # a gpu is waited for: how many?
         check.finish()
         mask_probs = self._mask_probs(features, found)
         limits.add_proposals(proposals, self.config.rpn)
-        limits.add_detections([f.num_before_top_k for f in found], thresholds["top_k"])
         sizes = zip(batch.sizes, batch.original_sizes, strict=True)
         boxes = [transforms.resize_boxes(f.boxes, *size) for f, size in zip(found, sizes, strict=True)]
         scores, labels = [f.scores for f in found], [f.labels for f in found]
         ops.evaluate(t.data for t in (*boxes, *scores, *labels, *mask_probs, *limits.objectness))  # and once more
-        return [
+        detections = [
             Detections(
                 *columns,
                 batch.original_sizes[i],
@@ -468,6 +505,11 @@ class MaskRCNN(HalfPrecision):
             )
             for i, columns in enumerate(zip(boxes, scores, labels, mask_probs, strict=True))
         ]
+        counts = [f.num_before_top_k for f in found]
+        if mask_nms:
+            detections, counts = _after_mask_nms(detections, thresholds)
+        limits.add_detections(counts, thresholds["top_k"])
+        return detections
 
     def get_loss(
         self,
@@ -671,6 +713,18 @@ class MaskRCNN(HalfPrecision):
         classes = ops.concat([f.labels for f in found]) - 1
         logits = self._mask_logits(features, *ops.padded_rows(*concat_rois(boxes), classes))  # (R, 1, M, M)
         return split_per_image(ops.sigmoid(logits.reshape(-1, *logits.shape[2:])), boxes)
+
+
+def _before_mask_nms(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by which thresholds boxes are chosen whose masks are then compared: looser ones, and more of them."""
+    return {**thresholds, "nms_thresh": (1 + thresholds["nms_thresh"]) / 2, "top_k": 4 * thresholds["top_k"]}
+
+
+def _after_mask_nms(detections: list[Detections], thresholds: Mapping[str, Any]) -> tuple[list[Detections], list[int]]:
+    """Return the detections that masks of others do not suppress, and how many they were before ``top_k``."""
+    agnostic = thresholds["class_agnostic"]
+    left = [d.nms(thresholds["nms_thresh"], class_agnostic=agnostic, masks=True) for d in detections]
+    return [d[: thresholds["top_k"]] for d in left], [len(d) for d in left]
 
 
 def _split(images: Sequence[Any], batch_size: int) -> list[Sequence[Any]]:

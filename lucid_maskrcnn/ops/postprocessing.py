@@ -17,9 +17,9 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from ._operation import host, no_grad
+from ._operation import as_tensor, host, no_grad
 from .boxes import clip_boxes, decode_boxes
-from .nms import batched_nms
+from .nms import batched_nms, nms
 from .nms_gpu import ROUNDS, descending_gpu, keep_gpu
 from .proposals import Proposals, clipped_per_image, first_kept, large_enough
 from .selection import finite_rows, nonzero_above, pick, remove_small_boxes, softmax, take
@@ -41,6 +41,8 @@ class DetectionRules(NamedTuple):
     box_weights: tuple[float, ...]
     min_size: float
     finite_only: bool = False
+    classes: tuple[int, ...] | None = None  # labels, from 1; None is all of them
+    class_agnostic: bool = False
 
 
 class BoxDetections(NamedTuple):
@@ -81,12 +83,23 @@ def detect_boxes(
     deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)
     with no_grad():
         if cls_logits.device == "gpu":
-            return _on_gpu(softmax(cls_logits), deltas, proposals, sizes, rules)
+            return _on_gpu(_probabilities(cls_logits, rules), deltas, proposals, sizes, rules)
         found, end = [], 0
         for room, size in zip(proposals.rooms, sizes, strict=True):
             some = slice(end, end := end + room)
-            found.append(_of_image(softmax(cls_logits[some]), deltas[some], proposals.boxes[some], size, rules))
+            probs = _probabilities(cls_logits[some], rules)
+            found.append(_of_image(probs, deltas[some], proposals.boxes[some], size, rules))
         return found
+
+
+def _probabilities(cls_logits: Tensor, rules: DetectionRules) -> Tensor:
+    """Return (R, K + 1), 0 for classes that are not asked for: no score is above a threshold then."""
+    probs = softmax(cls_logits)
+    if rules.classes is None:
+        return probs
+    asked = np.zeros(probs.shape[1], np.float32)
+    asked[[0, *rules.classes]] = 1
+    return Tensor(probs.data * as_tensor(asked, probs).data)
 
 
 # ------------------------------------------------------------------ cpu
@@ -108,8 +121,11 @@ def _of_image(
     # 3. not too small
     keep = remove_small_boxes(boxes, rules.min_size)
     boxes, scores, classes = (take(t, keep) for t in (boxes, scores, classes))
-    # 4. non-maximum suppression within each class, and the best of what is left
-    left = batched_nms(boxes, scores, classes, rules.nms_thresh)
+    # 4. non-maximum suppression, mostly within each class, and the best of what is left
+    if rules.class_agnostic:
+        left = nms(boxes, scores, rules.nms_thresh)
+    else:
+        left = batched_nms(boxes, scores, classes, rules.nms_thresh)
     keep = left[: rules.top_k]
     return BoxDetections(take(boxes, keep), take(scores, keep), take(classes, keep) + 1, left.shape[0])
 
@@ -177,11 +193,12 @@ def _suppress(
     candidates: _Candidates, looked_at: int, rules: DetectionRules, rounds: int
 ) -> tuple[_Candidates, mx.array]:
     """Return the detections among the first ``looked_at`` candidates, and the numbers to read of each image."""
-    # 4. non-maximum suppression within each class, and the best of what is left
+    # 4. non-maximum suppression, mostly within each class, and the best of what is left
     some = _Candidates(*(a[:, :looked_at] for a in candidates))
     in_all = candidates.alive.astype(mx.int32).sum(axis=1)
     of_all = (candidates.boxes, candidates.alive)
-    keep, settled = keep_gpu(some.boxes, some.classes, some.alive, rules.nms_thresh, rounds, of_all=of_all)
+    classes = None if rules.class_agnostic else some.classes
+    keep, settled = keep_gpu(some.boxes, classes, some.alive, rules.nms_thresh, rounds, of_all=of_all)
     place, valid, total = first_kept(keep, rules.top_k)
     found = _Candidates(
         boxes=mx.take_along_axis(some.boxes, place[..., None], axis=1),

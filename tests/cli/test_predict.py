@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import lucid_maskrcnn
 from lucid_maskrcnn.cli import main
 
 
@@ -179,3 +180,17 @@ def test_wrong_option_values(capsys: pytest.CaptureFixture[str], options: list[s
         main(["predict", "a.png", *options])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_options_choose_what_is_found(tmp_path: Path) -> None:
+    image = Path(lucid_maskrcnn.__file__).parent / "assets" / "nuclei_fluorescence_small.png"
+
+    def count(*options: str) -> int:
+        assert main(["predict", str(image), "--out", str(tmp_path / "out"), "--overwrite", "--no-draw", *options]) == 0
+        return len(json.loads((tmp_path / "out" / "detections.json").read_text()))
+
+    everything = count()
+    assert everything == count("--classes", "1") == count("--classes", "nucleus", "--class-agnostic-nms")
+    assert 0 < count("--exclude-edge") < everything
+    assert 0 < count("--min-area", "200", "--max-area", "400.5") < everything
+    assert count("--mask-nms", "--nms-thresh", "0.3") >= everything

@@ -197,3 +197,34 @@ def test_wrong_argument_is_refused_before_anything_is_written(
     with pytest.raises(kind, match=re.escape(sentence)):
         predict_files(**{"paths": images, "weights": MODEL, "out": out, **wrong})
     assert not out.exists()
+
+
+def test_classes_and_filters_are_those_of_detections(tmp_path: Path, images: list[Path]) -> None:
+    def ids(**options: Any) -> list[int]:
+        predict_files(images[:1], TwoBoxes(), tmp_path / "out", overwrite=True, draw=False, **options)
+        return [result["category_id"] for result in load(tmp_path / "out" / "detections.json")]
+
+    found = TwoBoxes().predict(load_image(images[0]), score_thresh=0.0)[0]
+    small, large = sorted(found.areas.tolist())
+    assert small < large
+    assert ids() == [1, 2]
+    assert ids(min_area=large) == ids(max_area=large, min_area=small + 1) == [2]
+    assert ids(max_area=small) == [1]
+    assert ids(exclude_edge=True) == found.filter(exclude_edge=True).category_ids.tolist() == [1]
+    with pytest.raises(ValueError, match="min_area must not be greater than max_area, got 5 and 3"):
+        ids(min_area=5, max_area=3)
+    with pytest.raises(ValueError, match=r"classes\[0\]: there is no class 'dgo'; did you mean 'dog'"):
+        ids(classes=["dgo"])
+
+
+def test_chosen_classes_are_settings_of_a_job(tmp_path: Path, images: list[Path]) -> None:
+    out = tmp_path / "out"
+    nms = {"class_agnostic_nms": True, "mask_nms": True}
+    predict_files(images[:1], TwoBoxes(), out, classes="dog", draw=False, **nms)
+    options = load(out / "job.json")["options"]
+    assert (options["classes"], options["class_agnostic_nms"], options["mask_nms"]) == ([2], True, True)
+    predict_files(
+        images[:1], TwoBoxes(), out, classes=[2], class_agnostic_nms=True, mask_nms=True, draw=False, resume=True
+    )
+    with pytest.raises(ValueError, match="classes"):
+        predict_files(images[:1], TwoBoxes(), out, classes=1, draw=False, resume=True)

@@ -1,0 +1,88 @@
+"""Prediction on images one after the other, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import batched
+from typing import Any
+
+from lucid_maskrcnn.detections import Detections
+from lucid_maskrcnn.models.limits import Limits
+from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
+from lucid_maskrcnn.streams import shows_progress
+from lucid_maskrcnn.validators import check_keywords, flag, instance, positive_int, shown
+
+__all__ = ["predict_stream"]
+
+_OPTIONS = (
+    *("score_thresh", "nms_thresh", "top_k", "mask_thresh", "classes", "class_agnostic_nms", "mask_nms"),
+    *("page", "channels", "intensity"),
+)
+
+
+def predict_stream(
+    model: MaskRCNN,
+    images: Iterable[Any],
+    *,
+    keep_image: bool = False,
+    batch_size: int = 1,
+    progress: bool = False,
+    **options: Any,
+) -> Iterator[Detections]:
+    """Predict on images as they come: a list of a million paths, a generator, frames of a camera.
+
+    Only ``batch_size`` images are in memory at a time.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+    images : iterable
+        Paths, PIL images or arrays, as for :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`. They are asked
+        for when the detections of the ones before have been taken.
+    keep_image : bool
+        Whether the detections carry a copy of their image.
+    batch_size : int
+        So many images go through the network together.
+    progress : bool
+        Show a progress bar on stderr if that is a terminal.
+    **options
+        ``score_thresh``, ``nms_thresh``, ``top_k``, ``mask_thresh``, ``classes``, ``class_agnostic_nms``, ``mask_nms``,
+        ``page``, ``channels`` and ``intensity``, as for ``predict``.
+
+    Yields
+    ------
+    Detections
+        One an image, in their order; one a page with ``page="all"``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If an argument is not as above, at once; or an image cannot be read, when its turn comes.
+
+    Warns
+    -----
+    UserWarning
+        As ``predict``, once for all images, at the end.
+    """
+    instance("model", model, MaskRCNN, "a MaskRCNN")
+    if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
+        raise TypeError(f"images must be an iterable of paths, PIL images or arrays, got {shown(images)}.")
+    check_keywords("predict_stream()", options, _OPTIONS)
+    batch_size, shown_bar = positive_int("batch_size", batch_size), shows_progress(flag("progress", progress))
+    options = {**options, "keep_image": flag("keep_image", keep_image), "batch_size": batch_size}
+    return _stream(model, images, batch_size, shown_bar, options)
+
+
+def _stream(
+    model: MaskRCNN, images: Iterable[Any], batch_size: int, shown_bar: bool, options: dict[str, Any]
+) -> Iterator[Detections]:
+    if shown_bar:
+        from tqdm import tqdm
+
+        images = tqdm(images, unit="image", dynamic_ncols=True)
+    limits = Limits()
+    for number, batch in enumerate(batched(images, batch_size)):
+        with limits.collecting(first=number * batch_size):
+            found = model.predict(list(batch), **options)
+        yield from found
+    limits.warn()
