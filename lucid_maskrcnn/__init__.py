@@ -5,7 +5,7 @@ Reproduces torchvision's and detectron2's detections on NumPy (CPU) or MLX (GPU)
 
 from . import ops
 from .config import HeadConfig, ImageConfig, ModelConfig, RPNConfig
-from .detections import Detections
+from .detections import Detections, Predictions
 from .inference import predict_files, predict_stream
 from .masks import CompressedMasks
 from .models import (
@@ -29,6 +29,7 @@ __all__ = [
     "MaskRCNN",
     "ModelConfig",
     "MultiScaleROIAlign",
+    "Predictions",
     "ROIAlign",
     "RPNConfig",
     "Target",

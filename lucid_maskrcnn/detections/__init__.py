@@ -1,5 +1,6 @@
-"""What ``predict`` returns for one image."""
+"""What ``predict`` returns: the detections of one image, and of several."""
 
 from .detected_objects import Detections
+from .predictions import Predictions
 
-__all__ = ["Detections"]
+__all__ = ["Detections", "Predictions"]

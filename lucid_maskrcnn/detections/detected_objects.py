@@ -556,14 +556,16 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
             (str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)) for i, (name, score, box) in enumerate(columns)
         ]
 
-    def _summary(self) -> str:
+    @property
+    def summary(self) -> str:
+        """How many there are, the size of the image, and the device, in words."""
         height, width = self.image_size
         return f"{len(self)} in {height} × {width} pixels, on {self.boxes.device}"
 
     def __repr__(self) -> str:
         limit = 5
         table = [_HEADINGS, *self.rows(limit)]
-        lines = [f"Detections({self._summary()})", *(align_columns(table, left=(1,)) if len(self) else ())]
+        lines = [f"Detections({self.summary})", *(align_columns(table, left=(1,)) if len(self) else ())]
         if len(self) > limit:
             lines.append(f"… {len(self) - limit} more")
         return "\n  ".join(lines)
@@ -580,7 +582,7 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
     def _repr_html_(self) -> str:
         limit = 10
         png = self._repr_png_()
-        title = f"<p><b>Detections</b>: {self._summary()}</p>"
+        title = f"<p><b>Detections</b>: {self.summary}</p>"
         if png is not None:
             return f'{title}<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
         head = "".join(f"<th>{c}</th>" for c in _HEADINGS)

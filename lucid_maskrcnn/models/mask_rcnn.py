@@ -17,7 +17,7 @@ from lucid import Tensor
 
 from .. import ops, transforms
 from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConfig, ModelConfig, RPNConfig
-from ..detections import Detections
+from ..detections import Detections, Predictions
 from ..images import load_pages
 from ..targets import Target
 from ..validators import (
@@ -377,7 +377,7 @@ class MaskRCNN(HalfPrecision):
         page: int | str | None = None,
         channels: int | Sequence[int] | None = None,
         intensity: str | Sequence[float] | None = None,
-    ) -> list[Detections]:
+    ) -> Predictions:
         """Find the objects in images; training mode makes no difference.
 
         Parameters
@@ -422,8 +422,9 @@ class MaskRCNN(HalfPrecision):
 
         Returns
         -------
-        list of Detections
-            One per image, in that image's own pixels (for tensors: the tensor's), best first.
+        Predictions
+            A list of :class:`~lucid_maskrcnn.detections.Detections`, one per image, in that image's own pixels (for
+            tensors: the tensor's), best first.
 
         Raises
         ------
@@ -453,7 +454,7 @@ class MaskRCNN(HalfPrecision):
         images, check = self._check_images(images, self.config.image)
         read = {"page": optional(page_number)("page", page), **reading(channels, intensity)}
         limits = Limits()
-        detections: list[Detections] = []
+        detections = Predictions()
         with ops.no_grad():
             for batch in [images] if isinstance(images, Tensor) else _split(images, batch_size):
                 detections += self._predict_batch(
@@ -468,7 +469,7 @@ class MaskRCNN(HalfPrecision):
                 )
                 limits.first = len(detections)
         limits.warn()
-        return [d.clipped() for d in detections] if self.config.image.clip_restored else detections
+        return Predictions(d.clipped() for d in detections) if self.config.image.clip_restored else detections
 
     def _predict_batch(
         self,

@@ -192,5 +192,5 @@ def test_options_choose_what_is_found(tmp_path: Path) -> None:
     everything = count()
     assert everything == count("--classes", "1") == count("--classes", "nucleus", "--class-agnostic-nms")
     assert 0 < count("--exclude-edge") < everything
-    assert 0 < count("--min-area", "200", "--max-area", "400.5") < everything
+    assert 0 < count("--min-area", "60", "--max-area", "120.5") < everything
     assert count("--mask-nms", "--nms-thresh", "0.3") >= everything

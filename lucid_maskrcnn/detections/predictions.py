@@ -1,0 +1,53 @@
+"""What ``predict`` returns for several images."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex, overload
+
+from lucid_maskrcnn.text_tables import count_of
+
+from .detected_objects import Detections
+
+__all__ = ["Predictions"]
+
+_SHOWN = 8  # images that a notebook shows
+
+
+class Predictions(list[Detections]):
+    """The detections of each image: a list that shows itself in a notebook.
+
+    Examples
+    --------
+    >>> found = model.predict(["a.png", "b.png"])
+    >>> found
+    Predictions(2 images, 51 objects)
+      [0] 39 in 256 × 256 pixels, on cpu
+      [1] 12 in 520 × 696 pixels, on cpu
+    """
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> Detections: ...
+    @overload
+    def __getitem__(self, key: slice) -> Predictions: ...
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return Predictions(found) if isinstance(key, slice) else found
+
+    def _title(self) -> str:
+        return f"Predictions({count_of(len(self), 'image')}, {count_of(sum(map(len, self)), 'object')})"
+
+    def _more(self) -> list[str]:
+        return [f"… {len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
+
+    def __repr__(self) -> str:
+        lines = [f"[{i}] {found.summary}" for i, found in enumerate(self[:_SHOWN])]
+        return "\n  ".join([self._title(), *lines, *self._more()])
+
+    def _repr_html_(self) -> str:
+        parts = [f"<div><b>[{i}]</b> {found._repr_html_()}</div>" for i, found in enumerate(self[:_SHOWN])]
+        return "".join([f"<p>{self._title()}</p>", *parts, *(f"<p>{more}</p>" for more in self._more())])
+
+    def show(self, **options: Any) -> None:
+        """Show the drawing of each image; options are those of :meth:`Detections.draw`."""
+        for found in self:
+            found.show(**options)
