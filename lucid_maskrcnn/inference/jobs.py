@@ -253,9 +253,8 @@ def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:
 
 def _labels(model: Any, classes: Any) -> list[int]:
     """Return the labels of classes, which may be given by name."""
-    if isinstance(model, MaskRCNN):
-        return list(model.class_labels("classes", classes))
-    return list(validators.class_labels("classes", classes, getattr(model, "categories", None)))
+    num_classes = getattr(model, "num_classes", None)
+    return list(validators.class_labels("classes", classes, getattr(model, "categories", None), num_classes))
 
 
 def _check_dtype(dtype: str | None, weights: Any) -> None:

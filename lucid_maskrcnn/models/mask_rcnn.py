@@ -21,15 +21,7 @@ from ..detections import Detections, Predictions
 from ..images import load_pages
 from ..targets import Target
 from ..validators import (
-    class_labels,
-    flag,
-    fraction,
     instance,
-    non_negative_int,
-    optional,
-    page_number,
-    positive_int,
-    reading,
     shown,
 )
 from .anchors import _AnchorGenerator
@@ -40,6 +32,7 @@ from .layers import BatchNorm2d, Dropout, Linear
 from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
+from .predict_options import PredictOptions
 from .rois import concat_rois, split_per_image
 from .rpn import _RegionProposalNetwork
 
@@ -276,15 +269,15 @@ class MaskRCNN(HalfPrecision):
         """Names of the labels, and in ``categories.ids`` their ids in the data set; None if there are none."""
         return self.config.category_names or None
 
-    def class_labels(self, name: str, classes: Any) -> tuple[int, ...]:
-        """Return the labels of classes given by name or label; messages call the argument ``name``.
+    def predict_options(self, **options: Any) -> PredictOptions:
+        """Return the options of a call of :meth:`predict`, checked, with this model's own where there is None.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no such class.
+            If one is not as above.
         """
-        return class_labels(name, classes, self.categories, self.num_classes)
+        return PredictOptions.checked(self.config.heads, self.categories, self.num_classes, **options)
 
     if TYPE_CHECKING:  # Lucid ships no types: without these the result of model.eval() would be Any
 
@@ -438,35 +431,26 @@ class MaskRCNN(HalfPrecision):
             missing: there are more detections than ``top_k``, ``image.max_size`` shrinks an image below the scale that
             the weights were trained at, or the last proposal that ``rpn`` keeps still looks like an object.
         """
-        own = self.config.heads
-        score_thresh, mask_thresh = fraction("score_thresh", score_thresh), fraction("mask_thresh", mask_thresh)
-        nms_thresh = own.nms_thresh if nms_thresh is None else fraction("nms_thresh", nms_thresh)
-        top_k = own.top_k if top_k is None else non_negative_int("top_k", top_k)
-        thresholds = {
-            "score_thresh": score_thresh,
-            "nms_thresh": nms_thresh,
-            "top_k": top_k,
-            "classes": optional(self.class_labels)("classes", classes),
-            "class_agnostic": flag("class_agnostic_nms", class_agnostic_nms),
-        }
-        mask_nms = flag("mask_nms", mask_nms)
-        keep_image, batch_size = flag("keep_image", keep_image), positive_int("batch_size", batch_size)
+        options = self.predict_options(
+            score_thresh=score_thresh,
+            nms_thresh=nms_thresh,
+            top_k=top_k,
+            mask_thresh=mask_thresh,
+            classes=classes,
+            class_agnostic_nms=class_agnostic_nms,
+            mask_nms=mask_nms,
+            keep_image=keep_image,
+            batch_size=batch_size,
+            page=page,
+            channels=channels,
+            intensity=intensity,
+        )
         images, check = self._check_images(images, self.config.image)
-        read = {"page": optional(page_number)("page", page), **reading(channels, intensity)}
         limits = Limits()
         detections = Predictions()
         with ops.no_grad():
-            for batch in [images] if isinstance(images, Tensor) else _split(images, batch_size):
-                detections += self._predict_batch(
-                    batch,
-                    check,
-                    thresholds,
-                    limits,
-                    read,
-                    mask_thresh=mask_thresh,
-                    mask_nms=mask_nms,
-                    keep_image=keep_image,
-                )
+            for batch in [images] if isinstance(images, Tensor) else _split(images, options.batch_size):
+                detections += self._predict_batch(batch, check, options, limits)
                 limits.first = len(detections)
         limits.warn()
         return Predictions(d.clipped() for d in detections) if self.config.image.clip_restored else detections
@@ -475,19 +459,14 @@ class MaskRCNN(HalfPrecision):
         self,
         images: Tensor | Sequence[Any],
         check: transforms.InputCheck,
-        thresholds: Mapping[str, Any],
+        options: PredictOptions,
         limits: Limits,
-        read: Mapping[str, Any],
-        *,
-        mask_thresh: float,
-        mask_nms: bool,
-        keep_image: bool,
     ) -> list[Detections]:
-        batch, originals = self._prepare(images, self.config.image, limits, read)
+        batch, originals = self._prepare(images, self.config.image, limits, options.read)
         features = self._features(batch.tensor)
         proposals = self.rpn.propose(self.rpn(features), batch.sizes, training=False)
-        rules = _before_mask_nms(thresholds) if mask_nms else thresholds
-        proposals, found = self._detect(features, proposals, batch.sizes, rules)  # a gpu is waited for: how many?
+        # A gpu is waited for here: how many are there?
+        proposals, found = self._detect(features, proposals, batch.sizes, options.of_boxes)
         check.finish()
         mask_probs = self._mask_probs(features, found)
         limits.add_proposals(proposals, self.config.rpn)
@@ -500,16 +479,16 @@ class MaskRCNN(HalfPrecision):
                 *columns,
                 batch.original_sizes[i],
                 categories=self.categories,
-                mask_thresh=mask_thresh,
+                mask_thresh=options.mask_thresh,
                 snap_masks=self.config.heads.snap_masks,
-                image=originals[i] if keep_image else None,
+                image=originals[i] if options.keep_image else None,
             )
             for i, columns in enumerate(zip(boxes, scores, labels, mask_probs, strict=True))
         ]
         counts = [f.num_before_top_k for f in found]
-        if mask_nms:
-            detections, counts = _after_mask_nms(detections, thresholds)
-        limits.add_detections(counts, thresholds["top_k"])
+        if options.mask_nms:
+            detections, counts = options.suppress(detections)
+        limits.add_detections(counts, options.top_k)
         return detections
 
     def get_loss(
@@ -714,18 +693,6 @@ class MaskRCNN(HalfPrecision):
         classes = ops.concat([f.labels for f in found]) - 1
         logits = self._mask_logits(features, *ops.padded_rows(*concat_rois(boxes), classes))  # (R, 1, M, M)
         return split_per_image(ops.sigmoid(logits.reshape(-1, *logits.shape[2:])), boxes)
-
-
-def _before_mask_nms(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return by which thresholds boxes are chosen whose masks are then compared: looser ones, and more of them."""
-    return {**thresholds, "nms_thresh": (1 + thresholds["nms_thresh"]) / 2, "top_k": 4 * thresholds["top_k"]}
-
-
-def _after_mask_nms(detections: list[Detections], thresholds: Mapping[str, Any]) -> tuple[list[Detections], list[int]]:
-    """Return the detections that masks of others do not suppress, and how many they were before ``top_k``."""
-    agnostic = thresholds["class_agnostic"]
-    left = [d.nms(thresholds["nms_thresh"], class_agnostic=agnostic, masks=True) for d in detections]
-    return [d[: thresholds["top_k"]] for d in left], [len(d) for d in left]
 
 
 def _split(images: Sequence[Any], batch_size: int) -> list[Sequence[Any]]:

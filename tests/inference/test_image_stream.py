@@ -55,7 +55,7 @@ def test_images_are_kept_if_asked_for() -> None:
 def test_wrong_arguments_are_refused_at_once() -> None:
     for images, options, error, message in (
         ("a.png", {}, TypeError, "images must be an iterable of paths, PIL images or arrays, got 'a.png'"),
-        (IMAGES, {"score_tresh": 1}, TypeError, "no argument 'score_tresh'; did you mean 'score_thresh'"),
+        (IMAGES, {"score_thresh": 2}, ValueError, "score_thresh must be a number between 0 and 1, got 2"),
         (IMAGES, {"batch_size": 0}, ValueError, "batch_size must be a positive integer"),
     ):
         with pytest.raises(error, match=message):

@@ -157,7 +157,8 @@ def test_arguments_and_defaults() -> None:
     assert arguments(MaskRCNN.forward) == (["self", "images"], {"rois": None, "roi_idx": None})
     assert arguments(MaskRCNN.predict) == (
         ["self", "images"],
-        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5, "keep_image": True}
+        {"score_thresh": 0.05, "nms_thresh": None, "top_k": None, "mask_thresh": 0.5}
+        | {"classes": None, "class_agnostic_nms": False, "mask_nms": False, "keep_image": True}
         | {"batch_size": 1, "page": None, "channels": None, "intensity": None},
     )
     assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
