@@ -21,6 +21,8 @@ __all__ = ["Color", "color_of", "colors_of", "contrast", "rgb", "text_color"]
 type Color = tuple[int, int, int]
 
 _CLEAR = 32.0  # contrast that a color must have with what it is drawn on
+_VERY_CLEAR = 40.0  # that of a color in place of another
+_DARK = 50.0  # lightness of middle gray
 _HUE_WEIGHT = 0.35  # thin lines are seen by lightness more than by hue
 _SMALL = 1024  # pixels: an image is looked at no larger than this
 _GOLDEN = 0.6180339887
@@ -118,7 +120,9 @@ def _clear_color(number: int, grounds: np.ndarray) -> Color:
         return own
     candidates, of_lab = _candidates()
     clearness = _least(of_lab, grounds)
-    clear = np.flatnonzero(clearness >= min(_CLEAR, clearness.max() * 0.9))
+    if np.median(grounds[:, 0]) < _DARK:  # dark lines are seen on light backgrounds only
+        clearness[of_lab[:, 0] < _DARK] = 0
+    clear = np.flatnonzero(clearness >= min(_VERY_CLEAR, clearness.max() * 0.9))
     # Numbers near each other get colors far from each other, as with all of them.
     return candidates[clear[int(number * _GOLDEN % 1 * len(clear))]]
 

@@ -35,6 +35,7 @@ from lucid_maskrcnn.visualization.outlines import paint_masks
 __all__ = ["draw_detections", "draw_target", "viewing_scale"]
 
 _MAX_SCALE = 64
+_FAINT = 110  # opacity of boxes around masks, of 255
 _FAR = 1e6  # pixels: farther outside than any image is wide, and no problem for Pillow's integers
 
 
@@ -133,7 +134,8 @@ def draw_detections(
     size = drawn.height, drawn.width
     width = _width_of_lines(size, corners) if line_width is None else checked_width("line_width", line_width)
     if show_boxes:
-        _draw_boxes(drawn, corners, colors, max(1, round(0.6 * width)))
+        faint = _FAINT if fitting is not None else 255  # the outlines say more
+        _draw_boxes(drawn, corners, [(*color, faint) for color in colors], max(1, round(0.6 * width)))
     if fitting is not None:
         paint_masks(drawn, fitting, colors, alpha, width)
     if show_labels:
@@ -273,15 +275,15 @@ def _enlarged(pixels: np.ndarray, scale: int) -> Image.Image:
 
 
 def _width_of_lines(size: tuple[int, int], boxes: np.ndarray) -> float:
-    """Return the width of outlines in pixels: a five hundredth of the image's shorter side, less on small objects."""
+    """Return the width of outlines in pixels: a four hundredth of the image's shorter side, less on small objects."""
     side = min(size)
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
     usual = float(np.median(sides)) / 16 if len(sides) else math.inf
-    return max(1.0, side / 1500, min(side / 500, usual))
+    return max(1.0, side / 1500, min(side / 400, usual))
 
 
-def _draw_boxes(image: Image.Image, boxes: np.ndarray, colors: Sequence[Color], thickness: int) -> None:
-    pen = ImageDraw.Draw(image)
+def _draw_boxes(image: Image.Image, boxes: np.ndarray, colors: Sequence[tuple[int, ...]], thickness: int) -> None:
+    pen = ImageDraw.Draw(image, "RGBA")  # which blends
     for (x1, y1, x2, y2), color in zip(boxes.round().astype(int).tolist()[::-1], colors[::-1], strict=True):
         # Pillow draws the last pixel too: a box up to x2 ends with the pixel before it.
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=thickness)
