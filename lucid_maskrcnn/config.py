@@ -40,6 +40,7 @@ __all__ = [
     "CONFIG_VERSION",
     "DETECTRON2",
     "TORCHVISION",
+    "VIEW_SCORE",
     "BackboneConfig",
     "Category",
     "Conventions",
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 CONFIG_VERSION = 2  #: of :meth:`ModelConfig.to_dict`
+VIEW_SCORE = 0.5  #: the score from which on detections are shown to people, unless they ask for others
 
 _ANY_AREA = 2.0**-126  # the smallest normal float32: any side but one of length 0
 # No model needs more; a file's header that asks for more is damaged or hostile.

@@ -83,12 +83,10 @@ class _Drawer:
             return
         from lucid_maskrcnn.atomic import replacing
         from lucid_maskrcnn.data.image_folder import safe_stem
-        from lucid_maskrcnn.visualization import draw_target, viewing_scale
+        from lucid_maskrcnn.visualization import draw_target
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        height, width = image.pixels.shape[:2]
-        scale = viewing_scale((height, width))
-        drawn = draw_target(image.pixels, image.target, categories=image.categories, scale=scale)
+        drawn = draw_target(image.pixels, image.target, categories=image.categories)
         with replacing(self.folder / self.names.give(f"{safe_stem(image.file_name)}_annotated")) as file:
             drawn.save(file, "PNG")
         self.count += 1

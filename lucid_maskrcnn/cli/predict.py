@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.config import VIEW_SCORE
 from lucid_maskrcnn.text_tables import align_columns, count_of
 
 from .common import (
@@ -62,7 +63,7 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help="drawing to write, .png or .jpg (default: lucid_maskrcnn_demo.png)",
     )
-    add_score_thresh(demo, 0.5)
+    add_score_thresh(demo, VIEW_SCORE)
     demo.set_defaults(run=_demo)
 
     predict = commands.add_parser(
@@ -88,7 +89,7 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="folder to write to; created if it does not exist (default: out)",
     )
-    add_score_thresh(predict, 0.5)
+    add_score_thresh(predict, VIEW_SCORE)
     add_selection(predict)
     predict.add_argument(
         "--mask-thresh",

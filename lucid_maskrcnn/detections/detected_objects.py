@@ -16,10 +16,11 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.array_arguments import numeric_array, row_numbers
-from lucid_maskrcnn.config import CategoryNames
+from lucid_maskrcnn.config import VIEW_SCORE, CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, mask_nms
 from lucid_maskrcnn.ops import as_tensor, batched_nms, evaluate, host, mask_patches, paste_masks
 from lucid_maskrcnn.text_tables import align_columns, printable
+from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.validators import (
     choice,
     class_labels,
@@ -53,6 +54,7 @@ __all__ = ["Detections"]
 _KEYS = ("boxes", "scores", "labels", "masks")
 _COLUMNS = ("boxes", "scores", "labels", "mask_probs")  # tensors with a row for each detection
 _MOST_DENSE = 4 << 30  # bytes of masks in the size of the image
+_NOTEBOOK_PIXELS = 1600  # along a side of a picture in a notebook
 _HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
 
 
@@ -447,31 +449,49 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         self,
         image: Any = None,
         *,
-        score_thresh: float = 0.0,
+        score_thresh: float = VIEW_SCORE,
         color_by: Literal["instance", "class"] = "instance",
         masks: bool = True,
         boxes: bool = True,
         labels: bool = True,
         alpha: float = 0.35,
-        scale: int = 1,
+        scale: int | None = None,
+        palette: Any = None,
+        line_width: float | None = None,
+        font: Any = None,
+        font_size: int | None = None,
     ) -> Image.Image:
         """Draw the detections on the image.
+
+        The same picture as that of :meth:`show`, of a notebook and of the command line. Captions are name and score;
+        they cover no object and no other caption, see :func:`lucid_maskrcnn.visualization.draw_detections`.
 
         Parameters
         ----------
         image : path, PIL image or uint8 array of shape (H, W, 3), optional
             By default the image that the detections carry.
         score_thresh : float
-            Detections with a lower score are not drawn.
+            Detections with a lower score are not drawn, by default those below 0.5; 0 draws all.
         color_by : {"instance", "class"}
-            Whether each object has its own color or each label. The n-th detection, or label n, has
-            the same color in every image and every run.
+            Whether each object has its own color or each label. The n-th detection, or label n, has the same color in
+            every image and every run, unless that would vanish in the image.
         masks, boxes, labels : bool
-            What to draw.
+            What to draw; labels are the captions.
         alpha : float
-            Opacity of the masks, from 0 (contours only) to 1.
-        scale : int
-            Enlarge the image so many times first: masks, lines and text are drawn in the finer pixels.
+            Opacity of the masks, from 0 (outlines only) to 1.
+        scale : int, optional
+            Enlarge the image so many times first: masks, lines and text are drawn in the finer pixels. By default a
+            small image is enlarged for the screen (:func:`lucid_maskrcnn.visualization.viewing_scale`); 1 keeps
+            the image's own size.
+        palette : color, or sequence of colors, optional
+            Your own: ``"yellow"``, ``["#ff8800", (0, 160, 255)]``. They follow each other by instance, or by class
+            from label 1 on.
+        line_width : float, optional
+            Width of outlines in pixels of the result; by default it follows the size of image and objects.
+        font : str or Path, optional
+            A TrueType or OpenType file for the captions.
+        font_size : int, optional
+            Height of letters in pixels of the result; by default it follows the size of image and objects.
 
         Returns
         -------
@@ -482,9 +502,14 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         ------
         TypeError, ValueError
             If there is no image, it has another size than that of the detections, or an option is not as above.
+
+        Warns
+        -----
+        UserWarning
+            If there are detections and no score reaches ``score_thresh``, or no font has a letter of a name.
         """
         from lucid_maskrcnn.images import load_image
-        from lucid_maskrcnn.visualization import draw_detections  # which imports Pillow
+        from lucid_maskrcnn.visualization import class_colors, draw_detections, viewing_scale  # which import Pillow
 
         source = self.image if image is None else image
         if source is None:
@@ -494,9 +519,14 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
             (height, width), (h, w) = self.image_size, pixels.shape[:2]
             raise ValueError(f"image must be of the detections' size, {height} × {width} pixels, got {h} × {w}.")
         choice("color_by", color_by, ("instance", "class"))
-        scale = positive_int("scale", scale)
+        scale = viewing_scale(self.image_size) if scale is None else positive_int("scale", scale)
         found = self._on_host()
-        keep = np.flatnonzero(host(found.scores) >= fraction("score_thresh", score_thresh))
+        keep = self._seen(fraction("score_thresh", score_thresh))
+        if len(self) and not len(keep):
+            best = f"{host(self.scores).max():.3g}"
+            warn_user(
+                f"No detection is drawn: score_thresh is {score_thresh:g}, and the best of {len(self)} has {best}."
+            )
         found = found[keep]
         return draw_detections(
             pixels,
@@ -505,18 +535,26 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
             scores=found.scores,
             masks=found._masks_at(scale) if flag("masks", masks) else None,
             categories=self.categories,
-            color_ids=found.labels if color_by == "class" else keep,
+            color_ids=class_colors(found.labels, palette) if color_by == "class" else keep,
             show_boxes=flag("boxes", boxes),
             show_labels=flag("labels", labels),
             alpha=alpha,
             scale=scale,
+            palette=palette,
+            line_width=line_width,
+            font=font,
+            font_size=font_size,
         )
 
+    def _seen(self, score_thresh: float) -> np.ndarray:
+        """Return the rows of the detections that are drawn."""
+        return np.flatnonzero(host(self.scores) >= score_thresh)
+
     def _masks_at(self, scale: int) -> CompressedMasks:
-        """Return the masks in an image ``scale`` times as large, whose finer pixels they are pasted into."""
-        size = self.image_size[0] * scale, self.image_size[1] * scale
+        """Return the masks in an image ``scale`` times as large, if they are pasted into its finer pixels."""
         if self.mask_probs is None:
-            return self.compressed_masks.resized(size)
+            return self.compressed_masks
+        size = self.image_size[0] * scale, self.image_size[1] * scale
         boxes = as_tensor(host(self.boxes) * np.float32(scale), self.boxes)
         return self._replaced(boxes=boxes, image_size=size).compressed_masks
 
@@ -573,10 +611,10 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
             return None
-        from lucid_maskrcnn.visualization import viewing_scale
-
+        drawn = self.draw()
+        drawn.thumbnail((_NOTEBOOK_PIXELS, _NOTEBOOK_PIXELS))  # a slide of 8000 × 8000 would make a notebook of 100 MB
         buffer = io.BytesIO()
-        self.draw(scale=viewing_scale(self.image_size)).save(buffer, "PNG")
+        drawn.save(buffer, "PNG")
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
@@ -584,6 +622,9 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         png = self._repr_png_()
         title = f"<p><b>Detections</b>: {self.summary}</p>"
         if png is not None:
+            hidden = len(self) - len(self._seen(VIEW_SCORE))
+            if hidden:
+                title += f"<p>{hidden} with a score below {VIEW_SCORE:g} not drawn: draw(score_thresh=0) shows all.</p>"
             return f'{title}<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
         head = "".join(f"<th>{c}</th>" for c in _HEADINGS)
         rows = ("".join(f"<td>{html.escape(printable(cell))}</td>" for cell in row) for row in self.rows(limit))

@@ -22,16 +22,13 @@ _LONGEST = 255  # bytes of a file name, in the usual file systems
 
 
 def save_drawing(path: str | Path, pixels: np.ndarray, detections: Detections) -> None:
-    """Draw detections on their image and write it as PNG or JPEG; a small image is enlarged."""
+    """Draw all of the detections on their image and write it as PNG or JPEG; a small image is enlarged."""
     path = validators.path("path", path)
     validators.choice("the suffix of path", path.suffix.lower(), DRAWING_FORMATS)
     validators.instance("detections", detections, Detections, "Detections")
-    from lucid_maskrcnn.visualization import viewing_scale  # Pillow only where drawings are made
-
-    scale = viewing_scale(detections.image_size)
     # In memory first: of a full disk, Pillow's encoders say "encoder error -2".
     encoded = io.BytesIO()
-    detections.draw(pixels, scale=scale).save(encoded, DRAWING_FORMATS[path.suffix.lower()], quality=92)
+    detections.draw(pixels, score_thresh=0).save(encoded, DRAWING_FORMATS[path.suffix.lower()], quality=92)
     with replacing(path) as file:
         file.write(encoded.getbuffer())
 

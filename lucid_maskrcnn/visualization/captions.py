@@ -21,6 +21,7 @@ __all__ = ["Caption", "caption_texts", "draw_captions", "place_captions", "text_
 
 _CELLS = 2000  # along the longer side of an image, at most
 _LARGE = 50  # an object that is so many times as large as its caption can bear it on its edge
+_SHARE = 0.05  # of the image, for the captions of all objects
 _LEADERS = 150  # objects: lines to the captions of more than these would hide the image
 # Where a caption is, in widths and heights of its box and of itself: left = x1 + a · box - b · caption.
 _NEAR = np.array(
@@ -80,7 +81,7 @@ def text_size(image_size: tuple[int, int], boxes: np.ndarray) -> int:
     side = min(image_size)
     largest, smallest = max(9.0, side / 45), max(9.0, side / 200)
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
-    usual = float(np.median(sides)) if len(sides) else largest
+    usual = float(np.median(sides)) if len(sides) else np.inf
     return round(min(max(0.45 * usual, smallest), largest))
 
 
@@ -113,8 +114,9 @@ def place_captions(
     """Choose each caption's text, size and place, or leave it out.
 
     A caption lies beside its object, in a corner of its box that the object leaves free, or a little away with a line
-    to it. It is shortened or made smaller where that helps. It hides no object and no other caption, but one: where
-    there is no free place near a large object, it lies on its edge.
+    to it. It is shortened or made smaller where that helps. It hides no object and no other caption; only where there
+    is no free place near a large object, it lies on its edge. And it is no larger than its object, unless there are
+    few: captions are not to be all that one sees of five hundred nuclei.
 
     Parameters
     ----------
@@ -138,8 +140,9 @@ def place_captions(
     placed = []
     for row, choices in enumerate(texts):
         tried = [(text, height) for height in dict.fromkeys((size, smaller)) for text in choices]
-        sizes = [_size_of(lettering, text, height) for text, height in tried]
-        found = placing.find(row, sizes)
+        sizes = {(text, height): _size_of(lettering, text, height) for text, height in tried}
+        tried = [key for key in tried if placing.may_take(row, sizes[key])]
+        found = placing.find(row, [sizes[key] for key in tried])
         if found is not None:
             which, box, leader = found
             placed.append(Caption(row, *tried[which], box, leader))
@@ -186,6 +189,12 @@ class _Placing:
         if masks is None:
             return (self.boxes[:, 2:] - self.boxes[:, :2]).clip(0).prod(axis=1)
         return masks.areas * (self.width // masks.image_size[1]) ** 2
+
+    def may_take(self, row: int, size: tuple[int, int]) -> bool:
+        """Whether a caption is not too large for its object, or for so many objects."""
+        x1, y1, x2, y2 = self.boxes[row]
+        share = _SHARE * self.width * self.height / len(self.boxes)
+        return bool(size[0] * size[1] <= max((x2 - x1) * (y2 - y1), share))
 
     def find(self, row: int, sizes: Sequence[tuple[int, int]]) -> _Place | None:
         """Return which of the sizes fits, its box and its line to the object, and take the place."""
@@ -305,5 +314,5 @@ def _covered(boxes: np.ndarray, shape: tuple[int, int], cell: int) -> np.ndarray
     steps = np.zeros((rows + 1) * (columns + 1), np.int32)
     for sign, y, x in ((1, y1, x1), (-1, y1, x2), (-1, y2, x1), (1, y2, x2)):
         np.add.at(steps, y * (columns + 1) + x, sign)
-    steps = steps.reshape(rows + 1, columns + 1)
-    return steps.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)[:rows, :columns]
+    grid = steps.reshape(rows + 1, columns + 1)
+    return grid.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)[:rows, :columns]

@@ -6,6 +6,7 @@ Hebrew, Arabic, Armenian, Georgian, mathematical signs), and those installed on 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -63,18 +64,15 @@ class Lettering:
         """Return (left, top, right, bottom) of a text's ink, from the start of its baseline, in pixels."""
         key = text, size
         if key not in self._boxes:
-            lefts, tops, rights, bottoms, x = [], [], [], [], 0.0
+            boxes, x = [(0.0, 0.0, 0.0, 0.0)], 0.0
             for font, letters in self._runs_of(text):
                 loaded = _loaded(font, size)
                 left, top, right, bottom = loaded.getbbox(letters, anchor="ls")
-                lefts, tops, bottoms = [*lefts, x + left], [*tops, top], [*bottoms, bottom]
-                rights.append(x + right)
+                boxes.append((x + left, top, x + right, bottom))
                 x += loaded.getlength(letters)
-            self._boxes[key] = (
-                (int(min(lefts) // 1), int(min(tops)), int(-(-max(rights) // 1)), int(max(bottoms)))
-                if lefts
-                else (0, 0, 0, 0)
-            )
+            lefts, tops, rights, bottoms = zip(*(boxes[1:] or boxes), strict=True)
+            ends = math.ceil(max(rights)), math.ceil(max(bottoms))
+            self._boxes[key] = (math.floor(min(lefts)), math.floor(min(tops)), *ends)
         return self._boxes[key]
 
     def write(self, pen: ImageDraw.ImageDraw, start: tuple[float, float], text: str, size: int, color: Any) -> None:
@@ -120,7 +118,7 @@ class Lettering:
             found = next((font for font in (*before, *known) if _has(font, c)), None) or _font_of_system(c)
             if found is None:
                 self._missing.add(c)
-                found, c = known[0], _MISSING
+                found, c = _OWN_FONT, _MISSING
             runs[-1:] = [(found, runs[-1][1] + c)] if before == [found] else [*runs[-1:], (found, c)]
         return runs
 

@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance, number, sequence
@@ -107,22 +107,22 @@ def _paint(
     rim = math.ceil(3 * sigma) + 1
     mask = Image.new("L", (pixels.width * zoom + 2 * rim, pixels.height * zoom + 2 * rim))
     mask.paste(pixels.resize((pixels.width * zoom, pixels.height * zoom), Image.Resampling.NEAREST), (rim, rim))
-    blurred = mask.filter(ImageFilter.GaussianBlur(sigma))
-    area, line = _tables(sigma, width)
+    blurred = np.asarray(mask.filter(ImageFilter.GaussianBlur(sigma)))
+    area, line = _tables(sigma, width, alpha)
     place = corner[0] - rim, corner[1] - rim
     if alpha:
         # The mask's own pixels belong to the area where they are too narrow for the blur.
-        filled = ImageChops.lighter(blurred.point(area), mask)
-        image.paste(color, place, filled.point([round(alpha * v) for v in range(256)]))
+        filled = np.maximum(area[blurred], area[np.asarray(mask)])
+        image.paste(color, place, Image.fromarray(filled))
     if width:
-        image.paste(color, place, blurred.point(line))
+        image.paste(color, place, Image.fromarray(line[blurred]))
 
 
 @lru_cache(maxsize=512)
-def _tables(sigma: float, width: float) -> tuple[list[int], list[int]]:
-    """Return how much of a pixel is covered by the area and by the outline, from 0 to 255, for each blurred value."""
+def _tables(sigma: float, width: float, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return how opaque the area and the outline are, from 0 to 255, for each of 256 blurred values."""
     normal = NormalDist()
     distance = np.array([-math.inf, *(sigma * normal.inv_cdf(v / 255) for v in range(1, 255)), math.inf])
-    area = (distance + 0.5).clip(0, 1)
+    area = (distance + 0.5).clip(0, 1) * alpha
     line = (distance + 1).clip(0, 1) * (width - distance).clip(0, 1)  # from half a pixel outside
-    return (area * 255).round().astype(int).tolist(), (line * 255).round().astype(int).tolist()
+    return (area * 255).round().astype(np.uint8), (line * 255).round().astype(np.uint8)

@@ -22,7 +22,6 @@ from lucid_maskrcnn.validators import (
     image_size,
     instance,
     label_names,
-    optional,
     pair,
     positive_int,
 )
@@ -35,6 +34,7 @@ from lucid_maskrcnn.visualization.outlines import paint_masks
 __all__ = ["draw_detections", "draw_target", "viewing_scale"]
 
 _MAX_SCALE = 64
+_MAX_FONT_SIZE = 4096
 _FAINT = 110  # opacity of boxes around masks, of 255
 _FAR = 1e6  # pixels: farther outside than any image is wide, and no problem for Pillow's integers
 
@@ -127,7 +127,7 @@ def draw_detections(
         label_names("categories", categories),
     )
     fitting = None if masks is None else _fitting_masks(masks, num, pixels, scale)
-    lettering, font_size = Lettering(font), optional(positive_int)("font_size", font_size)
+    lettering, font_size = Lettering(font), _font_size(font_size)
 
     drawn = _enlarged(pixels, scale)
     corners = corners * np.float32(scale)
@@ -239,6 +239,10 @@ def _colors(pixels: np.ndarray, corners: np.ndarray, color_ids: Any, palette: An
     return colors_of(pixels, corners, ids) if own is None else [own[i % len(own)] for i in ids.tolist()]
 
 
+def _font_size(value: Any) -> int | None:
+    return None if value is None else positive_int("font_size", value, _MAX_FONT_SIZE)
+
+
 def _column(name: str, values: Any, num: int, kinds: str) -> np.ndarray:
     wanted = f"{'numbers' if 'f' in kinds else 'integers'} of shape ({num},), one for each box"
     return numeric_array(name, values, wanted, kinds=kinds, shape=(num,))
@@ -279,7 +283,7 @@ def _width_of_lines(size: tuple[int, int], boxes: np.ndarray) -> float:
     side = min(size)
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
     usual = float(np.median(sides)) / 16 if len(sides) else math.inf
-    return max(1.0, side / 1500, min(side / 400, usual))
+    return max(1.0, side / 3000, min(side / 400, usual))
 
 
 def _draw_boxes(image: Image.Image, boxes: np.ndarray, colors: Sequence[tuple[int, ...]], thickness: int) -> None:

@@ -479,8 +479,8 @@ def test_draw_needs_an_image_of_the_right_size():
     image = np.zeros((*SIZE, 3), np.uint8)
     drawn = make().draw(image)
     assert isinstance(drawn, Image.Image)
-    assert drawn.size == (60, 40)
-    assert make(image=image).draw(boxes=False).size == (60, 40)
+    assert drawn.size == (480, 320)  # enlarged to be looked at
+    assert make(image=image).draw(boxes=False, scale=1).size == (60, 40)
     with pytest.raises(ValueError, match="image must be given"):
         make().draw()
     with pytest.raises(ValueError, match="of the detections' size, 40 × 60 pixels, got 30 × 60"):
@@ -501,6 +501,7 @@ def test_draw_needs_an_image_of_the_right_size():
         ({"alpha": 2}, ValueError, "alpha must be a number between 0 and 1, got 2"),
         ({"scale": 0}, ValueError, "scale must be a positive integer, got 0"),
         ({"scale": 1.5}, TypeError, "scale must be a positive integer, got 1.5"),
+        ({"palette": "ocher"}, ValueError, "palette must be a color such as 'orange'"),
         ({"colour_by": "class"}, TypeError, r"Detections\.draw\(\) got an unexpected keyword argument 'colour_by'"),
     ],
 )
