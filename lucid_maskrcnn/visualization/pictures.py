@@ -212,8 +212,8 @@ def draw_target(
 
 
 def viewing_scale(size: tuple[int, int]) -> int:
-    """Return how many times to enlarge an image of (height, width) to look at it on a screen: from 1 to 8."""
-    return min(max(1, 800 // max(pair("size", size, positive_int))), 8)
+    """Return how many times to enlarge an image of (height, width) to look at it on a screen: from 1 to 4."""
+    return min(max(1, 800 // max(pair("size", size, positive_int))), 4)
 
 
 def class_colors(labels: Any, palette: Any) -> Any:

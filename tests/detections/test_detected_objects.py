@@ -479,7 +479,7 @@ def test_draw_needs_an_image_of_the_right_size():
     image = np.zeros((*SIZE, 3), np.uint8)
     drawn = make().draw(image)
     assert isinstance(drawn, Image.Image)
-    assert drawn.size == (480, 320)  # enlarged to be looked at
+    assert drawn.size == (240, 160)  # enlarged to be looked at
     assert make(image=image).draw(boxes=False, scale=1).size == (60, 40)
     with pytest.raises(ValueError, match="image must be given"):
         make().draw()

@@ -108,7 +108,7 @@ def test_scale_enlarges_the_image_with_finer_contours():
 
 
 @pytest.mark.parametrize(
-    ("size", "scale"), [((1, 1), 8), ((64, 64), 8), ((256, 256), 3), ((256, 320), 2), ((401, 9), 1), ((2000, 3000), 1)]
+    ("size", "scale"), [((1, 1), 4), ((64, 64), 4), ((256, 256), 3), ((256, 320), 2), ((401, 9), 1), ((2000, 3000), 1)]
 )
 def test_small_images_are_enlarged_to_be_looked_at(size, scale):
     assert viewing_scale(size) == scale
