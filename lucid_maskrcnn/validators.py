@@ -241,6 +241,18 @@ def pair[T](name: str, value: Any, check: Check[T]) -> tuple[T, T]:
     return first, second
 
 
+def inner_slice(name: str, value: Any, length: int) -> slice:
+    """Return a slice of rows or columns inside an image of ``length``, with start and stop."""
+    ends = (value.start, value.stop) if isinstance(value, slice) else (None, None)
+    if not all(isinstance(n, (int, np.integer)) for n in ends):
+        raise TypeError(f"{name} must be a slice with integers as start and stop, got {shown(value)}.")
+    if value.step not in (None, 1):
+        raise ValueError(f"{name} must be a slice without a step, got {shown(value)}.")
+    if not 0 <= value.start <= value.stop <= length:
+        raise ValueError(f"{name} must be inside the image, from 0 to {length}, got {shown(value)}.")
+    return slice(int(value.start), int(value.stop))
+
+
 def image_size(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
     """Return (height, width) of an image below 2³¹ pixels, whose sides are from ``minimum`` on; one number is both."""
     height, width = pair(name, value, lambda side, n: integer(side, n, minimum))

@@ -6,17 +6,21 @@ Shapes: H × W pixels, C channels. Sizes are (height, width).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from lucid_maskrcnn import validators
 
-from .intensity import to_8_bit
+from .intensity import find_levels, scaled, to_8_bit
 
-__all__ = ["ArrayHandle", "ImageHandle", "Samples", "Size", "stored_view"]
+__all__ = ["ArrayHandle", "ImageHandle", "RGBRegions", "Samples", "Size", "stored_view"]
 
 type Size = tuple[int, int]
+
+_SAMPLES_AT_ONCE = 1 << 22  # of a large image, when it is gone through for its range
 
 
 class Samples(NamedTuple):
@@ -32,6 +36,22 @@ class Samples(NamedTuple):
 
     array: np.ndarray
     bits: int | None = None
+
+
+class RGBRegions(NamedTuple):
+    """A page whose parts are read one by one, each as the network takes it.
+
+    Attributes
+    ----------
+    size : (height, width)
+        Of the page.
+    read : callable
+        Takes two slices with start and stop, rows and columns inside the page, and returns (h, w, 3) uint8: the same
+        pixels that :meth:`ImageHandle.read_rgb` has there. As long as the image is open.
+    """
+
+    size: Size
+    read: Callable[[slice, slice], np.ndarray]
 
 
 class ImageHandle(ABC):
@@ -110,12 +130,72 @@ class ImageHandle(ABC):
         numbers = None if channels is None else validators.channel_numbers("channels", channels)
         rule = None if intensity is None else validators.intensity_rule("intensity", intensity)
         array, bits = self._samples(self.page(page))
-        eight = to_8_bit(self._colors(array, numbers), rule, self.name, bits)
-        if eight.shape[2] == 3:
-            return eight
-        rgb = np.empty((*eight.shape[:2], 3), np.uint8)
-        rgb[:] = eight
-        return rgb
+        return _three_channels(to_8_bit(self._colors(array, numbers), rule, self.name, bits))
+
+    def read_region(self, rows: slice, columns: slice, *, page: int | None = None, channels: Any = None) -> np.ndarray:
+        """Return the samples of a part of a page, unscaled.
+
+        Of arrays and of TIFF files that are not compressed, or stored in tiles or strips, nothing else is read: not
+        where Pillow decodes them, or they are turned. Of other files the whole page is.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            With start and stop, inside the page.
+        page, channels
+            As for :meth:`read`, which says what is raised.
+
+        Returns
+        -------
+        ndarray of shape (h, w, C)
+        """
+        number = self.page(page)
+        height, width = self._size(number)
+        rows, columns = validators.inner_slice("rows", rows, height), validators.inner_slice("columns", columns, width)
+        array = self._region(number, rows, columns).array
+        return array if channels is None else self._chosen(array, validators.channel_numbers("channels", channels))
+
+    def rgb_regions(self, *, page: int | None = None, channels: Any = None, intensity: Any = None) -> RGBRegions:
+        """Return what reads parts of a page as :meth:`read_rgb` reads all of it.
+
+        With more than 8 bits the image is gone through once, a few rows at a time, for the values that become black
+        and white; percentiles of other types than unsigned 16-bit integers need all samples at once. Files whose parts
+        cannot be read by themselves (see :meth:`read_region`) are read now, and kept.
+        """
+        number = self.page(page)
+        chosen = None if channels is None else validators.channel_numbers("channels", channels)
+        rule = None if intensity is None else validators.intensity_rule("intensity", intensity)
+        if not self._reads_regions(number):
+            pixels = self.read_rgb(page=number, channels=chosen, intensity=rule)
+            return RGBRegions(pixels.shape[:2], lambda rows, columns: pixels[rows, columns])
+        size = height, width = self._size(number)
+        samples, bits = self._region(number, slice(0, 1), slice(0, 1))
+        dtype = self._colors(samples, chosen).dtype
+        levels = None
+        if dtype.kind in "iuf" and dtype != np.uint8:
+            parts = _row_slices(height, width * self.channels)
+            everywhere = (self._colors(self._region(number, rows, slice(0, width)).array, chosen) for rows in parts)
+            levels = find_levels(everywhere, rule, self.name, bits)
+
+        def read(rows: slice, columns: slice) -> np.ndarray:
+            colors = self._colors(self._region(number, rows, columns).array, chosen)
+            eight = to_8_bit(colors, rule, self.name) if levels is None else scaled(colors, *levels)
+            return _three_channels(eight)
+
+        return RGBRegions(size, read)
+
+    def _size(self, page: int) -> Size:
+        """Return the size of a page, as it is read."""
+        return self._samples(page).array.shape[:2]
+
+    def _reads_regions(self, page: int) -> bool:
+        """Whether a part of a page is read for less than all of it."""
+        return False
+
+    def _region(self, page: int, rows: slice, columns: slice) -> Samples:
+        """Return the samples of a part of a page; (h, w, C) by their array."""
+        array, bits = self._samples(page)
+        return Samples(array[rows, columns], bits)
 
     def page(self, page: Any) -> int:
         """Return the number of a page; None is the only one.
@@ -185,8 +265,18 @@ class ArrayHandle(ImageHandle):
     def _samples(self, page: int) -> Samples:
         return Samples(self._array)
 
+    def _size(self, page: int) -> Size:
+        return self.shape
+
+    def _reads_regions(self, page: int) -> bool:
+        return True
+
+    @cached_property
+    def _has_alpha(self) -> bool:
+        return self.channels == 4 and _is_rgba(self._array)
+
     def _colors(self, array: np.ndarray, channels: tuple[int, ...] | None) -> np.ndarray:
-        if channels is None and array.shape[2] == 4 and _is_rgba(array):
+        if channels is None and self._has_alpha:
             return array[:, :, :3]
         return super()._colors(array, channels)
 
@@ -195,6 +285,21 @@ class ArrayHandle(ImageHandle):
         first = array.shape[0] in (1, 3, 4) and array.shape[2] > 4
         hint = " transpose it if its channels come first, or" if first else ""
         return f"An image array must be of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {given};{hint}"
+
+
+def _three_channels(array: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, C) of one or three channels as (H, W, 3)."""
+    if array.shape[2] == 3:
+        return array
+    rgb = np.empty((*array.shape[:2], 3), np.uint8)
+    rgb[:] = array
+    return rgb
+
+
+def _row_slices(height: int, samples_per_row: int) -> Iterator[slice]:
+    rows = max(1, _SAMPLES_AT_ONCE // max(1, samples_per_row))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
 
 
 def _is_rgba(array: np.ndarray) -> bool:

@@ -9,14 +9,14 @@ Shapes: H × W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 
 from lucid_maskrcnn.user_warnings import warn_user
 
-__all__ = ["Rule", "to_8_bit"]
+__all__ = ["Rule", "find_levels", "scaled", "to_8_bit"]
 
 type Rule = Literal["full", "max"] | tuple[float, float]
 
@@ -60,17 +60,42 @@ def to_8_bit(samples: np.ndarray, rule: Rule | None, name: str, bits: int | None
         raise TypeError(f"Cannot read {name}: its pixels are of type {samples.dtype}, not integers or floats.")
     if samples.dtype == np.uint8:
         return samples
-    least, largest = float(samples.min()), float(samples.max())
-    if not np.isfinite(least) or not np.isfinite(largest):
-        raise ValueError(f"Cannot read {name}: it has pixels that are NaN or infinite; replace them first.")
+    return scaled(samples, *find_levels([samples], rule, name, bits))
+
+
+def find_levels(
+    pieces: Iterable[np.ndarray], rule: Rule | None, name: str, bits: int | None = None
+) -> tuple[float, float]:
+    """Return the samples that become black and white.
+
+    Parameters
+    ----------
+    pieces : iterable of ndarray of shape (H, W, C)
+        Integers of more than 8 bits, or floats, of one type: together they are the image. They are looked at one
+        after the other, and only percentiles of other types than unsigned 16-bit integers need all of them at once.
+    rule, name, bits
+        As for :func:`to_8_bit`, which says what is raised.
+
+    Returns
+    -------
+    low, high : float
+    """
+    least, largest, statistics = np.inf, -np.inf, _Statistics()
+    for samples in pieces:
+        dtype = samples.dtype
+        low, high = float(samples.min()), float(samples.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise ValueError(f"Cannot read {name}: it has pixels that are NaN or infinite; replace them first.")
+        least, largest = min(least, low), max(largest, high)
+        if isinstance(rule, tuple):
+            statistics.add(samples)
     if isinstance(rule, tuple):
-        low, high = _percentiles(samples, rule)
-    else:
-        low, high = 0.0, (largest if rule == "max" else _full_range(samples.dtype, bits))
-        _check_range(samples.dtype, least, largest, high, name)
-        if rule is None:
-            _warn_if_dark(largest, high, samples.dtype, name)
-    return _scaled(samples, low, high)
+        return statistics.percentiles(rule)
+    high = largest if rule == "max" else _full_range(dtype, bits)
+    _check_range(dtype, least, largest, high, name)
+    if rule is None:
+        _warn_if_dark(largest, high, dtype, name)
+    return 0.0, high
 
 
 def _full_range(dtype: np.dtype, bits: int | None) -> float:
@@ -119,15 +144,26 @@ def _strips(samples: np.ndarray) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
-def _percentiles(samples: np.ndarray, rule: tuple[float, float]) -> tuple[float, float]:
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:  # by counting: no sorted copy of a large image
-        counts = np.zeros(1 << 16, np.int64)
-        for rows in _strips(samples):
-            counts += np.bincount(samples[rows].reshape(-1), minlength=1 << 16)
-        return _percentile_of_counts(counts, rule[0]), _percentile_of_counts(counts, rule[1])
-    values = samples.astype(np.float32) if samples.dtype == np.float16 else samples
-    low, high = np.percentile(values, rule)
-    return float(low), float(high)
+class _Statistics:
+    """The samples whose percentiles are asked for: their counts, where that is possible."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(1 << 16, np.int64)
+        self._values: list[np.ndarray] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:  # no sorted copy of a large image
+            for rows in _strips(samples):
+                self._counts += np.bincount(samples[rows].reshape(-1), minlength=1 << 16)
+        else:
+            self._values.append(samples.astype(np.float32) if samples.dtype == np.float16 else samples)
+
+    def percentiles(self, rule: tuple[float, float]) -> tuple[float, float]:
+        if not self._values:
+            return _percentile_of_counts(self._counts, rule[0]), _percentile_of_counts(self._counts, rule[1])
+        one = self._values[0] if len(self._values) == 1 else np.concatenate([v.reshape(-1) for v in self._values])
+        low, high = np.percentile(one, rule)
+        return float(low), float(high)
 
 
 def _percentile_of_counts(counts: np.ndarray, percent: float) -> float:
@@ -137,7 +173,8 @@ def _percentile_of_counts(counts: np.ndarray, percent: float) -> float:
     return before + (after - before) * (rank - np.floor(rank))
 
 
-def _scaled(samples: np.ndarray, low: float, high: float) -> np.ndarray:
+def scaled(samples: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return samples of more than 8 bits as uint8, of the same shape: ``low`` is black and ``high`` white."""
     if samples.dtype.itemsize == 2 and samples.dtype.kind in "iu":
         table = _table(samples.dtype, low, high)
         codes = np.ascontiguousarray(samples).astype(samples.dtype.newbyteorder("="), copy=False).view(np.uint16)

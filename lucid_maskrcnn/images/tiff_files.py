@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .file_kinds import PILLOW_FORMATS, check_pixel_count, named_errors
-from .handles import ImageHandle, Samples, stored_view
+from .handles import ImageHandle, Samples, Size, stored_view
 from .pillow_files import samples_of
+from .tiff_regions import has_regions, region_of_image, region_of_stored
 
 __all__ = ["TiffHandle"]
 
@@ -102,7 +103,7 @@ class TiffHandle(ImageHandle):
         plane = self._planes[page]
         first = _keyframe(plane)
         with named_errors(self.name):
-            self._check(plane, first)
+            self._check(plane, first, int(first.imagelength) * int(first.imagewidth))
             how = _decoder(first, plane)
             if how == "pillow":
                 return Samples(self._by_pillow(first), int(first.bitspersample))
@@ -110,13 +111,41 @@ class TiffHandle(ImageHandle):
             array = _colors(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2), first)
             return Samples(self._upright(array), _said_bits(first))
 
-    def _check(self, plane: _Plane, first: Any) -> None:
-        """Raise for what must not be decoded: too large, of no known meaning, or cut off."""
-        pixels, samples = int(first.imagelength) * int(first.imagewidth), int(first.samplesperpixel)
+    def _size(self, page: int) -> Size:
+        first = _keyframe(self._planes[page])
+        size = int(first.imagelength), int(first.imagewidth)
+        return size[::-1] if self.turned else size
+
+    def _reads_regions(self, page: int) -> bool:
+        plane = self._planes[page]
+        first = _keyframe(plane)
+        with named_errors(self.name):
+            if self.orientation != 1 or _decoder(first, plane) != "tifffile":
+                return False
+            return plane.stored is not None or all(image is not None and has_regions(image) for image in plane.images)
+
+    def _region(self, page: int, rows: slice, columns: slice) -> Samples:
+        plane = self._planes[page]
+        first = _keyframe(plane)
+        depth = plane.depth or 0
+        with named_errors(self.name):
+            self._check(plane, first, (rows.stop - rows.start) * (columns.stop - columns.start))
+            if plane.stored is None:
+                arrays = [region_of_image(image, self._file, depth, rows, columns) for image in plane.images]
+            else:
+                series, numbers = plane.stored
+                size = math.prod(first.shape) * first.dtype.itemsize
+                places = [series.dataoffset + number * size for number in numbers]
+                arrays = [region_of_stored(first, self._file, place, depth, rows, columns) for place in places]
+            array = _colors(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2), first)
+            return Samples(array, _said_bits(first))
+
+    def _check(self, plane: _Plane, first: Any, pixels: int) -> None:
+        """Raise for what must not be decoded: too many pixels at once, of no known meaning, or cut off."""
         check_pixel_count(pixels)
+        samples, depth = int(first.samplesperpixel), int(first.imagedepth)
         count = len(plane.stored[1]) if plane.stored else len(plane.images)
         size = np.dtype(first.dtype or "uint8").itemsize * samples * count
-        depth = int(first.imagedepth)
         check_pixel_count(pixels * depth * -(-size // _MAX_BYTES_PER_PIXEL))
         photometric = int(first.photometric or 0)
         if photometric in _CAMERA_RAW or first.tags.get(_DNG_VERSION) is not None:
