@@ -6,7 +6,7 @@ Reproduces torchvision's and detectron2's detections on NumPy (CPU) or MLX (GPU)
 from . import ops
 from .config import HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from .detections import Detections, Predictions
-from .inference import predict_files, predict_stream
+from .inference import predict_files, predict_stream, predict_tiled
 from .masks import CompressedMasks
 from .models import (
     MaskRCNN,
@@ -43,5 +43,6 @@ __all__ = [
     "ops",
     "predict_files",
     "predict_stream",
+    "predict_tiled",
     "save_weights",
 ]

@@ -101,6 +101,21 @@ def add_commands(commands: Any) -> None:
     add_top_k(predict)
     add_page(predict)
     add_reading(predict)
+    predict.add_argument(
+        "--tiles", action="store_true", help="for large images: predict on overlapping tiles, and merge what they have"
+    )
+    predict.add_argument(
+        "--tile-size",
+        type=positive_int,
+        metavar="N",
+        help="side of the tiles in pixels of the image (default: from the scale of the weights)",
+    )
+    predict.add_argument(
+        "--overlap",
+        type=positive_int,
+        metavar="N",
+        help="pixels that neighboring tiles share, more than most objects have across (default: a quarter of a tile)",
+    )
     predict.add_argument("--no-draw", dest="draw", action="store_false", help="write no drawings")
     predict.add_argument(
         "--shard-size", type=positive_int, default=1000, metavar="N", help="images in a file of results (default: 1000)"
@@ -177,6 +192,9 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 shard_size=args.shard_size,
                 resume=args.resume,
                 overwrite=args.overwrite,
+                tiles=args.tiles,
+                tile_size=args.tile_size,
+                overlap=args.overlap,
                 draw=args.draw,
                 device=args.device,
                 dtype=args.dtype,

@@ -1,7 +1,7 @@
 """Reading images: files, PIL images and arrays."""
 
 from .file_kinds import SUFFIXES
-from .handles import ImageHandle, Size
+from .handles import ImageHandle, RGBRegions, Size
 from .reading import (
     exif_orientation,
     load_checked,
@@ -15,6 +15,7 @@ from .reading import (
 __all__ = [
     "SUFFIXES",
     "ImageHandle",
+    "RGBRegions",
     "Size",
     "exif_orientation",
     "load_checked",

@@ -152,7 +152,10 @@ class ImageHandle(ABC):
         number = self.page(page)
         height, width = self._size(number)
         rows, columns = validators.inner_slice("rows", rows, height), validators.inner_slice("columns", columns, width)
-        array = self._region(number, rows, columns).array
+        if self._reads_regions(number):
+            array = self._region(number, rows, columns).array
+        else:
+            array = self._samples(number).array[rows, columns]
         return array if channels is None else self._chosen(array, validators.channel_numbers("channels", channels))
 
     def rgb_regions(self, *, page: int | None = None, channels: Any = None, intensity: Any = None) -> RGBRegions:
@@ -193,9 +196,8 @@ class ImageHandle(ABC):
         return False
 
     def _region(self, page: int, rows: slice, columns: slice) -> Samples:
-        """Return the samples of a part of a page; (h, w, C) by their array."""
-        array, bits = self._samples(page)
-        return Samples(array[rows, columns], bits)
+        """Return the samples of a part of a page for which :meth:`_reads_regions` is true."""
+        raise NotImplementedError
 
     def page(self, page: Any) -> int:
         """Return the number of a page; None is the only one.
@@ -270,6 +272,9 @@ class ArrayHandle(ImageHandle):
 
     def _reads_regions(self, page: int) -> bool:
         return True
+
+    def _region(self, page: int, rows: slice, columns: slice) -> Samples:
+        return Samples(self._array[rows, columns])
 
     @cached_property
     def _has_alpha(self) -> bool:

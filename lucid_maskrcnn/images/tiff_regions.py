@@ -58,9 +58,7 @@ def region_of_image(image: Any, file: BinaryIO, depth: int, rows: slice, columns
     return _of_segments(image, file, depth, rows, columns)
 
 
-def region_of_stored(
-    keyframe: Any, file: BinaryIO, offset: int, depth: int, rows: slice, columns: slice
-) -> np.ndarray:
+def region_of_stored(keyframe: Any, file: BinaryIO, offset: int, depth: int, rows: slice, columns: slice) -> np.ndarray:
     """Return a part of an image that is stored plainly from ``offset`` on; see :func:`region_of_image`."""
     separate, planes, height, width, contiguous = (int(n) for n in keyframe.shaped)
     dtype = keyframe.dtype.newbyteorder(keyframe.parent.byteorder)

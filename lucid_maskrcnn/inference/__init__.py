@@ -1,10 +1,11 @@
-"""Prediction on many images."""
+"""Prediction on many images, and on large ones."""
 
 from .drawings import DRAWING_FORMATS, save_drawing
 from .image_stream import predict_stream
 from .jobs import JobResult, JobStart, predict_files
 from .local_engine import ImagePrediction
 from .sources import expand_pattern, split_list
+from .tiles import predict_tiled
 
 __all__ = [
     "DRAWING_FORMATS",
@@ -14,6 +15,7 @@ __all__ = [
     "expand_pattern",
     "predict_files",
     "predict_stream",
+    "predict_tiled",
     "save_drawing",
     "split_list",
 ]

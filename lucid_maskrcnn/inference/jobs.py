@@ -21,7 +21,9 @@ from lucid_maskrcnn.weights.registry import file_hash, locate
 from .job_folder import JobFolder, earlier_job
 from .job_list import JobSettings
 from .local_engine import ImagePrediction, predict_locally
+from .predictors import check_predictor, labels_of
 from .sources import FoundImage, PathKeys, find_images, working_folder
+from .tiles import check_tiles
 
 __all__ = ["JobResult", "JobStart", "predict_files"]
 
@@ -82,6 +84,9 @@ def predict_files(
     shard_size: int = 1000,
     resume: bool = False,
     overwrite: bool = False,
+    tiles: bool = False,
+    tile_size: int | None = None,
+    overlap: int | None = None,
     draw: bool = True,
     device: str = "cpu",
     dtype: str | None = None,
@@ -129,6 +134,11 @@ def predict_files(
         kept as they are, even if an image has changed.
     overwrite : bool
         Delete the job that the folder holds, and replace other files of the names above. By default that is refused.
+    tiles : bool
+        Predict on each image by overlapping tiles, see :func:`predict_tiled`. Without drawings memory is that of one
+        row of tiles, where the format of an image allows it.
+    tile_size, overlap : int, optional
+        As in :func:`predict_tiled`; only with ``tiles``.
     draw : bool
         Whether to write drawings.
     device : {"cpu", "gpu", "cuda", "mps", "metal", "auto"}
@@ -176,6 +186,9 @@ def predict_files(
     }
     options |= {name: True for name, value in nms.items() if value}  # jobs of before have no such entries
     chosen = _filters(min_area, max_area, exclude_edge)
+    if not validators.flag("tiles", tiles) and (tile_size is not None or overlap is not None):
+        setting = "overlap" if tile_size is None else "tile_size"
+        raise ValueError(f"{setting} is of tiles, got it without tiles=True (--tiles).")
     number = validators.optional(validators.non_negative_int)("page", page)
     read = {"page": number, **validators.reading(channels, intensity)}
     shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
@@ -193,7 +206,12 @@ def predict_files(
     if read["intensity"] is None and isinstance(model, MaskRCNN):
         read["intensity"] = model.config.image.intensity
     if classes is not None:
-        options["classes"] = _labels(model, classes)
+        options["classes"] = labels_of(model, classes)
+    if tiles:
+        options |= {
+            "tiles": True,
+            **dict(zip(("tile_size", "overlap"), check_tiles(model, tile_size, overlap), strict=True)),
+        }
     precision = model.dtype if isinstance(model, MaskRCNN) else "float32"
     settings = JobSettings(
         options={
@@ -251,12 +269,6 @@ def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:
     return {**filters, **({"exclude_edge": True} if validators.flag("exclude_edge", exclude_edge) else {})}
 
 
-def _labels(model: Any, classes: Any) -> list[int]:
-    """Return the labels of classes, which may be given by name."""
-    num_classes = getattr(model, "num_classes", None)
-    return list(validators.class_labels("classes", classes, getattr(model, "categories", None), num_classes))
-
-
 def _check_dtype(dtype: str | None, weights: Any) -> None:
     if dtype is None:
         return
@@ -268,9 +280,7 @@ def _check_dtype(dtype: str | None, weights: Any) -> None:
 def _load(weights: str | Path | MaskRCNN, device: str, dtype: str | None) -> Any:
     if isinstance(weights, (str, os.PathLike)):
         return MaskRCNN.from_file(weights).to(device, dtype)
-    if isinstance(weights, type) or not callable(getattr(weights, "predict", None)):
-        given = f"the class {weights.__name__}" if isinstance(weights, type) else validators.shown(weights)
-        raise TypeError(f"weights must be a name, a path or a model with a predict method, got {given}.")
+    check_predictor("weights", weights, "a name, a path or a model")
     return weights
 
 

@@ -20,6 +20,7 @@ from lucid_maskrcnn.streams import shows_progress
 from .drawings import save_drawing
 from .job_folder import JobFolder
 from .job_list import ListedImage
+from .tiles import predict_tiled
 
 __all__ = ["ImagePrediction", "predict_locally"]
 
@@ -70,7 +71,7 @@ def predict_locally(
     model : MaskRCNN
         Or any object with such a ``predict``.
     options : mapping
-        Keywords of ``predict``.
+        Keywords of ``predict``; of :func:`predict_tiled` if there is ``"tiles"`` among them.
     filters : mapping
         Keywords of :meth:`Detections.filter`.
     read : mapping
@@ -97,7 +98,7 @@ def predict_locally(
             if is_new or _lacks_drawing(folder, image):
                 with Limits() as limits:  # one warning an image, after its row is written
                     limits.name = repr(image.source)
-                    done = _predict(folder, image, model, options, filters, read, problems)
+                    done = _predict(folder, image, model, {**options, "progress": progress}, filters, read, problems)
                 if done is not None and on_image is not None:
                     on_image(done)
                 if is_new:
@@ -123,10 +124,8 @@ def _predict(
     """Predict on an image, write its row unless it has one, and draw it; None if it cannot be predicted on."""
     is_new, path = not folder.has_row(image), folder.path_of(image)
     try:
-        pixels = load_image(path, **read)
-        started = time.perf_counter()
-        found: Detections = model.predict(pixels, **options, keep_image=False)[0].filter(**filters)
-        seconds = time.perf_counter() - started
+        pixels, found, seconds = _found_in(path, model, options, read)
+        found = found.filter(**filters)
         row = {"size": found.image_size, "detections": found.to_coco(image.id)}
     except _IMAGE_ERRORS as error:
         if is_new:
@@ -136,12 +135,27 @@ def _predict(
         return None
     if is_new:
         folder.append(image, row)
-    drawing = _draw(folder, image, pixels, found, problems)
+    drawing = _draw(folder, image, lambda: load_image(path, **read) if pixels is None else pixels, found, problems)
     return ImagePrediction(image.id, Path(path), drawing, found, seconds)
 
 
+def _found_in(
+    path: str, model: Any, options: Mapping[str, Any], read: Mapping[str, Any]
+) -> tuple[np.ndarray | None, Detections, float]:
+    """Return the pixels of an image, None where they are read tile by tile; what is in it; and seconds."""
+    options = dict(options)
+    progress, tiles = options.pop("progress"), options.pop("tiles", False)
+    pixels = None if tiles else load_image(path, **read)
+    started = time.perf_counter()
+    if pixels is None:
+        found = predict_tiled(model, path, **options, **read, progress=progress)
+    else:
+        found = model.predict(pixels, **options, keep_image=False)[0]
+    return pixels, found, time.perf_counter() - started
+
+
 def _draw(
-    folder: JobFolder, image: ListedImage, pixels: np.ndarray, found: Detections, problems: list[str]
+    folder: JobFolder, image: ListedImage, pixels: Callable[[], np.ndarray], found: Detections, problems: list[str]
 ) -> Path | None:
     path = folder.drawing_of(image)
     if path is None:
@@ -150,7 +164,7 @@ def _draw(
         problems.append(f"{image.source!r}: its drawing would replace {str(path)!r}, which has appeared meanwhile.")
         return None
     try:
-        save_drawing(path, pixels, found)
+        save_drawing(path, pixels(), found)
     except (OSError, ValueError, MemoryError) as error:
         problems.append(f"{image.source!r}: its drawing could not be written. {_reason(error)}")
         return None

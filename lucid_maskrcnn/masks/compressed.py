@@ -24,7 +24,17 @@ from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_poly
 from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
 from lucid_maskrcnn.ops import nearest_cells
-from lucid_maskrcnn.validators import flag, instance, integer, non_negative_int, pair, positive_int, sequence, shown
+from lucid_maskrcnn.validators import (
+    flag,
+    inner_slice,
+    instance,
+    integer,
+    non_negative_int,
+    pair,
+    positive_int,
+    sequence,
+    shown,
+)
 
 __all__ = ["CompressedMasks"]
 
@@ -232,8 +242,8 @@ class CompressedMasks:
         def runs() -> Iterator[Runs]:
             for i, (rows, columns, mask) in enumerate(patches):
                 name = f"patches[{i}]"
-                _check_part(f"rows of {name}", rows, height)
-                _check_part(f"columns of {name}", columns, width)
+                inner_slice(f"rows of {name}", rows, height)
+                inner_slice(f"columns of {name}", columns, width)
                 shape = (rows.stop - rows.start, columns.stop - columns.start)
                 pixels = numeric_array(name, mask, f"a mask of shape {shape}", kinds="biuf", shape=shape)
                 yield runs_of_mask(zeros_and_ones(name, pixels), height, top=rows.start, left=columns.start)
@@ -443,8 +453,8 @@ class CompressedMasks:
         index = integer("index", index)
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, as there are {len(self)} masks, got {index}.")
-        _check_part("rows", rows, self.image_size[0])
-        _check_part("columns", columns, self.image_size[1])
+        inner_slice("rows", rows, self.image_size[0])
+        inner_slice("columns", columns, self.image_size[1])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return :meth:`to_dense` to NumPy's functions: ``np.asarray(masks)``."""
@@ -477,6 +487,27 @@ class CompressedMasks:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         runs = np.repeat(self.offsets[index] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return _unchecked(self.starts[runs], self.stops[runs], offsets, self.image_size)
+
+    def united(self, groups: Any) -> CompressedMasks:
+        """Return the union of the masks of each group.
+
+        Parameters
+        ----------
+        groups : sequence of int of length G
+            The number of the union that each mask becomes a part of, counted from 0; a number that none has is an
+            empty mask.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``groups`` are not as above.
+        """
+        wanted = f"integers of shape ({len(self)},), one for each mask"
+        numbers = numeric_array("groups", groups, wanted, kinds="iu", shape=(len(self),)).astype(np.int64)
+        if (numbers < 0).any():
+            raise ValueError(f"groups must be counted from 0, got {numbers.min()}.")
+        num = int(numbers.max(initial=-1)) + 1
+        return _from_runs(numbers[self._owners()], *self._columns(), num, self.image_size)
 
     def flipped(self, *, horizontal: bool = False, vertical: bool = False) -> CompressedMasks:
         """Return the masks mirrored: left and right swapped, or top and bottom, or both."""
@@ -596,17 +627,6 @@ def _check_runs(starts: np.ndarray, stops: np.ndarray, offsets: np.ndarray, size
     if wrong.any():
         run = int(wrong.argmax())
         raise ValueError(f"starts[{run}] to stops[{run}] {what}, got {starts[run]} to {stops[run]}.")
-
-
-def _check_part(name: str, part: Any, size: int) -> None:
-    """Refuse what is no slice of rows or columns of an image."""
-    ends = (part.start, part.stop) if isinstance(part, slice) else (None, None)
-    if not all(isinstance(n, (int, np.integer)) for n in ends):
-        raise TypeError(f"{name} must be a slice with integers as start and stop, got {shown(part)}.")
-    if part.step not in (None, 1):
-        raise ValueError(f"{name} must be a slice without a step, got {shown(part)}.")
-    if not 0 <= part.start <= part.stop <= size:
-        raise ValueError(f"{name} must be inside the image, from 0 to {size}, got {shown(part)}.")
 
 
 def _unchecked(starts: np.ndarray, stops: np.ndarray, offsets: np.ndarray, size: Size) -> CompressedMasks:

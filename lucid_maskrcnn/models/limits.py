@@ -48,6 +48,8 @@ class Limits:
     name : str or None
         What the image is called whose prediction follows, where images are predicted on one by one; else they are
         ``images[0]``, ``images[1]``, ….
+    tiled : bool
+        Whether the images of ``predict`` are tiles of larger ones.
     first : int
         Number of the first image of the batch, among those of the call.
     objectness : list of Tensor
@@ -57,6 +59,7 @@ class Limits:
     def __init__(self) -> None:
         outer = _outer.get()
         self.name: str | None = None if outer is None else outer.name
+        self.tiled = False
         self.first = 0
         self._before = 0 if outer is None else outer.first  # images of earlier calls
         self.shrunk: list[tuple[str, int, int]] = []  # image and what became of it, max_size, the one that it needs
@@ -125,6 +128,7 @@ class Limits:
         self._read()
         outer = _outer.get()
         if outer is not None:
+            outer.tiled |= self.tiled
             outer.shrunk += self.shrunk
             outer.full += self.full
             outer.exhausted += self.exhausted
@@ -145,30 +149,30 @@ class Limits:
     def sentence(self) -> str:
         """Return what was cut off, and what to set; ``""`` if it is nothing."""
         parts = []
+        smaller = ", or pass a smaller tile_size" if self.tiled else ""
         if self.shrunk:
-            named = _listed([what for what, *_ in self.shrunk])
+            tiles = ", or use predict_tiled (--tiles)"
+            named = self._listed([what for what, *_ in self.shrunk])
             max_size, needed = self.shrunk[0][1], max(needed for *_, needed in self.shrunk)
             parts.append(
-                f"max_size={max_size} shrinks {named}: build the model with max_size={needed}, or predict on parts of "
-                "the image"
+                f"max_size={max_size} shrinks {named}: build the model with max_size={needed}{smaller or tiles}"
             )
         if self.exhausted:
-            named = _listed(
+            named = self._listed(
                 [f"{name} (the last one still has an objectness of {v:.3f})" for name, v, _ in self.exhausted]
             )
-            parts.append(f"the proposals ran out in {named}: build the model with rpn={self.exhausted[0][2]}")
+            parts.append(f"the proposals ran out in {named}: build the model with rpn={self.exhausted[0][2]}{smaller}")
         if self.full:
-            named = _listed([f"{count} in {name}" for name, count, _ in self.full])
+            named = self._listed([f"{count} in {name}" for name, count, _ in self.full])
             top_k, most = self.full[0][2], max(count for _, count, _ in self.full)
-            parts.append(f"top_k={top_k} cuts off detections, of which there are {named}: pass top_k={most}")
+            parts.append(f"top_k={top_k} cuts off detections, of which there are {named}: pass top_k={most}{smaller}")
         return f"Objects may be missing: {'; '.join(parts)}." if parts else ""
+
+    def _listed(self, names: list[str]) -> str:
+        more = f"{len(names) - _NAMED} more {'tiles' if self.tiled else 'images'}"
+        *first, last = [*names[:_NAMED], *([more] if len(names) > _NAMED else [])]
+        return f"{', '.join(first)} and {last}" if first else last
 
 
 def _shown(size: Size) -> str:
     return f"{size[0]} × {size[1]}"
-
-
-def _listed(names: list[str]) -> str:
-    more = [f"{len(names) - _NAMED} more images"] if len(names) > _NAMED else []
-    *first, last = [*names[:_NAMED], *more]
-    return f"{', '.join(first)} and {last}" if first else last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import shlex
 import signal
@@ -18,7 +19,8 @@ from run_processes import wait_for
 from small_jobs import content, files, load, make_image, make_images, rows
 from tiny_runs import slim
 
-from lucid_maskrcnn import save_weights
+import lucid_maskrcnn
+from lucid_maskrcnn import MaskRCNN, predict_tiled, save_weights
 from lucid_maskrcnn.cli import main
 
 COMMAND = [sys.executable, "-m", "lucid_maskrcnn.cli", "predict"]
@@ -314,3 +316,17 @@ def test_limits_are_told_for_each_image(
     for path, line in zip(images, lines, strict=False):
         assert line.startswith("lucid-maskrcnn: warning: Objects may be missing: top_k=1 cuts off detections")
         assert f"'{path}'" in line
+
+
+def test_predict_by_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = Path(lucid_maskrcnn.__file__).parent / "assets" / "nuclei_fluorescence_small.png"
+    call = ["predict", str(picture), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*call, "--tiles", "--tile-size", "160", "--overlap", "48"]) == 0
+    settings: Any = {"tile_size": 160, "overlap": 48, "score_thresh": 0.5, "progress": False}
+    expected = predict_tiled(MaskRCNN.from_file("NUCLEI"), picture, **settings).to_coco(1)
+    assert load(tmp_path / "out" / "detections.json") == json.loads(json.dumps(expected))
+    assert (tmp_path / "out" / picture.name).exists()
+    assert main([*call, "--resume"]) == 2
+    assert "tiles was True and is the model's own" in capsys.readouterr().err
+    assert main([*call, "--tile-size", "160", "--overwrite"]) == 2
+    assert "tile_size is of tiles, got it without tiles=True (--tiles)." in capsys.readouterr().err

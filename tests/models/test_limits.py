@@ -74,7 +74,7 @@ def test_image_beyond_max_size_is_said_to_be_shrunk() -> None:
     _, (warning,) = warned(model, [pixels[:80, :128], pixels])
     assert str(warning.message) == (
         "Objects may be missing: max_size=320 shrinks images[1] (100 × 200 to 160 × 320, a scale of 1.6 instead of "
-        "2.5): build the model with max_size=500, or predict on parts of the image."
+        "2.5): build the model with max_size=500, or use predict_tiled (--tiles)."
     )
     assert warned(rebuilt(max_size=500), pixels)[1] == []
 
