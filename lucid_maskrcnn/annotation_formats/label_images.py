@@ -5,19 +5,20 @@ Shapes: H × W pixels, G instances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import instance
+from lucid_maskrcnn.validators import instance, shown
 from lucid_maskrcnn.validators import path as checked_path
 
-__all__ = ["SUFFIXES", "labels_of_masks", "read_label_image", "read_label_image_size"]
+__all__ = ["SUFFIXES", "labels_of_masks", "read_label_image", "read_label_image_size", "write_label_image"]
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy"})
 _WANTED = "one integer for each instance, 0 for background"
@@ -113,23 +114,93 @@ def _pixels(path: Path) -> tuple[np.ndarray, str]:
         return np.asarray(image), image.mode
 
 
-def labels_of_masks(masks: CompressedMasks) -> np.ndarray:
+def labels_of_masks(masks: CompressedMasks, *, order: Any = None, dtype: Any = None) -> np.ndarray:
     """Return the label image of some masks.
 
     Parameters
     ----------
     masks : CompressedMasks
-        Instance *i* becomes the number *i* + 1. Where masks overlap, the first of them lies on top.
+        Instance *i* becomes the number *i* + 1.
+    order : sequence of int, optional
+        All rows, that of the mask that lies on top first; by default 0, 1, 2, …: where masks overlap, the first of
+        them lies on top.
+    dtype : type of integers, optional
+        By default uint16, or uint32 for more than 65535 instances.
 
     Returns
     -------
-    ndarray of shape (H, W), uint16, or uint32 for more than 65535 instances
+    ndarray of shape (H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``masks`` are something else, or ``dtype`` is no type of integers or cannot hold so many numbers.
     """
     instance("masks", masks, CompressedMasks, "CompressedMasks")
     height, width = masks.image_size
-    labels = np.zeros(height * width, np.uint16 if len(masks) < 2**16 else np.uint32)
-    owner = np.repeat(np.arange(1, len(masks) + 1), np.diff(masks.offsets))
-    runs = zip(masks.starts[::-1].tolist(), masks.stops[::-1].tolist(), owner[::-1].tolist(), strict=True)
-    for start, stop, number in runs:
+    numbers = np.arange(len(masks)) if order is None else np.asarray(order)
+    labels = np.zeros(height * width, _label_type(dtype, len(masks)))
+    below = masks[numbers[::-1]]
+    owner = np.repeat(numbers[::-1] + 1, np.diff(below.offsets))
+    for start, stop, number in zip(below.starts.tolist(), below.stops.tolist(), owner.tolist(), strict=True):
         labels[start:stop] = number
     return np.ascontiguousarray(labels.reshape(width, height).T)
+
+
+def _label_type(dtype: Any, num: int) -> np.dtype:
+    if dtype is None:
+        return np.dtype(np.uint16 if num < 2**16 else np.uint32)
+    wanted = "a NumPy type of integers, such as 'uint16' or 'uint32'"
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be {wanted}, got {shown(dtype)}.") from None
+    if found.kind not in "iu":
+        raise ValueError(f"dtype must be {wanted}, got {found}.")
+    if num > np.iinfo(found).max:
+        raise ValueError(f"dtype {found} holds numbers up to {np.iinfo(found).max}, and there are {num} objects.")
+    return found
+
+
+def write_label_image(file: BinaryIO, labels: np.ndarray, suffix: str, *, made_by: Mapping[str, str]) -> None:
+    """Write a label image.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for writing.
+    labels : ndarray of shape (H, W), integers
+    suffix : {".tif", ".tiff", ".png"}
+        TIFF of the array's own type, compressed without loss, or PNG of 8 or 16 bits.
+    made_by : mapping of str to str
+        Program and weights, which the file's description gets.
+
+    Raises
+    ------
+    ValueError
+        If ``labels`` has numbers that PNG cannot hold.
+    """
+    if suffix != ".png":
+        import tifffile
+
+        tifffile.imwrite(
+            file,
+            labels,
+            photometric="minisblack",
+            compression="zlib",
+            predictor=False,
+            description=json.dumps(dict(made_by)),
+            software=made_by.get("software"),
+            metadata=None,
+        )
+        return
+    from PIL import Image, PngImagePlugin
+
+    most = int(labels.max(initial=0))
+    if most >= 2**16:
+        raise ValueError(f"A PNG holds numbers up to 65535, and the label image goes up to {most}: write a .tif.")
+    text = PngImagePlugin.PngInfo()
+    for key, value in made_by.items():
+        text.add_text(key.capitalize(), value)
+    eight = labels.dtype.itemsize == 1
+    Image.fromarray(labels.astype(np.uint8 if eight else np.uint16)).save(file, "PNG", pnginfo=text)
