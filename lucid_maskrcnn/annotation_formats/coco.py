@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.json_text import read_json
-from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks import CompressedMasks, trace_parts
 from lucid_maskrcnn.validators import instance, path, shown
 
 from .foreign import foreign_content, foreign_file
@@ -24,6 +24,7 @@ __all__ = [
     "bboxes_of",
     "complete_annotation",
     "make_annotations",
+    "make_data_set",
     "make_results",
     "read_annotations",
     "read_results",
@@ -159,6 +160,58 @@ def make_annotations(
         }
         for number, (category_id, bbox, area, crowd, rle) in enumerate(columns, start=first_id)
     ]
+
+
+def make_data_set(
+    masks: CompressedMasks,
+    *,
+    image: Mapping[str, Any],
+    categories: Mapping[int, str],
+    category_ids: Sequence[int],
+    boxes: np.ndarray,
+    scores: Sequence[float],
+    info: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return one image's objects as a whole data set, which annotation tools open and which can be trained on.
+
+    Parameters
+    ----------
+    masks : CompressedMasks
+        One of each object, n. Those without holes become polygons along the edges of their pixels, which pycocotools
+        makes the same mask of; the others are run-length encodings. An empty mask has no annotation.
+    image : mapping
+        ``id`` and ``file_name``.
+    categories : mapping of int to str
+        Names of the category ids.
+    category_ids, scores
+        Of each object. The score becomes a key of its annotation, which programs skip that do not know it.
+    boxes : ndarray of shape (n, 4)
+        Corners.
+    info : mapping
+        On the data set.
+
+    Returns
+    -------
+    dict
+        ``info``, ``licenses``, ``images``, ``annotations`` and ``categories``. The annotations' ids are 1 to n in the
+        order given.
+    """
+    image_id, (height, width) = image["id"], masks.image_size
+    annotations = make_annotations(masks, image_id=image_id, category_ids=category_ids, first_id=1, boxes=boxes)
+    kept = []
+    for annotation, parts, score in zip(annotations, trace_parts(masks), scores, strict=True):
+        if parts:
+            annotation["score"] = score
+            if all(len(rings) == 1 for rings in parts):
+                annotation["segmentation"] = [[float(v) for point in rings[0] for v in point] for rings in parts]
+            kept.append(annotation)
+    return {
+        "info": dict(info),
+        "licenses": [],
+        "images": [{"id": image_id, "file_name": image["file_name"], "height": height, "width": width}],
+        "annotations": kept,
+        "categories": [{"id": number, "name": categories[number]} for number in sorted(categories)],
+    }
 
 
 def make_results(

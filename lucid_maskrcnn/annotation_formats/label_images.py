@@ -5,6 +5,7 @@ Shapes: H × W pixels, G instances.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -183,8 +184,9 @@ def write_label_image(file: BinaryIO, labels: np.ndarray, suffix: str, *, made_b
     if suffix != ".png":
         import tifffile
 
+        buffer = io.BytesIO()  # tifffile wants a file with a name
         tifffile.imwrite(
-            file,
+            buffer,
             labels,
             photometric="minisblack",
             compression="zlib",
@@ -193,6 +195,7 @@ def write_label_image(file: BinaryIO, labels: np.ndarray, suffix: str, *, made_b
             software=made_by.get("software"),
             metadata=None,
         )
+        file.write(buffer.getbuffer())
         return
     from PIL import Image, PngImagePlugin
 

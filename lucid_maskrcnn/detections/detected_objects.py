@@ -43,7 +43,7 @@ from .detection_arguments import (
     checked_probs,
     checked_scores,
 )
-from .exports import DetectionExports
+from .exports import DetectionExports, check_dense
 from .made_of_coco import from_coco_results
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ __all__ = ["Detections"]
 
 _KEYS = ("boxes", "scores", "labels", "masks")
 _COLUMNS = ("boxes", "scores", "labels", "mask_probs")  # tensors with a row for each detection
-_MOST_DENSE = 4 << 30  # bytes of masks in the size of the image
 _NOTEBOOK_PIXELS = 1600  # along a side of a picture in a notebook
 _HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
 
@@ -280,13 +279,7 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
             If they would take more than 4 GB.
         """
         if self._masks is None:
-            height, width = self.image_size
-            if len(self) * height * width > _MOST_DENSE:
-                size = len(self) * height * width / 1e9
-                raise ValueError(
-                    f"masks of {len(self)} objects in {height} × {width} pixels would take {size:.1f} GB: "
-                    "compressed_masks, to_rle(), to_label_image() and crops() take less."
-                )
+            check_dense(len(self), self.image_size)
             if self.mask_probs is None:
                 self._masks = as_tensor(self.compressed_masks.to_dense(), self.boxes)
             else:

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from odd_masks import dense_masks, odd_detections
 from PIL import Image
 
 from lucid_maskrcnn.annotation_formats.label_images import labels_of_masks, read_label_image, read_label_image_size
+from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.masks import CompressedMasks
 
 LABELS = np.array([[0, 1, 1], [300, 300, 2]])
@@ -118,3 +121,81 @@ def test_path_must_be_a_path(read, path, error):
 def test_label_images_are_made_of_compressed_masks_only(masks):
     with pytest.raises(TypeError, match="masks must be CompressedMasks"):
         labels_of_masks(masks)
+
+
+# ------------------------------------------------------------------ written
+
+
+def overlapping():
+    masks = np.zeros((3, 6, 8), bool)
+    masks[0, :4, :4], masks[1, 2:, 2:6], masks[2, 3:5, 3:5] = True, True, True
+    return masks
+
+
+@pytest.mark.parametrize(("scores", "order"), [((0.5, 0.9, 0.7), (0, 2, 1)), ((0.7, 0.7, 0.9), (1, 0, 2))])
+def test_better_score_lies_on_top(scores, order):
+    masks = overlapping()
+    wanted = np.zeros((6, 8), int)
+    for row in order:  # the worst first
+        wanted[masks[row]] = row + 1
+    found = Detections.from_masks(masks, scores=scores).to_label_image()
+    assert found.tolist() == wanted.tolist()
+    assert found.dtype == np.uint16
+    assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.png"])
+@pytest.mark.parametrize("dtype", [None, "uint8", np.uint16])
+def test_files_are_read_back(tmp_path, name, dtype):
+    found = odd_detections()
+    found.save(tmp_path / name, format="label-image", **({} if dtype is None else {"dtype": dtype}))
+    labels = read_label_image(tmp_path / name)
+    assert labels.dtype == (dtype or np.uint16)
+    np.testing.assert_array_equal(labels, found.to_label_image())
+    for row, mask in enumerate(dense_masks()[:6]):
+        np.testing.assert_array_equal(labels == row + 1, mask)
+    if name != "a.png":
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / name), labels)
+        with tifffile.TiffFile(tmp_path / name) as file:
+            assert file.pages[0].software.startswith("lucid-maskrcnn ")
+
+
+def strips(num):
+    """Detections of single pixels."""
+    starts = np.arange(num, dtype=np.int32)
+    masks = CompressedMasks(starts, starts + 1, np.arange(num + 1), (300, 300))
+    return Detections.from_masks(masks)
+
+
+def test_seventy_thousand_objects_have_32_bits(tmp_path):
+    found = strips(70000)
+    labels = found.to_label_image()
+    assert labels.dtype == np.uint32
+    assert np.array_equal(labels.T.ravel()[:70000], np.arange(1, 70001))
+    found.save(tmp_path / "a.tif")
+    for read in (tifffile.imread(tmp_path / "a.tif"), read_label_image(tmp_path / "a.tif")):
+        assert (read.max(), len(np.unique(read))) == (70000, 70001)
+    with pytest.raises(ValueError, match="A PNG holds numbers up to 65535, and the label image goes up to 70000"):
+        found.save(tmp_path / "a.png", format="label-image")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_png_holds_65535_objects(tmp_path):
+    found = strips(65535)
+    assert found.to_label_image().dtype == np.uint16
+    found.save(tmp_path / "a.png", format="label-image")
+    assert read_label_image(tmp_path / "a.png").max() == 65535
+    assert strips(65536).to_label_image().dtype == np.uint32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error", "message"),
+    [
+        ("uint8", ValueError, "dtype uint8 holds numbers up to 255, and there are 300 objects"),
+        (np.float32, ValueError, "dtype must be a NumPy type of integers, such as 'uint16' or 'uint32', got float32"),
+        ("uint17", TypeError, "dtype must be a NumPy type of integers.*got 'uint17'"),
+    ],
+)
+def test_type_that_cannot_hold_the_numbers_is_refused(dtype, error, message):
+    with pytest.raises(error, match=message):
+        strips(300).to_label_image(dtype=dtype)
