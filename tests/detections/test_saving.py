@@ -26,8 +26,9 @@ BY_SUFFIX = {
 
 @pytest.mark.parametrize(("name", "format"), BY_SUFFIX.items())
 def test_suffix_says_the_format(tmp_path, name, format):
-    odd_detections().save(tmp_path / name, image=PICTURE)
-    odd_detections().save(str(tmp_path / f"named.{name.split('.')[1]}"), format=format, image=PICTURE)
+    found = odd_detections()[[0, 1, 2, 4]]  # without the name whose letters few fonts have
+    found.save(tmp_path / name, image=PICTURE)
+    found.save(str(tmp_path / f"named.{name.split('.')[1]}"), format=format, image=PICTURE)
     first, second = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
     assert len(first) > 50
     assert first == second.replace(b"named.png", b"a.png")  # the name of the image, in a data set
