@@ -84,6 +84,7 @@ OPTIONAL = {
     "pandas",
     "roifile",
     "supervision",
+    "yaml",
 }  # extras: imported inside the function that needs them
 
 

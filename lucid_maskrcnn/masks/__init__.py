@@ -4,6 +4,7 @@ from .compressed import CompressedMasks, are_segmentations
 from .overlaps import mask_iou, mask_nms, overlapping_pairs
 from .parts import trace_parts
 from .polygons import fill_polygons, trace_polygons
+from .rings import join_rings
 from .rle import decode_rle, encode_rle, rle_area
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "decode_rle",
     "encode_rle",
     "fill_polygons",
+    "join_rings",
     "mask_iou",
     "mask_nms",
     "overlapping_pairs",

@@ -9,12 +9,12 @@ are apart: rings follow parts that are 4-connected, and holes that are 8-connect
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Ring", "boundary_rings", "signed_area", "simple_rings"]
+__all__ = ["Ring", "boundary_rings", "join_rings", "signed_area", "simple_rings"]
 
 
 class Ring(NamedTuple):
@@ -140,3 +140,30 @@ def signed_area(points: list[tuple[int, int]]) -> int:
     """Return the number of pixels inside a simple ring, negative if it goes around a hole."""
     x, y = np.array(points, np.int64).T
     return int((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) // 2
+
+
+def join_rings(rings: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Return one ring that runs along all of some rings: there and back over bridges between their nearest points.
+
+    A bridge has no area, and a filling that counts crossings toggles its pixels twice. So the ring covers what lies
+    within an odd number of the rings: parts that are apart stay apart, and holes stay holes.
+
+    Parameters
+    ----------
+    rings : sequence of sequence of (x, y)
+        At least one; the first point of a ring is not repeated at its end.
+    """
+    path = [tuple(point) for point in rings[0]]
+    for ring in rings[1:]:
+        here, there = np.array(path, float), np.array(ring, float)
+        step = max(1, 2**22 // len(there))  # distances computed at once
+        best = (np.inf, 0, 0)
+        for start in range(0, len(here), step):
+            apart = np.square(here[start : start + step, None] - there[None]).sum(axis=-1)
+            nearest = int(apart.argmin())
+            i, j = divmod(nearest, len(there))
+            best = min(best, (float(apart[i, j]), start + i, j))
+        _, i, j = best
+        around = [tuple(point) for point in (*ring[j:], *ring[: j + 1])]
+        path = [*path[: i + 1], *around, *path[i:]]
+    return path
