@@ -153,7 +153,7 @@ def join_rings(rings: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[flo
     rings : sequence of sequence of (x, y)
         At least one; the first point of a ring is not repeated at its end.
     """
-    path = [tuple(point) for point in rings[0]]
+    path = list(rings[0])
     for ring in rings[1:]:
         here, there = np.array(path, float), np.array(ring, float)
         step = max(1, 2**22 // len(there))  # distances computed at once
@@ -164,6 +164,5 @@ def join_rings(rings: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[flo
             i, j = divmod(nearest, len(there))
             best = min(best, (float(apart[i, j]), start + i, j))
         _, i, j = best
-        around = [tuple(point) for point in (*ring[j:], *ring[: j + 1])]
-        path = [*path[: i + 1], *around, *path[i:]]
+        path = [*path[: i + 1], *ring[j:], *ring[: j + 1], *path[i:]]
     return path
