@@ -38,6 +38,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
         "atomic",
         "ops",
         "array_arguments",
+        "plotting",
     ),
     ("images", "transforms", "masks"),
     ("measure", "annotation_formats", "visualization"),

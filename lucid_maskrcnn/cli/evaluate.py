@@ -50,7 +50,8 @@ def add_commands(commands: Any) -> None:
         "--out",
         type=file_path,
         metavar="DIR",
-        help="folder for detections.json (COCO results), evaluation.json, worst.png and best.png",
+        help="folder for detections.json (COCO results), evaluation.json, sheets of the worst and best images, and "
+        "plots of score thresholds, precision against recall and the confusion matrix",
     )
     evaluate.add_argument("--limit", type=positive_int, metavar="N", help="evaluate only the first N images")
     evaluate.add_argument(
@@ -93,6 +94,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     say()
     for line in found.table():
         say(line)
+    if found.instance_accuracy is not None:
+        say()
+        say(found.threshold_curve().sentence())
     if args.out is not None:
         _write(args.out, dataset, found)
 
@@ -148,5 +152,22 @@ def _write(out: Path, dataset: Any, found: Any) -> None:
     for name, images in (("worst", found.worst(_SHOWN)), ("best", found.best(_SHOWN))):
         with replacing(out / f"{name}.png") as file:
             contact_sheet(dataset, found, images).save(file, "PNG")
+    plots, missing = _plot(out, found)
+    written = ["detections.json", "evaluation.json", "worst.png", "best.png", *plots]
     say()
-    say(f"Written to {out}: detections.json, evaluation.json, worst.png, best.png")
+    say(f"Written to {out}: {', '.join(written)}")
+    for sentence in missing:
+        say(sentence)
+
+
+def _plot(out: Path, found: Any) -> tuple[list[str], list[str]]:
+    """Write the plots, and return their names, and why others are missing."""
+    plots = {"thresholds.png": found.plot_thresholds, "confusion.png": found.plot_confusion}
+    if found.precisions:
+        plots["precision_recall.png"] = found.plot_precision_recall
+    try:
+        for name, plot in plots.items():
+            plot(out / name)
+    except ImportError as error:
+        return [], [f"No plots: {error}"]
+    return list(plots), []

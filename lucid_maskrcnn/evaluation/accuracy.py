@@ -210,12 +210,20 @@ class Overlap:
         0 where categories differ.
     crowd_fraction : ndarray of shape (D,)
         The largest fraction of each detection that lies within one crowd of its category.
+    any_iou : ndarray of shape (D, G)
+        The IoU whatever the categories are.
+    scores, detection_ids, object_ids : ndarray of shape (D,), (D,), (G,)
+        Scores of the detections, and category ids of both.
     """
 
     detections: CompressedMasks
     objects: CompressedMasks
     iou: np.ndarray
     crowd_fraction: np.ndarray
+    any_iou: np.ndarray
+    scores: np.ndarray
+    detection_ids: np.ndarray
+    object_ids: np.ndarray
 
     def pairs(self, thresh: float) -> list[tuple[int, int]]:
         """Return the pairs (detection, object) whose IoU is at least ``thresh``."""
@@ -243,11 +251,20 @@ def overlaps(
     masks, detections = masks_of(image, "annotations", objects), masks_of(image, "results", found)
     crowd = np.array([bool(o["iscrowd"]) for o in objects], bool)
     counts = np.array([d["score"] >= object_score for d in found], bool)
-    iou = mask_iou(detections, masks, crowd)
+    any_iou = mask_iou(detections, masks, crowd)[counts]
     ids, of_found = (np.array([o["category_id"] for o in some], np.int64) for some in (objects, found))
-    iou[of_found[:, None] != ids] = 0
-    iou = iou[counts]
-    return Overlap(detections[counts], masks[~crowd], iou[:, ~crowd], iou[:, crowd].max(axis=1, initial=0))
+    of_found = of_found[counts]
+    iou = np.where(of_found[:, None] == ids, any_iou, 0)
+    return Overlap(
+        detections[counts],
+        masks[~crowd],
+        iou[:, ~crowd],
+        iou[:, crowd].max(axis=1, initial=0),
+        any_iou=any_iou[:, ~crowd],
+        scores=np.array([d["score"] for d in found], np.float64)[counts],
+        detection_ids=of_found,
+        object_ids=ids[~crowd],
+    )
 
 
 def _ratio(tp: int, fp: int, fn: int) -> float:

@@ -239,6 +239,7 @@ def _measure(
         notes=(*notes, *explain(metrics, truth, results, options)),
         truth=truth,
         results=tuple(results),
+        precisions=precisions,
     )
 
 

@@ -13,7 +13,7 @@ from lucid_maskrcnn.array_arguments import refuse_rows
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance
 
-__all__ = ["mask_iou", "match_objects"]
+__all__ = ["mask_iou", "match_objects", "right_in_order"]
 
 
 def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any = None) -> np.ndarray:
@@ -117,15 +117,10 @@ def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
     TypeError, ValueError
         If an argument is not as above.
     """
-    iou, thresh = _array(iou), fraction("thresh", thresh)
-    if iou.ndim != 2 or iou.dtype.kind not in "iuf":
-        raise ValueError(f"iou must be numbers of shape (D, G), got {iou.dtype} of shape {iou.shape}.")
-    rows, columns = np.nonzero((iou >= thresh) & (iou > 0))
-    order = np.argsort(-iou[rows, columns], kind="stable")
     partners: dict[int, list[int]] = {}
     of_row: dict[int, int] = {}
     of_column: dict[int, int] = {}
-    for d, g in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+    for d, g in _possible_pairs(iou, thresh):
         partners.setdefault(d, []).append(g)
         if d not in of_row and g not in of_column:
             of_row[d], of_column[g] = g, d
@@ -133,6 +128,42 @@ def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
         if d not in of_row:
             _augment(d, partners, of_row, of_column)
     return sorted(of_row.items())
+
+
+def right_in_order(iou: np.ndarray, thresh: float) -> np.ndarray:
+    """Return which detections have a partner if they are matched one after the other, from the first row on.
+
+    Among the first d rows as many have a partner as the largest matching of them has pairs, for each d.
+
+    Parameters
+    ----------
+    iou, thresh
+        As for :func:`match_objects`.
+
+    Returns
+    -------
+    ndarray of shape (D,), bool
+    """
+    partners: dict[int, list[int]] = {}
+    for d, g in _possible_pairs(iou, thresh):
+        partners.setdefault(d, []).append(g)
+    of_row: dict[int, int] = {}
+    of_column: dict[int, int] = {}
+    for d in sorted(partners):
+        _augment(d, partners, of_row, of_column)
+    right = np.zeros(len(iou), bool)
+    right[list(of_row)] = True
+    return right
+
+
+def _possible_pairs(iou: Any, thresh: float) -> list[tuple[int, int]]:
+    """Return row and column of the pairs whose IoU is large enough, the largest first."""
+    iou, thresh = _array(iou), fraction("thresh", thresh)
+    if iou.ndim != 2 or iou.dtype.kind not in "iuf":
+        raise ValueError(f"iou must be numbers of shape (D, G), got {iou.dtype} of shape {iou.shape}.")
+    rows, columns = np.nonzero((iou >= thresh) & (iou > 0))
+    order = np.argsort(-iou[rows, columns], kind="stable")
+    return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
 
 
 def _augment(start: int, partners: dict[int, list[int]], of_row: dict[int, int], of_column: dict[int, int]) -> None:

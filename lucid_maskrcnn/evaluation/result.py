@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.plotting import plot_path
 from lucid_maskrcnn.text_tables import align_columns, printable
-from lucid_maskrcnn.validators import non_negative_int
+from lucid_maskrcnn.validators import choice, fraction, non_negative_int, open_fraction
 from lucid_maskrcnn.validators import path as path_of
 
 from .accuracy import MEAN, THRESHOLDS, ImageMetrics, InstanceAccuracy
-from .average_precision import SIZES
+from .average_precision import SIZES, Precision
+from .confusion import ConfusionMatrix, confusion_matrix
+from .evaluation_plots import plot_confusion, plot_precision_recall, plot_thresholds
+from .score_thresholds import ThresholdCurve, threshold_curve
 
 __all__ = ["CategoryMetrics", "Evaluation", "explain"]
 
 _NONE = "–"
+_KINDS = {"segm": "masks", "bbox": "boxes"}
 _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 _SHOWN_THRESHOLDS = (0, 2, 4, 6, 8)  # 0.5, 0.6 … 0.9: all ten would make lines too wide
 
@@ -81,6 +86,8 @@ class Evaluation:
         The annotations, in COCO's format.
     results : tuple of mapping
         The detections, as COCO results.
+    precisions : mapping of str to Precision
+        pycocotools' arrays of ``"segm"`` and ``"bbox"``.
 
     See Also
     --------
@@ -96,6 +103,7 @@ class Evaluation:
     notes: tuple[str, ...]
     truth: Mapping[str, Any]
     results: tuple[Mapping[str, Any], ...]
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shown = ("segm/AP", "bbox/AP", "AP_0.5")
@@ -117,6 +125,104 @@ class Evaluation:
         scored = [image for image in self.per_image if not math.isnan(image.score)]
         return sorted(scored, key=lambda i: (sign * i.score, sign * i.mean_ap, -i.num_objects))
 
+    # -------------------------------------------------------------- curves and confusion
+
+    def threshold_curve(self, iou_thresh: float = 0.5, *, category_id: int | None = None) -> ThresholdCurve:
+        """Return precision, recall, F1 and AP_t at each score threshold, to choose one.
+
+        Parameters
+        ----------
+        iou_thresh : float
+            Of masks, for a detection to be right.
+        category_id : int, optional
+            Of one category; by default all together.
+
+        Returns
+        -------
+        ThresholdCurve
+            Below ``options["score_thresh"]`` there are no detections.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or masks are missing.
+        """
+        self._need_masks("threshold_curve()")
+        ids = [category["id"] for category in self.truth["categories"]]
+        if category_id is not None:
+            choice("category_id", category_id, ids)
+        return threshold_curve(self.truth, self.results, open_fraction("iou_thresh", iou_thresh), category_id)
+
+    def confusion_matrix(self, iou_thresh: float = 0.5, *, score_thresh: float | None = None) -> ConfusionMatrix:
+        """Return how many objects of each category were found as each category.
+
+        Pairs of the same category are made first, then of what is left those of any category.
+
+        Parameters
+        ----------
+        iou_thresh : float
+            Of masks, for a detection and an object to be a pair.
+        score_thresh : float, optional
+            Detections count if their score is at least this; by default ``options["object_score"]``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or masks are missing.
+        """
+        self._need_masks("confusion_matrix()")
+        score = self.options["object_score"] if score_thresh is None else fraction("score_thresh", score_thresh)
+        return confusion_matrix(self.truth, self.results, open_fraction("iou_thresh", iou_thresh), score)
+
+    def plot_thresholds(self, path: str | Path, *, iou_thresh: float = 0.5) -> None:
+        """Plot :meth:`threshold_curve` to a ``.png``, ``.pdf`` or ``.svg`` file; needs matplotlib.
+
+        Raises
+        ------
+        ImportError, TypeError, ValueError
+            If matplotlib is not installed, an argument is not as above, or masks are missing.
+        """
+        file = plot_path("path", path)
+        plot_thresholds(self.threshold_curve(iou_thresh), file)
+
+    def plot_confusion(self, path: str | Path, *, iou_thresh: float = 0.5, score_thresh: float | None = None) -> None:
+        """Plot :meth:`confusion_matrix` to a ``.png``, ``.pdf`` or ``.svg`` file; needs matplotlib.
+
+        Raises
+        ------
+        ImportError, TypeError, ValueError
+            If matplotlib is not installed, an argument is not as above, or masks are missing.
+        """
+        file = plot_path("path", path)
+        plot_confusion(self.confusion_matrix(iou_thresh, score_thresh=score_thresh), file)
+
+    def plot_precision_recall(self, path: str | Path, *, iou_type: str | None = None) -> None:
+        """Plot COCO's precision against recall to a ``.png``, ``.pdf`` or ``.svg`` file; needs matplotlib.
+
+        Parameters
+        ----------
+        path : str or Path
+        iou_type : {"segm", "bbox"}, optional
+            By default the first that was evaluated.
+
+        Raises
+        ------
+        ImportError, TypeError, ValueError
+            If matplotlib is not installed, an argument is not as above, or COCO's average precision was not computed.
+        """
+        file = plot_path("path", path)
+        if not self.precisions:
+            raise ValueError("iou_type must be one that was evaluated, and none was: there is no average precision.")
+        kind = choice("iou_type", next(iter(self.precisions)) if iou_type is None else iou_type, tuple(self.precisions))
+        names = {category["id"]: str(category.get("name", category["id"])) for category in self.truth["categories"]}
+        plot_precision_recall(self.precisions[kind], names, _KINDS[kind], file)
+
+    def _need_masks(self, what: str) -> None:
+        if self.instance_accuracy is None:
+            raise ValueError(f"{what} needs masks in all annotations and results, and some have none.")
+
+    # -------------------------------------------------------------- files and tables
+
     def to_json(self, path: str | Path) -> None:
         """Write all but annotations and detections to a JSON file, atomically; a missing metric is ``null``."""
         file = path_of("path", path)
@@ -129,6 +235,10 @@ class Evaluation:
             "options": self.options,
             "notes": self.notes,
         }
+        if self.instance_accuracy is not None:
+            confusion = self.confusion_matrix()
+            content["score_thresholds"] = self.threshold_curve().rows()
+            content["confusion_matrix"] = {"names": confusion.names, "counts": confusion.counts.tolist()}
         write_json(file, _without_nan(content))
 
     def table(self) -> list[str]:
@@ -144,7 +254,7 @@ class Evaluation:
     def _precision_table(self) -> list[str]:
         limit = self.options["max_detections"]
         rows: list[tuple[str, ...]] = [("COCO", *_PRECISION)]
-        for kind, name in (("segm", "masks"), ("bbox", "boxes")):
+        for kind, name in _KINDS.items():
             for at, end in (("", f", {limit} an image"), ("@100", ", 100 an image")):
                 if f"{kind}/AP{at}" in self.metrics:
                     values = (self.metrics.get(f"{kind}/{column}{at}") for column in _PRECISION)
@@ -163,9 +273,8 @@ class Evaluation:
         return align_columns(rows)
 
     def _category_table(self) -> list[str]:
-        kinds = {"segm": "masks", "bbox": "boxes"}
         names = list(self.per_category[0].metrics)
-        titles = [name.replace(kind, word) for name in names for kind, word in kinds.items() if kind in name]
+        titles = [name.replace(kind, word) for name in names for kind, word in _KINDS.items() if kind in name]
         rows: list[tuple[str, ...]] = [("category", "objects", "detections", *titles)]
         for category in self.per_category:
             counts = str(category.num_objects), str(category.num_detections)

@@ -36,12 +36,11 @@ def test_nuclei_in_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"NUCLEI on 2 images of {NUCLEI}: ")
     assert any(line.startswith("  histology_lilac") for line in lines)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "best.png",
-        "detections.json",
-        "evaluation.json",
-        "worst.png",
-    ]
+    written = {"best.png", "detections.json", "evaluation.json", "worst.png", "thresholds.png", "confusion.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == written | (
+        {"precision_recall.png"} if IOU_TYPES else set()
+    )
+    assert any(line.startswith("Best score threshold: 0.") for line in lines)
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert content["options"]["max_detections"] == 400
     assert content["per_group"]["fluorescence"]["AP_0.5"] > 0.7

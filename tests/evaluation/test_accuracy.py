@@ -218,6 +218,8 @@ def test_json_has_all_metrics_and_null_for_missing_ones(tmp_path: Path) -> None:
         "per_image",
         "options",
         "notes",
+        "score_thresholds",
+        "confusion_matrix",
     }
 
 
