@@ -72,14 +72,8 @@ def _array(values: Any) -> np.ndarray:
 def _intersections(masks: CompressedMasks, others: CompressedMasks) -> np.ndarray:
     """Count the pixels that each mask shares with each of the others: (D, G), int64."""
     counts = np.zeros((len(masks), len(others)), np.int64)
-    overlap = _boxes_overlap(masks.boxes, others.boxes)
-    for g in np.flatnonzero(overlap.any(axis=0)).tolist():
-        near = np.flatnonzero(overlap[:, g])
-        some = masks[near]
-        runs = slice(others.offsets[g], others.offsets[g + 1])
-        starts, stops = others.starts[runs], others.stops[runs]
-        shared = _pixels_before(some.stops, starts, stops) - _pixels_before(some.starts, starts, stops)
-        counts[near, g] = np.add.reduceat(shared, some.offsets[:-1])  # none is empty, as their boxes overlap
+    near = np.nonzero(_boxes_overlap(masks.boxes, others.boxes))
+    counts[near] = CompressedMasks.concatenated([masks, others]).intersections(near[0], len(masks) + near[1])
     return counts
 
 
@@ -87,14 +81,6 @@ def _boxes_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     a, b = boxes[:, None], others[None]
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     return (low < high).all(axis=2)
-
-
-def _pixels_before(places: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Count the pixels of the runs that come before each place, in int64."""
-    begun = np.searchsorted(starts, places, side="right")  # runs that start there or before
-    total = np.concatenate([[0], np.cumsum(stops - starts, dtype=np.int64)])
-    ends = np.concatenate([[0], stops])
-    return total[begun] - np.maximum(ends[begun] - places, 0)  # the last of them may extend beyond the place
 
 
 def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:

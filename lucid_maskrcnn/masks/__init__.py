@@ -1,7 +1,7 @@
 """Masks in compressed form, COCO's run-length encoding and polygons."""
 
 from .compressed import CompressedMasks, are_segmentations
-from .overlaps import mask_iou, mask_nms, overlapping_pairs
+from .overlaps import iou_of_pairs, mask_nms, overlapping_pairs
 from .parts import trace_parts
 from .polygons import fill_polygons, trace_polygons
 from .rings import join_rings
@@ -13,8 +13,8 @@ __all__ = [
     "decode_rle",
     "encode_rle",
     "fill_polygons",
+    "iou_of_pairs",
     "join_rings",
-    "mask_iou",
     "mask_nms",
     "overlapping_pairs",
     "rle_area",

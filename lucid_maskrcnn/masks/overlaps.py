@@ -13,7 +13,7 @@ from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
 from lucid_maskrcnn.masks.compressed import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance
 
-__all__ = ["mask_iou", "mask_nms", "overlapping_pairs"]
+__all__ = ["iou_of_pairs", "mask_nms", "overlapping_pairs"]
 
 
 def overlapping_pairs(boxes: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ def overlapping_pairs(boxes: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(a, b), np.maximum(a, b)
 
 
-def mask_iou(masks: CompressedMasks, first: Any, second: Any) -> np.ndarray:
+def iou_of_pairs(masks: CompressedMasks, first: Any, second: Any) -> np.ndarray:
     """Return the intersection over union of pairs of masks.
 
     Parameters
@@ -100,7 +100,7 @@ def mask_nms(masks: CompressedMasks, scores: Any, iou_thresh: float, idxs: Any =
         groups = numeric_array("idxs", idxs, f"integers of shape ({num},), one for each mask", kinds="iu", shape=(num,))
         same = groups[first] == groups[second]
         first, second = first[same], second[same]
-    over = mask_iou(masks, first, second) > iou_thresh
+    over = iou_of_pairs(masks, first, second) > iou_thresh
     order = np.argsort(-values, kind="stable")
     rank = np.argsort(order)
     better = np.minimum(rank[first[over]], rank[second[over]])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucid_maskrcnn.masks import CompressedMasks, mask_iou, mask_nms, overlapping_pairs
+from lucid_maskrcnn.masks import CompressedMasks, iou_of_pairs, mask_nms, overlapping_pairs
 
 
 def random_masks(rng: np.random.Generator, num: int, height: int, width: int) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_suppression_is_that_of_a_loop(seed: int, num: int, thresh: float, in_cl
 
 def test_iou_of_empty_masks_is_0() -> None:
     masks = CompressedMasks.from_dense(np.zeros((2, 4, 4), bool))
-    assert mask_iou(masks, [0, 1], [1, 1]).tolist() == [0, 0]
+    assert iou_of_pairs(masks, [0, 1], [1, 1]).tolist() == [0, 0]
 
 
 def test_arguments_are_checked() -> None:
