@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,32 @@ with warnings.catch_warnings():  # it is said once that the gpu is MLX's CPU cod
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Files that read an export back with the library that people use are left out where it is not installed; a development
+# environment has all of them (pyproject.toml, group "test").
+_LEFT_OUT: dict[str, str] = {}
+_PEERS = {
+    *("cv2", "fontTools", "matplotlib", "mlflow", "pandas", "pycocotools", "roifile", "selenium", "shapely"),
+    *("skimage", "supervision", "wandb"),
+}
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out a test file that imports a missing library at its head."""
+    if not re.fullmatch(r"test_\w+\.py", collection_path.name):
+        return None
+    imported = re.findall(r"^(?:import|from) (\w+)", collection_path.read_text(encoding="utf-8"), re.MULTILINE)
+    missing = sorted(name for name in _PEERS.intersection(imported) if find_spec(name) is None)
+    if missing:
+        _LEFT_OUT[collection_path.name] = ", ".join(missing)
+    return bool(missing) or None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which files were left out."""
+    for name, missing in _LEFT_OUT.items():
+        terminalreporter.write_line(f"LEFT OUT {name}: {missing} not installed")
 
 
 @pytest.fixture(params=["cpu", "gpu"])
