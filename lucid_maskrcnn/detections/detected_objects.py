@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Detections"]
 
 _KEYS = ("boxes", "scores", "labels", "masks")
+_FIXED = ("boxes", "scores", "labels", "mask_probs", "masks", "image_size", "mask_thresh", "snap_masks")
 _COLUMNS = ("boxes", "scores", "labels", "mask_probs")  # tensors with a row for each detection
 _NOTEBOOK_PIXELS = 1600  # along a side of a picture in a notebook
 _HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
@@ -136,13 +137,13 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         self.boxes = _own(boxes if isinstance(boxes, Tensor) else corners, device, np.float32)  # (n, 4)
         self.scores = _own(checked_scores(scores, num), device, np.float32)  # (n,)
         self.labels = _own(checked_labels(labels, num), device, np.int32)  # (n,)
-        self.mask_probs: Tensor | None = None
         if mask_probs is None and masks is None:
             raise TypeError("mask_probs or masks must be given, got neither.")
         if mask_probs is not None and masks is not None:
             raise ValueError("mask_probs and masks exclude each other, got both.")
         if masks is not None:
             self._compressed = checked_masks(masks, num, image_size)
+            self.mask_probs: Tensor | None = None
             self.image_size = self._compressed.image_size
         else:
             self.mask_probs = _own(checked_probs(mask_probs, num), device, np.float32)  # (n, M, M)
@@ -150,6 +151,17 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         self.categories = checked_categories(categories)
         self.mask_thresh, self.snap_masks = fraction("mask_thresh", mask_thresh), flag("snap_masks", snap_masks)
         self.image = None if image is None else checked_image(image, self.image_size).copy()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, but not what masks and exports are made of; ``image`` is checked."""
+        if name in _FIXED and (name in self.__dict__ or name == "masks"):
+            raise AttributeError(
+                f"Detections do not change, and {name} cannot be assigned: select with found[rows] or found.filter(), "
+                "or make new ones with Detections(...)."
+            )
+        if name == "image" and value is not None and "image" in self.__dict__:
+            value = checked_image(value, self.image_size).copy()
+        super().__setattr__(name, value)
 
     # -------------------------------------------------------------- made of other forms
 

@@ -102,6 +102,19 @@ def test_wrong_masks_are_refused(change, error, message) -> None:
         Detections(THREE, [0.5] * 3, [1] * 3, **{"image_size": SIZE, **change})
 
 
+def test_what_masks_are_made_of_cannot_be_assigned() -> None:
+    found = make(THREE)
+    for name in ("boxes", "scores", "labels", "mask_probs", "image_size", "mask_thresh", "masks"):
+        with pytest.raises(AttributeError, match=f"Detections do not change, and {name} cannot be assigned"):
+            setattr(found, name, getattr(found, name))
+    found.image = np.ones((*SIZE, 3), np.uint8)
+    assert found.image.sum() == 3 * 30 * 40
+    with pytest.raises(ValueError, match=r"image must be a uint8 array of shape \(30, 40, 3\)"):
+        found.image = np.ones((5, 5, 3), np.uint8)
+    found.image = None
+    assert pickle.loads(pickle.dumps(found)).image is None
+
+
 # ------------------------------------------------------------------ made of other forms
 
 
