@@ -20,7 +20,7 @@ from lucid_maskrcnn.validators import instance
 if TYPE_CHECKING:
     from roifile import ImagejRoi
 
-__all__ = ["make_rois", "write_roi_zip"]
+__all__ = ["make_rois", "require_roifile", "write_roi_zip"]
 
 _LARGEST = 2**15 - 1  # of a coordinate in 16 bits
 _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0  # steps of a path
@@ -58,10 +58,7 @@ def make_rois(
         If ``masks`` are something else.
     """
     instance("masks", masks, CompressedMasks, "CompressedMasks")
-    try:
-        import roifile  # noqa: F401
-    except ImportError as error:
-        raise ImportError("ImageJ's regions need roifile: pip install 'lucid-maskrcnn[imagej]'.") from error
+    require_roifile()
     found = []
     for parts, number, color, known in zip(trace_parts(masks), ids, colors, properties, strict=True):
         if not parts:
@@ -72,6 +69,14 @@ def make_rois(
         roi.props = "".join(f"{_escaped(key)}: {_escaped(str(value))}\n" for key, value in known.items())
         found.append(roi)
     return found
+
+
+def require_roifile() -> None:
+    """Raise ``ImportError`` with the command that installs roifile, if it is missing."""
+    try:
+        import roifile  # noqa: F401
+    except ImportError as error:
+        raise ImportError("ImageJ's regions need roifile: pip install 'lucid-maskrcnn[imagej]'.") from error
 
 
 def _region(rings: list[list[tuple[int, int]]]) -> ImagejRoi:

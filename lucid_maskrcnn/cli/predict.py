@@ -116,6 +116,14 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="pixels that neighboring tiles share, more than most objects have across (default: a quarter of a tile)",
     )
+    predict.add_argument(
+        "--export",
+        type=argument_type(lambda text: text.split(","), _check_exports),
+        default=(),
+        metavar="F[,F…]",
+        help="further files for each image, beside its drawing: label-image (.tif), csv (measurements), geojson "
+        "(QuPath), imagej (.zip), yolo (.txt), coco or labelme (.json), crops (a folder)",
+    )
     predict.add_argument("--no-draw", dest="draw", action="store_false", help="write no drawings")
     predict.add_argument(
         "--shard-size", type=positive_int, default=1000, metavar="N", help="images in a file of results (default: 1000)"
@@ -134,6 +142,12 @@ def add_commands(commands: Any) -> None:
     add_dtype(predict)
     predict.add_argument("--quiet", action="store_true", help="no progress bar, and no line for each image")
     predict.set_defaults(run=partial(_predict, parser=predict))
+
+
+def _check_exports(name: str, value: Any) -> tuple[str, ...]:
+    from lucid_maskrcnn.inference import check_exports
+
+    return check_exports(name, value)
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -195,6 +209,7 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 tiles=args.tiles,
                 tile_size=args.tile_size,
                 overlap=args.overlap,
+                export=args.export,
                 draw=args.draw,
                 device=args.device,
                 dtype=args.dtype,
@@ -272,7 +287,7 @@ class _Report:
         if job.n_failed:
             warn(f"lucid-maskrcnn: {job.n_failed} of {count_of(job.n_images, 'image')} could not be predicted on.")
         elif job.failures:
-            warn("lucid-maskrcnn: some drawings could not be written; --resume tries again.")
+            warn("lucid-maskrcnn: some drawings or exports could not be written; --resume tries again.")
         for failure in job.failures[:_SHOWN_FAILURES]:
             say(f"  {failure}", to_stderr=True)
         if job.n_failed > _SHOWN_FAILURES:

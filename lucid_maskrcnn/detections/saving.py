@@ -27,7 +27,7 @@ from lucid_maskrcnn.validators import path as checked_path
 if TYPE_CHECKING:
     from .exports import DetectionExports
 
-__all__ = ["EXPORT_FORMATS", "format_of", "save_detections", "suffix_of"]
+__all__ = ["EXPORT_FORMATS", "format_of", "is_folder_of_crops", "save_detections", "suffix_of"]
 
 _CROP = re.compile(r"[0-9]+\.png")
 
@@ -164,13 +164,18 @@ def _save_crops(export: Export) -> None:
             Image.fromarray(crop).save(folder / f"{number}.png")
 
 
+def is_folder_of_crops(path: Path) -> bool:
+    """Whether a path is a folder that holds nothing but crops."""
+    return path.is_dir() and all(_CROP.fullmatch(name) for name in os.listdir(path))
+
+
 @contextmanager
 def _replaced_folder(path: Path) -> Iterator[Path]:
     """Make a folder of crops that takes the place of ``path`` once the block has ended without an error.
 
     A folder that holds anything else than crops is not replaced.
     """
-    if os.path.lexists(path) and not (path.is_dir() and all(_CROP.fullmatch(name) for name in os.listdir(path))):
+    if os.path.lexists(path) and not is_folder_of_crops(path):
         raise ValueError(
             f"path {str(path)!r} holds other files than crops, which would be lost: choose another folder."
         )

@@ -2,6 +2,7 @@
 
 from .drawings import DRAWING_FORMATS, save_drawing
 from .image_stream import predict_stream
+from .job_exports import JOB_EXPORTS, check_exports
 from .jobs import JobResult, JobStart, predict_files
 from .local_engine import ImagePrediction
 from .sources import expand_pattern, split_list
@@ -9,9 +10,11 @@ from .tiles import predict_tiled
 
 __all__ = [
     "DRAWING_FORMATS",
+    "JOB_EXPORTS",
     "ImagePrediction",
     "JobResult",
     "JobStart",
+    "check_exports",
     "expand_pattern",
     "predict_files",
     "predict_stream",

@@ -6,7 +6,7 @@ import io
 import itertools
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +53,19 @@ class DrawingNames:
 
     def give(self, stem: str) -> str:
         """Return the name of the next drawing."""
-        key = name_key(stem)
+        return self.give_all(stem, (".png",))[0]
+
+    def give_all(self, stem: str, endings: Sequence[str]) -> list[str]:
+        """Return the names of several files about an image, which differ in their endings only."""
+        key, longest = name_key(stem), max(map(len, endings), default=0)
         for k in itertools.count(self._next.get(key, 1)):
-            ending = ".png" if k == 1 else f"_{k}.png"
-            name = _shortened(stem, _LONGEST - len(ending)) + ending
-            if name_key(name) not in self._taken:
+            number = "" if k == 1 else f"_{k}"
+            short = _shortened(stem, _LONGEST - len(number) - longest) + number
+            names = [short + ending for ending in endings]
+            if not any(name_key(name) in self._taken for name in names):
                 self._next[key] = k + 1
-                self._taken.add(name_key(name))
-                return name
+                self._taken.update(map(name_key, names))
+                return names
         raise AssertionError("there is always another number")
 
 

@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lucid_maskrcnn.atomic import remove_leftovers
 from lucid_maskrcnn.validators import shown
 
 from .drawings import DrawingNames, name_key
+from .job_exports import delete_file, ending_of
 from .job_list import Job, JobSettings, ListedImage, read_job, write_job
 from .job_rows import append_line, keep_only, read_rows
 from .job_summary import SUMMARY_FILES, Tally, write_summary
@@ -69,6 +71,7 @@ class JobFolder:
         resume: bool,
         overwrite: bool,
         draw: bool,
+        export: Sequence[str] = (),
     ) -> Iterator[JobFolder]:
         """Begin a job in a folder, or go on with the one that it holds, and keep other processes out of it.
 
@@ -85,6 +88,8 @@ class JobFolder:
             Delete the job that the folder holds, and replace other files of the names that this one writes.
         draw : bool
             Whether images have drawings.
+        export : sequence of str
+            Formats of their exports.
 
         Raises
         ------
@@ -94,18 +99,21 @@ class JobFolder:
         OSError
             If the folder cannot be written to.
         """
-        plan_job(out, images, settings, resume=resume, overwrite=overwrite, draw=draw)  # before anything is made
+        plan = partial(
+            plan_job, out, images, settings, resume=resume, overwrite=overwrite, draw=draw, export=tuple(export)
+        )
+        plan()  # before anything is made
         with _locked(out):
             remove_leftovers(out)
             remove_leftovers(out / "results")
-            earlier, job, replaced = plan_job(out, images, settings, resume=resume, overwrite=overwrite, draw=draw)
+            earlier, job, replaced = plan()
             resumed = earlier is not None and resume
             if overwrite:
                 _delete_job(out)
             known = earlier.images if earlier is not None and resumed else []
             if earlier is None or not resumed or len(known) < len(job.images):
                 write_job(out, job)
-            ours = {image.drawing for image in known if image.drawing is not None}
+            ours = {name for image in known for name in image.files()}
             n_new = len(job.images) - len(known)
             folder = cls(out, job, resumed=resumed, n_new=n_new, replaceable={*ours, *replaced})
             folder._find_rows()
@@ -156,14 +164,13 @@ class JobFolder:
         if image.id % self.job.settings.shard_size == 0:
             self._sync_part(image.id)
 
-    def drawing_of(self, image: ListedImage) -> Path | None:
-        """Return the path of an image's drawing, None if it has none."""
-        return None if image.drawing is None else self.path / image.drawing
+    def lacks_files(self, image: ListedImage) -> bool:
+        """Whether a run was ended after the image's row was written and before its drawing and exports were."""
+        return not all((self.path / name).exists() for name in image.files())
 
-    def may_draw(self, image: ListedImage) -> bool:
-        """Whether a drawing can be written without replacing a file that is not this job's."""
-        path = self.drawing_of(image)
-        return path is not None and (image.drawing in self._replaceable or not os.path.lexists(path))
+    def may_write(self, name: str) -> bool:
+        """Whether a drawing or an export can be written without replacing a file that is not this job's."""
+        return name in self._replaceable or not os.path.lexists(self.path / name)
 
     # -------------------------------------------------------------- the end
 
@@ -285,7 +292,14 @@ def earlier_job(out: Path, *, resume: bool, overwrite: bool) -> Job | None:
 
 
 def plan_job(
-    out: Path, images: Sequence[FoundImage], settings: JobSettings, *, resume: bool, overwrite: bool, draw: bool
+    out: Path,
+    images: Sequence[FoundImage],
+    settings: JobSettings,
+    *,
+    resume: bool,
+    overwrite: bool,
+    draw: bool,
+    export: tuple[str, ...],
 ) -> tuple[Job | None, Job, list[str]]:
     """Return the job that a folder holds, the one that it is to hold, and the files that this replaces.
 
@@ -302,7 +316,7 @@ def plan_job(
             "it was begun with, or choose another folder."
         )
     begun = Job(settings, working_folder(), []) if resumed is None else resumed
-    job = Job(begun.settings, begun.working_folder, [*begun.images, *_listed(out, begun, images, draw)])
+    job = Job(begun.settings, begun.working_folder, [*begun.images, *_listed(out, begun, images, draw, export)])
     replaced = _foreign_files(out, job, earlier)
     if replaced and not overwrite:
         more = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
@@ -313,7 +327,9 @@ def plan_job(
     return earlier, job, replaced
 
 
-def _listed(out: Path, job: Job, images: Sequence[FoundImage], draw: bool) -> Iterator[ListedImage]:
+def _listed(
+    out: Path, job: Job, images: Sequence[FoundImage], draw: bool, export: tuple[str, ...]
+) -> Iterator[ListedImage]:
     """Yield the entries of the images that a job does not list yet."""
     here = working_folder()
     old_keys, keys = PathKeys(job.working_folder), PathKeys(here)
@@ -322,16 +338,19 @@ def _listed(out: Path, job: Job, images: Sequence[FoundImage], draw: bool) -> It
     folder = os.path.realpath(out)
     everything = [*known, *(keys(image.path) for image in new)]
     sources = [os.path.basename(key) for key in everything if os.path.dirname(key) == folder]
-    names = DrawingNames([*_OWN_NAMES, *job.drawings(), *sources])  # a drawing never replaces an image
+    names = DrawingNames([*_OWN_NAMES, *job.files(), *sources])  # a drawing never replaces an image
+    endings = [*([".png"] if draw else []), *map(ending_of, export)]
     for number, image in enumerate(new, start=len(job.images) + 1):
         source = image.path if here == job.working_folder else os.path.join(here, image.path)
-        yield ListedImage(number, source, None, names.give(image.stem) if draw else None)
+        given = names.give_all(image.stem, endings)
+        exports = dict(zip(export, given[len(given) - len(export) :], strict=True))
+        yield ListedImage(number, source, None, given[0] if draw else None, exports)
 
 
 def _foreign_files(out: Path, job: Job, earlier: Job | None) -> list[str]:
     """Return the files in a folder that a job would replace and that no job has written."""
-    wanted = {name_key(name) for name in (*SUMMARY_FILES, *job.drawings())}
-    ours = {name_key(name) for name in (*SUMMARY_FILES, *earlier.drawings())} if earlier is not None else set()
+    wanted = {name_key(name) for name in (*SUMMARY_FILES, *job.files())}
+    ours = {name_key(name) for name in (*SUMMARY_FILES, *earlier.files())} if earlier is not None else set()
     if not out.is_dir():
         return []
     found = sorted(name for name in os.listdir(out) if name_key(name) in wanted - ours)
@@ -348,5 +367,5 @@ def _delete_job(out: Path) -> None:
         part.unlink()
     with suppress(ValueError):
         if (job := read_job(out)) is not None:
-            for name in (*SUMMARY_FILES, *job.drawings()):
-                (out / name).unlink(missing_ok=True)
+            for name in (*SUMMARY_FILES, *job.files()):
+                delete_file(out / name)

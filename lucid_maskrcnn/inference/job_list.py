@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.validators import shown
+
+from .job_exports import is_export
 
 __all__ = ["Job", "JobSettings", "ListedImage", "read_job", "write_job"]
 
@@ -30,12 +33,19 @@ class ListedImage:
         Of a file with several.
     drawing : str or None
         File name of the drawing, None if there is none.
+    exports : dict of str to str
+        File name of each export, by its format.
     """
 
     id: int
     source: str
     page: int | None
     drawing: str | None
+    exports: Mapping[str, str] = field(default_factory=dict)
+
+    def files(self) -> list[str]:
+        """Return the names of all files about it."""
+        return [*([] if self.drawing is None else [self.drawing]), *self.exports.values()]
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class JobSettings:
     def differences(self, others: JobSettings) -> list[str]:
         """Return what is different in ``others``, in words: "score_thresh 0.5, now 0.7"."""
         names = sorted({*self.options, *others.options})
-        pairs = [(name, self.options.get(name), others.options.get(name)) for name in names]
+        absent: dict[str, Any] = {"export": []}
+        pairs = [(name, *(o.options.get(name, absent.get(name)) for o in (self, others))) for name in names]
         pairs.append(("shard_size", self.shard_size, others.shard_size))
         found = [f"{name} was {_brief(old)} and is {_brief(new)}" for name, old, new in pairs if old != new]
         if self.weights.get("sha256") != others.weights.get("sha256"):
@@ -97,9 +108,9 @@ class Job:
     working_folder: str
     images: list[ListedImage]
 
-    def drawings(self) -> list[str]:
-        """Return the file names of the drawings."""
-        return [image.drawing for image in self.images if image.drawing is not None]
+    def files(self) -> list[str]:
+        """Return the names of the drawings and the exports."""
+        return [name for image in self.images for name in image.files()]
 
 
 def read_job(out: Path) -> Job | None:
@@ -134,13 +145,15 @@ def read_job(out: Path) -> Job | None:
 def _parse_job(content: Any) -> Job:
     if content["format"] != _FORMAT or content["version"] != _VERSION:
         raise ValueError("another format")
-    images = [ListedImage(*(entry[name] for name in ListedImage.__slots__)) for entry in content["images"]]
+    images = [_parse_image(entry) for entry in content["images"]]
     for number, image in enumerate(images, start=1):
         if image.id != number or not isinstance(image.source, str):
             raise ValueError(f"image {number}")
         # Drawings are deleted when the job is overwritten: they must be drawings, in this folder.
         if image.drawing is not None and os.path.basename(image.drawing) != image.drawing.removesuffix(".png") + ".png":
             raise ValueError(f"the drawing of image {number}")
+        if not all(is_export(format, name) for format, name in image.exports.items()):
+            raise ValueError(f"the exports of image {number}")
     keys = ("options", "weights", "shard_size", "package_version", "categories")
     settings = JobSettings(*(content[key] for key in keys))
     if type(settings.shard_size) is not int or settings.shard_size < 1:
@@ -153,7 +166,17 @@ def _parse_job(content: Any) -> Job:
     return Job(settings, content["working_folder"], images)
 
 
+def _parse_image(entry: Any) -> ListedImage:
+    known = {name: entry[name] for name in ("id", "source", "page", "drawing")}
+    return ListedImage(**known, exports=dict(entry.get("exports", {})))  # which jobs of before do not have
+
+
 def write_job(out: Path, job: Job) -> None:
     """Write the list of a job to its folder."""
     head = {"format": _FORMAT, "version": _VERSION, **asdict(job.settings), "working_folder": job.working_folder}
-    write_json(out / "job.json", {**head, "images": [asdict(image) for image in job.images]})
+    write_json(out / "job.json", {**head, "images": [_entry(image) for image in job.images]})
+
+
+def _entry(image: ListedImage) -> dict[str, Any]:
+    entry = asdict(image)
+    return entry if entry["exports"] else {name: value for name, value in entry.items() if name != "exports"}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.annotation_formats.imagej import require_roifile
 from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import DTYPES, device_name, host
@@ -18,6 +19,7 @@ from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
 
+from .job_exports import check_exports
 from .job_folder import JobFolder, earlier_job
 from .job_list import JobSettings
 from .local_engine import ImagePrediction, predict_locally
@@ -66,7 +68,8 @@ class JobResult:
     n_objects : int
         Detections in all of them.
     failures : tuple of str
-        Why the first ten of them failed; also drawings that could not be written. Each begins with the image's path.
+        Why the first ten of them failed; also drawings and exports that could not be written. Each begins with the
+        image's path.
     """
 
     out: Path
@@ -87,6 +90,7 @@ def predict_files(
     tiles: bool = False,
     tile_size: int | None = None,
     overlap: int | None = None,
+    export: Sequence[str] = (),
     draw: bool = True,
     device: str = "cpu",
     dtype: str | None = None,
@@ -130,8 +134,8 @@ def predict_files(
         Images in a part of the results.
     resume : bool
         Go on with the job that the folder holds, and add those of ``paths`` that it does not list yet; begin one if it
-        holds none. Images that could not be read are tried again, drawings that are missing are drawn, and rows are
-        kept as they are, even if an image has changed.
+        holds none. Images that could not be read are tried again, drawings and exports that are missing are made, and
+        rows are kept as they are, even if an image has changed.
     overwrite : bool
         Delete the job that the folder holds, and replace other files of the names above. By default that is refused.
     tiles : bool
@@ -139,6 +143,11 @@ def predict_files(
         row of tiles, where the format of an image allows it.
     tile_size, overlap : int, optional
         As in :func:`predict_tiled`; only with ``tiles``.
+    export : sequence of str
+        Formats of :meth:`Detections.save <lucid_maskrcnn.Detections.save>` to write for each image beside its drawing,
+        under the same name with the suffix of the format: ``"label-image"`` (``.tif``), ``"csv"``, ``"geojson"``,
+        ``"imagej"`` (``.zip``), ``"yolo"`` (``.txt``), ``"coco"`` or ``"labelme"`` (``.json``), ``"crops"`` (a folder,
+        ``…_crops``). Intensities are measured in the unscaled samples of the image's file.
     draw : bool
         Whether to write drawings.
     device : {"cpu", "gpu", "cuda", "mps", "metal", "auto"}
@@ -191,6 +200,9 @@ def predict_files(
         raise ValueError(f"{setting} is of tiles, got it without tiles=True (--tiles).")
     number = validators.optional(validators.non_negative_int)("page", page)
     read = {"page": number, **validators.reading(channels, intensity)}
+    exports = check_exports("export", export)
+    if "imagej" in exports:
+        require_roifile()
     shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
     mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
     if all(mode.values()):
@@ -218,6 +230,7 @@ def predict_files(
             **options,
             **chosen,
             "draw": draw,
+            **({"export": list(exports)} if exports else {}),
             **({} if precision == "float32" else {"dtype": precision}),
             **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
         },
@@ -226,7 +239,7 @@ def predict_files(
         package_version=__version__,
         categories=_categories(model),
     )
-    with JobFolder.open(folder, images, settings, **mode, draw=draw) as job:
+    with JobFolder.open(folder, images, settings, **mode, draw=draw, export=exports) as job:
         begun_with = job.job.settings.package_version
         if begun_with != settings.package_version:
             message = f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
@@ -252,8 +265,12 @@ def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) ->
     """Return the images that paths stand for; refuse a folder before weights are loaded or downloaded."""
     earlier = earlier_job(out, resume=resume, overwrite=overwrite)
     keys = PathKeys(working_folder())
-    drawings = set() if earlier is None else {keys(str(out / name)) for name in earlier.drawings()}
-    images = find_images(paths, out=out, is_drawing=lambda path: keys(path) in drawings)
+    own = set() if earlier is None else {keys(str(out / name)) for name in earlier.files()}
+
+    def is_own(path: str) -> bool:
+        return keys(path) in own or keys(os.path.dirname(path)) in own  # a folder of crops
+
+    images = find_images(paths, out=out, is_drawing=is_own)
     if images and not (earlier is not None and resume) and not any(os.path.lexists(image.path) for image in images):
         more = f", nor any of the {len(images) - 1} others" if len(images) > 1 else ""
         raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lucid_maskrcnn.models.limits import Limits
 from lucid_maskrcnn.streams import shows_progress
 
 from .drawings import save_drawing
+from .job_exports import save_export
 from .job_folder import JobFolder
 from .job_list import ListedImage
 from .tiles import predict_tiled
@@ -44,6 +46,8 @@ class ImagePrediction:
         In pixels of the image.
     seconds : float
         Taken by ``predict``.
+    exports : tuple of Path
+        The other files about it.
     """
 
     image_id: int
@@ -51,6 +55,7 @@ class ImagePrediction:
     drawing: Path | None
     detections: Detections
     seconds: float
+    exports: tuple[Path, ...] = ()
 
 
 def predict_locally(
@@ -63,7 +68,7 @@ def predict_locally(
     on_image: Callable[[ImagePrediction], None] | None,
     progress: bool,
 ) -> list[str]:
-    """Predict on the images of a job that have no row yet, and draw those whose drawing is missing.
+    """Predict on the images of a job that have no row yet, and write drawings and exports that are missing.
 
     Parameters
     ----------
@@ -84,7 +89,7 @@ def predict_locally(
     Returns
     -------
     list of str
-        Why drawings could not be written.
+        Why drawings and exports could not be written.
 
     Raises
     ------
@@ -95,7 +100,7 @@ def predict_locally(
     with _progress_bar(len(folder.job.images), folder.n_done, progress) as advance:
         for image in folder.job.images:
             is_new = not folder.has_row(image)
-            if is_new or _lacks_drawing(folder, image):
+            if is_new or folder.lacks_files(image):
                 with Limits() as limits:  # one warning an image, after its row is written
                     limits.name = repr(image.source)
                     done = _predict(folder, image, model, {**options, "progress": progress}, filters, read, problems)
@@ -104,12 +109,6 @@ def predict_locally(
                 if is_new:
                     advance()
     return problems
-
-
-def _lacks_drawing(folder: JobFolder, image: ListedImage) -> bool:
-    """Whether a run was ended after the image's row was written and before its drawing was."""
-    drawing = folder.drawing_of(image)
-    return drawing is not None and not drawing.exists()
 
 
 def _predict(
@@ -121,7 +120,7 @@ def _predict(
     read: Mapping[str, Any],
     problems: list[str],
 ) -> ImagePrediction | None:
-    """Predict on an image, write its row unless it has one, and draw it; None if it cannot be predicted on."""
+    """Predict on an image, write its row unless it has one, and its other files; None if it cannot be predicted on."""
     is_new, path = not folder.has_row(image), folder.path_of(image)
     try:
         pixels, found, seconds = _found_in(path, model, options, read)
@@ -131,12 +130,14 @@ def _predict(
         if is_new:
             folder.append(image, {"error": _reason(error)})
         else:
-            problems.append(f"{image.source!r}: its drawing is missing. {_reason(error)}")
+            problems.append(f"{image.source!r}: its drawing or an export is missing. {_reason(error)}")
         return None
     if is_new:
         folder.append(image, row)
-    drawing = _draw(folder, image, lambda: load_image(path, **read) if pixels is None else pixels, found, problems)
-    return ImagePrediction(image.id, Path(path), drawing, found, seconds)
+    load = cache(lambda: load_image(path, **read) if pixels is None else pixels)
+    files = dict(_files(folder, image, found, load, read["page"], problems, keep=not is_new))
+    drawing = files.pop("drawing", None)
+    return ImagePrediction(image.id, Path(path), drawing, found, seconds, tuple(files.values()))
 
 
 def _found_in(
@@ -154,21 +155,45 @@ def _found_in(
     return pixels, found, time.perf_counter() - started
 
 
-def _draw(
-    folder: JobFolder, image: ListedImage, pixels: Callable[[], np.ndarray], found: Detections, problems: list[str]
-) -> Path | None:
-    path = folder.drawing_of(image)
-    if path is None:
-        return None
-    if not folder.may_draw(image):
-        problems.append(f"{image.source!r}: its drawing would replace {str(path)!r}, which has appeared meanwhile.")
-        return None
+def _files(
+    folder: JobFolder,
+    image: ListedImage,
+    found: Detections,
+    load: Callable[[], np.ndarray],
+    page: int | None,
+    problems: list[str],
+    *,
+    keep: bool,
+) -> Iterator[tuple[str, Path]]:
+    """Write the files about an image, all or with ``keep`` those that are missing, and yield what is there then."""
+    options = {"page": page, "image_id": image.id, "weights": folder.job.settings.weights}
+    source = folder.path_of(image)
+    wanted: dict[str, tuple[str, Callable[[Path], None]]] = {
+        format: (name, partial(save_export, format, found, source=source, load=load, options=options))
+        for format, name in image.exports.items()
+    }
+    if image.drawing is not None:
+        wanted["drawing"] = (image.drawing, lambda path: save_drawing(path, load(), found))
+    for format, (name, save) in wanted.items():
+        if (keep and (folder.path / name).exists()) or _write(folder, image, name, format, save, problems):
+            yield format, folder.path / name
+
+
+def _write(
+    folder: JobFolder, image: ListedImage, name: str, format: str, save: Callable[[Path], None], problems: list[str]
+) -> bool:
+    """Write a file about an image; False, and a problem more, if it cannot be written."""
+    file = folder.path / name
+    what = "drawing" if format == "drawing" else f"export as {format}"
+    if not folder.may_write(name):
+        problems.append(f"{image.source!r}: its {what} would replace {str(file)!r}, which has appeared meanwhile.")
+        return False
     try:
-        save_drawing(path, pixels(), found)
+        save(file)
     except (OSError, ValueError, MemoryError) as error:
-        problems.append(f"{image.source!r}: its drawing could not be written. {_reason(error)}")
-        return None
-    return path
+        problems.append(f"{image.source!r}: its {what} could not be written. {_reason(error)}")
+        return False
+    return True
 
 
 def _reason(error: BaseException) -> str:
