@@ -26,7 +26,7 @@ __all__ = [
     "union_of",
 ]
 
-type Part = list[list[tuple[float, float]]]
+type Part = Sequence[Sequence[tuple[float, float]]]
 type Size = tuple[int, int]  # (height, width)
 type Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -108,7 +108,7 @@ def parts_of(segmentation: Any, size: Size) -> list[Part]:
         within = (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (size[1], size[0])).all()
         if apart and within:
             return [[[(x, y) for x, y in ring.tolist()]] for ring in rings]
-    return [list(part) for part in trace_parts(CompressedMasks.from_coco([segmentation], size))[0]]  # type: ignore[arg-type]
+    return [list(part) for part in trace_parts(CompressedMasks.from_coco([segmentation], size))[0]]
 
 
 def _any_overlap(boxes: np.ndarray) -> bool:

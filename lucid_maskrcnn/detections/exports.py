@@ -15,14 +15,16 @@ from lucid import Tensor
 from lucid_maskrcnn.annotation_formats.coco import make_results
 from lucid_maskrcnn.annotation_formats.geojson import make_feature_collection
 from lucid_maskrcnn.annotation_formats.label_images import labels_of_masks
+from lucid_maskrcnn.annotation_formats.labelme import make_labelme
+from lucid_maskrcnn.annotation_formats.yolo import make_yolo
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.config import CategoryNames
-from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks import CompressedMasks, trace_parts
 from lucid_maskrcnn.masks.parts import placed_runs
 from lucid_maskrcnn.masks.rings import boundary_rings
 from lucid_maskrcnn.measure import measure_objects
 from lucid_maskrcnn.ops import host
-from lucid_maskrcnn.validators import flag, integer, non_negative_int
+from lucid_maskrcnn.validators import flag, integer, non_negative_int, text
 from lucid_maskrcnn.validators import path as checked_path
 from lucid_maskrcnn.version import __version__
 
@@ -297,6 +299,46 @@ class DetectionExports:
             made_by=made_by,
         )
 
+    def to_yolo(self) -> str:
+        """Return the text of YOLO's labels: a line for each object, with its class and its outline.
+
+        Returns
+        -------
+        str
+            The class counts from 0: label - 1. Coordinates are fractions of the image's width and height. An outline
+            goes along the edges of the mask's pixels; parts and holes are joined to it over bridges without area. Empty
+            masks have no line. YOLO's lines have no score and no name; names are those of ``data.yaml``.
+        """
+        return make_yolo(trace_parts(self.compressed_masks), (host(self.labels) - 1).tolist(), self.image_size)
+
+    def to_labelme(self, file_name: str) -> dict[str, Any]:
+        """Return the content of LabelMe's JSON file.
+
+        Parameters
+        ----------
+        file_name : str
+            The image: its path, relative to the folder of the JSON file.
+
+        Returns
+        -------
+        dict
+            A shape for each part of each object, with the object's id as ``group_id``: polygons along the edges of the
+            pixels, and masks for parts with holes. Empty masks have none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``file_name`` is no text.
+        """
+        return make_labelme(
+            trace_parts(self.compressed_masks),
+            self.names,
+            self.image_size,
+            file_name=text("file_name", file_name),
+            ids=self.ids.tolist(),
+            scores=host(self.scores).tolist(),
+        )
+
     def _class_colors(self) -> list[tuple[int, int, int]]:
         from lucid_maskrcnn.visualization import color_of  # which imports Pillow
 
@@ -434,8 +476,10 @@ class DetectionExports:
         ``csv``          .csv           ``page``, ``pixel_size``, as for :meth:`to_dataframe`
         ``geojson``      .geojson       ``object_type``, ``page``, ``pixel_size``, as for :meth:`to_geojson`
         ``imagej``       .zip           none
+        ``yolo``         .txt           none
         ``coco``         .json          ``file_name`` of the image, ``image_id`` (by default 1)
-        ``crops``        by name only   ``padding``, ``masked``, as for :meth:`crops`; ``path`` is a folder
+        ``labelme``      by name: .json ``file_name`` of the image
+        ``crops``        by name        ``padding``, ``masked``, as for :meth:`crops`; ``path`` is a folder
         ================ ============== ===========================================================================
         """
         save_detections(self, path, format=format, image=image, options=options)

@@ -243,6 +243,14 @@ def _save_coco(export: Export) -> None:
     write_json(export.path, content)
 
 
+def _save_yolo(export: Export) -> None:
+    _write_text(export.path, export.found.to_yolo())
+
+
+def _save_labelme(export: Export) -> None:
+    write_json(export.path, export.found.to_labelme(export.file_name()))
+
+
 def _categories(found: DetectionExports) -> dict[int, str]:
     """Return the name of each category id: those of the model, and those of labels that it has no name for."""
     known = found.categories
@@ -261,6 +269,8 @@ EXPORT_FORMATS: dict[str, Format] = {
     "csv": Format((".csv",), _save_csv, ("page", "pixel_size")),
     "geojson": Format((".geojson",), _save_geojson, ("object_type", "page", "pixel_size")),
     "imagej": Format((".zip",), _save_imagej),
+    "yolo": Format((".txt",), _save_yolo),
     "coco": Format((".json",), _save_coco, ("file_name", "image_id")),
+    "labelme": Format((".json",), _save_labelme, ("file_name",), by_name=True),
     "crops": Format((), _save_crops, ("padding", "masked"), by_name=True),
 }

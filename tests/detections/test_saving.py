@@ -10,9 +10,12 @@ from odd_masks import NAMES, SIZE, dense_masks, odd_detections
 from PIL import Image
 from pycocotools.coco import COCO
 
+from lucid_maskrcnn.annotation_formats.labelme import parse_labelme
+from lucid_maskrcnn.annotation_formats.yolo import parse_yolo
 from lucid_maskrcnn.data import CocoInstances
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.detections.saving import EXPORT_FORMATS, suffix_of
+from lucid_maskrcnn.masks import CompressedMasks
 
 # pycocotools' arrays do not know the copy keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 PICTURE = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
 BY_SUFFIX = {
     "a.png": "drawing", "a.jpg": "drawing", "a.tif": "label-image", "a.csv": "csv", "a.geojson": "geojson",
-    "a.zip": "imagej", "a.json": "coco", "a.CSV": "csv",
+    "a.zip": "imagej", "a.txt": "yolo", "a.json": "coco", "a.CSV": "csv",
 }  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def test_categories_are_not_needed(tmp_path, format):
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("a.xlsx", {}, ValueError, r"a\.xlsx': .*\.csv \(csv\), \.geojson \(geojson\).*only by name: 'crops'"),
+        ("a.xlsx", {}, ValueError, r"xlsx': .*\.csv \(csv\), \.geojson \(geojson\).*only by name: 'labelme', 'crops'"),
         ("a", {}, ValueError, "path must end in the suffix of a format"),
         ("a.csv", {"format": "cvs"}, ValueError, "format must be one of .*, got 'cvs'. Did you mean 'csv'"),
         ("a.csv", {"format": "imagej"}, ValueError, "path must end in .zip for the format 'imagej'"),
@@ -121,6 +124,65 @@ def test_data_set_can_be_trained_on_and_made_detections_again(tmp_path):
     np.testing.assert_array_equal(np.asarray(again.scores), np.asarray(found.scores))
     np.testing.assert_array_equal(np.asarray(again.boxes), np.asarray(found.boxes))
     np.testing.assert_array_equal(again.compressed_masks.to_dense(), dense_masks()[:6])
+
+
+# ------------------------------------------------------------------ YOLO and LabelMe
+
+
+def test_yolo_text_is_the_masks_again(tmp_path):
+    found = odd_detections()
+    found.save(tmp_path / "a.txt")
+    text = (tmp_path / "a.txt").read_text()
+    assert text == found.to_yolo()
+    objects = parse_yolo(text, SIZE, "a.txt")
+    assert [int(entry.name) for entry in objects] == [0, 1, 2, 3, 0, 4]  # labels from 0 on
+    masks = CompressedMasks.from_coco([entry.segmentation for entry in objects], SIZE)
+    np.testing.assert_array_equal(masks.to_dense(), dense_masks()[:6])
+
+
+def test_yolo_text_is_read_by_supervision(tmp_path):
+    import supervision
+
+    found = odd_detections()[[0, 4, 5]]
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(PICTURE).save(tmp_path / "images" / "a.png")
+    found.save(tmp_path / "labels" / "a.txt")
+    (tmp_path / "data.yaml").write_text("names: [a, b, c, d, e]")
+    data = supervision.DetectionDataset.from_yolo(
+        str(tmp_path / "images"), str(tmp_path / "labels"), str(tmp_path / "data.yaml"), force_masks=True
+    )
+    (_, _, there) = next(iter(data))
+    assert there.class_id.tolist() == [0, 0, 4]
+    assert there.mask.shape == (3, *SIZE)
+    assert not (dense_masks()[[0, 4, 5]] & ~there.mask).any()  # OpenCV fills the outline with its border
+
+
+def test_labelme_file_is_the_masks_again(tmp_path):
+    found = odd_detections()
+    found.save(tmp_path / "a.json", format="labelme", file_name="p.png")
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert content == json.loads(json.dumps(found.to_labelme("p.png")))
+    assert {shape["group_id"] for shape in content["shapes"]} == {1, 2, 3, 4, 5, 6}
+    record = parse_labelme(content, "a.json")
+    assert (record.file_name, record.size) == ("p.png", SIZE)
+    assert [entry.name for entry in record.objects] == found.names[:6]
+    masks = CompressedMasks.from_coco([entry.segmentation for entry in record.objects], SIZE)
+    np.testing.assert_array_equal(masks.to_dense(), dense_masks()[:6])
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme"])
+def test_name_of_the_image_is_that_of_its_file(tmp_path, format):
+    Image.fromarray(PICTURE).save(tmp_path / "p.png")
+    found = odd_detections()
+    for options, name in (
+        ({"image": tmp_path / "p.png"}, "p.png"),
+        ({}, "a.png"),
+        ({"file_name": "x/y.tif"}, "x/y.tif"),
+    ):
+        found.save(tmp_path / "a.json", format=format, **options)
+        content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+        assert (content["imagePath"] if format == "labelme" else content["images"][0]["file_name"]) == name
 
 
 # ------------------------------------------------------------------ crops
