@@ -46,9 +46,9 @@ def test_predict_exports_what_it_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("cvs", "argument --export: must be one of 'label-image', 'csv', .*got 'cvs'. Did you mean 'csv'"),
-        ("csv,", "argument --export: must be one of .* got ''"),
-        ("coco,labelme", "argument --export: cannot have both 'coco' and 'labelme'"),
+        ("cvs", "--export must be one of 'label-image', 'csv', .*got 'cvs'. Did you mean 'csv'"),
+        ("csv,", "--export must be one of .* got ''"),
+        ("coco,labelme", "--export:? cannot have both 'coco' and 'labelme'"),
     ],
 )
 def test_wrong_formats_are_refused(
