@@ -92,7 +92,7 @@ def save_detections(
     options: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write detections to a file; see :meth:`Detections.save <lucid_maskrcnn.Detections.save>`.
+    """Write detections to a file; see :meth:`Detections.save <lucid_maskrcnn.detections.Detections.save>`.
 
     ``weights`` are the ``name`` and ``sha256`` of those that found them.
     """

@@ -202,8 +202,9 @@ def test_wrong_arguments_of_crops_are_refused(options, error, message):
 def test_nothing_but_a_label_image_is_as_large_as_the_image(tmp_path):
     found = huge()
     tracemalloc.start()
-    for name in ("a.csv", "a.geojson", "a.zip", "a.json"):
+    for name in ("a.csv", "a.geojson", "a.zip", "a.json", "a.txt"):
         found.save(tmp_path / name)
+    found.save(tmp_path / "b.json", format="labelme")
     found.to_dataframe()
     assert len(found.to_polygons()) == 40
     peak = tracemalloc.get_traced_memory()[1]
