@@ -144,8 +144,8 @@ def predict_files(
     tile_size, overlap : int, optional
         As in :func:`predict_tiled`; only with ``tiles``.
     export : sequence of str
-        Formats of :meth:`Detections.save <lucid_maskrcnn.detections.Detections.save>` to write for each image beside its drawing,
-        under the same name with the suffix of the format: ``"label-image"`` (``.tif``), ``"csv"``, ``"geojson"``,
+        Formats of :meth:`~lucid_maskrcnn.detections.Detections.save` to write for each image beside its drawing, under
+        the same name with the suffix of the format: ``"label-image"`` (``.tif``), ``"csv"``, ``"geojson"``,
         ``"imagej"`` (``.zip``), ``"yolo"`` (``.txt``), ``"coco"`` or ``"labelme"`` (``.json``), ``"crops"`` (a folder,
         ``…_crops``). Intensities are measured in the unscaled samples of the image's file.
     draw : bool
