@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,9 +70,13 @@ def _open_unnamed(folder: str) -> BinaryIO | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder, in which nobody else is writing."""
+    """Delete what killed processes left half-written in a folder, in which nobody else is writing."""
     for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
+        if not _LEFTOVER.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 

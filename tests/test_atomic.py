@@ -143,3 +143,12 @@ def test_killed_writer_leaves_nothing_or_what_can_be_removed(tmp_path, way):
     (tmp_path / ".mine.tmp").touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".mine.tmp"]
+
+
+def test_half_written_folders_are_removed_too(tmp_path):
+    folder = tmp_path / f".{'0' * 32}.tmp"
+    folder.mkdir()
+    (folder / "1.png").touch()
+    (tmp_path / ".mine.tmp").mkdir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".mine.tmp"]

@@ -179,6 +179,7 @@ def _replaced_folder(path: Path) -> Iterator[Path]:
         raise ValueError(
             f"path {str(path)!r} holds other files than crops, which would be lost: choose another folder."
         )
+    path = Path(os.path.realpath(path))  # a symbolic link stays one
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"There is no folder {str(path.parent)!r}", str(path))
     new, old = (path.parent / f".{secrets.token_hex(16)}.tmp" for _ in range(2))
@@ -187,7 +188,12 @@ def _replaced_folder(path: Path) -> Iterator[Path]:
         yield new
         if path.is_dir():
             os.replace(path, old)
-        os.replace(new, path)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.is_dir():
+                os.replace(old, path)
+            raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import unicodedata
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from lucid_maskrcnn import validators
-from lucid_maskrcnn.atomic import replacing
 from lucid_maskrcnn.detections import Detections
 
 __all__ = ["DRAWING_FORMATS", "DrawingNames", "name_key", "save_drawing"]
@@ -26,11 +24,7 @@ def save_drawing(path: str | Path, pixels: np.ndarray, detections: Detections) -
     path = validators.path("path", path)
     validators.choice("the suffix of path", path.suffix.lower(), DRAWING_FORMATS)
     validators.instance("detections", detections, Detections, "Detections")
-    # In memory first: of a full disk, Pillow's encoders say "encoder error -2".
-    encoded = io.BytesIO()
-    detections.draw(pixels, score_thresh=0).save(encoded, DRAWING_FORMATS[path.suffix.lower()], quality=92)
-    with replacing(path) as file:
-        file.write(encoded.getbuffer())
+    detections.save(path, format="drawing", image=pixels, score_thresh=0)
 
 
 def name_key(name: str) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.ops import as_tensor
 
 SHAPES = [
     "area", "centroid_x", "centroid_y", "equivalent_diameter_area", "axis_major_length", "axis_minor_length",
@@ -225,3 +226,24 @@ def test_wrong_sizes_of_pixels_are_refused(pixel_size, tmp_path):
         with pytest.raises((TypeError, ValueError), match="pixel_size must be"):
             call()
     assert [*tmp_path.iterdir()] == []
+
+
+# ------------------------------------------------------------------ on gpu
+
+
+def test_detections_on_gpu_are_exported_as_those_on_cpu(tmp_path):
+    cpu = odd_detections()
+    tensors = [as_tensor(getattr(cpu, name), "gpu") for name in ("boxes", "scores", "labels")]
+    gpu = Detections(*tensors, masks=cpu.compressed_masks, categories=NAMES)
+    assert gpu.boxes.device == "gpu"
+    pd.testing.assert_frame_equal(gpu.to_dataframe(image=PICTURE), cpu.to_dataframe(image=PICTURE))
+    assert gpu.to_geojson() == cpu.to_geojson()
+    assert gpu.to_yolo() == cpu.to_yolo()
+    assert gpu.to_labelme("a.png") == cpu.to_labelme("a.png")
+    np.testing.assert_array_equal(gpu.to_label_image(), cpu.to_label_image())
+    assert gpu.to_supervision() == cpu.to_supervision()
+    for name in ("a.zip", "a.json"):
+        gpu.save(tmp_path / name)
+        written = (tmp_path / name).read_bytes()
+        cpu.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == written

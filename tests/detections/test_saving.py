@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -210,7 +211,41 @@ def test_folder_of_crops_is_replaced_whole_and_no_other_folder(tmp_path):
         odd_detections().save(folder / "mine.txt", format="crops", image=PICTURE)
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_failing_save_of_crops_leaves_the_old_ones(tmp_path, failing, monkeypatch):
+    folder, replace, calls = tmp_path / "crops", os.replace, []
+    odd_detections()[:2].save(folder, format="crops", image=PICTURE)
+
+    def fail(source, target):
+        calls.append(source)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=r"No space left on device.*crops"):
+        odd_detections().save(folder, format="crops", image=PICTURE)
+    assert sorted(path.name for path in folder.iterdir()) == ["1.png", "2.png"]
+    assert [*tmp_path.iterdir()] == [folder]
+
+
 # ------------------------------------------------------------------ all of them
+
+
+def test_every_format_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "exports.rst").read_text(encoding="utf-8")
+    for name, known in EXPORT_FORMATS.items():
+        for text in (f"``{name}``", *(f"``{option}``" for option in known.options)):
+            assert text in Detections.save.__doc__, text
+        assert f"``{name}``" in page
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tif", "a.geojson", "a.zip", "a.txt", "a.json", "a.png"])
+def test_folder_in_the_place_of_the_file_is_one_sentence(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match=name):
+        odd_detections()[:1].save(tmp_path / name, image=PICTURE)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_ids_are_the_same_in_every_export(tmp_path):
