@@ -24,7 +24,7 @@ from .tile_merging import TiledObjects, merge_tiles
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_tiles", "predict_tiled"]
+__all__ = ["check_tiles", "predict_tiled", "predict_tiles"]
 
 
 def predict_tiled(
@@ -111,7 +111,7 @@ def predict_tiled(
     with open_image(image) as opened:
         pixels = opened.rgb_regions(**read)
         grid = TileGrid.of(validators.image_size("image", pixels.size), *sides)
-        found, like = _predict_tiles(model, pixels, grid, options, progress=progress)
+        found, like = predict_tiles(model, pixels, grid, options, progress=progress)
     merged = merge_tiles(found, grid, merge_thresh, class_agnostic=agnostic)
     return Detections(
         as_tensor(merged.boxes, like.boxes),
@@ -142,7 +142,7 @@ def check_tiles(model: Any, tile_size: Any, overlap: Any) -> tuple[int, int]:
     return tile_size, validators.integer("overlap", overlap, 1, tile_size - 1)
 
 
-def _predict_tiles(
+def predict_tiles(
     model: Any, pixels: RGBRegions, grid: TileGrid, options: Mapping[str, Any], *, progress: bool
 ) -> tuple[TiledObjects, Detections]:
     """Return what all tiles have, in pixels of the image, and the detections of the first."""
