@@ -3,8 +3,8 @@
     uv run --with sahi python benchmarks/tiles.py IMAGES ANNOTATIONS                  # found, doubles, cuts, time
     uv run python benchmarks/tiles.py IMAGES ANNOTATIONS --memory 4096 8192           # peak memory, a TIFF file each
 
-IMAGES is a folder, ANNOTATIONS a COCO file with masks. The square pictures of one size (``--picture``, 256) are put side
-by side, turned and mirrored at random, until the mosaic has ``--side`` pixels. They are predicted on by themselves
+IMAGES is a folder, ANNOTATIONS a COCO file with masks. The square pictures of one size (``--picture``, 256) are put
+side by side, turned and mirrored at random, until the mosaic has ``--side`` pixels. They are predicted on by themselves
 ("single pictures"), and the mosaic by tiles, whose seams go through objects wherever they fall. What the tiles have is
 merged by this package, and by the ways of SAHI on the very same boxes and masks. Results are printed, and saved as
 ``tiles.json`` in ``--out``.

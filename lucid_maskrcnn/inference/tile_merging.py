@@ -87,19 +87,29 @@ def merge_tiles(found: TiledObjects, grid: TileGrid, merge_thresh: float, *, cla
     same = pairs.iou >= merge_thresh
     for one, other in ((first, second), (second, first)):  # objects of several pieces, of which a tile sees one
         is_part[one[same & _reaches_out(extents[other], grid.boxes[found.tiles[one]])]] = True
-    # A part of a part, whose outline at the border is not exact, is no object of its own.
-    same |= is_part[first] & (pairs.of_first >= merge_thresh)
-    same |= is_part[second] & (pairs.of_second >= merge_thresh)
-    first, second = first[same], second[same]
-    both_whole = ~is_part[first] & ~is_part[second]
     order = np.argsort(-found.scores, kind="stable")
+    both_whole = same & ~is_part[first] & ~is_part[second]
     kept = _best_of_each(first[both_whole], second[both_whole], order, ~is_part)
-    parts = is_part.copy()
-    for one, other in ((first, second), (second, first)):
-        parts[one[is_part[one] & ~is_part[other]]] = False
-    both_parts = parts[first] & parts[second]
-    group = _connected(first[both_parts], second[both_parts], len(found))
+    parts = is_part & ~_yielding(pairs, same, is_part, found.masks.areas, merge_thresh)
+    united = same & parts[first] & parts[second]
+    group = _connected(first[united], second[united], len(found))
     return _united(found, group, order[(kept | parts)[order]])
+
+
+def _yielding(
+    pairs: _Pairs, same: np.ndarray, is_part: np.ndarray, areas: np.ndarray, merge_thresh: float
+) -> np.ndarray:
+    """Return which parts yield to another detection: (n,), bool.
+
+    To the same object, if that is whole. Also to any larger detection that has most of their pixels: the outline of a
+    narrow part is not exact.
+    """
+    yields = np.zeros(len(is_part), bool)
+    sides = ((pairs.first, pairs.second, pairs.of_first), (pairs.second, pairs.first, pairs.of_second))
+    for one, other, share in sides:
+        inside = (share >= merge_thresh) & ~same & (~is_part[other] | (areas[other] > areas[one]))
+        yields[one[is_part[one] & (inside | (same & ~is_part[other]))]] = True
+    return yields
 
 
 # ------------------------------------------------------------------ pairs

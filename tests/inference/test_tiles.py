@@ -362,3 +362,14 @@ def test_tiles_are_by_default_at_the_scale_of_the_weights(nuclei: MaskRCNN) -> N
     predict_tiled(model, np.zeros((600, 520, 3), np.uint8))  # type: ignore[arg-type]
     assert set(model.calls) == {(512, 512, 3)}  # scale 2.5, max_size 2560
     assert len(model.calls) == 4
+
+
+def test_a_model_on_gpu_gives_detections_there(nuclei: MaskRCNN) -> None:
+    picture = load_image(ASSETS / "nuclei_fluorescence_small.png")[:160, :200]
+    settings: dict[str, Any] = {"tile_size": 128, "overlap": 64, "score_thresh": 0.5, "progress": False}
+    on_cpu = predict_tiled(nuclei, picture, **settings)
+    on_gpu = predict_tiled(MaskRCNN.from_file("NUCLEI").to("gpu"), picture, **settings)
+    assert (on_gpu.boxes.device, on_gpu.scores.device, on_gpu.labels.device) == ("gpu",) * 3
+    assert len(on_gpu) == len(on_cpu) > 5
+    np.testing.assert_allclose(np.asarray(on_gpu.boxes), np.asarray(on_cpu.boxes), atol=1e-2)
+    assert np.abs(on_gpu.areas - on_cpu.areas).max() <= 2
