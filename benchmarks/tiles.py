@@ -10,7 +10,8 @@ merged by this package, and by the ways of SAHI on the very same boxes and masks
 ``tiles.json`` in ``--out``.
 
 found
-    Objects of the truth with a detection of an IoU of 0.5 or more.
+    Objects of the truth with a detection of an IoU of 0.5 or more. Those at the border of a picture are not counted:
+    they are cut by it, and touch what the next one has there.
 of single
     That number over what single pictures find.
 doubles
@@ -97,8 +98,10 @@ def _ious(first: CompressedMasks, second: CompressedMasks) -> tuple[np.ndarray, 
     return one, other - len(first), shared / (areas[one] + areas[other] - shared), shared / areas[other]
 
 
-def measure(truth: CompressedMasks, found: CompressedMasks, scores: np.ndarray, grid: TileGrid) -> dict[str, Any]:
-    """Return the figures of detections."""
+def measure(
+    truth: CompressedMasks, counted: np.ndarray, found: CompressedMasks, scores: np.ndarray, grid: TileGrid
+) -> dict[str, Any]:
+    """Return the figures of detections; ``counted`` says which objects count as found."""
     found = found[np.argsort(-scores, kind="stable")]
     objects, rows, iou, inside = _ious(truth, found)
     best, of_object = np.zeros(len(found)), np.zeros(len(truth))
@@ -118,8 +121,8 @@ def measure(truth: CompressedMasks, found: CompressedMasks, scores: np.ndarray, 
     cuts = is_piece & (best < 0.5) & _at_seam(found.boxes, grid)
     return {
         "detections": len(found),
-        "found": int((of_object >= 0.5).sum()),
-        "mean IoU": round(float(of_object[of_object >= 0.5].mean()), 3),
+        "found": int((of_object[counted] >= 0.5).sum()),
+        "mean IoU": round(float(of_object[counted & (of_object >= 0.5)].mean()), 3),
         "doubles": len(doubles),
         "cuts": int(cuts.sum()),
     }
@@ -169,19 +172,27 @@ def outlines(masks: CompressedMasks, row: int) -> list[list[float]]:
 def compare(args: argparse.Namespace, model: MaskRCNN) -> Iterator[dict[str, Any]]:
     pixels, numbers = mosaic(pictures(args.images, args.annotations, args.picture), args.side, args.seed)
     truth = CompressedMasks.from_labels(numbers)
+    counted = ((truth.boxes % args.picture) > 0).all(axis=1)
     options = {"score_thresh": args.score_thresh}
     whole = TileGrid.of((args.side, args.side), args.picture, 0)
     regions = open_image(pixels).rgb_regions()
     started = time.perf_counter()
     single, _ = predict_tiles(model, regions, whole, options, progress=True)
     seconds = time.perf_counter() - started
-    figures = measure(truth, single.masks, single.scores, whole)
+    figures = measure(truth, counted, single.masks, single.scores, whole)
     alone = figures["found"]
-    yield {"truth": len(truth), "way": "single pictures", **figures, "of single": 1.0, "seconds": round(seconds, 1)}
+    yield {
+        "objects": len(truth),
+        "counted": int(counted.sum()),
+        "way": "single pictures",
+        **figures,
+        "of single": 1.0,
+        "seconds": round(seconds, 1),
+    }
     started = time.perf_counter()
     found = model.predict(pixels, top_k=10_000, keep_image=False, **options)[0]
     seconds = time.perf_counter() - started
-    figures = measure(truth, found.compressed_masks, found.scores.numpy(), whole)
+    figures = measure(truth, counted, found.compressed_masks, found.scores.numpy(), whole)
     share = round(figures["found"] / alone, 4)
     yield {"way": "whole mosaic at once", **figures, "of single": share, "seconds": round(seconds, 1)}
     for tile_size in args.tiles:
@@ -203,7 +214,7 @@ def compare(args: argparse.Namespace, model: MaskRCNN) -> Iterator[dict[str, Any
                     continue
             merging = time.perf_counter() - started
             name = way if isinstance(way, str) else f"SAHI {way[0]} {way[1]}"
-            figures = measure(truth, masks, scores, grid)
+            figures = measure(truth, counted, masks, scores, grid)
             share = round(figures["found"] / alone, 4)
             times = {"seconds": round(seconds, 1), "merging": round(merging, 2)}
             yield {"way": f"{name}, tiles {tile_size}", **figures, "of single": share, **times}

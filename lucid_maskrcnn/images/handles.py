@@ -135,8 +135,8 @@ class ImageHandle(ABC):
     def read_region(self, rows: slice, columns: slice, *, page: int | None = None, channels: Any = None) -> np.ndarray:
         """Return the samples of a part of a page, unscaled.
 
-        Of arrays and of TIFF files that are not compressed, or stored in tiles or strips, nothing else is read: not
-        where Pillow decodes them, or they are turned. Of other files the whole page is.
+        Of arrays and of TIFF files that are not compressed, or are stored in tiles or in strips of up to a quarter of
+        the page, nothing else is read, unless they are turned by their orientation. Of other files the whole page is.
 
         Parameters
         ----------

@@ -21,7 +21,7 @@ import numpy as np
 from .file_kinds import PILLOW_FORMATS, check_pixel_count, named_errors
 from .handles import ImageHandle, Samples, Size, stored_view
 from .pillow_files import samples_of
-from .tiff_regions import has_regions, region_of_image, region_of_stored
+from .tiff_regions import has_regions, region_by_pillow, region_of_image, region_of_stored
 
 __all__ = ["TiffHandle"]
 
@@ -120,8 +120,10 @@ class TiffHandle(ImageHandle):
         plane = self._planes[page]
         first = _keyframe(plane)
         with named_errors(self.name):
-            if self.orientation != 1 or _decoder(first, plane) != "tifffile":
+            if self.orientation != 1:
                 return False
+            if _decoder(first, plane) == "pillow":
+                return has_regions(plane.images[0], by_pillow=True)
             return plane.stored is not None or all(image is not None and has_regions(image) for image in plane.images)
 
     def _region(self, page: int, rows: slice, columns: slice) -> Samples:
@@ -130,6 +132,9 @@ class TiffHandle(ImageHandle):
         depth = plane.depth or 0
         with named_errors(self.name):
             self._check(plane, first, (rows.stop - rows.start) * (columns.stop - columns.start))
+            if _decoder(first, plane) == "pillow":
+                by_pillow = region_by_pillow(plane.images[0], self._file, rows, columns)
+                return Samples(by_pillow, int(first.bitspersample))
             if plane.stored is None:
                 arrays = [region_of_image(image, self._file, depth, rows, columns) for image in plane.images]
             else:

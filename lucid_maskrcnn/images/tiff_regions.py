@@ -6,28 +6,34 @@ Shapes: S separately stored samples, D planes, H × W pixels, C samples stored t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["has_regions", "region_of_image", "region_of_stored"]
+from .tiff_segments import decode_segment, has_segments
+
+__all__ = ["has_regions", "region_by_pillow", "region_of_image", "region_of_stored"]
 
 _MOST_OF_HEIGHT = 4  # a strip that is a greater part of the image than this divisor's, is not worth decoding again
 
 
-def has_regions(image: Any) -> bool:
+def has_regions(image: Any, *, by_pillow: bool = False) -> bool:
     """Whether a part of an image can be read for less than all of it.
 
     Parameters
     ----------
     image : tifffile.TiffPage or TiffFrame
-        One that tifffile decodes.
+    by_pillow : bool
+        Whether Pillow decodes it, or tifffile.
     """
-    if _is_plain(image):
-        return True
-    keyframe = image.keyframe
-    rows = int(keyframe.tilelength if keyframe.is_tiled else keyframe.rowsperstrip)
-    return int(keyframe.tiledepth or 1) <= 1 and rows * _MOST_OF_HEIGHT <= int(keyframe.imagelength)
+    if by_pillow:
+        return has_segments(image) and _is_divided(image)
+    return _is_plain(image) or (int(image.keyframe.tiledepth or 1) <= 1 and _is_divided(image.keyframe))
+
+
+def _is_divided(keyframe: Any) -> bool:
+    return _segment_size(keyframe)[0] * _MOST_OF_HEIGHT <= int(keyframe.imagelength)
 
 
 def region_of_image(image: Any, file: BinaryIO, depth: int, rows: slice, columns: slice) -> np.ndarray:
@@ -80,23 +86,53 @@ def _is_plain(image: Any) -> bool:
     return bool(image.is_final) and image.dtype is not None and sum(image.databytecounts) == image.keyframe.nbytes
 
 
+def region_by_pillow(image: Any, file: BinaryIO, rows: slice, columns: slice) -> np.ndarray:
+    """Return a part of an image that Pillow decodes, (h, w, C); see :func:`region_of_image`."""
+    height, width = int(image.imagelength), int(image.imagewidth)
+    tall, wide = _segment_size(image)
+    region: np.ndarray | None = None
+    for y, x in _touched(image, rows, columns):
+        # Strips end with the image, tiles do not.
+        high = tall if image.is_tiled else min(tall, height - y * tall)
+        decoded = decode_segment(image, file, y * math.ceil(width / wide) + x, high, wide)
+        if region is None:
+            shape = (rows.stop - rows.start, columns.stop - columns.start, decoded.shape[2])
+            region = np.zeros(shape, decoded.dtype)
+        _copy_part(decoded, y * tall - rows.start, x * wide - columns.start, region)
+    assert region is not None
+    return region
+
+
+def _segment_size(keyframe: Any) -> tuple[int, int]:
+    """Return height and width of tiles, or of strips."""
+    if keyframe.is_tiled:
+        return int(keyframe.tilelength), int(keyframe.tilewidth)
+    return int(keyframe.rowsperstrip), int(keyframe.imagewidth)
+
+
+def _touched(keyframe: Any, rows: slice, columns: slice) -> Iterator[tuple[int, int]]:
+    """Yield the row and the column of each tile or strip that a region touches."""
+    tall, wide = _segment_size(keyframe)
+    for y in range(rows.start // tall, -(-rows.stop // tall)):
+        for x in range(columns.start // wide, -(-columns.stop // wide)):
+            yield y, x
+
+
 def _of_segments(image: Any, file: BinaryIO, depth: int, rows: slice, columns: slice) -> np.ndarray:
     """Return a part of an image that is stored in tiles or strips, decoding those that it touches."""
     keyframe = image.keyframe
     separate, planes, height, width, contiguous = (int(n) for n in keyframe.shaped)
-    tall = int(keyframe.tilelength if keyframe.is_tiled else keyframe.rowsperstrip)
-    wide = int(keyframe.tilewidth) if keyframe.is_tiled else width
+    tall, wide = _segment_size(keyframe)
     down, across = math.ceil(height / tall), math.ceil(width / wide)
     more = {"jpegtables": image.jpegtables, "jpegheader": keyframe.jpegheader} if keyframe.compression in (6, 7) else {}
     region = np.zeros((rows.stop - rows.start, columns.stop - columns.start, separate * contiguous), keyframe.dtype)
     for sample in range(separate):
         into = region[:, :, sample * contiguous : (sample + 1) * contiguous]
-        for y in range(rows.start // tall, -(-rows.stop // tall)):
-            for x in range(columns.start // wide, -(-columns.stop // wide)):
-                index = ((sample * planes + depth) * down + y) * across + x
-                file.seek(image.dataoffsets[index])
-                decoded, *_ = keyframe.decode(file.read(image.databytecounts[index]), index, **more)
-                _copy_part(decoded[0], y * tall - rows.start, x * wide - columns.start, into)
+        for y, x in _touched(keyframe, rows, columns):
+            index = ((sample * planes + depth) * down + y) * across + x
+            file.seek(image.dataoffsets[index])
+            decoded, *_ = keyframe.decode(file.read(image.databytecounts[index]), index, **more)
+            _copy_part(decoded[0], y * tall - rows.start, x * wide - columns.start, into)
     return region
 
 
