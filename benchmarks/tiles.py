@@ -2,12 +2,16 @@
 
     uv run --with sahi python benchmarks/tiles.py IMAGES ANNOTATIONS                  # found, doubles, cuts, time
     uv run python benchmarks/tiles.py IMAGES ANNOTATIONS --memory 4096 8192           # peak memory, a TIFF file each
+    uv run --with sahi python benchmarks/tiles.py --drawn                             # merging what is known exactly
 
 IMAGES is a folder, ANNOTATIONS a COCO file with masks. The square pictures of one size (``--picture``, 256) are put
 side by side, turned and mirrored at random, until the mosaic has ``--side`` pixels. They are predicted on by themselves
 ("single pictures"), and the mosaic by tiles, whose seams go through objects wherever they fall. What the tiles have is
 merged by this package, and by the ways of SAHI on the very same boxes and masks. Results are printed, and saved as
 ``tiles.json`` in ``--out``.
+
+With ``--drawn`` a perfect detector finds ellipses that touch and hide each other: what is wrong after merging, is the
+merging's fault.
 
 found
     Objects of the truth with a detection of an IoU of 0.5 or more. Those at the border of a picture are not counted:
@@ -24,6 +28,7 @@ cuts
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import resource
@@ -38,7 +43,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from lucid_maskrcnn import CompressedMasks, MaskRCNN, predict_tiled
+from lucid_maskrcnn import CompressedMasks, Detections, MaskRCNN, predict_tiled
 from lucid_maskrcnn.images import open_image
 from lucid_maskrcnn.inference.tile_grid import TileGrid, default_overlap
 from lucid_maskrcnn.inference.tile_merging import TiledObjects, merge_tiles
@@ -169,7 +174,57 @@ def outlines(masks: CompressedMasks, row: int) -> list[list[float]]:
     return [p.ravel().tolist() for p in moved if len(p) > 2]
 
 
-def compare(args: argparse.Namespace, model: MaskRCNN) -> Iterator[dict[str, Any]]:
+class Perfect:
+    """Finds what is drawn: red and green are an object's number. The scores are random."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+
+    def predict(self, image: np.ndarray, **_: Any) -> list[Detections]:
+        masks = CompressedMasks.from_labels(image.astype(np.int64) @ [256, 1, 0])
+        return [Detections.from_masks(masks, scores=self._rng.uniform(0.5, 1, len(masks)))]
+
+
+def drawn(height: int, width: int, count: int, largest: int, seed: int) -> np.ndarray:
+    """Return the numbers of ellipses of up to ``largest`` pixels across, each over those before, (height, width)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    numbers = np.zeros((height, width), np.int32)
+    for i in range(1, count + 1):
+        (a, b), center = rng.uniform(largest / 8, largest / 2, 2), rng.uniform(0, (height, width))
+        numbers[((y - center[0]) / a) ** 2 + ((x - center[1]) / b) ** 2 < 1] = i
+    return numbers
+
+
+def compare_drawn(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield figures of scenes of small and of large objects, in tiles of 128 that overlap by 40."""
+    for largest, count in ((20, 1500), (40, 600), (100, 120)):
+        numbers = drawn(800, 1000, count, largest, args.seed)
+        truth = CompressedMasks.from_labels(numbers)
+        pixels = np.stack([numbers >> 8, numbers & 255, 0 * numbers], axis=2).astype(np.uint8)
+        grid = TileGrid.of(numbers.shape, 128, 40)
+        found, _ = predict_tiles(Perfect(), open_image(pixels).rgb_regions(), grid, {}, progress=False)
+        for name, masks, scores, seconds in merged_by_each(found, grid):
+            figures = measure(truth, np.ones(len(truth), bool), masks, scores, grid)
+            yield {"way": f"{name}, up to {largest} pixels", "objects": len(truth), **figures, "merging": seconds}
+
+
+def merged_by_each(found: TiledObjects, grid: TileGrid) -> Iterator[tuple[str, CompressedMasks, np.ndarray, float]]:
+    """Yield each way of merging: its name, masks and scores, and seconds."""
+    yield "not merged", found.masks, found.scores, 0.0
+    started = time.perf_counter()
+    merged = merge_tiles(found, grid, 0.5, class_agnostic=False)
+    yield "predict_tiled", merged.masks, merged.scores, round(time.perf_counter() - started, 2)
+    if importlib.util.find_spec("sahi"):
+        for kind, metric in SAHI:
+            started = time.perf_counter()
+            masks, scores = by_sahi(found, kind, metric)
+            yield f"SAHI {kind} {metric}", masks, scores, round(time.perf_counter() - started, 2)
+
+
+def compare(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield figures of a mosaic of real pictures."""
+    model = MaskRCNN.from_file("NUCLEI")
     pixels, numbers = mosaic(pictures(args.images, args.annotations, args.picture), args.side, args.seed)
     truth = CompressedMasks.from_labels(numbers)
     counted = ((truth.boxes % args.picture) > 0).all(axis=1)
@@ -200,23 +255,10 @@ def compare(args: argparse.Namespace, model: MaskRCNN) -> Iterator[dict[str, Any
         started = time.perf_counter()
         found, _ = predict_tiles(model, regions, grid, options, progress=True)
         seconds = time.perf_counter() - started
-        for way in ["not merged", "predict_tiled", *SAHI]:
-            started = time.perf_counter()
-            if way == "not merged":
-                masks, scores = found.masks, found.scores
-            elif way == "predict_tiled":
-                merged = merge_tiles(found, grid, 0.5, class_agnostic=False)
-                masks, scores = merged.masks, merged.scores
-            else:
-                try:
-                    masks, scores = by_sahi(found, *way)
-                except ImportError:
-                    continue
-            merging = time.perf_counter() - started
-            name = way if isinstance(way, str) else f"SAHI {way[0]} {way[1]}"
+        for name, masks, scores, merging in merged_by_each(found, grid):
             figures = measure(truth, counted, masks, scores, grid)
             share = round(figures["found"] / alone, 4)
-            times = {"seconds": round(seconds, 1), "merging": round(merging, 2)}
+            times = {"seconds": round(seconds, 1), "merging": merging}
             yield {"way": f"{name}, tiles {tile_size}", **figures, "of single": share, **times}
 
 
@@ -270,8 +312,9 @@ def child(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("annotations", type=Path)
+    parser.add_argument("images", type=Path, nargs="?")
+    parser.add_argument("annotations", type=Path, nargs="?")
+    parser.add_argument("--drawn", action="store_true")
     parser.add_argument("--picture", type=int, default=256)
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=0)
@@ -285,8 +328,11 @@ def main() -> None:
         child(args.child)
         return
     args.out.mkdir(parents=True, exist_ok=True)
+    if not args.drawn and args.annotations is None:
+        parser.error("IMAGES and ANNOTATIONS are needed, or --drawn")
     rows = []
-    for row in memory(args) if args.memory else compare(args, MaskRCNN.from_file("NUCLEI")):
+    figures = compare_drawn(args) if args.drawn else memory(args) if args.memory else compare(args)
+    for row in figures:
         rows.append(row)
         print(*(f"{value}" if key == "way" else f"{key} {value}" for key, value in row.items()), sep=" | ", flush=True)
     machine = {"machine": platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
