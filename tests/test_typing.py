@@ -44,6 +44,9 @@ assert_type(found, Detections)
 assert_type(found[:3], Detections)
 assert_type(found.names, list[str])
 assert_type(found.to_rle(), list[dict[str, Any]])
+assert_type(found.to_geojson(object_type="annotation"), dict[str, Any])
+assert_type(found.to_yolo(), str)
+found.save("a.csv", image="a.tif", pixel_size=0.5)
 assert_type(len(found), int)
 image = ImageConfig(min_size=512, max_size=1024)
 assert_type(image.max_size, int)
@@ -67,6 +70,7 @@ model.predict("a.png", score_tresh=0.5)  # call-arg
 model.predict("a.png", score_thresh="0.5")  # arg-type
 model.predict("a.png")[0].nmes  # attr-defined
 model.predict("a.png")[0].to_json("a.json", image_id="1")  # arg-type
+model.predict("a.png")[0].to_geojson(object_type="cell")  # arg-type
 ImageConfig(min_sise=512)  # call-arg
 ImageConfig(pixel_mean="imagenet")  # arg-type
 TrainerSettings(steps="100")  # arg-type
