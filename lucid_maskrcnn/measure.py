@@ -7,13 +7,12 @@ Shapes: G masks of H × W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from lucid_maskrcnn.images import open_image
-from lucid_maskrcnn.images.handles import ImageHandle
+from lucid_maskrcnn.images import Size, open_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.parts import placed_runs
 from lucid_maskrcnn.validators import instance, optional, pair, positive_number
@@ -21,6 +20,7 @@ from lucid_maskrcnn.validators import instance, optional, pair, positive_number
 __all__ = ["measure_objects"]
 
 _MOST_PIXELS = 2**20  # of a crop of the image that are looked at together
+_BAND, _ROWS = 2**24, 256  # bytes of the image that are read at once, in multiples of the usual tiles' rows
 
 
 def measure_objects(
@@ -61,30 +61,22 @@ def measure_objects(
     """
     instance("masks", masks, CompressedMasks, "CompressedMasks")
     pixel_size = optional(_pixel_size)("pixel_size", pixel_size)
-    samples = None
+    means = None
     if image is not None:
         with open_image(image) as handle:
-            samples = _samples(handle, page, masks)
+            means = _intensities(masks, *handle.sample_regions(page=page))
             pixel_size = handle.pixel_size if pixel_size is None else pixel_size
     elif page is not None:
         raise ValueError(f"page is of the image, and there is no image: give image= too, got page={page}.")
-    return _measured(masks, samples, pixel_size)
+    return _measured(masks, means, pixel_size)
 
 
 def _pixel_size(name: str, value: Any) -> tuple[float, float]:
     return pair(name, value, positive_number)
 
 
-def _samples(handle: ImageHandle, page: int | None, masks: CompressedMasks) -> np.ndarray:
-    samples = handle.read(page=page)
-    if samples.shape[:2] != masks.image_size:
-        (height, width), (h, w) = masks.image_size, samples.shape[:2]
-        raise ValueError(f"image must be of the masks' size, {height} × {width} pixels, got {h} × {w}.")
-    return samples
-
-
 def _measured(
-    masks: CompressedMasks, samples: np.ndarray | None, pixel_size: tuple[float, float] | None
+    masks: CompressedMasks, means: np.ndarray | None, pixel_size: tuple[float, float] | None
 ) -> dict[str, np.ndarray]:
     area = masks.areas
     with np.errstate(invalid="ignore", divide="ignore"):  # empty masks
@@ -95,8 +87,7 @@ def _measured(
         found["axis_major_length"], found["axis_minor_length"] = major, minor
         found["eccentricity"] = np.where(major == 0, 0.0, np.sqrt(np.maximum(1 - (minor / major) ** 2, 0)))
     found["touches_edge"] = masks.touch_edge
-    if samples is not None:
-        means = _intensities(masks, samples)
+    if means is not None:
         found |= {f"intensity_mean_{channel}": means[:, channel] for channel in range(means.shape[1])}
     if pixel_size is not None:
         height, width = pixel_size
@@ -129,22 +120,35 @@ def _axes(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, n
     return 4 * np.sqrt(middle + spread), 4 * np.sqrt(np.maximum(middle - spread, 0))
 
 
-def _intensities(masks: CompressedMasks, samples: np.ndarray) -> np.ndarray:
-    """Return the mean of each channel in each mask: (G, C), float64; NaN for an empty one."""
-    means = np.full((len(masks), samples.shape[2]), np.nan)
-    area = masks.areas
-    for i, (x1, y1, x2, y2) in enumerate(masks.boxes.astype(np.int64).tolist()):
-        if not area[i]:
+def _intensities(masks: CompressedMasks, size: Size, read: Callable[[slice, slice], np.ndarray]) -> np.ndarray:
+    """Return the mean of each channel in each mask: (G, C), float64; NaN for an empty one.
+
+    The image is read in bands of rows: of a large file only one of them is in memory.
+    """
+    if size != masks.image_size:
+        (height, width), (h, w) = masks.image_size, size
+        raise ValueError(f"image must be of the masks' size, {height} × {width} pixels, got {h} × {w}.")
+    height, width = size
+    corner = read(slice(0, 1), slice(0, 1))
+    total = np.zeros((len(masks), corner.shape[2]))
+    boxes, area = masks.boxes.astype(np.int64), masks.areas
+    step = max(_BAND // max(width * corner.nbytes, 1) // _ROWS, 1) * _ROWS
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        inside = np.flatnonzero((area > 0) & (boxes[:, 1] < stop) & (boxes[:, 3] > start))
+        if not len(inside):
             continue
-        total = np.zeros(samples.shape[2])
-        for rows in _bands(y1, y2, x2 - x1):
-            inside = masks.decode_region(i, rows, slice(x1, x2))
-            total += samples[rows, x1:x2][inside].sum(axis=0, dtype=np.float64)
-        means[i] = total / area[i]
-    return means
+        band = read(slice(start, stop), slice(0, width))
+        for i in inside.tolist():
+            x1, y1, x2, y2 = boxes[i].tolist()
+            for rows in _parts(max(y1, start), min(y2, stop), x2 - x1):
+                mask = masks.decode_region(i, rows, slice(x1, x2))
+                pixels = band[rows.start - start : rows.stop - start, x1:x2]
+                total[i] += pixels[mask].sum(axis=0, dtype=np.float64)
+    return np.divide(total, area[:, None], out=np.full_like(total, np.nan), where=area[:, None] > 0)
 
 
-def _bands(start: int, stop: int, width: int) -> Iterator[slice]:
+def _parts(start: int, stop: int, width: int) -> Iterator[slice]:
     """Yield rows from start to stop, so many at once that the memory for one object stays small."""
     step = max(1, _MOST_PIXELS // width)
     for row in range(start, stop, step):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.measure import regionprops_table
 
+from lucid_maskrcnn import measure
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.measure import measure_objects
 
@@ -176,3 +177,33 @@ def test_object_as_large_as_the_image_is_measured_in_parts():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30e6
+
+
+@pytest.mark.parametrize(
+    "options", [{"tile": (64, 64)}, {"rowsperstrip": 16}, {"tile": (64, 64), "compression": "zlib"}, {}]
+)
+def test_file_is_read_in_bands(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(measure, "_BAND", 300 * 3 * 2 * 40)
+    monkeypatch.setattr(measure, "_ROWS", 16)
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 60000, (200, 300, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", **options)
+    labels = np.kron(generator.integers(0, 40, (10, 15)), np.ones((20, 20), int))  # objects in many bands
+    masks = CompressedMasks.from_labels(labels)
+    found = measure_objects(masks, image=tmp_path / "a.tif")
+    assert_equal(found, by_scikit_image(labels, image))
+    assert_equal(measure_objects(masks, image=image), found)
+
+
+def test_memory_does_not_follow_the_file(tmp_path):
+    """100 MB of pixels, compressed in tiles to very little."""
+    size = 7168
+    tifffile.imwrite(tmp_path / "a.tif", np.full((size, size), 9, np.uint16), tile=(256, 256), compression="zlib")
+    squares = [[[i * 1000.0, i * 1000, i * 1000 + 90, i * 1000, i * 1000 + 50, i * 1000 + 80]] for i in range(7)]
+    masks = CompressedMasks.from_coco(squares, (size, size))
+    tracemalloc.start()
+    found = measure_objects(masks, image=tmp_path / "a.tif")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["intensity_mean_0"].tolist() == [9] * 7
+    assert peak < 50e6

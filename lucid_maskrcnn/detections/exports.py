@@ -181,7 +181,7 @@ class DetectionExports:
 
     # -------------------------------------------------------------- measurements
 
-    def _table(self, image: Any, page: Any, pixel_size: Any) -> dict[str, Any]:
+    def _table(self, **measured_in: Any) -> dict[str, Any]:
         """Return the columns of a table, a list of names and arrays of shape (n,)."""
         boxes = host(self.boxes)
         return {
@@ -191,7 +191,7 @@ class DetectionExports:
             "category_id": self.category_ids,
             "score": host(self.scores).copy(),
             **{name: boxes[:, i].copy() for i, name in enumerate(("x1", "y1", "x2", "y2"))},
-            **measure_objects(self.compressed_masks, image=image, page=page, pixel_size=pixel_size),
+            **measure_objects(self.compressed_masks, **measured_in),
         }
 
     def to_dataframe(self, *, image: Any = None, page: int | None = None, pixel_size: Any = None) -> pandas.DataFrame:
@@ -230,7 +230,7 @@ class DetectionExports:
             import pandas
         except ImportError as error:
             raise ImportError("A data frame needs pandas: pip install 'lucid-maskrcnn[tables]'.") from error
-        return pandas.DataFrame(self._table(image, page, pixel_size))
+        return pandas.DataFrame(self._table(image=image, page=page, pixel_size=pixel_size))
 
     # -------------------------------------------------------------- what other tools read
 
@@ -285,16 +285,16 @@ class DetectionExports:
         TypeError, ValueError
             If an argument is not as above.
         """
-        return self._geojson(self._made_by(None), object_type, self._table(image, page, pixel_size))
+        return self._geojson(self._made_by(None), object_type, image=image, page=page, pixel_size=pixel_size)
 
-    def _geojson(self, made_by: Mapping[str, str], object_type: Any, table: Mapping[str, Any]) -> dict[str, Any]:
-        shown = ("name", "label", "category_id", "x1", "y1", "x2", "y2")
+    def _geojson(self, made_by: Mapping[str, str], object_type: Any, **measured_in: Any) -> dict[str, Any]:
+        measured = measure_objects(self.compressed_masks, **measured_in)
         return make_feature_collection(
             self.compressed_masks,
             ids=self.ids.tolist(),
             names=self.names,
             colors=self._class_colors(),
-            measurements={name: column for name, column in table.items() if name not in shown},
+            measurements={"id": self.ids, "score": host(self.scores), **measured},
             object_type=object_type,
             made_by=made_by,
         )

@@ -210,17 +210,15 @@ def _save_label_image(export: Export) -> None:
         write_label_image(file, labels, export.path.suffix.lower(), made_by=export.made_by)
 
 
-def _table_of(export: Export) -> dict[str, Any]:
-    return export.found._table(export.image, export.options.get("page"), export.options.get("pixel_size"))
-
-
 def _save_csv(export: Export) -> None:
-    _write_text(export.path, table_text(_table_of(export)))
+    _write_text(export.path, table_text(export.found._table(image=export.image, **export.options)))
 
 
 def _save_geojson(export: Export) -> None:
-    object_type = export.options.get("object_type", "detection")
-    write_json(export.path, export.found._geojson(export.made_by, object_type, _table_of(export)))
+    measured_in = dict(export.options)
+    object_type = measured_in.pop("object_type", "detection")
+    content = export.found._geojson(export.made_by, object_type, image=export.image, **measured_in)
+    write_json(export.path, content)
 
 
 def _save_imagej(export: Export) -> None:

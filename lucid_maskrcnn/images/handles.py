@@ -158,6 +158,17 @@ class ImageHandle(ABC):
             array = self._samples(number).array[rows, columns]
         return array if channels is None else self._chosen(array, validators.channel_numbers("channels", channels))
 
+    def sample_regions(self, *, page: int | None = None) -> tuple[Size, Callable[[slice, slice], np.ndarray]]:
+        """Return the size of a page, and what reads the samples of rows and columns of it as :meth:`read_region` does.
+
+        Files whose parts cannot be read by themselves are read now, and kept.
+        """
+        number = self.page(page)
+        if self._reads_regions(number):
+            return self._size(number), lambda rows, columns: self._region(number, rows, columns).array
+        array = self._samples(number).array
+        return (array.shape[0], array.shape[1]), lambda rows, columns: array[rows, columns]
+
     def rgb_regions(self, *, page: int | None = None, channels: Any = None, intensity: Any = None) -> RGBRegions:
         """Return what reads parts of a page as :meth:`read_rgb` reads all of it.
 

@@ -77,3 +77,11 @@ def test_values_that_json_lacks_are_left_out():
 def test_no_objects_are_no_features():
     masks = CompressedMasks.from_dense(np.zeros((0, 5, 5), bool))
     assert make_feature_collection(masks, ids=[], names=[], colors=[], measurements={})["features"] == []
+
+
+def test_label_without_a_category_is_drawn_all_the_same():
+    """Its category id would be that of another, which only exports with ids of categories refuse."""
+    found = odd_detections(categories=[(1, "nucleus", 2)])
+    assert len(found.to_geojson()["features"]) == 6
+    with pytest.raises(ValueError, match="Label 2 has no category"):
+        found.to_dataframe()
