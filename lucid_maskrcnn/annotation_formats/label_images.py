@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from lucid_maskrcnn.array_arguments import row_numbers
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import instance, shown
@@ -135,11 +136,14 @@ def labels_of_masks(masks: CompressedMasks, *, order: Any = None, dtype: Any = N
     Raises
     ------
     TypeError, ValueError
-        If ``masks`` are something else, or ``dtype`` is no type of integers or cannot hold so many numbers.
+        If ``masks`` or ``order`` are something else, or ``dtype`` is no type of integers or cannot hold so many
+        numbers.
     """
     instance("masks", masks, CompressedMasks, "CompressedMasks")
     height, width = masks.image_size
-    numbers = np.arange(len(masks)) if order is None else np.asarray(order)
+    numbers = np.arange(len(masks)) if order is None else row_numbers(order, len(masks), "masks")
+    if not np.array_equal(np.sort(numbers), np.arange(len(masks))):
+        raise ValueError(f"order must have each of the {len(masks)} masks once, got {shown(order)}.")
     labels = np.zeros(height * width, _label_type(dtype, len(masks)))
     below = masks[numbers[::-1]]
     owner = np.repeat(numbers[::-1] + 1, np.diff(below.offsets))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lucid_maskrcnn.validators import instance
+
 from .compressed import CompressedMasks
 from .rings import boundary_rings, signed_area, simple_rings
 
@@ -55,7 +57,13 @@ def trace_parts(masks: CompressedMasks) -> list[list[Polygon]]:
         For each mask its parts; pixels that touch at a corner only are of different ones. A part is its outer ring,
         clockwise on a screen, and the rings of its holes, counterclockwise. A ring is the points where it turns; the
         first is not repeated. An empty mask has no parts.
+
+    Raises
+    ------
+    TypeError
+        If ``masks`` are something else.
     """
+    instance("masks", masks, CompressedMasks, "CompressedMasks")
     owner, column, top, bottom = placed_runs(masks)
     part = _components(masks, owner, corners=False).tolist()
     outer: dict[int, list[tuple[int, int]]] = {}

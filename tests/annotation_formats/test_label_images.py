@@ -199,3 +199,17 @@ def test_png_holds_65535_objects(tmp_path):
 def test_type_that_cannot_hold_the_numbers_is_refused(dtype, error, message):
     with pytest.raises(error, match=message):
         strips(300).to_label_image(dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("masks", "options", "error", "message"),
+    [
+        (None, {}, TypeError, "masks must be CompressedMasks, got None"),
+        (CompressedMasks.from_dense(overlapping()), {"order": [0, 1]}, ValueError, "order must have each of the 3"),
+        (CompressedMasks.from_dense(overlapping()), {"order": [0, 1, 1]}, ValueError, "order must have each of the 3"),
+        (CompressedMasks.from_dense(overlapping()), {"order": "x"}, TypeError, "masks are selected by an integer"),
+    ],
+)  # fmt: skip
+def test_wrong_masks_and_orders_are_refused(masks, options, error, message):
+    with pytest.raises(error, match=message):
+        labels_of_masks(masks, **options)

@@ -100,3 +100,9 @@ def test_parts_are_traced_without_the_pixels_of_a_huge_image():
     tracemalloc.stop()
     assert Polygon(part[0]).bounds == (100, 19000, 140, 19040)
     assert peak < 1e6
+
+
+@pytest.mark.parametrize("masks", [None, np.zeros((1, 3, 3), bool)])
+def test_masks_of_another_kind_are_refused(masks):
+    with pytest.raises(TypeError, match="masks must be CompressedMasks"):
+        trace_parts(masks)
