@@ -1,6 +1,7 @@
 """Exports of a job: beside the drawings, made once, made again when missing, never over other files."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -240,3 +241,20 @@ def test_images_may_have_no_objects(tmp_path):
     assert (result.n_objects, result.failures) == (0, ())
     assert tifffile.imread(tmp_path / "out" / "a.tif").max() == 0
     assert len(pd.read_csv(tmp_path / "out" / "a.csv")) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize(
+    "name", [b"\xff\xe9.png", "é漢.png".encode(), b"a b;'$.png", b"x" * 240 + b".png", b"new\nline.png"]
+)
+def test_images_may_have_any_name(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    make_image(tmp_path / "plain.png").rename(path)
+    result = run([path], tmp_path / "out")
+    assert (result.n_failed, result.failures) == (0, ())
+    (entry,) = json.loads((tmp_path / "out" / "job.json").read_text())["images"]
+    assert all((tmp_path / "out" / file).exists() for file in [entry["drawing"], *entry["exports"].values()])
+    data = json.loads((tmp_path / "out" / entry["exports"]["coco"]).read_text())
+    assert data["images"][0]["file_name"] == path.name
+    run([path], tmp_path / "again", export=["labelme"])
+    assert run([path], tmp_path / "out", resume=True).n_images == 1
