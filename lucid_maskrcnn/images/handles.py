@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 
 from .intensity import find_levels, scaled, to_8_bit
 
@@ -55,6 +56,7 @@ class RGBRegions(NamedTuple):
     read: Callable[[slice, slice], np.ndarray]
 
 
+@answers_wrong_calls
 class ImageHandle(ABC):
     """An image that is open; a context manager, which closes it.
 
