@@ -21,7 +21,7 @@ from lucid_maskrcnn.ops import gpu_backend
 from lucid_maskrcnn.version import __version__
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
-from . import check_data, convert, evaluate, info, predict, train
+from . import browser_app, check_data, convert, evaluate, info, predict, train
 from .common import Parser, say, warn
 
 __all__ = ["main"]
@@ -111,7 +111,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(prog="lucid-maskrcnn", description="Find and outline objects in images with Mask R-CNN.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print what a bug report needs")
     commands: Any = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (predict, evaluate, check_data, train, convert, info):
+    for part in (predict, browser_app, evaluate, check_data, train, convert, info):
         part.add_commands(commands)
     return parser, commands.choices
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
-from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.plotting import plot_path
 from lucid_maskrcnn.text_tables import align_columns, printable
 from lucid_maskrcnn.validators import choice, fraction, non_negative_int, open_fraction
@@ -51,7 +50,6 @@ class CategoryMetrics:
     metrics: dict[str, float]
 
 
-@answers_wrong_calls
 @dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
     """How good detections are.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lucid_maskrcnn import validators
-from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import RGBRegions, open_image
 from lucid_maskrcnn.masks import CompressedMasks
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["check_tiles", "predict_tiled", "predict_tiles"]
 
 
-@answers_wrong_calls
 def predict_tiled(
     model: MaskRCNN,
     image: str | Path | Image.Image | np.ndarray,

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
-from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
 from lucid_maskrcnn.validators import image_size, non_negative_int, sequence, shown
 
@@ -26,7 +25,6 @@ _MAX_DENSE_PIXELS = 2**28  # decoded, a byte each: far more than any image that 
 _MAX_DIGITS = 7  # 35 bits, and an image has less than 2³¹ pixels
 
 
-@answers_wrong_calls
 def encode_rle(mask: Any) -> dict[str, Any]:
     """Encode a mask as a compressed COCO run-length encoding.
 
@@ -53,7 +51,6 @@ def encode_rle(mask: Any) -> dict[str, Any]:
     return {"size": list(pixels.shape), "counts": encode_counts(lengths)}
 
 
-@answers_wrong_calls
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """Decode a COCO run-length encoding, compressed or not.
 
@@ -84,7 +81,6 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(ones, lengths).reshape(width, height).T)
 
 
-@answers_wrong_calls
 def rle_area(rle: Mapping[str, Any]) -> int:
     """Count the pixels of a mask without decoding it.
 
