@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tracemalloc
 import warnings
@@ -342,6 +343,61 @@ def test_real_nuclei_are_found_once_although_seams_go_through_them(nuclei: MaskR
     assert (shared[mine] < 0.3 * np.minimum(areas[first], areas[second])[mine]).all()
     assert abs(len(tiled) - len(whole)) <= 2
     assert tiled.names[0] == "nucleus"
+
+
+def _turned(image: np.ndarray, way: int) -> np.ndarray:
+    """One of the eight ways to turn and mirror an image."""
+    turned = np.rot90(image, way % 4)
+    return turned[:, ::-1] if way >= 4 else turned
+
+
+@pytest.mark.parametrize("side", [512, pytest.param(2048, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tile_size", [256, None])
+def test_a_mosaic_of_known_nuclei_has_what_single_pictures_have(
+    nuclei: MaskRCNN, side: int, tile_size: int | None
+) -> None:
+    if side == 512 and tile_size is None:
+        pytest.skip("a single tile")
+    picture = load_image(ASSETS / "nuclei_fluorescence_small.png")
+    data = json.loads((Path(__file__).parents[1] / "data" / "nuclei_demo.json").read_text())
+    image_id = next(i["id"] for i in data["images"] if i["file_name"] == "nuclei_fluorescence_small.png")
+    objects = [a["segmentation"] for a in data["annotations"] if a["image_id"] == image_id]
+    truth = CompressedMasks.from_coco(objects, (256, 256))
+    truth = truth[
+        ((truth.boxes > 0) & (truth.boxes < 256)).all(axis=1)
+    ]  # what a picture cuts off, touches the next one
+    turned = [truth.rotated(way % 4).flipped(horizontal=way >= 4) for way in range(8)]
+    single = []
+    for way in range(8):
+        alone = nuclei.predict(_turned(picture, way), score_thresh=0.5, keep_image=False)[0]
+        single.append(_found(turned[way], alone.compressed_masks).sum())
+    pixels = np.zeros((side, side, 3), np.uint8)
+    everywhere, expected = [], 0
+    for number, (top, left) in enumerate(np.ndindex(side // 256, side // 256)):
+        place = slice(256 * top, 256 * top + 256), slice(256 * left, 256 * left + 256)
+        way = (3 * number) % 8
+        pixels[place] = _turned(picture, way)
+        expected += single[way]
+        everywhere.append(turned[way].cropped(-256 * top, -256 * left, side, side))
+    tiled = predict_tiled(nuclei, pixels, tile_size=tile_size, score_thresh=0.5, progress=False)
+    found = _found(CompressedMasks.concatenated(everywhere), tiled.compressed_masks)
+    assert found.sum() >= 0.99 * expected
+    masks = tiled.compressed_masks
+    first, second = overlapping_pairs(masks.boxes)
+    shared, areas = masks.intersections(first, second), masks.areas
+    assert (shared <= 0.5 * np.minimum(areas[first], areas[second])).all()
+
+
+def _found(truth: CompressedMasks, masks: CompressedMasks) -> np.ndarray:
+    """Whether each object has a mask with an IoU of 0.5."""
+    both = CompressedMasks.concatenated([truth, masks])
+    first, second = overlapping_pairs(both.boxes)
+    across = (first < len(truth)) & (second >= len(truth))
+    found = np.zeros(len(truth), bool)
+    shared = both.intersections(first, second)
+    iou = shared / (both.areas[first] + both.areas[second] - shared)
+    found[first[across & (iou >= 0.5)]] = True
+    return found
 
 
 def test_limits_are_warned_of_once_and_not_for_each_tile(nuclei: MaskRCNN) -> None:

@@ -447,3 +447,18 @@ def test_masks_of_several_are_concatenated() -> None:
         CompressedMasks.concatenated([*parts, CompressedMasks.from_dense(np.ones((1, 4, 4)))])
     with pytest.raises(ValueError, match="parts must be at least one CompressedMasks"):
         CompressedMasks.concatenated([])
+
+
+def test_united_is_the_union_of_each_group() -> None:
+    dense = np.random.default_rng(0).random((5, 12, 9)) > 0.6
+    masks = CompressedMasks.from_dense(dense)
+    united = masks.united([1, 0, 1, 3, 0])
+    expected = np.stack([dense[1] | dense[4], dense[0] | dense[2], np.zeros((12, 9), bool), dense[3]])
+    np.testing.assert_array_equal(united.to_dense(), expected)
+    assert united.image_size == masks.image_size
+    assert len(masks[[]].united([])) == 0
+    CompressedMasks(united.starts, united.stops, united.offsets, united.image_size)  # whose runs are checked
+    with pytest.raises(ValueError, match=r"^groups must be counted from 0, got -1\.$"):
+        masks.united([0, 0, -1, 0, 0])
+    with pytest.raises(ValueError, match=r"^groups must be integers of shape \(5,\)"):
+        masks.united([0])
