@@ -14,6 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.validators import (
     Check,
     check_keywords,
@@ -65,7 +66,7 @@ _MAX_COUNT = 1_000_000  # boxes, classes
 _MAX_CHANNELS = 65_536
 _MAX_SIZES = 64  # anchor sizes of a level
 _PYRAMID_LEVELS = 5  # P2 … P6
-_MAX_CELLS = 256  # of pooled features, and samples of a bin
+MAX_CELLS = 256  # of pooled features, and samples of a bin
 
 
 def _setting[T](default: T, check: Check[Any]) -> T:
@@ -81,7 +82,7 @@ def _required(check: Check[Any]) -> Any:
 _size = partial(positive_int, maximum=_MAX_SIDE)
 _count = partial(positive_int, maximum=_MAX_COUNT)
 _channels = partial(positive_int, maximum=_MAX_CHANNELS)
-_cells = partial(pair, check=partial(positive_int, maximum=_MAX_CELLS))
+_cells = partial(pair, check=partial(positive_int, maximum=MAX_CELLS))
 _norm = partial(choice, options=("frozen", "batch"))
 
 
@@ -100,6 +101,7 @@ def _depth(name: str, value: Any) -> int:
     return choice(name, integer(name, value), (18, 50, 101))
 
 
+@answers_wrong_calls
 class _Config:
     """What all parts of a configuration do: check their fields, and turn into JSON values and back."""
 
@@ -152,6 +154,7 @@ def _part[C: _Config](kind: type[C], called: str) -> Check[C]:
 # ------------------------------------------------------------------ the parts
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class ImageConfig(_Config):
     """How images become the network's input; the defaults are torchvision's.
@@ -215,6 +218,7 @@ class ImageConfig(_Config):
                 )
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class RPNConfig(_Config):
     """The region proposal network (Ren et al. 2015, section 3.1); the defaults are torchvision's.
@@ -277,6 +281,7 @@ class RPNConfig(_Config):
             )
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class HeadConfig(_Config):
     """The box and mask heads (He et al. 2017, section 3; Girshick 2015); the defaults are torchvision's.
@@ -313,7 +318,7 @@ class HeadConfig(_Config):
         If a field is not as above.
     """
 
-    sampling_ratio: int = _setting(2, partial(non_negative_int, maximum=_MAX_CELLS))
+    sampling_ratio: int = _setting(2, partial(non_negative_int, maximum=MAX_CELLS))
     aligned: bool = _setting(False, flag)
     box_weights: tuple[float, float, float, float] = _setting(
         (10.0, 10.0, 5.0, 5.0), partial(sequence, check=positive_number, length=4)
@@ -329,6 +334,7 @@ class HeadConfig(_Config):
     snap_masks: bool = _setting(True, flag)
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class BackboneConfig(_Config):
     """A ResNet with a feature pyramid.
@@ -409,6 +415,7 @@ def _are_triples(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(row, (list, tuple)) and len(row) == 3 for row in value)
 
 
+@answers_wrong_calls
 def make_categories(categories: Any, ids: Mapping[int, int] | None = None) -> tuple[Category, ...]:
     """Return categories, ordered by label.
 
@@ -468,6 +475,7 @@ def _check_anchor_sizes(name: str, value: Any) -> tuple[Any, ...]:
     return checked
 
 
+@answers_wrong_calls
 def anchor_levels(anchor_sizes: Any, *, per_level: bool) -> list[tuple[float, ...]]:
     """Return the sides of the anchors on each feature map.
 
@@ -483,6 +491,7 @@ def anchor_levels(anchor_sizes: Any, *, per_level: bool) -> list[tuple[float, ..
     TypeError, ValueError
         If they are not positive numbers, or not equally many on each map.
     """
+    flag("per_level", per_level)
     checked = _check_anchor_sizes("anchor_sizes", anchor_sizes)
     if not per_level:
         if any(isinstance(entry, tuple) for entry in checked):
@@ -507,6 +516,7 @@ def _categories(name: str, value: Any) -> tuple[Category, ...]:
     return make_categories(value)
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class ModelConfig(_Config):
     """All that builds a Mask R-CNN. Fields have the names of :class:`~lucid_maskrcnn.MaskRCNN`'s arguments.
@@ -647,6 +657,7 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
                 changes |= given.pop(name)
         for name in [n for n in given if n in _PLACES]:
             part, own_name = _PLACES[name]
+            given[name] = _KINDS[part].__dataclass_fields__[own_name].metadata["check"](name, given[name])
             if own_name in parts[part] and parts[part][own_name] != given[name]:
                 raise ValueError(
                     f"{name} is given twice, as {name}={shown(given[name])} and in {part}="
@@ -665,7 +676,7 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
                         f"{next(iter(changes))} is of a ResNet-FPN backbone, which this model does not have."
                     )
                 instance(name, own, _Config, "a configuration or a mapping of its fields")
-                check_keywords(type(own).__name__, map(str, changes), [f.name for f in fields(own)])
+                check_keywords(f"{name}: {type(own).__name__}", map(str, changes), [f.name for f in fields(own)])
                 given[name] = replace(own, **changes)
         check_keywords("ModelConfig", given, [f.name for f in fields(self)])
         return replace(config, **given)
@@ -683,11 +694,13 @@ _PLACES = {
     "max_size": ("image", "max_size"),
     "top_k": ("heads", "top_k"),
 }
+_KINDS: dict[str, Any] = {"image": ImageConfig, "heads": HeadConfig, "backbone": BackboneConfig}
 
 
 # ------------------------------------------------------------------ conventions and architectures
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class Conventions:
     """What an implementation of Mask R-CNN fixes beyond the paper.
@@ -707,6 +720,12 @@ class Conventions:
     rpn: RPNConfig = RPNConfig()
     heads: HeadConfig = HeadConfig()
     stride_in_1x1: bool = False
+
+    def __post_init__(self) -> None:
+        text("name", self.name)
+        for name, kind in (("image", ImageConfig), ("rpn", RPNConfig), ("heads", HeadConfig)):
+            instance(name, getattr(self, name), kind, f"an object of {kind.__name__}")
+        flag("stride_in_1x1", self.stride_in_1x1)
 
 
 #: Those of torchvision 0.28, ``maskrcnn_resnet50_fpn`` and ``maskrcnn_resnet50_fpn_v2``.
@@ -739,6 +758,7 @@ DETECTRON2 = Conventions(
 _CONVENTIONS = {c.name: c for c in (TORCHVISION, DETECTRON2)}
 
 
+@answers_wrong_calls
 def conventions_of(config: ModelConfig) -> tuple[Conventions, dict[str, Any]]:
     """Return the conventions that a configuration is nearest to, and where it differs from them.
 
@@ -749,6 +769,7 @@ def conventions_of(config: ModelConfig) -> tuple[Conventions, dict[str, Any]]:
     differences : dict
         Field -> value for ``"image"``, ``"rpn"`` and ``"heads"``, and ``"stride_in_1x1"`` if it differs.
     """
+    instance("config", config, ModelConfig, "a ModelConfig")
     found = [(c, _differences(config, c)) for c in _CONVENTIONS.values()]
     return min(found, key=lambda pair: sum(len(d) if isinstance(d, dict) else 1 for d in pair[1].values()))
 
@@ -798,8 +819,10 @@ ARCHITECTURES: Mapping[str, ModelConfig] = MappingProxyType(
 )
 
 
+@answers_wrong_calls
 def architecture_of(config: ModelConfig) -> str | None:
     """Return the name of the factory that builds such a model; None for a backbone of the user's own."""
+    instance("config", config, ModelConfig, "a ModelConfig")
     if config.backbone is None:
         return None
     return f"mask_rcnn_resnet_{config.backbone.depth}_fpn" + ("_v2" if config.box_convs else "")
@@ -825,6 +848,7 @@ _VERSION_0 = (
 )
 
 
+@answers_wrong_calls
 def config_from_version_0(
     arguments: Mapping[str, Any], categories: Mapping[int, str] | None = None
 ) -> ModelConfig | None:
@@ -847,6 +871,8 @@ def config_from_version_0(
     TypeError, ValueError
         If a key is unknown or a value is not what it must be.
     """
+    instance("arguments", arguments, Mapping, "a mapping of a factory's arguments")
+    categories = instance("categories", categories, (Mapping, type(None)), "a mapping of labels to names")
     given = {str(name): value for name, value in arguments.items() if value is not None}
     if "depth" not in given:
         return None

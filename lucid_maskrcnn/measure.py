@@ -15,9 +15,11 @@ import numpy as np
 from lucid_maskrcnn.images import Size, open_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.parts import placed_runs
-from lucid_maskrcnn.validators import instance, optional, pair, positive_number
+from lucid_maskrcnn.validators import instance, optional, pair, positive_number, shown
 
 __all__ = ["measure_objects"]
+
+_MAX_PIXEL_SIZE = 1e6  # micrometers: a meter
 
 _MOST_PIXELS = 2**20  # of a crop of the image that are looked at together
 _BAND, _ROWS = 2**24, 256  # bytes of the image that are read at once, in multiples of the usual tiles' rows
@@ -72,7 +74,10 @@ def measure_objects(
 
 
 def _pixel_size(name: str, value: Any) -> tuple[float, float]:
-    return pair(name, value, positive_number)
+    height, width = pair(name, value, positive_number)
+    if max(height, width) > _MAX_PIXEL_SIZE:
+        raise ValueError(f"{name} must be in micrometers, at most {_MAX_PIXEL_SIZE:g}, got {shown(value)}.")
+    return height, width
 
 
 def _measured(

@@ -13,9 +13,10 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, refuse_rows, zeros_and_ones
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
-from lucid_maskrcnn.ops import as_tensor
+from lucid_maskrcnn.ops import as_tensor, dtype_name
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
 from lucid_maskrcnn.validators import instance, non_negative_int, pair, positive_int
 
@@ -28,6 +29,7 @@ _MIN_WITHIN = 0.5  # of a mask's pixels, in its box
 _OVERHANG = 4  # pixels; a box may always stick out of its image by as much
 
 
+@answers_wrong_calls
 @dataclass(frozen=True, eq=False)
 class Target:
     """The objects of one image.
@@ -50,6 +52,12 @@ class Target:
         instance("boxes", self.boxes, Tensor, "a tensor of shape (G, 4)")
         instance("labels", self.labels, Tensor, "a tensor of shape (G,)")
         instance("masks", self.masks, (Tensor, CompressedMasks), "CompressedMasks or a tensor of shape (G, H, W)")
+        if not dtype_name(self.boxes).startswith("float"):
+            raise TypeError(f"boxes must be a tensor of floats, got {dtype_name(self.boxes)}.")
+        if not dtype_name(self.labels).startswith("int"):
+            raise TypeError(f"labels must be a tensor of integers, got {dtype_name(self.labels)}.")
+        if self.boxes.device != self.labels.device:
+            raise ValueError(f"boxes are on {self.boxes.device}, labels on {self.labels.device}: move them together.")
         num = len(self.masks) if isinstance(self.masks, CompressedMasks) else self.masks.shape[0]
         if tuple(self.boxes.shape) != (num, 4) or tuple(self.labels.shape) != (num,):
             raise ValueError(

@@ -19,6 +19,7 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.array_arguments import described, numeric_array
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.ops import (
@@ -75,6 +76,7 @@ class ImageBatch(NamedTuple):
     original_sizes: list[Size]
 
 
+@answers_wrong_calls
 def prepare(images: Sequence[np.ndarray], config: ImageConfig, device: str = "cpu") -> ImageBatch:
     """Resize, normalize and pad images into one batch.
 
@@ -131,6 +133,7 @@ def _check_pixels(images: Sequence[np.ndarray]) -> None:
             raise ValueError(f"images[{i}] must be a uint8 array (H, W, 3), got {described(image)}.")
 
 
+@answers_wrong_calls
 def pad(images: Tensor | Sequence[Tensor], divisor: int) -> ImageBatch:
     """Make one batch of tensors that are ready for the network: they are padded with zeros, and nothing else.
 
@@ -203,6 +206,7 @@ def _check_network_ready(image: Any, first: Tensor, place: str, ranks: tuple[int
         )
 
 
+@answers_wrong_calls
 def check_normalized(images: Tensor | Sequence[Tensor], config: ImageConfig) -> None:
     """Refuse tensors that are not finite, and warn of those that cannot have been normalized.
 
@@ -227,6 +231,7 @@ def check_normalized(images: Tensor | Sequence[Tensor], config: ImageConfig) -> 
     InputCheck(images, config).finish()
 
 
+@answers_wrong_calls
 class InputCheck:
     """What :func:`check_normalized` does, in two steps: on gpu the values are looked at when they are there anyway.
 
@@ -239,9 +244,11 @@ class InputCheck:
     """
 
     def __init__(self, images: Tensor | Sequence[Tensor], config: ImageConfig) -> None:
+        instance("config", config, ImageConfig, "an ImageConfig")
         self._config, self._single = config, isinstance(images, Tensor) and images.ndim == 3
         self._statistics: Tensor | None = None
-        given = _network_ready(images) if isinstance(images, Tensor) or images else []
+        none = isinstance(images, (list, tuple)) and not images
+        given = [] if none else _network_ready(images)
         blocks = [image.data if image.ndim == 4 else image.data[None] for image in given]  # (n, 3, h, w)
         singles = [image for block in blocks for image in block]
         if not singles:  # which is refused where the network begins
@@ -360,6 +367,7 @@ def _neighbours(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return before, np.minimum(before + 1, n_in - 1), source - before.astype(np.float32)
 
 
+@answers_wrong_calls
 def resized_size(size: Size, config: ImageConfig) -> Size:
     """Return the (height, width) that an image of ``size`` is resized to.
 
@@ -388,6 +396,7 @@ def _rounded_size(size: Size, config: ImageConfig) -> Size:
 # ------------------------------------------------------------------ boxes and masks
 
 
+@answers_wrong_calls
 def resize_boxes(boxes: Array, from_size: Size, to_size: Size) -> Array:
     """Transform boxes of an image of one size to the same image at another size.
 
@@ -419,6 +428,7 @@ def resize_boxes(boxes: Array, from_size: Size, to_size: Size) -> Array:
     return array.astype(np.float32, copy=False) * ratios
 
 
+@answers_wrong_calls
 def resize_masks(masks: Array, to_size: Size) -> Array:
     """Resize masks to the nearest source pixel, with torchvision's rounding.
 

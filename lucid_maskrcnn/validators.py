@@ -57,8 +57,9 @@ _brief = reprlib.Repr(maxstring=80, maxother=80, maxlist=6, maxtuple=6, maxdict=
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: its ``repr``, shortened."""
-    return _brief.repr(value)
+    """Return a value as messages show it: its ``repr``, shortened and on one line."""
+    text = _brief.repr(value)
+    return " ".join(text.split()) if "\n" in text else text
 
 
 # ------------------------------------------------------------------ numbers

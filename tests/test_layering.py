@@ -30,6 +30,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     (
         "version",
         "validators",
+        "call_answers",
         "streams",
         "text_tables",
         "user_warnings",

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.array_arguments import numeric_array
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.json_text import read_json
 from lucid_maskrcnn.masks import CompressedMasks, trace_parts
-from lucid_maskrcnn.validators import instance, path, shown
+from lucid_maskrcnn.validators import image_size, instance, integer, number, path, sequence, shown
 
 from .foreign import foreign_content, foreign_file
 
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 
+@answers_wrong_calls
 def read_annotations(annotations: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the content of an annotation file: a mapping with the three lists of COCO's format.
 
@@ -72,6 +75,7 @@ def read_annotations(annotations: str | Path | Mapping[str, Any]) -> Mapping[str
     return content
 
 
+@answers_wrong_calls
 def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return results as a list.
 
@@ -102,13 +106,24 @@ def read_results(results: str | Path | Iterable[Mapping[str, Any]]) -> list[Mapp
     return content
 
 
+@answers_wrong_calls
 def bboxes_of(boxes: np.ndarray) -> list[list[float]]:
     """Return boxes (n, 4) as COCO's bboxes. The differences are taken in float64: ``x + width`` is ``x2`` again."""
-    bboxes = np.asarray(boxes, np.float64).reshape(-1, 4).copy()
+    array = numeric_array("boxes", boxes, "numbers of shape (n, 4)", shape=(None, 4))
+    bboxes = array.astype(np.float64)
     bboxes[:, 2:] -= bboxes[:, :2]
     return bboxes.tolist()
 
 
+def _crowd(name: str, value: Any) -> int:
+    return integer(name, int(value) if isinstance(value, (bool, np.bool_)) else value, 0, 1)
+
+
+def _segmentation(name: str, value: Any) -> Any:
+    return instance(name, value, (Mapping, list, tuple), "a run-length encoding or a list of polygons")
+
+
+@answers_wrong_calls
 def make_annotations(
     masks: CompressedMasks,
     *,
@@ -140,9 +155,18 @@ def make_annotations(
         ``id``, ``image_id``, ``category_id``, ``bbox``, ``area``, ``iscrowd`` and ``segmentation`` (compressed run
         lengths) of each object, as plain Python.
     """
+    count = len(instance("masks", masks, CompressedMasks, "CompressedMasks"))
+    integer("image_id", image_id)
+    category_ids = sequence("category_ids", category_ids, integer, length=count)
+    first_id = integer("first_id", first_id)
+    if iscrowd is not None:
+        iscrowd = sequence("iscrowd", iscrowd, _crowd, length=count)
+    bboxes = bboxes_of(masks.boxes if boxes is None else boxes)
+    if len(bboxes) != count:
+        raise ValueError(f"boxes must be one for each of {count} masks, got {len(bboxes)}.")
     columns = zip(
         category_ids,
-        bboxes_of(masks.boxes if boxes is None else boxes),
+        bboxes,
         masks.areas.tolist(),
         [0] * len(masks) if iscrowd is None else iscrowd,
         masks.to_rle(),
@@ -162,6 +186,7 @@ def make_annotations(
     ]
 
 
+@answers_wrong_calls
 def make_data_set(
     masks: CompressedMasks,
     *,
@@ -196,6 +221,12 @@ def make_data_set(
         ``info``, ``licenses``, ``images``, ``annotations`` and ``categories``. The annotations' ids are 1 to n in the
         order given.
     """
+    instance("masks", masks, CompressedMasks, "CompressedMasks")
+    if not isinstance(image, Mapping) or not {"id", "file_name"} <= image.keys():
+        raise TypeError(f"image must be a mapping with 'id' and 'file_name', got {shown(image)}.")
+    instance("categories", categories, Mapping, "a mapping of category ids to names")
+    instance("info", info, Mapping, "a mapping of names to text")
+    scores = sequence("scores", scores, number, length=len(masks))
     image_id, (height, width) = image["id"], masks.image_size
     annotations = make_annotations(masks, image_id=image_id, category_ids=category_ids, first_id=1, boxes=boxes)
     kept = []
@@ -214,6 +245,7 @@ def make_data_set(
     }
 
 
+@answers_wrong_calls
 def make_results(
     *,
     image_id: int,
@@ -237,13 +269,19 @@ def make_results(
     list of dict
         ``image_id``, ``category_id``, ``bbox``, ``score`` and ``segmentation``, as pycocotools' ``loadRes`` takes them.
     """
-    columns = zip(category_ids, bboxes_of(boxes), scores, segmentations, strict=True)
+    integer("image_id", image_id)
+    bboxes = bboxes_of(boxes)
+    category_ids = sequence("category_ids", category_ids, integer, length=len(bboxes))
+    scores = sequence("scores", scores, number, length=len(bboxes))
+    segmentations = sequence("segmentations", segmentations, _segmentation, length=len(bboxes))
+    columns = zip(category_ids, bboxes, scores, segmentations, strict=True)
     return [
         {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score, "segmentation": segmentation}
         for category_id, bbox, score, segmentation in columns
     ]
 
 
+@answers_wrong_calls
 def complete_annotation(annotation: Mapping[str, Any], size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Return an annotation with all the keys that an evaluation reads.
 
@@ -266,6 +304,7 @@ def complete_annotation(annotation: Mapping[str, Any], size: tuple[int, int] | N
         If it has neither a segmentation nor a bbox, or the segmentation is malformed.
     """
     instance("annotation", annotation, Mapping, "a mapping")
+    size = None if size is None else image_size("size", size)
     whole = {"iscrowd": 0, **{key: value for key, value in annotation.items() if value is not None}}
     if "area" in whole and "bbox" in whole:
         return whole

@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lucid_maskrcnn.validators import path
+
 __all__ = ["foreign_content", "foreign_file", "foreign_folder"]
 
 _SEEN = 1000  # files of a folder that are looked at
@@ -33,6 +35,7 @@ _LABELME = f"labelme's annotations of one image: {_EXPORT} (labelme2coco.py of l
 
 def foreign_file(file: Path) -> str | None:
     """Return what a file is that is not JSON, by its name, or None."""
+    file = path("file", file)
     if not file.is_dir():
         return _SUFFIXES.get(file.suffix.lower())
     jsons = sorted(f.name for f in islice(file.iterdir(), _SEEN) if f.suffix.lower() == ".json")
@@ -43,6 +46,9 @@ def foreign_file(file: Path) -> str | None:
 
 def foreign_folder(folder: Path) -> str | None:
     """Return what annotations a folder has, by the names in it, or None."""
+    folder = path("folder", folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(folder)!r}.")
     suffixes = {file.suffix.lower() for file in islice(folder.iterdir(), _SEEN)}
     if ".json" in suffixes:
         return f"a folder of JSON files, as labelme and Supervisely write them: {_EXPORT}"

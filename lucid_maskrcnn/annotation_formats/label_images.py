@@ -14,10 +14,11 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from lucid_maskrcnn.array_arguments import row_numbers
+from lucid_maskrcnn.array_arguments import numeric_array, row_numbers
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import instance, shown
+from lucid_maskrcnn.validators import choice, instance, shown
 from lucid_maskrcnn.validators import path as checked_path
 
 __all__ = ["SUFFIXES", "labels_of_masks", "read_label_image", "read_label_image_size", "write_label_image"]
@@ -26,6 +27,7 @@ SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy"})
 _WANTED = "one integer for each instance, 0 for background"
 
 
+@answers_wrong_calls
 def read_label_image(path: str | Path) -> np.ndarray:
     """Read a label image; :meth:`CompressedMasks.from_labels` makes masks of it.
 
@@ -66,6 +68,7 @@ def read_label_image(path: str | Path) -> np.ndarray:
     return labels
 
 
+@answers_wrong_calls
 def read_label_image_size(path: str | Path) -> Size | None:
     """Return (height, width) of a label image, of which only the beginning is read.
 
@@ -116,6 +119,7 @@ def _pixels(path: Path) -> tuple[np.ndarray, str]:
         return np.asarray(image), image.mode
 
 
+@answers_wrong_calls
 def labels_of_masks(masks: CompressedMasks, *, order: Any = None, dtype: Any = None) -> np.ndarray:
     """Return the label image of some masks.
 
@@ -167,6 +171,7 @@ def _label_type(dtype: Any, num: int) -> np.dtype:
     return found
 
 
+@answers_wrong_calls
 def write_label_image(file: BinaryIO, labels: np.ndarray, suffix: str, *, made_by: Mapping[str, str]) -> None:
     """Write a label image.
 
@@ -185,6 +190,11 @@ def write_label_image(file: BinaryIO, labels: np.ndarray, suffix: str, *, made_b
     ValueError
         If ``labels`` has numbers that PNG cannot hold.
     """
+    if not hasattr(file, "write"):
+        raise TypeError(f"file must be a binary file that is open for writing, got {shown(file)}.")
+    labels = numeric_array("labels", labels, "integers of shape (H, W)", kinds="iu", shape=(None, None))
+    choice("suffix", suffix, (".tif", ".tiff", ".png"))
+    instance("made_by", made_by, Mapping, "a mapping of names to text")
     if suffix != ".png":
         import tifffile
 

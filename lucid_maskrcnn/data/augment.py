@@ -19,6 +19,7 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.array_arguments import described
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import ImageConfig
 from lucid_maskrcnn.images import Size, load_image
 from lucid_maskrcnn.masks import CompressedMasks
@@ -57,6 +58,7 @@ _MAX_SIGMA = 1000  # pixels or values
 _MAX_SIDE = 2**15  # pixels; masks are of at most 2³¹
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class Augmentation:
     """Random augmentations, all of them off by default; :meth:`photographs` and :meth:`microscopy` are ready-made.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import bboxes_of, read_annotations
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import load_checked
 from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import choice, flag, path, reading
@@ -29,6 +30,7 @@ __all__ = ["CocoInstances"]
 _MAX_SLIVER_SIDE = 1  # pixels; an object whose box is no wider or no higher than this is a sliver
 
 
+@answers_wrong_calls
 class CocoInstances:
     """Images and their objects, from a file in COCO's format.
 
@@ -199,7 +201,7 @@ def _entry(annotation: Annotation, image_id: int) -> dict[str, Any]:
         "id": annotation.id,
         "image_id": image_id,
         "category_id": annotation.category_id,
-        "bbox": bboxes_of(np.array(annotation.box))[0] if bbox is None else list(bbox),
+        "bbox": bboxes_of(np.array([annotation.box]))[0] if bbox is None else list(bbox),
         "area": annotation.area,
         "iscrowd": int(annotation.crowd),
         "segmentation": segmentation,

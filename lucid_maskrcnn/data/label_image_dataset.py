@@ -12,6 +12,7 @@ import numpy as np
 from lucid_maskrcnn.annotation_formats import label_images
 from lucid_maskrcnn.annotation_formats.coco import make_annotations
 from lucid_maskrcnn.annotation_formats.foreign import foreign_folder
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import SUFFIXES, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import choice, flag, path, reading, text
@@ -27,6 +28,7 @@ __all__ = ["LabelImages", "LabelReader"]
 _THREADS = 4  # Pillow decodes without the interpreter's lock
 
 
+@answers_wrong_calls
 class LabelImages:
     """Images and label images of the same names, in two folders: ``cells/a.jpg`` and ``labels/a.png``.
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.validators import flag, function, non_negative_int, positive_int, shown
 
 from .dataset import check_dataset, check_pair, load_pair
@@ -23,6 +24,7 @@ __all__ = ["Batch", "Loader", "LoadingError"]
 
 _ORDER, _DRAW, _AUGMENT = range(3)  # streams of random numbers, one for each use
 _BINS_PER_OCTAVE = 8  # bins of the aspect ratio: within a bin it differs by 9 % at most
+_MAX_WORKERS = 1024
 _CACHED_EPOCHS = 2  # epochs whose order is kept
 
 
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
     indices: list[int]
 
 
+@answers_wrong_calls
 class Loader:
     """Makes batches of a data set.
 
@@ -116,7 +119,10 @@ class Loader:
         self.dataset, self.augment, self.sample_weights = dataset, augment, sample_weights
         self.batch_size, self.seed = positive_int("batch_size", batch_size), non_negative_int("seed", seed)
         self.shuffle, self.group_by_shape = flag("shuffle", shuffle), flag("group_by_shape", group_by_shape)
-        self.workers, self.prefetch = positive_int("workers", workers), non_negative_int("prefetch", prefetch)
+        self.workers, self.prefetch = (
+            positive_int("workers", workers, _MAX_WORKERS),
+            non_negative_int("prefetch", prefetch),
+        )
         self._probabilities = None if sample_weights is None else _probabilities(sample_weights, len(dataset))
         if self._probabilities is None and self.batch_size > len(dataset):
             raise ValueError(f"batch_size must be at most the number of images, {len(dataset)}, got {batch_size}.")

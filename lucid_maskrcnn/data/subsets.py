@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.validators import integer, non_negative_int, number, sequence, shown
 
 from .dataset import check_dataset, check_index
@@ -16,6 +17,7 @@ __all__ = ["Subset", "split"]
 _SELECTED = ("image_ids", "file_names", "sizes", "object_counts")
 
 
+@answers_wrong_calls
 class Subset:
     """Some of the images of a data set, in the order given.
 
@@ -82,6 +84,7 @@ class Subset:
         }
 
 
+@answers_wrong_calls
 def split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
     """Divide a data set at random, for example into images for training and for evaluation.
 

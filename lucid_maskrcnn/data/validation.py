@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import read_annotations
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import Size, load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.targets import Target
@@ -102,6 +103,7 @@ class ValidationReport:
         return all(issue.level == "note" for issue in self.issues)
 
 
+@answers_wrong_calls
 def validate(
     source: Any,
     annotations: str | Path | Mapping[str, Any] | None = None,

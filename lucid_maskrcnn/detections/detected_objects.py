@@ -16,6 +16,7 @@ import numpy as np
 from lucid import Tensor
 
 from lucid_maskrcnn.array_arguments import numeric_array, row_numbers
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import VIEW_SCORE, CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, mask_nms
 from lucid_maskrcnn.ops import as_tensor, batched_nms, evaluate, host, mask_patches, paste_masks
@@ -58,6 +59,7 @@ _NOTEBOOK_PIXELS = 1600  # along a side of a picture in a notebook
 _HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
 
 
+@answers_wrong_calls
 class Detections(DetectionExports, Mapping[str, Tensor]):
     """The objects found in one image, in that image's pixels.
 

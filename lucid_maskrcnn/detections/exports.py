@@ -18,6 +18,7 @@ from lucid_maskrcnn.annotation_formats.label_images import labels_of_masks
 from lucid_maskrcnn.annotation_formats.labelme import make_labelme
 from lucid_maskrcnn.annotation_formats.yolo import make_yolo
 from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, trace_parts
 from lucid_maskrcnn.masks.parts import placed_runs
@@ -50,6 +51,7 @@ def check_dense(num: int, image_size: tuple[int, int]) -> None:
         )
 
 
+@answers_wrong_calls
 class DetectionExports:
     """What :class:`Detections` can be turned into. In every form the number of an object is its row + 1.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, SupportsIndex, overload
 
 from lucid_maskrcnn.text_tables import count_of
+from lucid_maskrcnn.validators import integer
 
 from .detected_objects import Detections
 
@@ -30,8 +31,12 @@ class Predictions(list[Detections]):
     @overload
     def __getitem__(self, key: slice) -> Predictions: ...
     def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
-        return Predictions(found) if isinstance(key, slice) else found
+        if isinstance(key, slice):
+            return Predictions(super().__getitem__(key))
+        number = integer("The index of an image", key)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"There is no image {number}: the predictions are of {count_of(len(self), 'image')}.")
+        return super().__getitem__(number)
 
     def _title(self) -> str:
         return f"Predictions({count_of(len(self), 'image')}, {count_of(sum(map(len, self)), 'object')})"

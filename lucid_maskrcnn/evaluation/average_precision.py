@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import read_results
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import choice, optional, positive_int
 
@@ -26,6 +27,7 @@ __all__ = ["Precision", "average_precision", "coco_average_precision", "require_
 SIZES = {"s": "small, under 32² pixels", "m": "medium, from 32² to 96² pixels", "l": "large, from 96² pixels on"}
 
 
+@answers_wrong_calls
 def coco_average_precision(
     annotations: str | Path | Mapping[str, Any],
     results: str | Path | Sequence[Mapping[str, Any]],

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.data.dataset import check_dataset, load_pair
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.validators import instance, positive_int, sequence
@@ -24,6 +25,7 @@ _TILE, _GAP, _LINE = 480, 12, 20  # pixels
 _FILL = 0.5  # opacity of mistakes
 
 
+@answers_wrong_calls
 def contact_sheet(
     dataset: Any, evaluation: Evaluation, images: Sequence[ImageMetrics], columns: int = 3
 ) -> Image.Image:

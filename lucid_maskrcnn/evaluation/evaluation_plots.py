@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.plotting import GRID, INK, new_figure, save_figure, style_axes
+from lucid_maskrcnn.text_tables import printable
 
 from .average_precision import Precision
 from .confusion import ConfusionMatrix
@@ -115,6 +116,7 @@ def plot_confusion(matrix: ConfusionMatrix, path: Path) -> None:
 
 
 def _short(name: str) -> str:
-    """Return a name as matplotlib shows it: not too long, and without mathematics."""
+    """Return a name as matplotlib shows it: not too long, and without control characters and mathematics."""
+    name = printable(name)
     short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
     return short.replace("$", r"\$")

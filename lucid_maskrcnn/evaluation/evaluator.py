@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import read_results
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import ModelConfig
 from lucid_maskrcnn.data.dataset import Dataset, check_dataset, load_pair
 from lucid_maskrcnn.models.limits import Limits
@@ -28,6 +29,7 @@ __all__ = ["evaluate", "evaluate_results"]
 _COCO_LIMIT = 100  # detections per image and category: COCO's own, which its metrics are also given at
 
 
+@answers_wrong_calls
 def evaluate(
     model: Any,
     dataset: Any,
@@ -113,6 +115,7 @@ def evaluate(
     return _measure(ground_truth.coco(), results, options, ground_truth.notes(model, ids))
 
 
+@answers_wrong_calls
 def evaluate_results(
     annotations: str | Path | Mapping[str, Any],
     results: str | Path | Sequence[Mapping[str, Any]],

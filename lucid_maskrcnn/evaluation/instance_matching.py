@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import refuse_rows
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance
 
 __all__ = ["mask_iou", "match_objects", "right_in_order"]
 
 
+@answers_wrong_calls
 def mask_iou(detections: CompressedMasks, objects: CompressedMasks, crowd: Any = None) -> np.ndarray:
     """Return the intersection over union of each detection and each object, as pycocotools does.
 
@@ -83,6 +85,7 @@ def _boxes_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (low < high).all(axis=2)
 
 
+@answers_wrong_calls
 def match_objects(iou: np.ndarray, thresh: float) -> list[tuple[int, int]]:
     """Match detections and objects one to one, with as many pairs as possible.
 
@@ -147,6 +150,8 @@ def _possible_pairs(iou: Any, thresh: float) -> list[tuple[int, int]]:
     iou, thresh = _array(iou), fraction("thresh", thresh)
     if iou.ndim != 2 or iou.dtype.kind not in "iuf":
         raise ValueError(f"iou must be numbers of shape (D, G), got {iou.dtype} of shape {iou.shape}.")
+    if not np.isfinite(iou).all():
+        raise ValueError("iou must be finite, got NaN or infinity.")
     rows, columns = np.nonzero((iou >= thresh) & (iou > 0))
     order = np.argsort(-iou[rows, columns], kind="stable")
     return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.plotting import plot_path
 from lucid_maskrcnn.text_tables import align_columns, printable
 from lucid_maskrcnn.validators import choice, fraction, non_negative_int, open_fraction
@@ -50,6 +51,7 @@ class CategoryMetrics:
     metrics: dict[str, float]
 
 
+@answers_wrong_calls
 @dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
     """How good detections are.

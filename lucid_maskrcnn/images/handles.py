@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 
 from .intensity import find_levels, scaled, to_8_bit
 
@@ -20,7 +21,8 @@ __all__ = ["ArrayHandle", "ImageHandle", "RGBRegions", "Samples", "Size", "store
 
 type Size = tuple[int, int]
 
-_SAMPLES_AT_ONCE = 1 << 22  # of a large image, when it is gone through for its range
+_SAMPLES_AT_ONCE = 1 << 22  # of a large image, when it is gone through for its range, or a row of tiles of a file
+_ROWS_AT_ONCE = 512
 
 
 class Samples(NamedTuple):
@@ -54,6 +56,7 @@ class RGBRegions(NamedTuple):
     read: Callable[[slice, slice], np.ndarray]
 
 
+@answers_wrong_calls
 class ImageHandle(ABC):
     """An image that is open; a context manager, which closes it.
 
@@ -313,7 +316,7 @@ def _three_channels(array: np.ndarray) -> np.ndarray:
 
 
 def _row_slices(height: int, samples_per_row: int) -> Iterator[slice]:
-    rows = max(1, _SAMPLES_AT_ONCE // max(1, samples_per_row))
+    rows = max(_ROWS_AT_ONCE, _SAMPLES_AT_ONCE // max(1, samples_per_row))
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
 

@@ -7,13 +7,15 @@ Shapes: H × W pixels. Sizes are (height, width).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import described
-from lucid_maskrcnn.validators import image_size, page_number
+from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.validators import image_size, non_negative_int, page_number, pair, sequence, text
 from lucid_maskrcnn.validators import path as checked_path
 
 from .file_kinds import is_tiff, named_errors, open_regular
@@ -36,6 +38,10 @@ __all__ = [
 ]
 
 
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|gcs|az|abfs|hdfs|file|data):/", re.IGNORECASE)  # Path leaves one slash
+
+
+@answers_wrong_calls
 def open_image(source: str | Path | Image.Image | np.ndarray) -> ImageHandle:
     """Open an image: what it has, before its pixels are read.
 
@@ -66,7 +72,7 @@ def open_image(source: str | Path | Image.Image | np.ndarray) -> ImageHandle:
     if isinstance(source, Image.Image):
         return PillowHandle(source, f"the PIL image of mode {source.mode!r}")
     if isinstance(source, (str, Path)):
-        if str(source).startswith(("http://", "https://")):
+        if _ADDRESS.match(str(source)):
             raise ValueError(f"An image is read from a file, got the address {str(source)!r}: download it first.")
         return _open_file(checked_path("image", source))
     raise TypeError(f"An image must be a path, a PIL image or an array (H, W, 3), got {described(source)}.")
@@ -82,6 +88,7 @@ def _open_file(path: Path) -> ImageHandle:
     return PillowHandle(file, name)
 
 
+@answers_wrong_calls
 def load_image(
     source: str | Path | Image.Image | np.ndarray,
     *,
@@ -136,6 +143,7 @@ def load_image(
         return image.read_rgb(page=page, channels=channels, intensity=intensity)
 
 
+@answers_wrong_calls
 def load_pages(source: Any, *, page: Any = None, channels: Any = None, intensity: Any = None) -> list[np.ndarray]:
     """Read one page as :func:`load_image` does, or with ``page="all"`` every page."""
     with open_image(source) as image:
@@ -147,6 +155,7 @@ def load_pages(source: Any, *, page: Any = None, channels: Any = None, intensity
 # ------------------------------------------------------------------ sizes
 
 
+@answers_wrong_calls
 def size_on_disk(path: Path) -> tuple[Size, bool]:
     """Return (height, width) of an image file as :func:`load_image` reads it, and whether EXIF swaps the two.
 
@@ -164,6 +173,7 @@ def size_on_disk(path: Path) -> tuple[Size, bool]:
         raise ValueError(f"Cannot read the image file {str(path)!r}: there is no such file.") from error
 
 
+@answers_wrong_calls
 def exif_orientation(path: Path) -> int:
     """Return the EXIF orientation of an image file, which :func:`load_image` applies; 1 is upright, or none given.
 
@@ -184,6 +194,7 @@ def exif_orientation(path: Path) -> int:
         return orientation_of(Image.open(file))
 
 
+@answers_wrong_calls
 def load_checked(path: Path, size: Size, said_by: str, *, channels: Any = None, intensity: Any = None) -> np.ndarray:
     """Read an image as RGB and check its size.
 
@@ -202,14 +213,20 @@ def load_checked(path: Path, size: Size, said_by: str, *, channels: Any = None, 
         If it cannot be read or has another size.
     """
     path, size = checked_path("path", path), image_size("size", size)
+    text("said_by", said_by)
     pixels = load_image(path, channels=channels, intensity=intensity)
     if pixels.shape[:2] != size:
         raise ValueError(f"The image {str(path)!r} {size_mismatch(path, pixels.shape[:2], size, said_by)}.")
     return pixels
 
 
+@answers_wrong_calls
 def size_mismatch(path: Path, found: tuple[int, ...], said: Size, said_by: str) -> str:
     """Return how a sentence about an image goes on that has another size than ``said``, with a possible reason."""
+    path = checked_path("path", path)
+    found = sequence("found", found, non_negative_int, length=2)
+    said = pair("said", said, non_negative_int)
+    text("said_by", said_by)
     sentence = f"has {found[0]} × {found[1]} pixels (height × width), but {said_by} {said[0]} × {said[1]}"
     if tuple(found) == said[::-1] and size_on_disk(path)[1]:
         sentence += ": its EXIF orientation rotates it, but the annotations are of the image as stored; save it without"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.detections import Detections
 
 __all__ = ["DRAWING_FORMATS", "DrawingNames", "name_key", "save_drawing"]
@@ -19,6 +20,7 @@ DRAWING_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _LONGEST = 255  # bytes of a file name, in the usual file systems
 
 
+@answers_wrong_calls
 def save_drawing(path: str | Path, pixels: np.ndarray, detections: Detections) -> None:
     """Draw all of the detections on their image and write it as PNG or JPEG; a small image is enlarged."""
     path = validators.path("path", path)

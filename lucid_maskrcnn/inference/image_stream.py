@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import batched
 from typing import Any
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.models.limits import Limits
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
@@ -15,6 +16,7 @@ from lucid_maskrcnn.validators import flag, instance, positive_int, shown
 __all__ = ["predict_stream"]
 
 
+@answers_wrong_calls
 def predict_stream(
     model: MaskRCNN,
     images: Iterable[Any],
@@ -70,7 +72,10 @@ def predict_stream(
     instance("model", model, MaskRCNN, "a MaskRCNN")
     if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
         raise TypeError(f"images must be an iterable of paths, PIL images or arrays, got {shown(images)}.")
-    batch_size, shown_bar = positive_int("batch_size", batch_size), shows_progress(flag("progress", progress))
+    batch_size, shown_bar = (
+        positive_int("batch_size", batch_size, 2**31 - 1),
+        shows_progress(flag("progress", progress)),
+    )
     options = {
         "score_thresh": score_thresh,
         "nms_thresh": nms_thresh,

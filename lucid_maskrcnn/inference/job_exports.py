@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.detections.saving import EXPORT_FORMATS, is_folder_of_crops, save_detections, suffix_of
 from lucid_maskrcnn.validators import choice, shown
@@ -20,6 +21,7 @@ __all__ = ["JOB_EXPORTS", "check_exports", "delete_file", "ending_of", "is_expor
 JOB_EXPORTS = tuple(name for name in EXPORT_FORMATS if name != "drawing")
 
 
+@answers_wrong_calls
 def check_exports(name: str, export: Any) -> tuple[str, ...]:
     """Return the formats of an argument, each once, if their files can stand side by side."""
     if isinstance(export, str) or not isinstance(export, (list, tuple)):

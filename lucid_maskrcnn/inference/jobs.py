@@ -12,6 +12,7 @@ from typing import Any
 
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.annotation_formats.imagej import require_roifile
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import DTYPES, device_name, host
@@ -79,6 +80,7 @@ class JobResult:
     failures: tuple[str, ...] = ()
 
 
+@answers_wrong_calls
 def predict_files(
     paths: Sequence[str | Path],
     weights: str | Path | MaskRCNN,
@@ -211,7 +213,7 @@ def predict_files(
     _check_dtype(dtype, weights)
     validators.flag("progress", progress)
     for name, callback in (("on_start", on_start), ("on_image", on_image)):
-        if callback is not None and not callable(callback):
+        if callback is not None and (not callable(callback) or isinstance(callback, type)):
             raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
     images = _find(given, folder, **mode)
     model = _load(weights, device, dtype)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import SUFFIXES
 from lucid_maskrcnn.user_warnings import warn_user
+from lucid_maskrcnn.validators import instance
 
 __all__ = ["FoundImage", "PathKeys", "expand_pattern", "find_images", "split_list", "working_folder"]
 
@@ -119,21 +121,25 @@ def _warn_of_folder(error: OSError) -> None:
     warn_user(f"The folder {str(error.filename)!r} cannot be read ({error.strerror}): its images are left out.")
 
 
+@answers_wrong_calls
 def expand_pattern(text: str) -> list[str]:
     """Return the files that a pattern with ``*``, ``?`` or ``[`` stands for, sorted; ``**`` is any number of folders.
 
     A file of that very name comes first. What stands for no file is returned as it is.
     """
+    text = instance("text", text, str, "a path or pattern as str")
     if os.path.lexists(text) or not glob.has_magic(text):
         return [text]
     return sorted(name for name in glob.iglob(text, recursive=True) if not os.path.isdir(name)) or [text]
 
 
+@answers_wrong_calls
 def split_list(content: bytes) -> list[str]:
     """Return the paths in a list, one a line, or separated by NUL as ``find -print0`` does it.
 
     Empty ones are left out. Bytes that are no text are kept as :func:`os.fsdecode` does.
     """
+    instance("content", content, bytes, "the bytes of a list of paths")
     if b"\0" in content:
         return [os.fsdecode(name) for name in content.split(b"\0") if name]
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")

@@ -86,11 +86,12 @@ class TileGrid:
     def overlapping(self) -> Iterator[tuple[int, int]]:
         """Yield the numbers of each two tiles that share pixels."""
         columns = len(self.lefts)
+        near_columns = [_near(self.lefts, column, self.tile_size[1]) for column in range(columns)]
         for row in range(len(self.tops)):
             rows = _near(self.tops, row, self.tile_size[0])
             for column in range(columns):
                 for other_row in rows:
-                    for other in _near(self.lefts, column, self.tile_size[1]):
+                    for other in near_columns[column]:
                         if (row, column) < (other_row, other):
                             yield row * columns + column, other_row * columns + other
 

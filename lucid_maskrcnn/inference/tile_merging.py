@@ -7,7 +7,8 @@ touch each other do not. Where one of the two has no pixels, as with a high ``ma
 1. Of detections that lie inside their tiles, the one with the best score is kept.
 2. A detection that touches a border of its tile which is inside the image is a part of an object, as is one that goes
    on in another tile, as objects do that are hidden in between. It yields to one that lies inside another tile.
-3. What is left of the parts is of objects that no tile sees whole, those larger than the overlap: they are united.
+3. A narrow part that has no counterpart, although another tile sees all of it, is left out.
+4. What is left of the parts is of objects that no tile sees whole, those larger than the overlap: they are united.
 
 Shapes: n detections, T tiles, P pairs of detections.
 """
@@ -83,7 +84,8 @@ def merge_tiles(found: TiledObjects, grid: TileGrid, merge_thresh: float, *, cla
     extents = found.extents()
     pairs = _pairs(found, grid, extents, class_agnostic=class_agnostic)
     first, second = pairs.first, pairs.second
-    is_part = _touches_inner_side(extents, found.tiles, grid)
+    touched = _touched_sides(extents, found.tiles, grid)
+    is_part = touched.any(axis=1)
     same = pairs.iou >= merge_thresh
     for one, other in ((first, second), (second, first)):  # objects of several pieces, of which a tile sees one
         is_part[one[same & _reaches_out(extents[other], grid.boxes[found.tiles[one]])]] = True
@@ -93,6 +95,8 @@ def merge_tiles(found: TiledObjects, grid: TileGrid, merge_thresh: float, *, cla
     parts = is_part & ~_yielding(pairs, same, is_part, found.masks.areas, merge_thresh)
     united = same & parts[first] & parts[second]
     group = _connected(first[united], second[united], len(found))
+    alone = np.bincount(group, minlength=len(found))[group] == 1
+    parts &= ~(alone & _is_narrow(extents, touched) & _lies_inside_a_tile(extents, grid))
     return _united(found, group, order[(kept | parts)[order]])
 
 
@@ -202,11 +206,31 @@ def _box_iou(first: np.ndarray, second: np.ndarray, seen: np.ndarray) -> np.ndar
 # ------------------------------------------------------------------ what is kept
 
 
-def _touches_inner_side(extents: np.ndarray, tiles: np.ndarray, grid: TileGrid) -> np.ndarray:
-    """Return whether each detection touches a border of its tile that is inside the image: (n,), bool."""
+def _touched_sides(extents: np.ndarray, tiles: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Return whether each touches the left, top, right and bottom side of its tile, inside the image: (n, 4), bool."""
     borders = grid.boxes[tiles]
     near = np.concatenate([extents[:, :2] <= borders[:, :2] + _NEAR, extents[:, 2:] >= borders[:, 2:] - _NEAR], axis=1)
-    return (near & grid.inner_sides[tiles]).any(axis=1)
+    return near & grid.inner_sides[tiles]
+
+
+def _is_narrow(extents: np.ndarray, touched: np.ndarray) -> np.ndarray:
+    """Return whether each reaches less far into its tile than half of what it has of the border: (n,), bool."""
+    width, height = (extents[:, 2:] - extents[:, :2]).T
+    left_or_right, top_or_bottom = touched[:, [0, 2]].any(axis=1), touched[:, [1, 3]].any(axis=1)
+    return (left_or_right & (2 * width < height)) | (top_or_bottom & (2 * height < width))
+
+
+def _lies_inside_a_tile(extents: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Return whether some tile sees each of them whole: (n,), bool."""
+    inside = np.ones(len(extents), bool)
+    for axis, starts in ((0, grid.lefts), (1, grid.tops)):
+        size, length = grid.tile_size[1 - axis], grid.image_size[1 - axis]
+        begin = np.array(starts)
+        end = begin + size
+        after = (extents[:, axis, None] > begin + _NEAR) | (begin == 0)
+        before = (extents[:, axis + 2, None] < end - _NEAR) | (end == length)
+        inside &= (after & before).any(axis=1)
+    return inside
 
 
 def _reaches_out(extents: np.ndarray, boxes: np.ndarray) -> np.ndarray:

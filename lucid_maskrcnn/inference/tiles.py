@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lucid_maskrcnn import validators
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import RGBRegions, open_image
 from lucid_maskrcnn.masks import CompressedMasks
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check_tiles", "predict_tiled", "predict_tiles"]
 
 
+@answers_wrong_calls
 def predict_tiled(
     model: MaskRCNN,
     image: str | Path | Image.Image | np.ndarray,

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, row_numbers, zeros_and_ones
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_polygons
 from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
@@ -44,6 +45,7 @@ type Runs = tuple[np.ndarray, np.ndarray]  # starts and stops
 _WANTED = "CompressedMasks, COCO segmentations, or zeros and ones of shape (G, H, W)"
 
 
+@answers_wrong_calls
 @dataclass(frozen=True, eq=False, repr=False)
 class CompressedMasks:
     """Masks of one image, stored as runs of pixels.
@@ -238,10 +240,15 @@ class CompressedMasks:
             If a part is not inside the image, or its mask is of another size.
         """
         height, width = size = _checked_size(image_size)
+        if isinstance(patches, (str, bytes)) or not isinstance(patches, Iterable):
+            raise TypeError(f"patches must be (rows, columns, mask) of each mask, got {shown(patches)}.")
 
         def runs() -> Iterator[Runs]:
-            for i, (rows, columns, mask) in enumerate(patches):
+            for i, patch in enumerate(patches):
                 name = f"patches[{i}]"
+                if not isinstance(patch, (tuple, list)) or len(patch) != 3:
+                    raise TypeError(f"{name} must be (rows, columns, mask), got {shown(patch)}.")
+                rows, columns, mask = patch
                 inner_slice(f"rows of {name}", rows, height)
                 inner_slice(f"columns of {name}", columns, width)
                 shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -593,6 +600,7 @@ class CompressedMasks:
         return _unchecked(starts, stops, offsets, self.image_size)
 
 
+@answers_wrong_calls
 def are_segmentations(masks: Any, image_size: Size) -> bool:
     """Return whether these are run-length encodings or lists of polygons, rather than dense masks as nested lists."""
     image_size = _checked_size(image_size)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks.compressed import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance
 
 __all__ = ["iou_of_pairs", "mask_nms", "overlapping_pairs"]
 
 
+@answers_wrong_calls
 def overlapping_pairs(boxes: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs of boxes that share an area.
 
@@ -48,6 +50,7 @@ def overlapping_pairs(boxes: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(a, b), np.maximum(a, b)
 
 
+@answers_wrong_calls
 def iou_of_pairs(masks: CompressedMasks, first: Any, second: Any) -> np.ndarray:
     """Return the intersection over union of pairs of masks.
 
@@ -67,6 +70,7 @@ def iou_of_pairs(masks: CompressedMasks, first: Any, second: Any) -> np.ndarray:
     return shared / np.maximum(areas[np.asarray(first, int)] + areas[np.asarray(second, int)] - shared, 1)
 
 
+@answers_wrong_calls
 def mask_nms(masks: CompressedMasks, scores: Any, iou_thresh: float, idxs: Any = None) -> np.ndarray:
     """Choose the best masks: each suppresses those of lower score that overlap it too much.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.validators import instance
 
 from .compressed import CompressedMasks
@@ -41,6 +42,7 @@ def placed_runs(masks: CompressedMasks) -> tuple[np.ndarray, np.ndarray, np.ndar
     return masks._owners(), *masks._columns()
 
 
+@answers_wrong_calls
 def trace_parts(masks: CompressedMasks) -> list[list[Polygon]]:
     """Return the parts of each mask as polygons with holes, along the edges of its pixels.
 

@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks.rings import boundary_rings
 from lucid_maskrcnn.masks.runs import runs_of_mask
+from lucid_maskrcnn.validators import image_size as checked_size
+from lucid_maskrcnn.validators import sequence
 
 __all__ = ["MAX_COORDINATE", "PolygonError", "check_polygon", "fill_polygons", "trace_polygons"]
 
@@ -80,6 +83,7 @@ def check_polygon(values: object) -> np.ndarray:
     return points
 
 
+@answers_wrong_calls
 def fill_polygons(
     polygons: Sequence[np.ndarray], image_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,7 +107,8 @@ def fill_polygons(
         If a polygon crosses the columns of the image more often than any outline does. A few numbers could ask for
         any amount of time and memory.
     """
-    height, width = image_size
+    height, width = checked_size("image_size", image_size, 0)
+    polygons = sequence("polygons", polygons, _flat_points)
     fine = np.concatenate([np.zeros(0), *polygons])
     fine = np.trunc(_FINE * fine + 0.5).astype(np.int64).reshape(-1, 2)
     num_points = np.array([len(p) // 2 for p in polygons], np.int64)
@@ -123,6 +128,13 @@ def fill_polygons(
     toggles = toggles[times % 2 == 1]  # a pixel that is toggled twice stays as it was
     owner, starts = np.divmod(toggles[0::2], area)
     return owner, starts, toggles[1::2] - owner * area
+
+
+def _flat_points(name: str, value: Any) -> np.ndarray:
+    array = numeric_array(name, value, "numbers x1, y1, x2, y2, … of shape (2 · P,)", shape=(None,))
+    if len(array) % 2:
+        raise ValueError(f"{name} must have an x and a y for each point, got {len(array)} numbers.")
+    return array
 
 
 def _crossed_columns(a: np.ndarray, b: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +210,7 @@ def _steps_before(middle: np.ndarray, x: np.ndarray, slope: np.ndarray, flat: np
 # ------------------------------------------------------------------ masks to polygons
 
 
+@answers_wrong_calls
 def trace_polygons(mask: Any) -> list[list[float]]:
     """Return the outer boundary of each 4-connected part of a mask, along the edges of its pixels.
 

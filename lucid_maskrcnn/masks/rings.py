@@ -10,9 +10,13 @@ are apart: rings follow parts that are 4-connected, and holes that are 8-connect
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from lucid_maskrcnn.array_arguments import numeric_array
+from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.validators import sequence
 
 __all__ = ["Ring", "boundary_rings", "join_rings", "signed_area", "simple_rings"]
 
@@ -142,6 +146,12 @@ def signed_area(points: list[tuple[int, int]]) -> int:
     return int((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) // 2
 
 
+def _points(name: str, ring: Any) -> Any:
+    numeric_array(name, ring, "points (x, y) of shape (P, 2)", shape=(None, 2))
+    return ring
+
+
+@answers_wrong_calls
 def join_rings(rings: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
     """Return one ring that runs along all of some rings: there and back over bridges between their nearest points.
 
@@ -153,6 +163,7 @@ def join_rings(rings: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[flo
     rings : sequence of sequence of (x, y)
         At least one; the first point of a ring is not repeated at its end.
     """
+    rings = sequence("rings", rings, _points, minimum=1)
     path = list(rings[0])
     for ring in rings[1:]:
         here, there = np.array(path, float), np.array(ring, float)

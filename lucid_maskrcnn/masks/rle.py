@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.array_arguments import numeric_array, zeros_and_ones
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
 from lucid_maskrcnn.validators import image_size, non_negative_int, sequence, shown
 
@@ -25,6 +26,7 @@ _MAX_DENSE_PIXELS = 2**28  # decoded, a byte each: far more than any image that 
 _MAX_DIGITS = 7  # 35 bits, and an image has less than 2³¹ pixels
 
 
+@answers_wrong_calls
 def encode_rle(mask: Any) -> dict[str, Any]:
     """Encode a mask as a compressed COCO run-length encoding.
 
@@ -51,6 +53,7 @@ def encode_rle(mask: Any) -> dict[str, Any]:
     return {"size": list(pixels.shape), "counts": encode_counts(lengths)}
 
 
+@answers_wrong_calls
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """Decode a COCO run-length encoding, compressed or not.
 
@@ -81,6 +84,7 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(ones, lengths).reshape(width, height).T)
 
 
+@answers_wrong_calls
 def rle_area(rle: Mapping[str, Any]) -> int:
     """Count the pixels of a mask without decoding it.
 

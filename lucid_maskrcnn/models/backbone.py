@@ -12,6 +12,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..call_answers import answers_wrong_calls
 from ..config import BackboneConfig
 from ..validators import integer
 from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm
@@ -73,6 +74,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn
     return nn.Sequential(OrderedDict([("0", conv), ("1", make_norm(norm, out_channels))]))
 
 
+@answers_wrong_calls
 class ResNet(nn.Module):
     """The body: C2 to C5.
 

@@ -22,7 +22,7 @@ from ..config import (
     make_categories,
 )
 from ..user_warnings import warn_user
-from ..validators import check_keywords, shown
+from ..validators import check_keywords, choice, positive_int, shown
 from .layers import shapes_only, uninitialized
 from .mask_rcnn import MaskRCNN, PooledSize
 
@@ -269,11 +269,13 @@ def _assemble(
     body = None
     if weights_backbone is not None:
         assert base.backbone is not None
-        body = weight_files.find_backbone(weights_backbone, f"resnet{base.backbone.depth}")
+        body = weight_files.find_backbone(weights_backbone, f"resnet{base.backbone.depth}", argument="weights_backbone")
         base = base.changed(conventions=body.conventions)
     norms = _norms(base, settings, weights=file is not None, body=body is not None)
-    if num_classes is None and file is None and settings.get("categories"):
-        num_classes = max(c.label for c in make_categories(settings["categories"]))
+    if num_classes is not None:
+        num_classes = positive_int("num_classes", num_classes, 1_000_000)
+    if num_classes is None and file is None and "categories" in settings:
+        num_classes = max((c.label for c in make_categories(settings["categories"])), default=None)
     config = base.changed(**{**_with_classes(base, num_classes), **norms, **settings})
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
@@ -300,6 +302,8 @@ def _norms(base: ModelConfig, settings: Mapping[str, Any], *, weights: bool, bod
     """Return the kinds of norm of body, pyramid and heads: constant where weights are given, else live."""
     backbone, asked = base.backbone, settings.get("norm")
     assert backbone is not None
+    if asked is not None:
+        choice("norm", asked, ("frozen", "batch"))
     kind = asked or ("frozen" if weights else "batch")
     in_pyramid = backbone.fpn_norm is not None or (asked == "batch" and not weights)
     return {

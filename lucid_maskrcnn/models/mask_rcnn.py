@@ -16,12 +16,18 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops, transforms
+from ..array_arguments import numeric_array
+from ..call_answers import answers_wrong_calls
 from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from ..detections import Detections, Predictions
 from ..images import load_pages
 from ..targets import Target
 from ..validators import (
+    flag,
+    fraction_below_one,
     instance,
+    integer,
+    optional,
     shown,
 )
 from .anchors import _AnchorGenerator
@@ -44,6 +50,7 @@ __all__ = ["MaskRCNN"]
 type PooledSize = int | tuple[int, int]
 
 
+@answers_wrong_calls
 class MaskRCNN(HalfPrecision):
     """Finds objects and their masks.
 
@@ -203,6 +210,7 @@ class MaskRCNN(HalfPrecision):
             If an argument is not as above, or there is neither a ``backbone`` nor a ``config.backbone``.
         """
         instance("config", config, ModelConfig, "a ModelConfig")
+        trainable_layers = integer("trainable_layers", trainable_layers, 0, 5)
         if backbone is None:
             if config.backbone is None:
                 raise ValueError("backbone must be given: the configuration is of a backbone that is no ResNet-FPN.")
@@ -245,7 +253,8 @@ class MaskRCNN(HalfPrecision):
         norm_eps : float, optional
             What is then added to the variances; by default as before.
         """
-        for module in (self.backbone.body if body_only else self).modules():
+        norm_eps = optional(fraction_below_one)("norm_eps", norm_eps)
+        for module in (self.backbone.body if flag("body_only", body_only) else self).modules():
             if isinstance(module, BatchNorm2d):
                 module.freeze()
                 module.eps = module.eps if norm_eps is None else norm_eps
@@ -302,7 +311,7 @@ class MaskRCNN(HalfPrecision):
             If there is no such device, or ``dtype`` is one of half precision and the device is cpu, or a weight is
             beyond the range of float16; the model stays as it is then.
         """
-        if device in ops.DTYPES:
+        if isinstance(device, str) and device in ops.DTYPES:
             raise ValueError(f"device must be the name of a device, got {device!r}: pass dtype={device!r}.")
         device = self.device if device is None and dtype is not None else ops.device_name("device", device)
         if dtype is not None:
@@ -700,10 +709,20 @@ def _split(images: Sequence[Any], batch_size: int) -> list[Sequence[Any]]:
     return [images[i : i + batch_size] for i in range(0, max(len(images), 1), batch_size)]
 
 
+def _numbers(name: str, values: Any, kinds: tuple[str, ...]) -> Any:
+    """Return a tensor, or an array of what else there is, whose element type begins with one of the ``kinds``."""
+    if not isinstance(values, Tensor):
+        values = numeric_array(name, values, "a tensor or array of numbers")
+    dtype = ops.dtype_name(values) if isinstance(values, Tensor) else str(values.dtype)
+    if not dtype.removeprefix("u").startswith(kinds) and values.size:
+        raise TypeError(f"{name} must be {'numbers' if 'float' in kinds else 'integers'}, got {dtype}.")
+    return values
+
+
 def _check_rois(rois: Any, roi_idx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(rois, Mapping) or (isinstance(rois, (list, tuple)) and any(isinstance(r, Mapping) for r in rois)):
         raise TypeError("rois must be boxes of shape (R, 4), got mappings: for losses call get_loss(images, targets).")
-    rois = ops.as_tensor(rois, images, "float32")
+    rois = ops.as_tensor(_numbers("rois", rois, ("float", "int")), images, "float32")
     if rois.ndim != 2 or rois.shape[1] != 4:
         raise ValueError(f"rois must have shape (R, 4), got {tuple(rois.shape)}.")
     num_images = images.shape[0]
@@ -711,7 +730,7 @@ def _check_rois(rois: Any, roi_idx: Any, images: Tensor) -> tuple[Tensor, Tensor
         if num_images != 1:
             raise ValueError(f"roi_idx must say which of the {num_images} images each RoI is in, got None.")
         return rois, ops.full(rois.shape[0], 0, rois)
-    roi_idx = ops.as_tensor(roi_idx, images, "int32")  # the operators check its range
+    roi_idx = ops.as_tensor(_numbers("roi_idx", roi_idx, ("int",)), images, "int32")  # the operators check its range
     if tuple(roi_idx.shape) != (rois.shape[0],):
         raise ValueError(f"roi_idx must have shape ({rois.shape[0]},), one per RoI, got {tuple(roi_idx.shape)}.")
     return rois, roi_idx

@@ -7,13 +7,16 @@ Names: ``rois``, boxes in pixels of the network's input; ``roi_idx``, the image 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
-from ..validators import flag, non_negative_int, non_negative_number, pair, positive_int
+from ..call_answers import answers_wrong_calls
+from ..config import MAX_CELLS
+from ..validators import flag, instance, non_negative_int, non_negative_number, pair, positive_int
 
 __all__ = ["FeatureMaps", "MultiScaleROIAlign", "ROIAlign", "map_scale"]
 
@@ -52,6 +55,16 @@ class FeatureMaps(NamedTuple):
         return [(map_scale(height, f.shape[2]), map_scale(width, f.shape[3])) for f in self.maps]
 
 
+_cells = partial(positive_int, maximum=MAX_CELLS)
+
+
+def _check_maps(features: FeatureMaps, count: int | None, words: str) -> None:
+    instance("features", features, FeatureMaps, "FeatureMaps(maps, image_size)")
+    if not features.maps or (count is not None and len(features.maps) != count):
+        raise ValueError(f"features must have {words} feature map{'s' * (count is None)}, got {len(features.maps)}.")
+
+
+@answers_wrong_calls
 class ROIAlign(nn.Module):
     """RoIAlign on one feature map.
 
@@ -65,16 +78,18 @@ class ROIAlign(nn.Module):
 
     def __init__(self, output_size: int | tuple[int, int], *, sampling_ratio: int = 2, aligned: bool = False) -> None:
         super().__init__()
-        self.output_size = pair("output_size", output_size, positive_int)
-        self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio)
+        self.output_size = pair("output_size", output_size, _cells)
+        self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio, MAX_CELLS)
         self.aligned = flag("aligned", aligned)
 
     def forward(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of the images that the one map covers: ``(R, C, h, w)``."""
+        _check_maps(features, 1, "one")
         (feature_map,), (scale,) = features.maps, features.scales
         return ops.roi_align(feature_map, rois, roi_idx, self.output_size, scale, self.sampling_ratio, self.aligned)
 
 
+@answers_wrong_calls
 class MultiScaleROIAlign(nn.Module):
     """RoIAlign on a pyramid: each RoI on level ``⌊4 + log2(√area / 224)⌋``, within the levels there are.
 
@@ -100,14 +115,15 @@ class MultiScaleROIAlign(nn.Module):
         level_margin: tuple[float, float] = (0.0, 1e-6),
     ) -> None:
         super().__init__()
-        self.output_size = pair("output_size", output_size, positive_int)
+        self.output_size = pair("output_size", output_size, _cells)
         self.num_levels = positive_int("num_levels", num_levels)
-        self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio)
+        self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio, MAX_CELLS)
         self.aligned = flag("aligned", aligned)
         self.level_margin = pair("level_margin", level_margin, non_negative_number)
 
     def forward(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of the images that the maps cover: ``(R, C, h, w)``."""
+        _check_maps(features, None, "one or more")
         maps, scales = features.maps[: self.num_levels], features.scales[: self.num_levels]
         finest = round(-math.log2(scales[0][0]))  # level k has stride 2**k
         levels = ops.roi_levels(rois, len(maps), finest_level=finest, margin=self.level_margin)

@@ -15,11 +15,11 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import shown
+from lucid_maskrcnn.validators import positive_int, sequence, shown
 
 from ._operation import Array, Backward, Op, array_module
 
-__all__ = ["box_tensor", "check_range", "check_range_on_cpu", "check_tensor", "index_tensor", "tensors"]
+__all__ = ["box_tensor", "check_range", "check_range_on_cpu", "check_tensor", "image_sizes", "index_tensor", "tensors"]
 
 # An axis of any length has a letter, as in the function's docstring; ... stands for any number of axes.
 type Shape = tuple[int | str | EllipsisType, ...]
@@ -89,6 +89,12 @@ def _described(value: Any) -> str:
 
 def _dtype_name(tensor: Tensor) -> str:
     return str(tensor.data.dtype).rpartition(".")[2]
+
+
+def image_sizes(name: str, sizes: Any, count: int) -> None:
+    """Raise unless ``sizes`` are ``count`` pairs of positive integers, (height, width)."""
+    for i, size in enumerate(sequence(name, sizes, lambda _, size: size, length=count)):
+        sequence(f"{name}[{i}]", size, positive_int, length=2)
 
 
 def index_tensor(name: str, value: Any, length: int | str) -> None:

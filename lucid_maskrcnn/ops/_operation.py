@@ -231,16 +231,23 @@ def as_tensor(values: Any, like: Tensor | str = "cpu", dtype: Any = None) -> Ten
 
 def _dtype(dtype: Any) -> np.dtype:
     try:
-        return np.dtype(dtype)
+        made = np.dtype(dtype)
     except TypeError:
-        raise TypeError(f'dtype must be a NumPy dtype such as "float32", got {shown(dtype)}.') from None
+        made = np.dtype(object)
+    if dtype is None or made.kind not in "biufc":
+        raise TypeError(f'dtype must be a NumPy dtype of numbers such as "float32", got {shown(dtype)}.')
+    return made
 
 
 def _numbers(values: Any, dtype: np.dtype | None) -> np.ndarray:
+    if dtype is not None and not isinstance(values, (np.ndarray, mx.array)):
+        _numbers(values, None)  # else NumPy would read a string, and None as NaN
     try:
         array = np.asarray(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"values cannot be made an array of numbers: {error} Got {shown(values)}.") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        wanted = "" if dtype is None else f" of {dtype}"
+        raise kind(f"values cannot be made an array of numbers{wanted}, got {shown(values)}.") from None
     if array.dtype.kind == "u":
         raise TypeError(f'values are {array.dtype}, which Lucid does not have: give a dtype such as "int32".')
     if array.dtype.kind not in "bifc":
@@ -275,6 +282,8 @@ def begin(arrays: Iterable[Array]) -> None:
 def _mlx_arrays(arrays: Iterable[Array]) -> list[mx.array]:
     if isinstance(arrays, Tensor):
         raise TypeError("arrays must be a list of arrays, got a Lucid tensor: give [tensor.data].")
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"arrays must be a list of NumPy or MLX arrays, got {shown(arrays)}.")
     given: list[Array] = [instance("arrays", array, (np.ndarray, mx.array), "NumPy or MLX arrays") for array in arrays]
     return [array for array in given if isinstance(array, mx.array)]
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from lucid_maskrcnn.user_warnings import warn_user
-from lucid_maskrcnn.validators import instance, shown
+from lucid_maskrcnn.validators import instance, shown, text
 
 from . import _mlx
 
@@ -84,7 +84,7 @@ def device_name(name: str, value: Any) -> str:
     TypeError, ValueError
         If it is none of these.
     """
-    listed = ", ".join(map(repr, DEVICES))
+    name, listed = text("name", name), ", ".join(map(repr, DEVICES))
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {listed}, got {shown(value)}.")
     word = value.lower().removesuffix(":0")

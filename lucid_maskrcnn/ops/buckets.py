@@ -6,6 +6,7 @@ image. On cpu nothing is padded: there any shape is as good as another.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -33,7 +34,7 @@ def padded_rows(*arrays: Tensor, rows: int | None = None) -> tuple[Tensor, ...]:
 
     ``rows`` is another number to pad to; where there are more, or none, nothing is added.
     """
-    rows = optional(non_negative_int)("rows", rows)
+    rows = optional(partial(non_negative_int, maximum=2**31 - 1))("rows", rows)
     return tuple(_padded(x, rows=rows) for x in tensors("arrays", arrays))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from lucid import Tensor
 from lucid.types import Numeric, numeric_dict
 
-from lucid_maskrcnn.validators import choice, instance
+from lucid_maskrcnn.validators import choice, instance, shown
 
 from ._checks import Cast, check_tensor
 from ._operation import host
@@ -62,6 +62,8 @@ def cast(x: Tensor, dtype: str) -> Tensor:
 
 def cast_like(x: Tensor, like: Tensor) -> Tensor:
     """Return ``x`` in the type of ``like``, where one of the two has 16 bits; else ``x`` itself."""
+    for name, value in (("x", x), ("like", like)):
+        instance(name, value, Tensor, "a Lucid tensor")
     if x.data.dtype == like.data.dtype or (dtype_name(x) not in _HALVES and dtype_name(like) not in _HALVES):
         return x
     return cast(x, dtype_name(like))
@@ -69,6 +71,7 @@ def cast_like(x: Tensor, like: Tensor) -> Tensor:
 
 def convert(variable: Tensor, dtype: str) -> None:
     """Give a parameter another element type in place, 16 bits only on gpu; its gradient is dropped."""
+    check_tensor("variable", variable, (...,))
     cast_data = cast(Tensor(variable.data), dtype).data
     if isinstance(cast_data, mx.array):
         mx.eval(cast_data)  # which other threads could not
@@ -78,11 +81,17 @@ def convert(variable: Tensor, dtype: str) -> None:
 def fits_float16(values: Any) -> bool:
     """Return whether float16 can hold all values of a tensor or array: none is NaN or beyond 65504."""
     array = host(values) if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"values must be a tensor or array of real numbers, got {shown(values)}.")
     return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
 
 
 def set_values(variable: Tensor, values: np.ndarray) -> None:
     """Set a parameter's or a buffer's values, which keeps its element type where that has 16 bits."""
+    instance("variable", variable, Tensor, "a Lucid tensor")
+    if not isinstance(values, np.ndarray) or values.shape != variable.shape or values.dtype.kind not in "biuf":
+        given = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else shown(values)
+        raise TypeError(f"values must be a NumPy array of numbers of shape {tuple(variable.shape)}, got {given}.")
     dtype = dtype_name(variable)
     data: Any = mx.array(values) if variable.device == "gpu" else values
     if variable.device == "gpu" and dtype in _HALVES:

@@ -18,7 +18,7 @@ import lucid.nn as nn
 import mlx.core as mx
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import flag
+from lucid_maskrcnn.validators import flag, function
 
 from ._checks import tensors
 from .backend import gpu_kind
@@ -88,6 +88,7 @@ def compiled(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
         If ``inputs`` are not tensors, at least one.
     """
     given = [inputs] if isinstance(inputs, Tensor) else tensors("inputs", inputs)
+    function("module", module, "module(inputs)")
     if not isinstance(module, nn.Module) or not _wanted(given):
         return module(inputs)
     description = _description(module)

@@ -173,7 +173,7 @@ def concat_anchors(maps: Sequence[Tensor], values: int) -> Tensor:
     Tensor of shape (N, anchors, values)
         In the order of :func:`grid_anchors`: level, row, column, anchor of the position.
     """
-    maps, values = tensors("maps", maps), positive_int("values", values)
+    maps, values = tensors("maps", maps), positive_int("values", values, 2**31 - 1)
     for i, features in enumerate(maps):
         check_tensor(f"maps[{i}]", features, ("N" if i == 0 else maps[0].shape[0], "C", "H", "W"))
         if features.shape[1] % values:

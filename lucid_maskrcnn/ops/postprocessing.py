@@ -17,6 +17,9 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import instance
+
+from ._checks import check_tensor, image_sizes
 from ._operation import as_tensor, host, no_grad
 from .boxes import clip_boxes, decode_boxes
 from .nms import batched_nms, nms
@@ -78,7 +81,19 @@ def detect_boxes(
     sizes : sequence of N (height, width)
         Of each image, in pixels of the network's input.
     rules : DetectionRules
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
+    instance("proposals", proposals, Proposals, "Proposals")
+    instance("rules", rules, DetectionRules, "DetectionRules")
+    check_tensor("cls_logits", cls_logits, (proposals.boxes.shape[0], "K"))
+    check_tensor("bbox_deltas", bbox_deltas, (proposals.boxes.shape[0], 4 * (cls_logits.shape[1] - 1)))
+    image_sizes("sizes", sizes, len(proposals.rooms))
+    if not cls_logits.device == bbox_deltas.device == proposals.boxes.device:
+        raise ValueError(f"cls_logits is on {cls_logits.device}, bbox_deltas or proposals are not: move them together.")
     num_classes = cls_logits.shape[1] - 1
     deltas = bbox_deltas.reshape(bbox_deltas.shape[0], num_classes, 4)
     with no_grad():

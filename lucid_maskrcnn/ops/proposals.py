@@ -20,6 +20,9 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.validators import instance, non_negative_int, sequence, shown
+
+from ._checks import check_tensor, image_sizes, tensors
 from ._operation import as_tensor, host, no_grad
 from .boxes import clip_boxes, decode_boxes
 from .nms import batched_nms
@@ -75,6 +78,8 @@ class Proposals(NamedTuple):
     @classmethod
     def of(cls, boxes: Sequence[Tensor]) -> Proposals:
         """Make them of given boxes, (n, 4) for each image."""
+        for i, of_image in enumerate(tensors("boxes", boxes)):
+            check_tensor(f"boxes[{i}]", of_image, ("n", 4))
         rooms = [int(b.shape[0]) for b in boxes]
         return cls(
             boxes=concat(boxes),
@@ -139,7 +144,22 @@ def filter_proposals(
     sizes : sequence of N (height, width)
         Of each image, in pixels of the network's input.
     rules : ProposalRules
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
+    instance("rules", rules, ProposalRules, "ProposalRules")
+    check_tensor("objectness", objectness, ("N", "A", 1))
+    num_images, num_anchors, _ = objectness.shape
+    check_tensor("deltas", deltas, (num_images, num_anchors, 4))
+    check_tensor("anchors", anchors, (num_anchors, 4))
+    if sum(sequence("level_sizes", level_sizes, non_negative_int)) != num_anchors:
+        raise ValueError(f"level_sizes must add up to the {num_anchors} anchors, got {shown(level_sizes)}.")
+    image_sizes("sizes", sizes, num_images)
+    if not objectness.device == deltas.device == anchors.device:
+        raise ValueError(f"objectness is on {objectness.device}, deltas or anchors are not: move them together.")
     logits = objectness.reshape(*objectness.shape[:2])
     with no_grad():
         if objectness.device == "gpu":

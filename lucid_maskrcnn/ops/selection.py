@@ -24,6 +24,7 @@ from lucid_maskrcnn.validators import (
     flag,
     fraction,
     image_size,
+    instance,
     integer,
     non_negative_int,
     non_negative_number,
@@ -275,8 +276,20 @@ def joined_anchors(levels: Sequence[AnchorLevel], like: Tensor) -> Tensor:
     -------
     Tensor of shape (A, 4), float32
         Not to be written to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
-    return Tensor(_joined(tuple(levels), like.device))
+    instance("like", like, Tensor, "a Lucid tensor")
+    return Tensor(_joined(sequence("levels", levels, _level, minimum=1), like.device))
+
+
+def _level(name: str, level: Any) -> Any:
+    if not isinstance(level, tuple) or len(level) != 3 or not all(isinstance(part, tuple) for part in level):
+        raise TypeError(f"{name} must be (cells, grid, stride), all tuples, got {shown(level)}.")
+    return level
 
 
 @lru_cache(maxsize=_KEPT_ANCHORS)
@@ -452,7 +465,7 @@ def sample_balanced(
     index_tensor("matches", matches, "A")
     non_negative_int("batch_size", batch_size)
     fraction("positive_fraction", positive_fraction)
-    if not callable(order):
+    if not callable(order) or isinstance(order, type):
         raise TypeError(f"order must be a function that returns a permutation, got {shown(order)}.")
     return _sample_balanced(matches, batch_size=batch_size, positive_fraction=positive_fraction, order=order)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import validators
 from ..atomic import replacing
+from ..call_answers import answers_wrong_calls
 from .log import headline, read_log
 
 __all__ = ["draw_curves"]
@@ -17,6 +18,7 @@ __all__ = ["draw_curves"]
 _INK, _GRID = "#333333", "#dddddd"
 
 
+@answers_wrong_calls
 def draw_curves(log: str | Path, path: str | Path) -> None:
     """Plot the log of a run: losses, and the main metrics if there were evaluations.
 

@@ -10,11 +10,13 @@ import numpy as np
 from lucid.nn import Module
 
 from .. import ops
+from ..call_answers import answers_wrong_calls
 from ..validators import fraction_below_one, instance, non_negative_int
 
 __all__ = ["EMA"]
 
 
+@answers_wrong_calls
 class EMA:
     """Exponential moving average of a model's weights and buffers: steadier than the last step's.
 

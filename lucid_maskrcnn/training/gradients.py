@@ -7,15 +7,18 @@ import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from lucid import Tensor
 
 from .. import ops
-from ..validators import positive_number
+from ..call_answers import answers_wrong_calls
+from ..validators import positive_int, positive_number, sequence, shown
 from .parameters import parameter_list
 
 __all__ = ["GradientMean", "clip_gradients"]
 
 
+@answers_wrong_calls
 class GradientMean:
     """The mean of the gradients of several backward passes.
 
@@ -49,6 +52,7 @@ class GradientMean:
 
     def add(self, sums: Sequence[Any | None], count: int) -> None:
         """Add the sums of the gradients of ``count`` passes, None for parameters without a gradient."""
+        sums, count = sequence("sums", sums, _array, length=len(self.params)), positive_int("count", count)
         self.count += count
         for i, more in enumerate(sums):
             if more is not None:
@@ -63,6 +67,13 @@ class GradientMean:
             p.grad = total if total is None or self.count == 1 else total / self.count
 
 
+def _array(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, np.ndarray) and not ops.is_device_array(value):
+        raise TypeError(f"{name} must be an array of a gradient or None, got {shown(value)}.")
+    return value
+
+
+@answers_wrong_calls
 def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their common L2 norm is at most ``max_norm``.
 

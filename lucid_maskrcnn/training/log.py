@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import validators
+from ..call_answers import answers_wrong_calls
 from ..json_text import parse_json
 
 __all__ = ["RunLog", "headline", "read_log"]
@@ -76,6 +77,7 @@ class RunLog:
         self._file.close()
 
 
+@answers_wrong_calls
 def read_log(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of a log; an unfinished last one, as after a crash, is left out.
 
@@ -87,6 +89,8 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         If it is not the log of a run.
     """
     path = validators.path("path", path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no log {str(path)!r}: a run writes it as log.jsonl into its folder.")
     with open(path, "rb") as file:
         try:
             return [record for line in file if (record := _parse(line)) is not None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..call_answers import answers_wrong_calls
 from ..validators import (
     choice,
     fraction,
@@ -43,6 +44,7 @@ SCHEDULE_CHECKS: dict[str, Any] = {
 """The checks of the fields that a schedule shares with the settings of a run."""
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class Schedule:
     """The factor of the learning rate, as a function of the step and of the run's progress.

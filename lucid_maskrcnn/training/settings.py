@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from ..call_answers import answers_wrong_calls
 from ..validators import (
     choice,
     flag,
@@ -52,6 +53,7 @@ _CHECKS: dict[str, Any] = {
 }
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class TrainerSettings:
     """Settings of a :class:`Trainer`: the length of the run, the optimizer, and what is kept.

@@ -15,6 +15,7 @@ from lucid import Tensor
 from lucid.nn import Module
 
 from .. import ops
+from ..call_answers import answers_wrong_calls
 from ..validators import check_keywords, flag, fraction_below_one, non_negative_number, shown
 from .parameters import is_iterable, parameter_list
 
@@ -30,6 +31,7 @@ _CHECKS: dict[str, Any] = {
 }
 
 
+@answers_wrong_calls
 class SGD:
     """Stochastic gradient descent with momentum and weight decay, by PyTorch's rule.
 
@@ -132,6 +134,7 @@ def _beside(param: Tensor, momentum: Array | None) -> Array | None:
     return ops.device_array(np.array(momentum), param.device)
 
 
+@answers_wrong_calls
 def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Return two groups for :class:`SGD`: one whose weights decay, one without weight decay for biases and norms.
 

@@ -16,6 +16,7 @@ import numpy as np
 from lucid.nn import Module
 
 from ..atomic import remove_leftovers
+from ..call_answers import answers_wrong_calls
 from ..config import ImageConfig
 from ..user_warnings import warn_user
 from ..validators import flag, instance, nearest, optional, path, positive_int, shown
@@ -71,6 +72,7 @@ class TrainResult:
     metrics_before: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
+@answers_wrong_calls
 class Trainer:
     """Trains a model; a run that was stopped or killed can be resumed.
 
@@ -494,7 +496,7 @@ def _check_evaluation(evaluate: Any, settings: TrainerSettings) -> None:
         if settings.keep_best or settings.eval_every:
             raise ValueError("keep_best and eval_every need evaluate, a function of the model.")
         return
-    if not callable(evaluate):
+    if not callable(evaluate) or isinstance(evaluate, type):
         raise TypeError(
             f"evaluate must be a function of the model that returns metrics by name, got {shown(evaluate)}."
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.validators import integer, non_negative_int, sequence, shown
 
 __all__ = ["Color", "color_of", "colors_of", "contrast", "rgb", "text_color"]
@@ -28,6 +29,7 @@ _SMALL = 1024  # pixels: an image is looked at no larger than this
 _GOLDEN = 0.6180339887
 
 
+@answers_wrong_calls
 def color_of(number: int) -> Color:
     """Return the color (red, green, blue) of a number: bright, and far in hue from those of the numbers near it."""
     number = integer("number", number)

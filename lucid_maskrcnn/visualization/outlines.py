@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance, number, sequence
 from lucid_maskrcnn.visualization.colors import Color, rgb
@@ -27,6 +28,7 @@ _STEPS = 0.75  # blur, in pixels of the mask, that makes a smooth line of its st
 _REACH = 2.4  # the blur knows distances up to so many σ
 
 
+@answers_wrong_calls
 def draw_masks(
     image: Image.Image, masks: CompressedMasks, colors: Sequence[Color], alpha: float, thickness: float
 ) -> Image.Image:

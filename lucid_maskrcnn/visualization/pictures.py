@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lucid_maskrcnn.array_arguments import finite_boxes, numeric_array, refuse_rows
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.validators import (
@@ -39,6 +40,7 @@ _FAINT = 110  # opacity of boxes around masks, of 255
 _FAR = 1e6  # pixels: farther outside than any image is wide, and no problem for Pillow's integers
 
 
+@answers_wrong_calls
 def draw_detections(
     image: Any,
     *,
@@ -145,6 +147,7 @@ def draw_detections(
     return drawn
 
 
+@answers_wrong_calls
 def draw_target(
     image: Any,
     target: Mapping[str, Any],
@@ -211,11 +214,13 @@ def draw_target(
     )
 
 
+@answers_wrong_calls
 def viewing_scale(size: tuple[int, int]) -> int:
     """Return how many times to enlarge an image of (height, width) to look at it on a screen: from 1 to 4."""
     return min(max(1, 800 // max(pair("size", size, positive_int))), 4)
 
 
+@answers_wrong_calls
 def class_colors(labels: Any, palette: Any) -> Any:
     """Return the numbers of colors of labels: the first color of a user's palette is that of label 1."""
     if palette is None:

@@ -10,8 +10,9 @@ import lucid.nn as nn
 import numpy as np
 
 from .. import ops
+from ..call_answers import answers_wrong_calls
 from ..text_tables import printable
-from ..validators import instance, shown
+from ..validators import instance, shown, text
 from .formats.stored_arrays import StoredArray
 
 __all__ = ["as_arrays", "assign", "check_fit", "check_values"]
@@ -55,6 +56,7 @@ def _as_array(name: str, array: Any) -> Any:
     return converted
 
 
+@answers_wrong_calls
 def check_fit(
     module: nn.Module,
     arrays: Mapping[str, Any],
@@ -80,6 +82,13 @@ def check_fit(
     ValueError
         If entries are missing, unexpected, of another shape or not floating point; the message lists them.
     """
+    instance("module", module, nn.Module, "an nn.Module")
+    instance("arrays", arrays, Mapping, "a mapping of names to arrays")
+    instance("names", names, (Mapping, type(None)), "a mapping of names to names")
+    text("source", source)
+    arrays = as_arrays({name: array for name, array in arrays.items() if not hasattr(array, "dtype")}, "arrays") | {
+        name: array for name, array in arrays.items() if hasattr(array, "dtype")
+    }
     own = module.state_dict(keep_vars=True)
     called = names or {}
     problems = []
@@ -155,6 +164,7 @@ def _as_float32(array: Any) -> np.ndarray:
         return np.asarray(array).astype(np.float32, copy=False)
 
 
+@answers_wrong_calls
 def assign(
     module: nn.Module,
     arrays: Mapping[str, Any],

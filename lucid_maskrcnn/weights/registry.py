@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import validators
+from ..call_answers import answers_wrong_calls
 from .formats import file_in_folder
 
 __all__ = [
@@ -293,6 +294,7 @@ _WEIGHTS = (
 # ------------------------------------------------------------------ from a name to an entry
 
 
+@answers_wrong_calls
 def list_weights(architecture: str | None = None) -> list[PublishedWeights]:
     """Return the published weights, of one architecture or of all.
 
@@ -356,6 +358,7 @@ def _quoted(names: Iterable[str]) -> str:
 # ------------------------------------------------------------------ from a name or a path to a file
 
 
+@answers_wrong_calls
 def locate(weights: str | Path, architecture: str | None = None) -> Path:
     """Return the file of ``weights``, downloading it if necessary.
 

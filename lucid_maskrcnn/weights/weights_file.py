@@ -13,10 +13,11 @@ import numpy as np
 
 from .. import validators
 from ..atomic import replacing
+from ..call_answers import answers_wrong_calls
 from ..config import TORCHVISION, BackboneConfig, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..json_text import parse_json
 from ..user_warnings import warn_user
-from ..validators import choice, instance, shown
+from ..validators import choice, instance, shown, text
 from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
 from .formats import Checkpoint, find_state_dict, open_checkpoint, write_safetensors
@@ -43,6 +44,7 @@ _SUFFIX = ".safetensors"
 _CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class WeightsFile:
     """The content of a file of weights.
@@ -87,12 +89,15 @@ class WeightsFile:
 
     def own_names(self, names: Iterable[str]) -> dict[str, str] | None:
         """Return the file's names of entries by this package's; None if they are the same."""
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+            raise TypeError(f"names must be several names of entries, got {shown(names)}.")
         return None if self.naming is None else {name: self.naming.theirs(name) for name in names}
 
 
 # ------------------------------------------------------------------ reading
 
 
+@answers_wrong_calls
 def read_weights_file(path: str | Path) -> WeightsFile:
     """Read the weights of a Mask R-CNN, whichever library wrote them.
 
@@ -214,7 +219,8 @@ def _as_published(
     return config.changed(norm_eps=published.norm_eps, categories=names), {**metadata, **facts}
 
 
-def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) -> Body:
+@answers_wrong_calls
+def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str, *, argument: str = "weights") -> Body:
     """Read the weights of a ResNet: of a classifier, or of a detector's body.
 
     Parameters
@@ -223,14 +229,17 @@ def find_backbone(weights: Mapping[str, Any] | str | Path, architecture: str) ->
         Arrays by name, the name of published weights, which are downloaded if necessary, or a file.
     architecture : str
         The architecture to which a name belongs: ``"resnet50"``, …
+    argument : str
+        What messages call ``weights``.
 
     Raises
     ------
-    FileNotFoundError, ValueError, OSError
+    TypeError, FileNotFoundError, ValueError, OSError
         As for :func:`read_weights_file` and :func:`locate`.
     """
     if not isinstance(weights, (str, Path)):
-        return translate_body(_passed_arrays(weights, "weights_backbone"), "weights_backbone")
+        return translate_body(_passed_arrays(weights, argument), argument)
+    text(argument, str(weights))
     path = locate(weights, architecture)
     return translate_body(_opened(path).arrays, repr(str(path)))
 
@@ -258,6 +267,7 @@ def _converted(content: Mapping[str, Any]) -> dict[str, Any]:
     return converted
 
 
+@answers_wrong_calls
 def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> None:
     """Load weights into a model of the same architecture.
 
@@ -327,6 +337,7 @@ def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> N
         )
 
 
+@answers_wrong_calls
 def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> None:
     """Load the weights of a ResNet into the body of ``model.backbone``.
 
@@ -357,6 +368,7 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
 # ------------------------------------------------------------------ writing
 
 
+@answers_wrong_calls
 def save_weights(
     model: nn.Module,
     path: str | Path,
@@ -401,6 +413,7 @@ def save_weights(
     _write(path, model.state_dict(), config, header, dtype)
 
 
+@answers_wrong_calls
 def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT, dtype: str = "float32") -> None:
     """Write weights that were read from any file as safetensors; the file appears only once it is complete.
 
@@ -463,9 +476,9 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     for key, value in metadata.items():
         instance("a key of metadata", key, str, "a string")
         instance(f"metadata[{key!r}]", value, str, "a string; json.dumps makes one of other values")
-        for text in (key, value):
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise ValueError(f"metadata[{key!r}] must be Unicode text, got {shown(text)}.")
+        for written in (key, value):
+            if any("\ud800" <= character <= "\udfff" for character in written):
+                raise ValueError(f"metadata[{key!r}] must be Unicode text, got {shown(written)}.")
         if key in _CONFIG_KEYS:
             raise ValueError(f"metadata must not have the key {key!r}: config= writes the configuration.")
     return dict(metadata)

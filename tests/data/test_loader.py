@@ -271,7 +271,7 @@ def test_data_without_objects_are_refused(tmp_path):
         ({"seed": None}, TypeError, "seed must be a non-negative integer, got None."),
         ({"shuffle": "no"}, TypeError, "shuffle must be True or False, got 'no'."),
         ({"group_by_shape": 1}, TypeError, "group_by_shape must be True or False, got 1."),
-        ({"workers": 0}, ValueError, "workers must be a positive integer, got 0."),
+        ({"workers": 0}, ValueError, "workers must be an integer from 1 to 1024, got 0."),
         ({"prefetch": -1}, ValueError, "prefetch must be a non-negative integer, got -1."),
         ({"augment": "flip"}, TypeError, "augment must be called as augment(image, target, rng), for example"),
         ({"augment": Augmentation}, TypeError, "got the class Augmentation."),

@@ -502,7 +502,11 @@ def test_draw_needs_an_image_of_the_right_size():
         ({"scale": 0}, ValueError, "scale must be a positive integer, got 0"),
         ({"scale": 1.5}, TypeError, "scale must be a positive integer, got 1.5"),
         ({"palette": "ocher"}, ValueError, "palette must be a color such as 'orange'"),
-        ({"colour_by": "class"}, TypeError, r"Detections\.draw\(\) got an unexpected keyword argument 'colour_by'"),
+        (
+            {"colour_by": "class"},
+            TypeError,
+            r"Detections\.draw\(\) has no argument 'colour_by'; did you mean 'color_by'",
+        ),
     ],
 )
 def test_wrong_options_of_draw_are_named(options, error, message):

@@ -56,7 +56,7 @@ def test_wrong_arguments_are_refused_at_once() -> None:
     for images, options, error, message in (
         ("a.png", {}, TypeError, "images must be an iterable of paths, PIL images or arrays, got 'a.png'"),
         (IMAGES, {"score_thresh": 2}, ValueError, "score_thresh must be a number between 0 and 1, got 2"),
-        (IMAGES, {"batch_size": 0}, ValueError, "batch_size must be a positive integer"),
+        (IMAGES, {"batch_size": 0}, ValueError, "batch_size must be an integer from 1"),
     ):
         with pytest.raises(error, match=message):
             predict_stream(slim(), images, **options)

@@ -44,6 +44,13 @@ def test_a_narrow_part_of_another_width_yields_too() -> None:
     assert merged((0, 0.99, (59, 5, 60, 10)), (1, 0.5, (56, 5, 70, 25))) == [(0.5, [56, 5, 70, 25], 280)]
 
 
+def test_a_narrow_part_that_the_other_tile_sees_and_does_not_find_is_left_out() -> None:
+    assert merged((0, 0.9, (55, 5, 60, 25))) == []
+    assert len(merged((0, 0.9, (48, 5, 60, 25)))) == 1  # it may be most of an object
+    assert len(merged((0, 0.9, (30, 5, 60, 95)))) == 1  # the other tile does not see all of it
+    assert len(merged((1, 0.9, (95, 5, 100, 25)))) == 1  # no border inside the image
+
+
 def test_a_part_that_only_touches_a_whole_one_stays() -> None:
     assert len(merged((0, 0.9, (50, 5, 60, 15)), (1, 0.5, (50, 15, 70, 25)))) == 2
 

@@ -670,7 +670,7 @@ def test_backbone_of_no_mask_rcnn_is_refused(model: Any) -> None:
         (
             lambda m: load_backbone(m, None),
             TypeError,
-            "weights_backbone must be a mapping of names to arrays or the path",
+            "weights must be a mapping of names to arrays or the path",
         ),
         (lambda m: load_backbone(m.fc1, {}), TypeError, "model must be a MaskRCNN on a ResNet-FPN of this package"),
         (lambda m: read_weights_file(None), TypeError, "path must be a path as str or Path, got None."),
