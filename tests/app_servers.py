@@ -43,7 +43,7 @@ def running_server(*arguments: str) -> Iterator[Server]:
         stderr=subprocess.PIPE,
         text=True,
         # A shell's background jobs ignore SIGINT, and their children too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
@@ -53,6 +53,9 @@ def running_server(*arguments: str) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 @dataclass

@@ -266,6 +266,7 @@ function drawResult() {
   listClasses();
   colorMasks();
   filter();
+  if (matchMedia("(max-width: 720px)").matches) $("stage").scrollIntoView();
 }
 
 function listClasses() {
