@@ -15,13 +15,16 @@ from .accuracy import ImageMetrics, Overlap, overlaps
 from .result import Evaluation
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image
+
+    from lucid_maskrcnn.visualization.fonts import Lettering
 
 __all__ = ["contact_sheet"]
 
 _TRUTH, _FOUND = (0, 235, 120), (255, 60, 200)  # both visible on dark, grey, white and stained images
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
 _TILE, _GAP, _LINE = 480, 12, 20  # pixels
+_LETTERS, _BASELINE = 14, 15  # pixels: their height, and where they stand in a line
 _FILL = 0.5  # opacity of mistakes
 
 
@@ -58,38 +61,36 @@ def contact_sheet(
     chosen = sequence(
         "images", images, lambda name, value: instance(name, value, ImageMetrics, "an ImageMetrics of evaluation")
     )
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.load_default(15)
-    tiles = [_tile(dataset, evaluation, image, font) for image in chosen]
+    from lucid_maskrcnn.visualization.fonts import Lettering
+
+    letters = Lettering()
+    tiles = [_tile(dataset, evaluation, image, letters) for image in chosen]
     columns = max(1, min(columns, len(tiles)))
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) + _GAP for row in rows]
     size = columns * (_TILE + _GAP) + _GAP, _LINE + 2 * _GAP + sum(heights)
     sheet = Image.new("RGB", size, _PAPER)
-    _draw_legend(ImageDraw.Draw(sheet), font)
+    _draw_legend(ImageDraw.Draw(sheet), letters)
     y = _LINE + 2 * _GAP
     for row, height in zip(rows, heights, strict=True):
         for k, tile in enumerate(row):
             sheet.paste(tile, (_GAP + k * (_TILE + _GAP), y))
         y += height
+    letters.warn_of_missing()
     return sheet
 
 
-def _draw_legend(pen: Any, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:
+def _draw_legend(pen: Any, letters: Lettering) -> None:
     x = _GAP
     for color, text in ((_TRUTH, "objects, filled: missed"), (_FOUND, "detections, filled: false")):
         pen.rectangle((x, _GAP, x + _LINE - 4, _GAP + _LINE - 4), fill=color)
-        pen.text((x + _LINE + 2, _GAP - 1), text, font=font, fill=_INK)
+        letters.write(pen, (x + _LINE + 2, _GAP + _BASELINE), text, _LETTERS, _INK)
         x += _TILE // 2
 
 
-def _tile(
-    dataset: Any,
-    evaluation: Evaluation,
-    image: ImageMetrics,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-) -> Image.Image:
+def _tile(dataset: Any, evaluation: Evaluation, image: ImageMetrics, letters: Lettering) -> Image.Image:
     from PIL import Image, ImageDraw
 
     pixels, _ = load_pair(dataset, _index(dataset, image.image_id))
@@ -101,17 +102,19 @@ def _tile(
     score = "–" if math.isnan(image.score) else f"{image.score:.3f}"
     counts = f"{image.tp[0]} right, {image.fn[0]} missed, {image.fp[0]} false"
     for k, text in enumerate((image.file_name, f"{group}AP_0.5 {score}: {counts}")):
-        pen.text((0, k * _LINE), _shortened(text, pen, font), font=font, fill=_INK)
+        letters.write(pen, (0, k * _LINE + _BASELINE), _shortened(text, letters), _LETTERS, _INK)
     return tile
 
 
-def _shortened(text: str, pen: Any, font: Any) -> str:
+def _shortened(text: str, letters: Lettering) -> str:
     """Return a text that fits, without its beginning if need be: file names differ at the end."""
-    if pen.textlength(text, font=font) <= _TILE:
-        return text
-    while pen.textlength("…" + text, font=font) > _TILE:
-        text = text[1:]
-    return "…" + text
+    from lucid_maskrcnn.visualization.fonts import plain_text
+
+    whole = text = plain_text(text, longest=1000)
+    while letters.box(text, _LETTERS)[2] > _TILE:
+        whole = whole[1:]
+        text = "…" + whole
+    return text
 
 
 def _index(dataset: Any, image_id: int) -> int:
@@ -132,7 +135,7 @@ def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     """Return an image with its outlines, at most as large as a tile."""
     from PIL import Image
 
-    from lucid_maskrcnn.visualization import draw_masks
+    from lucid_maskrcnn.visualization.outlines import paint_masks
 
     height, width = pixels.shape[:2]
     scale = min(_TILE / max(height, width), 4)
@@ -143,5 +146,5 @@ def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     known = {g for _, g in pairs}
     for masks, done, color in ((overlap.objects, known, _TRUTH), (overlap.detections, right, _FOUND)):
         for fill, rows in ((_FILL, set(range(len(masks))) - done), (0.0, done)):
-            drawn = draw_masks(drawn, masks[sorted(rows)].resized(size), [color] * len(rows), fill, 1)
+            paint_masks(drawn, masks[sorted(rows)], [color] * len(rows), fill, 1.5)
     return drawn

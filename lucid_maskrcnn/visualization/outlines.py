@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
+from PIL.Image import Resampling
 
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks import CompressedMasks
@@ -82,42 +83,43 @@ def line_width(name: str, value: Any) -> float:
 def paint_masks(
     image: Image.Image, masks: CompressedMasks, colors: Sequence[Color], alpha: float, thickness: float
 ) -> None:
-    """Draw masks on an image, which is modified and may be a whole number of times as large as they are."""
-    zoom = image.width // max(masks.image_size[1], 1)
-    boxes, areas = masks.boxes.astype(int).tolist(), masks.areas.tolist()
-    for i in range(len(masks) - 1, -1, -1):
+    """Draw masks on an image, which is modified, and may be larger or smaller than they are by one factor."""
+    zoom = image.width / max(masks.image_size[1], 1)
+    boxes, areas = masks.boxes.astype(int), masks.areas.tolist()
+    places = np.stack([np.floor(boxes[:, :2] * zoom), np.ceil(boxes[:, 2:] * zoom)], axis=1).astype(int).tolist()
+    for i, (x1, y1, x2, y2) in reversed(list(enumerate(boxes.tolist()))):
         if not areas[i]:
             continue
-        x1, y1, x2, y2 = boxes[i]
         pixels = Image.fromarray(masks.decode_region(i, slice(y1, y2), slice(x1, x2)).view(np.uint8) * 255)
         # How thick the object is: a line of one pixel must not be blurred away.
         narrow = areas[i] / max(x2 - x1, y2 - y1) * zoom
         sigma = min(max(_STEPS * zoom, thickness / _REACH, 0.8), 0.3 * narrow)
         width = min(thickness, max(1.0, _REACH * sigma)) if thickness else 0.0
-        _paint(image, pixels, (x1 * zoom, y1 * zoom), zoom, colors[i], (alpha, round(sigma, 1), round(width, 1)))
+        _paint(image, pixels, places[i], colors[i], (alpha, round(sigma, 1), round(width, 1)))
 
 
 def _paint(
     image: Image.Image,
     pixels: Image.Image,
-    corner: tuple[int, int],
-    zoom: int,
+    place: list[list[int]],
     color: Color,
     look: tuple[float, float, float],
 ) -> None:
+    (x1, y1), (x2, y2) = place
     alpha, sigma, width = look
     rim = math.ceil(3 * sigma) + 1
-    mask = Image.new("L", (pixels.width * zoom + 2 * rim, pixels.height * zoom + 2 * rim))
-    mask.paste(pixels.resize((pixels.width * zoom, pixels.height * zoom), Image.Resampling.NEAREST), (rim, rim))
+    larger = x2 - x1 >= pixels.width
+    mask = Image.new("L", (x2 - x1 + 2 * rim, y2 - y1 + 2 * rim))
+    mask.paste(pixels.resize((x2 - x1, y2 - y1), Resampling.NEAREST if larger else Resampling.BOX), (rim, rim))
     blurred = np.asarray(mask.filter(ImageFilter.GaussianBlur(sigma)))
     area, line = _tables(sigma, width, alpha)
-    place = corner[0] - rim, corner[1] - rim
+    corner = x1 - rim, y1 - rim
     if alpha:
         # The mask's own pixels belong to the area where they are too narrow for the blur.
         filled = np.maximum(area[blurred], area[np.asarray(mask)])
-        image.paste(color, place, Image.fromarray(filled))
+        image.paste(color, corner, Image.fromarray(filled))
     if width:
-        image.paste(color, place, Image.fromarray(line[blurred]))
+        image.paste(color, corner, Image.fromarray(line[blurred]))
 
 
 @lru_cache(maxsize=512)

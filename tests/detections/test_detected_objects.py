@@ -1,6 +1,7 @@
 """What predict returns: a mapping, a list of detections, and its other forms."""
 
 import copy
+import io
 import json
 import multiprocessing
 import pickle
@@ -16,6 +17,7 @@ from device_waits import device_waits
 from PIL import Image
 
 from lucid_maskrcnn.detections import Detections, detected_objects
+from lucid_maskrcnn.inference import save_drawing
 from lucid_maskrcnn.masks import decode_rle, trace_polygons
 from lucid_maskrcnn.ops import as_tensor, paste_masks
 
@@ -485,6 +487,48 @@ def test_draw_needs_an_image_of_the_right_size():
         make().draw()
     with pytest.raises(ValueError, match="of the detections' size, 40 × 60 pixels, got 30 × 60"):
         make().draw(image[:30])
+
+
+def test_the_first_look_is_the_same_through_all_doors(tmp_path):
+    """What draw() and a notebook show, and what the command line writes, but for scores below the threshold."""
+    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
+    found = make(9, image=image)
+    drawn = found.draw()
+    assert drawn.size == (240, 160)
+    assert Image.open(io.BytesIO(found._repr_png_())).tobytes() == drawn.tobytes()
+    save_drawing(tmp_path / "a.png", image, found[found.scores >= 0.5])
+    assert Image.open(tmp_path / "a.png").tobytes() == drawn.tobytes()
+    assert found.draw(score_thresh=0).tobytes() != drawn.tobytes()
+    save_drawing(tmp_path / "b.png", image, found)  # a job draws all that it has found
+    assert Image.open(tmp_path / "b.png").tobytes() == found.draw(score_thresh=0).tobytes()
+
+
+def test_scores_that_are_not_drawn_are_told():
+    found = make(9, image=np.zeros((*SIZE, 3), np.uint8))
+    low = int((np.asarray(found.scores) < 0.5).sum())
+    assert f"{low} with a score below 0.5 not drawn: draw(score_thresh=0) shows all" in found._repr_html_()
+    assert "not drawn" not in found[found.scores > 0.5]._repr_html_()
+    with pytest.warns(UserWarning, match=r"No detection is drawn: score_thresh is 0.95, and the best of 9 has 0.9\."):
+        found.draw(score_thresh=0.95)
+    make(0).draw(found.image)  # without a warning
+
+
+def test_a_large_image_is_small_in_a_notebook():
+    found = Detections(
+        [[0, 0, 99, 99]], [0.9], [1], np.ones((1, 28, 28)), (2000, 3000), image=np.zeros((2000, 3000, 3))
+    )
+    assert max(Image.open(io.BytesIO(found._repr_png_())).size) == 1600
+
+
+def test_a_palette_begins_with_label_1():
+    found = make(3)
+    drawn = np.asarray(
+        found.draw(np.zeros((*SIZE, 3), np.uint8), color_by="class", palette=["#010000", "#000100"], alpha=1)
+    )
+    assert {tuple(color) for color in drawn.reshape(-1, 3)} >= {(1, 0, 0), (0, 1, 0)}
+    one = found[:1].draw(np.zeros((*SIZE, 3), np.uint8), color_by="class", palette=["#f00000", "#00f000"], labels=False)
+    assert np.asarray(one)[..., 0].any()
+    assert not np.asarray(one)[..., 1].any()
 
 
 @pytest.mark.parametrize(
