@@ -22,8 +22,9 @@ __all__ = ["Color", "color_of", "colors_of", "contrast", "rgb", "text_color"]
 type Color = tuple[int, int, int]
 
 _CLEAR = 32.0  # contrast that a color must have with what it is drawn on
-_VERY_CLEAR = 40.0  # that of a color in place of another
-_DARK = 50.0  # lightness of middle gray
+_VERY_CLEAR = 36.0  # that of a color in place of another
+_FEW, _MANY = 8, 24  # numbers whose colors are kept apart, the first ones most; later ones begin again
+_DARK, _LIGHT = 50.0, 65.0  # lightness of what is darker, and lighter, than middle gray
 _HUE_WEIGHT = 0.35  # thin lines are seen by lightness more than by hue
 _SMALL = 1024  # pixels: an image is looked at no larger than this
 _GOLDEN = 0.6180339887
@@ -124,15 +125,37 @@ def _in_groups(clearness: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 def _clear_color(number: int, grounds: np.ndarray) -> Color:
-    """Return a color for a number that is clear on the backgrounds of its objects, (m, 2, 3)."""
+    """Return a color for a number that is clear on the backgrounds of its objects, (m, 2, 3).
+
+    It is found as if all numbers had objects on the same backgrounds: those whose colors are clear keep them, and each
+    of the others gets the clear one that is farthest from all before. So similar backgrounds give different numbers
+    different colors, whichever of the numbers are in the image.
+    """
     candidates, of_lab = _candidates()
-    each = contrast(of_lab[:, None, None], grounds).min(axis=2)  # (K, m)
-    clearness = np.sort(each, axis=1)[:, len(grounds) // 10]
-    if np.median(grounds[..., 0]) < _DARK:  # dark lines are seen on light backgrounds only
+    clearness = _clearness(of_lab, grounds)
+    if np.median(grounds[..., 0]) < _LIGHT:  # dark lines are seen on light backgrounds only
         clearness[of_lab[:, 0] < _DARK] = 0
     clear = np.flatnonzero(clearness >= min(_VERY_CLEAR, clearness.max() * 0.9))
-    # Numbers near each other get colors far from each other, as with all of them.
-    return candidates[clear[int(number * _GOLDEN % 1 * len(clear))]]
+    number %= _MANY
+    own = lab(np.array([color_of(j) for j in range(_FEW if number < _FEW else _MANY)]))
+    own_clearness = _clearness(own, grounds)
+    kept = own[(own_clearness >= 0.7 * _CLEAR) & (np.arange(len(own)) != number)]  # maybe, on similar backgrounds
+    farness = _distances(of_lab[clear], kept).min(axis=1, initial=np.inf)
+    best = 0
+    for _ in range(1 + int((own_clearness[:number] < _CLEAR).sum())):
+        best = int(farness.argmax())
+        farness = np.minimum(farness, _distances(of_lab[clear], of_lab[clear[best]][None])[:, 0])
+    return candidates[clear[best]]
+
+
+def _distances(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how much colors of (K, 3) differ from those of (m, 3), all Lab: (K, m)."""
+    return np.sqrt(((colors[:, None] - others) ** 2).sum(axis=2))
+
+
+def _clearness(colors: np.ndarray, grounds: np.ndarray) -> np.ndarray:
+    """Return the contrast of each color of (K, 3) that nine tenths of the objects of (m, 2, 3) have at least."""
+    return np.sort(contrast(colors[:, None, None], grounds).min(axis=2), axis=1)[:, len(grounds) // 10]
 
 
 @cache

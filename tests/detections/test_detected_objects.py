@@ -515,7 +515,7 @@ def test_scores_that_are_not_drawn_are_told():
 
 def test_a_large_image_is_small_in_a_notebook():
     found = Detections(
-        [[0, 0, 99, 99]], [0.9], [1], np.ones((1, 28, 28)), (2000, 3000), image=np.zeros((2000, 3000, 3))
+        [[0, 0, 99, 99]], [0.9], [1], np.ones((1, 28, 28)), (2000, 3000), image=np.zeros((2000, 3000, 3), np.uint8)
     )
     assert max(Image.open(io.BytesIO(found._repr_png_())).size) == 1600
 

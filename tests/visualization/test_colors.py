@@ -96,6 +96,15 @@ def test_a_color_does_not_depend_on_the_other_objects():
     assert colors_of(pixels, boxes[40:43], np.arange(40, 43)) == all_of_them[40:43]
 
 
+@pytest.mark.parametrize("name", GROUNDS)
+def test_classes_have_colors_that_are_told_apart(name):
+    pixels, boxes = squares(*GROUNDS[name])
+    colors = lab(np.array(colors_of(pixels, boxes[:7], np.arange(1, 8))))
+    distance = np.sqrt(((colors[:, None] - colors) ** 2).sum(axis=-1))
+    assert distance[~np.eye(7, dtype=bool)].min() >= 15
+    assert distance[:4, :4][~np.eye(4, dtype=bool)].min() >= 25
+
+
 def test_objects_of_one_number_have_one_color():
     pixels, boxes = squares(LILAC, VIOLET)
     assert len(set(colors_of(pixels, boxes, np.full(100, 4)))) == 1
