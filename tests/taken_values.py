@@ -5,7 +5,7 @@ TAKES: dict[str, str] = {
         ops.is_device_array.array ops.paste_masks.threshold ops.compiling.enabled ModelConfig.categories
         config.make_categories.categories ModelConfig.changed.num_classes masks.are_segmentations.masks
         training.TrainerSettings.max_grad_norm inference.check_exports.name inference.save_drawing.pixels
-        images.ImageHandle.page.page annotation_formats.coco.make_data_set.boxes
+        images.check_source.name images.ImageHandle.page.page annotation_formats.coco.make_data_set.boxes
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "text": """
@@ -13,35 +13,39 @@ TAKES: dict[str, str] = {
         Detections.to_json.path Detections.to_labelme.file_name data.LabelImages.category data.validate.source
         evaluation.evaluate.group_by evaluation.evaluate_results.group_by evaluation.Evaluation.to_json.path
         training.Trainer.out training.TrainerSettings.keep_best predict_files.out inference.check_exports.name
-        inference.expand_pattern.text images.load_checked.said_by images.size_mismatch.path
-        images.size_mismatch.said_by list_weights.architecture weights.assign.source weights.check_fit.source
+        inference.expand_pattern.text images.load_checked.said_by images.check_source.name
+        images.check_source.source images.size_mismatch.path images.size_mismatch.said_by
+        list_weights.architecture weights.assign.source weights.check_fit.source
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "empty": """
         ops.begin.arrays ops.evaluate.arrays ops.is_device_array.array ops.parallel_for.tasks
         masks.are_segmentations.masks inference.check_exports.name inference.expand_pattern.text
-        weights.find_backbone.architecture weights.find_backbone.argument
+        images.check_source.name images.check_source.source weights.find_backbone.architecture
+        weights.find_backbone.argument
     """,
     "bytes": """
         ops.is_device_array.array ops.parallel_for.tasks masks.are_segmentations.masks
-        inference.check_exports.name inference.split_list.content weights.find_backbone.architecture
-        weights.find_backbone.argument
+        inference.check_exports.name inference.split_list.content images.check_source.name
+        weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "object": """
         ops.is_device_array.array masks.are_segmentations.masks inference.check_exports.name
-        weights.find_backbone.architecture weights.find_backbone.argument
+        images.check_source.name weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "class": """
         ops.is_device_array.array masks.are_segmentations.masks inference.check_exports.name
-        weights.find_backbone.architecture weights.find_backbone.argument
+        images.check_source.name weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "strings": """
         ops.is_device_array.array masks.are_segmentations.masks inference.check_exports.name
-        weights.find_backbone.architecture weights.find_backbone.argument weights.WeightsFile.own_names.names
+        images.check_source.name weights.find_backbone.architecture weights.find_backbone.argument
+        weights.WeightsFile.own_names.names
     """,
     "nan": """
         ops.as_tensor.values ops.fits_float16.values ops.is_device_array.array masks.are_segmentations.masks
-        inference.check_exports.name weights.find_backbone.architecture weights.find_backbone.argument
+        inference.check_exports.name images.check_source.name weights.find_backbone.architecture
+        weights.find_backbone.argument
     """,
     "minus": """
         ops.as_tensor.values ops.fits_float16.values ops.full.value ops.is_device_array.array
@@ -51,7 +55,7 @@ TAKES: dict[str, str] = {
         masks.are_segmentations.masks Detections.to_coco.image_id Detections.to_json.image_id
         Predictions.__getitem__.index Detections.__getitem__.index data.CocoInstances.__getitem__.index
         data.LabelImages.__getitem__.index data.Subset.__getitem__.index inference.check_exports.name
-        visualization.color_of.number annotation_formats.coco.make_annotations.image_id
+        images.check_source.name visualization.color_of.number annotation_formats.coco.make_annotations.image_id
         annotation_formats.coco.make_annotations.first_id annotation_formats.coco.make_results.image_id
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
@@ -107,17 +111,17 @@ TAKES: dict[str, str] = {
         predict_tiled.channels predict_stream.score_thresh predict_stream.nms_thresh predict_stream.top_k
         predict_stream.mask_thresh predict_stream.page predict_stream.channels inference.check_exports.name
         images.load_checked.channels images.load_image.page images.load_image.channels images.load_pages.page
-        images.load_pages.channels images.size_mismatch.said images.ImageHandle.page.page
-        images.ImageHandle.read.page images.ImageHandle.read.channels images.ImageHandle.read_rgb.page
-        images.ImageHandle.read_rgb.channels images.ImageHandle.rgb_regions.page
-        images.ImageHandle.rgb_regions.channels images.ImageHandle.sample_regions.page
-        images.ImageHandle.read_region.page images.ImageHandle.read_region.channels
-        visualization.color_of.number visualization.draw_detections.alpha
-        visualization.draw_detections.line_width visualization.draw_masks.alpha
-        visualization.draw_masks.thickness visualization.draw_target.alpha visualization.draw_target.line_width
-        annotation_formats.coco.make_annotations.image_id annotation_formats.coco.make_annotations.first_id
-        annotation_formats.coco.make_results.image_id weights.find_backbone.architecture
-        weights.find_backbone.argument
+        images.load_pages.channels images.check_source.name images.size_mismatch.said
+        images.ImageHandle.page.page images.ImageHandle.read.page images.ImageHandle.read.channels
+        images.ImageHandle.read_rgb.page images.ImageHandle.read_rgb.channels
+        images.ImageHandle.rgb_regions.page images.ImageHandle.rgb_regions.channels
+        images.ImageHandle.sample_regions.page images.ImageHandle.read_region.page
+        images.ImageHandle.read_region.channels visualization.color_of.number
+        visualization.draw_detections.alpha visualization.draw_detections.line_width
+        visualization.draw_masks.alpha visualization.draw_masks.thickness visualization.draw_target.alpha
+        visualization.draw_target.line_width annotation_formats.coco.make_annotations.image_id
+        annotation_formats.coco.make_annotations.first_id annotation_formats.coco.make_results.image_id
+        weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "fraction": """
         ops.as_tensor.values ops.batch_norm.eps ops.clip_boxes.size ops.fits_float16.values
@@ -134,8 +138,9 @@ TAKES: dict[str, str] = {
         training.TrainerSettings.warmup_factor training.TrainerSettings.max_grad_norm
         training.TrainerSettings.freeze_bn_lr_factor training.clip_gradients.max_norm
         training.decay_groups.weight_decay predict_files.min_area predict_files.max_area
-        inference.check_exports.name visualization.draw_detections.line_width visualization.draw_masks.thickness
-        visualization.draw_target.line_width weights.find_backbone.architecture weights.find_backbone.argument
+        inference.check_exports.name images.check_source.name visualization.draw_detections.line_width
+        visualization.draw_masks.thickness visualization.draw_target.line_width
+        weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "huge": """
         ops.batch_norm.eps ops.bucket_size.count ops.chunks.size ops.clip_boxes.size ops.fold_batch_norm.eps
@@ -164,15 +169,16 @@ TAKES: dict[str, str] = {
         training.decay_groups.weight_decay predict_files.shard_size predict_files.min_area
         predict_files.max_area predict_files.top_k predict_files.page predict_files.channels
         predict_tiled.tile_size predict_tiled.top_k predict_stream.top_k inference.check_exports.name
-        images.size_mismatch.said transforms.resize_boxes.from_size transforms.resize_boxes.to_size
-        transforms.resized_size.size visualization.color_of.number visualization.viewing_scale.size
-        annotation_formats.coco.make_annotations.image_id annotation_formats.coco.make_annotations.first_id
-        annotation_formats.coco.make_results.image_id weights.find_backbone.architecture
-        weights.find_backbone.argument
+        images.check_source.name images.size_mismatch.said transforms.resize_boxes.from_size
+        transforms.resize_boxes.to_size transforms.resized_size.size visualization.color_of.number
+        visualization.viewing_scale.size annotation_formats.coco.make_annotations.image_id
+        annotation_formats.coco.make_annotations.first_id annotation_formats.coco.make_results.image_id
+        weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "true": """
         ops.as_tensor.values ops.is_device_array.array ops.compiling.enabled masks.are_segmentations.masks
-        inference.check_exports.name weights.find_backbone.architecture weights.find_backbone.argument
+        inference.check_exports.name images.check_source.name weights.find_backbone.architecture
+        weights.find_backbone.argument
     """,
     "numbers": """
         ops.as_tensor.values ops.cell_anchors.sizes ops.cell_anchors.aspect_ratios ops.clip_boxes.size
@@ -184,18 +190,19 @@ TAKES: dict[str, str] = {
         Detections.to_dataframe.pixel_size Detections.to_geojson.pixel_size data.Augmentation.zoom
         data.CocoInstances.intensity data.LabelImages.intensity predict_files.intensity predict_tiled.intensity
         predict_stream.intensity inference.check_exports.name images.load_checked.intensity
-        images.load_image.intensity images.load_pages.intensity images.ImageHandle.read_rgb.intensity
-        images.ImageHandle.rgb_regions.intensity weights.find_backbone.architecture
-        weights.find_backbone.argument weights.WeightsFile.own_names.names
+        images.load_image.intensity images.load_pages.intensity images.check_source.name
+        images.ImageHandle.read_rgb.intensity images.ImageHandle.rgb_regions.intensity
+        weights.find_backbone.architecture weights.find_backbone.argument weights.WeightsFile.own_names.names
     """,
     "generator": """
         ops.is_device_array.array masks.are_segmentations.masks inference.check_exports.name
-        weights.find_backbone.architecture weights.find_backbone.argument weights.WeightsFile.own_names.names
+        images.check_source.name weights.find_backbone.architecture weights.find_backbone.argument
+        weights.WeightsFile.own_names.names
     """,
     "mapping": """
         ops.is_device_array.array config.config_from_version_0.arguments config.config_from_version_0.categories
         config.make_categories.ids masks.are_segmentations.masks inference.check_exports.name
-        annotation_formats.label_images.write_label_image.made_by
+        images.check_source.name annotation_formats.label_images.write_label_image.made_by
         annotation_formats.coco.make_data_set.categories annotation_formats.coco.make_data_set.info
         weights.assign.names weights.check_fit.names weights.find_backbone.architecture
         weights.find_backbone.argument weights.WeightsFile.own_names.names
@@ -212,9 +219,10 @@ TAKES: dict[str, str] = {
         evaluation.coco_average_precision.results evaluation.contact_sheet.images training.GradientMean.params
         training.Schedule.milestones training.TrainerSettings.milestones training.clip_gradients.params
         training.decay_groups.params predict_files.paths predict_stream.images inference.check_exports.name
-        transforms.resize_boxes.boxes annotation_formats.coco.bboxes_of.boxes
-        annotation_formats.coco.read_results.results annotation_formats.label_images.write_label_image.labels
-        weights.find_backbone.architecture weights.find_backbone.argument weights.WeightsFile.own_names.names
+        images.check_source.name images.check_source.source transforms.resize_boxes.boxes
+        annotation_formats.coco.bboxes_of.boxes annotation_formats.coco.read_results.results
+        annotation_formats.label_images.write_label_image.labels weights.find_backbone.architecture
+        weights.find_backbone.argument weights.WeightsFile.own_names.names
     """,
     "axes": """
         ops.arange.like ops.array_module.array ops.box_area.boxes ops.cast.x ops.cast_like.x ops.cast_like.like

@@ -1162,6 +1162,7 @@ def _images() -> None:
     )
     _add("images.load_image", images.load_image, source="picture.png", **READ)
     _add("images.load_pages", images.load_pages, source="picture.png", **READ)
+    _add("images.check_source", images.check_source, name="image", source="picture.png")
     _add("images.open_image", images.open_image, source="picture.png")
     _add("images.size_mismatch", images.size_mismatch, path=Path("a.png"), found=SIZE, said=(1, 2), said_by="the file")
     _add("images.size_on_disk", images.size_on_disk, path=Path("picture.png"))

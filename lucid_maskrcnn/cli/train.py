@@ -98,8 +98,7 @@ def _add_model(group: Any) -> None:
     group.add_argument("--weights-backbone", metavar="NAME|FILE", help="start from weights of an ImageNet classifier")
     group.add_argument(
         "--trainable-layers",
-        type=int,
-        choices=range(6),
+        type=argument_type(int, partial(validators.integer, minimum=0, maximum=5)),
         metavar="N",
         help="number of the backbone's five layers to train, from the top",
     )
@@ -134,8 +133,15 @@ def _add_optimizer(group: Any) -> None:
         type=positive_number,
         help="highest learning rate (default: 0.00125 × images per step, less in fine-tuning: see below)",
     )
-    group.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
-    group.add_argument("--weight-decay", type=float, default=1e-4, help="(default: 0.0001)")
+    group.add_argument(
+        "--momentum", type=argument_type(float, validators.fraction_below_one), default=0.9, help="(default: 0.9)"
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=argument_type(float, validators.non_negative_number),
+        default=1e-4,
+        help="(default: 0.0001)",
+    )
     group.add_argument(
         "--decay-norms",
         action=argparse.BooleanOptionalAction,
@@ -156,21 +162,26 @@ def _add_optimizer(group: Any) -> None:
     )
     group.add_argument(
         "--warmup",
-        type=int,
+        type=argument_type(int, validators.non_negative_int),
         metavar="STEPS",
         help="(default: a tenth of the run, in fine-tuning a fifth, at most 1000 steps)",
     )
     group.add_argument(
         "--max-grad-norm",
-        type=float,
+        type=argument_type(float, validators.non_negative_number),
         default=10.0,
         metavar="NORM",
         help="scale gradients down to this norm (default: 10; 0: never)",
     )
-    group.add_argument("--ema", type=float, metavar="DECAY", help="keep averaged weights, for example with 0.999")
+    group.add_argument(
+        "--ema",
+        type=argument_type(float, validators.fraction_below_one),
+        metavar="DECAY",
+        help="keep averaged weights, for example with 0.999",
+    )
     group.add_argument(
         "--freeze-bn-after",
-        type=float,
+        type=argument_type(float, validators.fraction_below_one),
         metavar="FRACTION",
         help="of the run, after which live batch norm uses its running statistics and the schedule starts again at "
         "0.3 of the learning rate (default: 0.8; 0: never)",
@@ -438,7 +449,10 @@ def _architecture_of(weights: str, config: Any) -> str:
 
 
 def _fractions(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be numbers between commas, got {text!r}") from error
+    found = tuple(_open_fraction(part) for part in text.split(","))
+    if list(found) != sorted(set(found)):
+        raise argparse.ArgumentTypeError(f"must be fractions in ascending order, got {text!r}")
+    return found
+
+
+_open_fraction = argument_type(float, validators.open_fraction)

@@ -3,6 +3,7 @@
 from .file_kinds import SUFFIXES
 from .handles import ImageHandle, RGBRegions, Size
 from .reading import (
+    check_source,
     exif_orientation,
     load_checked,
     load_image,
@@ -17,6 +18,7 @@ __all__ = [
     "ImageHandle",
     "RGBRegions",
     "Size",
+    "check_source",
     "exif_orientation",
     "load_checked",
     "load_image",

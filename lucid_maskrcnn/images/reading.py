@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .intensity import Rule
 
 __all__ = [
+    "check_source",
     "exif_orientation",
     "load_checked",
     "load_image",
@@ -36,6 +37,14 @@ __all__ = [
     "size_mismatch",
     "size_on_disk",
 ]
+
+
+@answers_wrong_calls
+def check_source(name: str, source: Any) -> None:
+    """Raise ``TypeError`` unless it is something that :func:`open_image` takes; nothing is opened."""
+    of_pillow = any(kind.__module__.partition(".")[0] == "PIL" for kind in type(source).__mro__)  # without importing it
+    if not of_pillow and not isinstance(source, (str, Path, np.ndarray)):
+        raise TypeError(f"{name} must be a path, a PIL image or an array (H, W, 3), got {described(source)}.")
 
 
 _ADDRESS = re.compile(r"(https?|ftp|s3|gs|gcs|az|abfs|hdfs|file|data):/", re.IGNORECASE)  # Path leaves one slash

@@ -20,7 +20,7 @@ from ..array_arguments import numeric_array
 from ..call_answers import answers_wrong_calls
 from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from ..detections import Detections, Predictions
-from ..images import load_pages
+from ..images import check_source, load_pages
 from ..targets import Target
 from ..validators import (
     flag,
@@ -607,6 +607,8 @@ class MaskRCNN(HalfPrecision):
         if not several:
             raise ValueError("images must be at least one, got an empty list.")
         if not any(isinstance(i, Tensor) for i in several):
+            for i, image in enumerate(several):
+                check_source(f"images[{i}]" if isinstance(images, (list, tuple)) else "images", image)
             return several, transforms.InputCheck([], config)
         if not all(isinstance(i, Tensor) for i in several):
             raise TypeError("images must be all tensors or all paths, PIL images and arrays, got both in one list.")
