@@ -88,7 +88,8 @@ class WeightsMenu:
 
     def paths(self) -> dict[str | Path, str]:
         """Return what stands for the paths of weights in messages."""
-        names: dict[str | Path, str] = {cache_folder(): "the server's folder of weights"}
+        folder, here = cache_folder(), "the server's folder of weights"
+        names: dict[str | Path, str] = {f"{str(folder)!r}": here, folder: here}
         files: dict[str | Path, str] = {path: path.name for path in self._sources.values() if isinstance(path, Path)}
         first = self._sources.get("started-with")
         return {**names, **files, **({} if first is None else {str(first): Path(first).name})}

@@ -16,6 +16,7 @@ const page = {
   hidden: new Set(), // numbers of objects that were switched off one by one
   current: null, // number of the object that is pointed at
   view: null, // part of the image that is seen: x, y, width, height
+  table: null, // the table that will be filled soon
   turn: 0, // counts images and predictions: an answer to an older one is dropped
 };
 
@@ -69,6 +70,7 @@ function fail(error) {
 
 function progress(text, value) {
   $("progress").hidden = text === null;
+  $("empty").hidden = text !== null || page.result !== null;
   if (text === null) return;
   if ($("progress-text").textContent !== text) $("progress-text").textContent = text;
   if (value === undefined) $("progress-bar").removeAttribute("value");
@@ -326,7 +328,9 @@ function filter() {
   }
   if (!page.shown.some((object) => object.id === page.current)) point(null);
   sayCounts(score);
-  fillTable();
+  clearTimeout(page.table);
+  if (page.shown.length > 300) page.table = setTimeout(fillTable, 100); // not at each step of the slider
+  else fillTable();
 }
 
 const objectsOf = (number) => `${number} ${number === 1 ? "object" : "objects"}`;
