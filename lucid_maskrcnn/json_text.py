@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .validators import near_file
+
 __all__ = ["parse_json", "read_json"]
 
 
@@ -27,7 +29,7 @@ def read_json(file: Path) -> Any:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{name}: No such file or directory.") from None
+        raise FileNotFoundError(f"{name}: No such file or directory.{near_file(file)}") from None
     except (OSError, ValueError) as error:  # a name with a NUL character is a ValueError
         raise ValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     return parse_json(name, content)

@@ -86,6 +86,7 @@ OPTIONAL = {
     "starlette",
     "uvicorn",
     "matplotlib",
+    "shtab",
     "tensorboard",
     "pandas",
     "roifile",

@@ -13,18 +13,21 @@ import platform
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from lucid_maskrcnn import validators
 from lucid_maskrcnn.ops import gpu_backend
 from lucid_maskrcnn.version import __version__
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
-from . import browser_app, check_data, convert, evaluate, info, predict, train
-from .common import Parser, say, warn
+from . import browser_app, check_data, completion, convert, env, evaluate, info, predict, train
+from .output import say, warn
+from .overview import MainParser
+from .parser import Parser, commands_of
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,14 +82,45 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse_and_run(arguments: list[str]) -> int:
-    parser, commands = _parser()
+    parser = build_parser()
+    arguments = _in_words(arguments)
     if not arguments:
         parser.print_help()
         return 0
-    command = next((a for a in arguments if not a.startswith("-")), "")
-    commands.get(command, parser).check_options(arguments)
-    args = parser.parse_args(arguments)
+    commands = {name: command for name, (_, command) in commands_of(parser).items()}
+    _check_command(parser, commands, arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands[args.command].error(f"one argument too many: {unknown[0]!r}")
     return args.run(args) or 0
+
+
+def _in_words(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``help [COMMAND]`` and ``version`` as the options that they are elsewhere."""
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:2], "--help"]
+    return ["--version"] if arguments == ["version"] else arguments
+
+
+def _check_command(parser: Parser, commands: dict[str, Parser], arguments: list[str]) -> None:
+    """Exit if the command is none, or does not have an option; its own parser says so."""
+    name = next((a for a in arguments if not a.startswith("-")), "")
+    if arguments[0] == name and name not in commands:
+        listed = ", ".join(map(repr, commands))
+        parser.error(f"COMMAND must be one of {listed}, got {validators.shown(name)}.{_meant(name, commands)}")
+    commands.get(name, parser).check_options(arguments, [parser, *commands.values()])
+
+
+def _meant(name: str, commands: Iterable[str]) -> str:
+    """Return what may have been meant by a word that is no command."""
+    from lucid_maskrcnn.weights.registry import find_by_name
+
+    near = validators.nearest(name, [*commands, "help", "version"], 0.6)
+    if name and os.path.exists(name):
+        near = f"predict {name}"
+    elif name and find_by_name(name):
+        near = f"info {name}"
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -106,14 +140,16 @@ def _is_answer(error: Exception) -> bool:
     return dis.opname[place.tb_frame.f_code.co_code[place.tb_lasti]] == "RAISE_VARARGS"
 
 
-def _parser() -> tuple[Parser, dict[str, Parser]]:
-    """Return the parser, and those of the commands by name."""
-    parser = Parser(prog="lucid-maskrcnn", description="Find and outline objects in images with Mask R-CNN.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print what a bug report needs")
-    commands: Any = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (predict, browser_app, evaluate, check_data, train, convert, info):
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
+    parser = MainParser(prog="lucid-maskrcnn", description="Find and outline objects in images with Mask R-CNN.")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the version, and those of what results depend on"
+    )
+    commands: Any = parser.add_subparsers(required=True, metavar="COMMAND", dest="command", parser_class=Parser)
+    for part in (predict, browser_app, train, evaluate, check_data, info, convert, env, completion):
         part.add_commands(commands)
-    return parser, commands.choices
+    return parser
 
 
 class _Version(argparse.Action):

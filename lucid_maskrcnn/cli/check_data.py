@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import check_output_folder, file_path, positive_int, say
+from .common import check_image_folder, check_output_folder, file_path, positive_int, say
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.data import Issue, ValidatedImage
@@ -42,8 +42,7 @@ def _check(args: argparse.Namespace) -> int:
 
     if (args.annotations is None) == (args.labels is None):
         raise ValueError("Give ANNOTATIONS or --labels, one of them.")
-    if not args.images.is_dir():
-        raise ValueError(f"There is no folder of images {str(args.images)!r}.")
+    check_image_folder(args.images)
     drawer = None if args.draw is None else _Drawer(args.draw, args.limit, args.images)
     report = validate(args.images, args.annotations, labels=args.labels, on_image=drawer)
     for line in report.lines():

@@ -1,20 +1,18 @@
-"""What the commands share: the parser and its one-sentence errors, types of arguments, output."""
+"""What the commands share: types of arguments, options of several commands, and where results go."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.ops import DEVICES, DTYPES, device_name, gpu_backend
-from lucid_maskrcnn.streams import write_text
-from lucid_maskrcnn.text_tables import printable
+
+from .output import say, say_pairs, say_table, table_lines, table_width, warn
+from .parser import Parser
 
 __all__ = [
     "Parser",
@@ -27,8 +25,11 @@ __all__ = [
     "add_top_k",
     "add_weights",
     "argument_type",
+    "check_dtype",
+    "check_image_folder",
     "check_output_file",
     "check_output_folder",
+    "describe_gpu",
     "file_path",
     "fraction",
     "non_negative_int",
@@ -36,63 +37,12 @@ __all__ = [
     "positive_number",
     "say",
     "say_device",
+    "say_pairs",
+    "say_table",
+    "table_lines",
+    "table_width",
     "warn",
 ]
-
-# ------------------------------------------------------------------ output
-
-
-def say(line: str = "", *, to_stderr: bool = False) -> None:
-    """Print a line to stdout; a reader that has gone away (``| head``) does not stop the work."""
-    write_text(f"{printable(line)}\n", sys.stderr if to_stderr else sys.stdout)
-
-
-def warn(sentence: str) -> None:
-    """Print a sentence to stderr, on one line."""
-    one_line = " ".join(line.strip() for line in sentence.split("\n"))  # two spaces may be those of a file's name
-    write_text(f"{printable(one_line)}\n", sys.stderr)
-
-
-# ------------------------------------------------------------------ parser
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence on stderr, and exit code 2.
-
-    The sentence names the option and, where an option, a command or a choice is misspelt, the nearest one there is.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)  # an abbreviation would change its meaning with a new option
-
-    def check_options(self, arguments: Sequence[str]) -> None:
-        """Exit if one of the arguments is an option that this parser does not have."""
-        for argument in itertools.takewhile(lambda a: a != "--", arguments):
-            name = argument.partition("=")[0]
-            if re.match("--?[a-zA-Z]", name) and name not in self._option_string_actions:
-                near = validators.nearest(name, (o for o in self._option_string_actions if o.startswith("--")))
-                hint = f"did you mean {near!r}?" if near else f"'{self.prog} --help' lists them."
-                self.error(f"there is no option {name!r}; {hint}")
-
-    def error(self, message: str) -> NoReturn:
-        """Print what is wrong and exit."""
-        message = re.sub("^argument (.+?): (?=must )", r"\1 ", message).removeprefix("argument ")
-        message = re.sub(
-            "^the following arguments are required: (.*)", rf"missing: \1; see '{self.prog} --help'", message
-        )
-        warn(f"{self.prog}: {message}" + ("" if message.endswith((".", "?")) else "."))
-        sys.exit(2)
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None:
-            try:
-                validators.choice("", value, list(action.choices))
-            except (TypeError, ValueError) as error:
-                raise argparse.ArgumentError(action, str(error).strip()) from error
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        write_text(message, file or sys.stdout)
-
 
 # ------------------------------------------------------------------ types of arguments
 
@@ -241,6 +191,14 @@ def add_dtype(parser: Any) -> None:
     )
 
 
+def describe_gpu() -> str:
+    """Return what the gpu is here, or that there is none."""
+    backend = gpu_backend()
+    if backend.kind == "cpu":
+        return f"none: MLX has no GPU here and computes on the CPU ({backend.name}), slower than --device cpu"
+    return str(backend)
+
+
 def say_device(device: str) -> None:
     """Say on stderr what computes, if it is not the cpu that the user named: a GPU, or what "auto" has chosen."""
     backend, chosen = gpu_backend(), device_name("--device", device)
@@ -250,7 +208,27 @@ def say_device(device: str) -> None:
         say(f"--device auto: cpu, as MLX has no GPU here ({backend.name})", to_stderr=True)
 
 
-# ------------------------------------------------------------------ where results go
+def check_dtype(device: str, dtype: str | None) -> None:
+    """Refuse half precision on cpu, before any work is done; what to do depends on whether there is a GPU."""
+    if dtype in (None, "float32") or device_name("--device", device) == "gpu":
+        return
+    backend = gpu_backend()
+    if backend.kind != "cpu":
+        raise ValueError(f"--dtype {dtype} is computed on gpu only: use --device gpu, which is {backend}.")
+    why = "--device auto has found none here" if device == "auto" else "there is none here"
+    raise ValueError(
+        f"--dtype {dtype} needs a GPU, and {why} (MLX computes on the CPU, {backend.name}): leave out --dtype, and the "
+        "cpu computes in float32."
+    )
+
+
+# ------------------------------------------------------------------ where images come from, and results go
+
+
+def check_image_folder(folder: Path) -> None:
+    """Refuse a folder of images that is not there."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder of images {str(folder)!r}.{validators.near_file(folder)}")
 
 
 def check_output_folder(option: str, folder: Path) -> None:

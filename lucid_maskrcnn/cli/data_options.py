@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .common import warn
+from .common import check_image_folder, warn
 
 __all__ = ["add_on_fault", "describe_data", "match_by_name", "open_data"]
 
@@ -59,8 +59,7 @@ def open_data(
 
     if (annotations is None) == (labels is None):
         raise ValueError(f"Give {names[0]} or {names[1]}, one of them.")
-    if not images.is_dir():
-        raise ValueError(f"There is no folder of images {str(images)!r}.")
+    check_image_folder(images)
     options: Any = {"on_fault": on_fault, "open_images": True, "channels": channels, "intensity": intensity}
     try:
         with warnings.catch_warnings():

@@ -14,6 +14,8 @@ from .common import (
     add_score_thresh,
     add_top_k,
     add_weights,
+    check_dtype,
+    check_image_folder,
     check_output_folder,
     file_path,
     positive_int,
@@ -105,8 +107,8 @@ def _check(args: argparse.Namespace) -> None:
     """Check the arguments before anything is read."""
     from lucid_maskrcnn.evaluation.average_precision import require_pycocotools
 
-    if not args.images.is_dir():
-        raise ValueError(f"There is no folder of images {str(args.images)!r}.")
+    check_image_folder(args.images)
+    check_dtype(args.device, args.dtype)
     if args.out is not None:
         check_output_folder("--out", args.out)
     if args.without_coco:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucid_maskrcnn.json_text import parse_json
-from lucid_maskrcnn.ops import gpu_backend
 
-from .common import say
+from .common import describe_gpu, say, say_pairs, table_lines
 
 if TYPE_CHECKING:
     from lucid_maskrcnn.config import ModelConfig
@@ -33,16 +32,15 @@ def add_commands(commands: Any) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from lucid_maskrcnn.text_tables import align_columns
     from lucid_maskrcnn.weights import list_weights, locate, read_weights_file
     from lucid_maskrcnn.weights.download import cached
     from lucid_maskrcnn.weights.registry import find_by_name
 
     if args.weights is None:
-        for line in align_columns(list(_overview(list_weights())), left=(0, 1, 2, 3)):
-            say(line.rstrip())
+        say_pairs({"gpu": describe_gpu()})
+        _say_overview(list_weights())
         say()
-        say(f"--device gpu is {gpu_backend()}")
+        say("lucid-maskrcnn info NAME says more; --weights takes the name, or a file.")
         return
     tables = []
     for entry in find_by_name(args.weights):
@@ -58,20 +56,38 @@ def _info(args: argparse.Namespace) -> None:
     for i, table in enumerate(tables):
         if i > 0:
             say()
-        for line in align_columns(list(table.items()), left=(0, 1)):
-            say(line.rstrip())
+        say_pairs(table)
 
 
-def _overview(entries: Iterable[PublishedWeights]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of the table of published weights."""
-    yield "name", "architecture", "licence", "metrics, %"
+def _say_overview(entries: Iterable[PublishedWeights]) -> None:
+    """Print the published weights, below what they are for."""
+    rows = [("name", "architecture", "licence", "metrics, %".ljust(_METRICS_WIDTH))]
+    headings: dict[str, list[int]] = {}
     for entry in entries:
-        yield entry.name, entry.architecture, entry.licence.split(" (")[0], _metrics(entry.metrics)
+        headings.setdefault(_purpose(entry), []).append(len(rows))
+        licence = entry.licence.split(" (")[0].split(";")[0]
+        metrics = dict(list(entry.metrics.items())[:_METRICS_IN_OVERVIEW])
+        rows.append((entry.name, entry.architecture, licence, _metrics(metrics).ljust(_METRICS_WIDTH)))
+    heading, *lines = table_lines(rows, left=(0, 1, 2), indent="  ")
+    say()
+    say(heading)
+    for purpose, numbers in headings.items():
+        say(f"{purpose}:")
+        for number in numbers:
+            say(lines[number - 1])
+
+
+def _purpose(entry: PublishedWeights) -> str:
+    """Return what weights are for."""
+    if entry.categories is None:
+        return "training on your own images, with --weights-backbone"
+    return _PURPOSES[entry.categories]
 
 
 def _describe_published(entry: PublishedWeights, path: Path | None) -> dict[str, str]:
     table = {
         "name": entry.name,
+        "for": _purpose(entry),
         "architecture": entry.architecture,
         "metrics": f"{_metrics(entry.metrics)} (percent, as published)",
         "trained on": entry.dataset,
@@ -142,6 +158,13 @@ def _changed_settings(config: ModelConfig) -> dict[str, Any]:
     return found | ({"backbone": of_backbone} if of_backbone else {})
 
 
+_METRICS_IN_OVERVIEW = 2
+_METRICS_WIDTH = 25  # the column is shortened last, as those of numbers, and yet begins on the left
+_PURPOSES = {
+    "NUCLEI": "nuclei in microscopy images, fluorescence or stained",
+    "COCO": "80 kinds of everyday objects in photographs",
+    "COCO_CONTIGUOUS": "80 kinds of everyday objects in photographs",
+}
 _CONVENTIONS = {
     "torchvision": "RGB in [0, 1], stride in the 3×3, RoIAlign not aligned with 2 × 2 samples, whole-pixel anchors",
     "detectron2": "BGR in [0, 255], stride in the 1×1, RoIAlign aligned with adaptive samples, exact anchors",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.config import VIEW_SCORE
-from lucid_maskrcnn.text_tables import align_columns, count_of
+from lucid_maskrcnn.text_tables import count_of
 
 from .common import (
     Parser,
@@ -29,6 +29,7 @@ from .common import (
     add_top_k,
     add_weights,
     argument_type,
+    check_dtype,
     check_output_file,
     check_output_folder,
     file_path,
@@ -36,6 +37,7 @@ from .common import (
     positive_int,
     say,
     say_device,
+    say_table,
     warn,
 )
 
@@ -169,8 +171,10 @@ def _demo(args: argparse.Namespace) -> None:
     height, width = found.image_size
     say(f"Mask R-CNN (ResNet-18 with FPN, weights NUCLEI) on {name}, {height} x {width} pixels")
     say()
-    for line in _table(found):
-        say(f"  {line}")
+    rows = _rows(found)
+    say_table(rows, left=(1,), indent="  ")
+    if len(found) >= len(rows):
+        say(f"  … {len(found) + 1 - len(rows)} more")
     say()
     say(f"{count_of(len(found), 'object')} with a score over {args.score_thresh:g}")
     say(f"load {loaded - started:.2f} s, predict {predicted - loaded:.2f} s on cpu")
@@ -178,20 +182,20 @@ def _demo(args: argparse.Namespace) -> None:
     say(f"drawing: {args.out}")
 
 
-def _table(found: Detections, limit: int = 10) -> Iterator[str]:
+def _rows(found: Detections, limit: int = 10) -> list[tuple[str, ...]]:
+    """Return a table of the best detections, with its heading."""
     from lucid_maskrcnn.masks.rle import rle_area
 
     areas = [str(rle_area(rle)) for rle in found[:limit].to_rle()]
     rows = [(*row, area) for row, area in zip(found.rows(limit), areas, strict=True)]
-    yield from align_columns([("#", "name", "score", "x1", "y1", "x2", "y2", "area"), *rows], left=(1,))
-    if len(found) > limit:
-        yield f"… {len(found) - limit} more"
+    return [("#", "name", "score", "x1", "y1", "x2", "y2", "area"), *rows]
 
 
 def _predict(args: argparse.Namespace, parser: Parser) -> int:
     from lucid_maskrcnn.inference import predict_files
 
     check_output_folder("--out", args.out)
+    check_dtype(args.device, args.dtype)
     if not args.images and not (args.resume and (args.out / "job.json").exists()):
         parser.error("the following arguments are required: IMAGE")
     paths, report = list(_paths(args.images)), _Report(quiet=args.quiet)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lucid_maskrcnn.validators import near_file
+
 __all__ = ["PILLOW_FORMATS", "SUFFIXES", "check_pixel_count", "is_tiff", "named_errors", "open_regular", "pixel_limit"]
 
 #: Suffixes of the files that a folder's images are taken to be.
@@ -119,7 +121,7 @@ def open_regular(path: Path, name: str) -> BinaryIO:
         file = open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise FileNotFoundError(f"There is no image file {str(path)!r}.") from error
+            raise FileNotFoundError(f"There is no image file {str(path)!r}.{near_file(path)}") from error
         raise ValueError(f"Cannot read {name}: {error.strerror}.") from error
     try:
         _check_kind(os.fstat(file.fileno()).st_mode, name)

@@ -275,7 +275,8 @@ def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) ->
     images = find_images(paths, out=out, is_drawing=is_own)
     if images and not (earlier is not None and resume) and not any(os.path.lexists(image.path) for image in images):
         more = {1: "", 2: ", nor the other one"}.get(len(images), f", nor any of the {len(images) - 1} others")
-        raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.")
+        hint = validators.near_file(images[0].path)
+        raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.{hint}")
     return images
 
 

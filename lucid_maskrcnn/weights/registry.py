@@ -394,10 +394,10 @@ def locate(weights: str | Path, architecture: str | None = None) -> Path:
     if not os.path.exists(path):
         entries = [e for e in list_weights(architecture) if architecture or e.categories]  # detectors, unless asked
         names = list(dict.fromkeys(entry.name for entry in entries))
-        near = validators.nearest(str(weights), names)
+        near = None if path.suffix else validators.nearest(str(weights), names)
         raise FileNotFoundError(
             f"weights must be one of {_quoted(names) or 'none, as no names are known here,'} or the path of a file; "
-            f"there is no file {str(path)!r}." + (f" Did you mean {near!r}?" if near else "")
+            f"there is no file {str(path)!r}." + (f" Did you mean {near!r}?" if near else validators.near_file(path))
         )
     return path
 

@@ -8,7 +8,7 @@ import pytest
 
 from lucid_maskrcnn import MaskRCNN, list_weights, mask_rcnn_resnet_18_fpn, mask_rcnn_resnet_50_fpn
 from lucid_maskrcnn.cli import main
-from lucid_maskrcnn.ops import gpu_backend
+from lucid_maskrcnn.cli.common import describe_gpu
 from lucid_maskrcnn.weights import locate, save_weights
 
 SLIM = {"width": 8, "fpn_channels": 8, "hidden_dim": 16, "mask_hidden_channels": 8}
@@ -54,10 +54,11 @@ def test_metadata_of_any_form_is_printed_without_control_characters(
 
 
 def test_list_of_published_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    *lines, empty, gpu = info(capsys).splitlines()
-    assert (empty, gpu) == ("", f"--device gpu is {gpu_backend()}")
-    assert lines[0].split() == ["name", "architecture", "licence", "metrics,", "%"]
-    assert [line.split()[:2] for line in lines[1:]] == [[e.name, e.architecture] for e in list_weights()]
+    gpu, _, heading, *lines, _, _ = info(capsys).splitlines()
+    assert gpu == f"gpu  {describe_gpu()}"
+    assert heading.split() == ["name", "architecture", "licence", "metrics,", "%"]
+    listed = [line.split()[:2] for line in lines if line.startswith("  ")]
+    assert listed == [[e.name, e.architecture] for e in list_weights()]
 
 
 def test_published_weights_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
