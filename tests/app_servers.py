@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,22 +27,23 @@ class Server:
     address: str
     process: subprocess.Popen[str]
 
-    def stop(self) -> tuple[int, str]:
-        """Press Ctrl-C; return the exit code and what was said on stderr."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """Press Ctrl-C, or send another signal; return the exit code and what was said on stderr."""
+        self.process.send_signal(number)
         error = self.process.communicate()[1]
         return self.process.returncode, error
 
 
 @contextmanager
-def running_server(*arguments: str) -> Iterator[Server]:
-    """Run ``lucid-maskrcnn app`` on a free port."""
+def running_server(*arguments: str, folder: Path | None = None) -> Iterator[Server]:
+    """Run ``lucid-maskrcnn app`` on a free port; ``folder`` is for its temporary files."""
     command = [sys.executable, "-m", "lucid_maskrcnn.cli", "app", "--no-browser", "--port", "0", *arguments]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | ({} if folder is None else {"TMPDIR": str(folder)}),
         # A shell's background jobs ignore SIGINT, and their children too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -51,7 +53,7 @@ def running_server(*arguments: str) -> Iterator[Server]:
         assert "http://" in line, process.communicate()
         yield Server(line.split()[2].rstrip("/"), process)
     finally:
-        process.kill()
+        process.terminate()
         process.wait()
         for pipe in (process.stdout, process.stderr):
             assert pipe is not None

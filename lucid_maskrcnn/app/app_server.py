@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .app_options import AppOptions
@@ -30,7 +32,7 @@ def serve_app(
     browser: bool = True,
     on_start: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C or SIGTERM, which raise ``KeyboardInterrupt``.
 
     Parameters
     ----------
@@ -84,7 +86,21 @@ def serve_app(
             timeout_graceful_shutdown=2,
             ws="none",
         )
-        asyncio.run(Server(config).serve([listener]))
+        with _ended_by_sigterm():
+            asyncio.run(Server(config).serve([listener]))
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does: otherwise the process dies before the image files are deleted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -63,6 +64,17 @@ def test_own_weights_come_first_and_other_hosts_are_warned_of(tmp_path: Path) ->
         code, error = server.stop()
     assert code == 0
     assert "there is no password" in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_end_leaves_no_files_even_while_it_predicts(number: int, tmp_path: Path) -> None:
+    with running_server(folder=tmp_path) as server:
+        client = Client(server)
+        image = client.ask("POST", "examples/fluorescence").json()["image"]
+        client.queue(image)
+        assert [path.is_file() for path in tmp_path.glob("*/*")] == [True]
+        assert server.stop(number) == (0, "lucid-maskrcnn app: ended.\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_of_the_server() -> None:
