@@ -82,6 +82,8 @@ DEPENDENCIES = {
 }
 OPTIONAL = {
     "IPython",
+    "mlflow",
+    "wandb",
     "pycocotools",
     "starlette",
     "uvicorn",

@@ -178,7 +178,9 @@ def close_arrays(a: Path, b: Path) -> None:
 
 
 def steps_of(out: Path) -> list[int]:
-    return [record["step"] for record in read_log(out / "log.jsonl") if "evaluation" not in record]
+    return [
+        record["step"] for record in read_log(out / "log.jsonl") if not {"evaluation", "stopped_early"} & set(record)
+    ]
 
 
 def timeless(out: Path) -> list[dict[str, Any]]:

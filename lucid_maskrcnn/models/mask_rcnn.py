@@ -36,7 +36,7 @@ from .half_precision import HalfPrecision
 from .heads import BoxDetections, ConvStack, RoISampler, RoISamples, _MaskHead, postprocess_detections
 from .layers import BatchNorm2d, Dropout, Linear
 from .limits import Limits
-from .losses import MaskRCNNLosses, _MaskRCNNLoss
+from .losses import MaskRCNNLosses, _MaskRCNNLoss, check_loss_weights, class_weight_row
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
 from .predict_options import PredictOptions
 from .rois import concat_rois, split_per_image
@@ -506,6 +506,8 @@ class MaskRCNN(HalfPrecision):
         targets: Sequence[Mapping[str, Any]],
         *,
         image_config: ImageConfig | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        class_weights: Mapping[str | int, float] | None = None,
     ) -> MaskRCNNLosses:
         """Return the training losses; ``["total_loss"].backward()`` computes the gradients.
 
@@ -522,12 +524,18 @@ class MaskRCNN(HalfPrecision):
             run-length encodings or polygons, of which only what the regions cut out is ever decoded.
         image_config : ImageConfig, optional
             How images are resized and normalized in place of ``config.image``, to train at another size.
+        loss_weights : mapping of str to float, optional
+            Factors of the losses by their names below, such as ``{"mask_loss": 2.0}``; others have 1.
+        class_weights : mapping of str or int to float, optional
+            What a region of a class counts in ``roi_cls_loss``, by name or label, such as ``{"mitosis": 4.0}``; others
+            have 1, and so has what is no object, ``"background"`` or 0. The loss is the weighted mean, as PyTorch's
+            ``CrossEntropyLoss(weight=…)``.
 
         Returns
         -------
         dict
             0-d tensors ``rpn_cls_loss``, ``rpn_reg_loss``, ``roi_cls_loss``, ``roi_reg_loss``,
-            ``mask_loss`` and their sum ``total_loss``.
+            ``mask_loss``, each times its factor, and their sum ``total_loss``.
 
         Raises
         ------
@@ -543,12 +551,14 @@ class MaskRCNN(HalfPrecision):
         if image_config is None:
             image_config = self.config.image
         instance("image_config", image_config, ImageConfig, "an ImageConfig")
+        factors = check_loss_weights("loss_weights", loss_weights)
+        row = class_weight_row("class_weights", class_weights, self.categories, self.num_classes)
         images, check = self._check_images(images, image_config)
         batch, _ = self._prepare(images, image_config)
         objects = self._check_targets(targets, batch)
         statistics = [(buffer, buffer.data) for buffer in self.buffers()]
         with ops.recording():
-            losses = self._losses(batch, objects)
+            losses = self._losses(batch, objects, factors, row)
         self._begin(*losses.values())
         try:
             check.finish()
@@ -569,7 +579,13 @@ class MaskRCNN(HalfPrecision):
         if self.device == "gpu":
             ops.begin(t.data for t in (*results, *self.buffers(), *self.parameters()))
 
-    def _losses(self, batch: transforms.ImageBatch, objects: list[Target]) -> MaskRCNNLosses:
+    def _losses(
+        self,
+        batch: transforms.ImageBatch,
+        objects: list[Target],
+        loss_weights: Mapping[str, float],
+        class_weights: Sequence[float] | None,
+    ) -> MaskRCNNLosses:
         features = self._features(batch.tensor)
         rpn = self.rpn(features)
         proposed = self.rpn.propose(rpn, batch.sizes, training=True)
@@ -580,7 +596,11 @@ class MaskRCNN(HalfPrecision):
         proposals = proposed.on_cpu()
         samples = self.roi_sampler.select_training_samples(proposals, objects)
         anchors, samples = anchors.on_device_of(batch.tensor), samples.on_device_of(batch.tensor)
-        return self.loss(rpn, anchors, *self._sample_predictions(features, samples, len(objects)), samples)
+        predictions = self._sample_predictions(features, samples, len(objects))
+        row = (
+            None if class_weights is None else ops.as_tensor(class_weights, batch.tensor, ops.dtype_name(batch.tensor))
+        )
+        return self.loss(rpn, anchors, *predictions, samples, loss_weights, row)
 
     def _sample_predictions(
         self, features: FeatureMaps, samples: RoISamples, num_images: int

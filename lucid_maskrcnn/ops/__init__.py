@@ -20,13 +20,14 @@ from ._operation import (
     zeros,
 )
 from ._parallel import chunks, num_threads, parallel_for, split_evenly
+from .adamw_step import adamw_update
 from .backend import DEVICES, GPUBackend, device_name, gpu_backend, move_module
 from .boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from .buckets import bucket_size, first_rows, padded_rows
 from .casts import DTYPES, cast, cast_like, convert, dtype_name, fits_float16, set_values
 from .compilation import compiled, compiling
 from .conv import conv2d, conv_transpose2d, one_channel
-from .functional import add_scalars, concat_anchors, dropout, flatten, linear
+from .functional import add_scalars, concat_anchors, dropout, flatten, linear, scale_scalar
 from .layout import nearest as nearest_cells
 from .loss_functions import binary_cross_entropy, cross_entropy, smooth_l1
 from .mask_resampling import mask_patches, mask_targets, paste_masks
@@ -67,6 +68,7 @@ __all__ = [
     "GPUBackend",
     "ProposalRules",
     "Proposals",
+    "adamw_update",
     "add_scalars",
     "arange",
     "array_module",
@@ -140,6 +142,7 @@ __all__ = [
     "roi_align",
     "roi_levels",
     "sample_balanced",
+    "scale_scalar",
     "set_values",
     "sgd_update",
     "shape_only",

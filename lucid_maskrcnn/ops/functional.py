@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import flag, fraction_below_one, positive_int
+from lucid_maskrcnn.validators import flag, fraction_below_one, non_negative_number, positive_int
 
 from . import conv_gpu
 from ._checks import check_tensor, tensors
@@ -23,7 +23,7 @@ from ._operation import Op, as_tensor
 from ._parallel import chunks, copy, matmul, parallel_for, relu_backward, sum_rows
 from .layout import nchw, nhwc, without_values
 
-__all__ = ["add_scalars", "concat_anchors", "dropout", "flatten", "linear"]
+__all__ = ["add_scalars", "concat_anchors", "dropout", "flatten", "linear", "scale_scalar"]
 
 _BLOCK_VALUES = 1 << 16  # values of a block of element-wise work: a few of them fit the cache
 
@@ -215,3 +215,22 @@ def add_scalars(*terms: Tensor) -> Tensor:
     for i, term in enumerate(tensors("terms", terms)):
         check_tensor(f"terms[{i}]", term, ())
     return _AddScalars()(*terms)
+
+
+class _ScaleScalar(Op):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def cpu(self, x: Any) -> Any:
+        factor = x.dtype.type(self.factor)
+        return np.asarray(x * factor), lambda grad: (np.asarray(grad * factor),)
+
+    def gpu(self, x: Any) -> Any:
+        return x * self.factor, lambda grad: (grad * self.factor,)
+
+
+def scale_scalar(x: Tensor, factor: float) -> Tensor:
+    """Return a 0-d tensor times a number of at least 0, as a 0-d tensor."""
+    check_tensor("x", x, ())
+    return _ScaleScalar(non_negative_number("factor", factor))(x)

@@ -63,7 +63,7 @@ class _CrossEntropy(Op):
         return out, lambda grad: (vjp(grad)[0], None)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy of softmax.
 
     Parameters
@@ -72,6 +72,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         ``R = 0`` gives 0.
     labels : Tensor of shape (R,), int32
         Class of each row, from 0 to K.
+    weights : Tensor of shape (K + 1,), float, optional
+        What a row of each class counts in the mean, which is divided by the sum of the rows' weights; 0 if that is 0.
+        By default all count the same. They get no gradient.
 
     Returns
     -------
@@ -85,7 +88,45 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     check_tensor("logits", logits, ("R", "K + 1"))
     index_tensor("labels", labels, logits.shape[0])
     check_range_on_cpu("labels", labels, logits.shape[1], "columns of logits")
-    return _CrossEntropy()(logits, labels)
+    if weights is None:
+        return _CrossEntropy()(logits, labels)
+    check_tensor("weights", weights, (logits.shape[1],))
+    return _WeightedCrossEntropy()(logits, labels, weights)
+
+
+class _WeightedCrossEntropy(Op):
+    """As the mean of rows that count as often as the weight of their label says."""
+
+    def cpu(self, logits: Any, labels: Any, weights: Any) -> Any:
+        rows = np.arange(len(logits))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        exponents = np.exp(shifted)
+        total = exponents.sum(axis=1, keepdims=True)
+        of_row = weights[labels]
+        share = of_row / (of_row.sum() or 1)
+        loss = ((np.log(total[:, 0]) - shifted[rows, labels]) * share).sum()
+
+        def backward(grad: np.ndarray) -> tuple[Any, None, None]:
+            slope = exponents / total
+            slope[rows, labels] -= 1
+            return slope * (share[:, None] * grad), None, None
+
+        return np.asarray(loss, logits.dtype), backward
+
+    def gpu(self, logits: Any, labels: Any, weights: Any) -> Any:
+        def run(logits: mx.array) -> mx.array:
+            inside, columns = within(labels, logits.shape[1])
+            picked = mx.take_along_axis(logits, columns[:, None], axis=1)[:, 0]
+            picked = mx.where(inside, picked, mx.nan)
+            of_row = weights[columns]
+            whole = of_row.sum()
+            share = of_row / mx.where(whole == 0, 1, whole)
+            return ((mx.logsumexp(logits, axis=1) - picked) * share).sum()
+
+        if not len(logits):
+            return mx.zeros(()), lambda grad: (mx.zeros(logits.shape), None, None)
+        out, vjp = with_vjp(run, logits)
+        return out, lambda grad: (vjp(grad)[0], None, None)
 
 
 class _PickedLoss(Op):

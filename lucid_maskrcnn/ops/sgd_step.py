@@ -12,7 +12,7 @@ are its inputs, so that a new learning rate is no new function.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -21,17 +21,13 @@ from lucid import Tensor
 
 from lucid_maskrcnn.validators import flag, fraction, instance, non_negative_number, sequence
 
-from ._checks import check_tensor
 from ._memory import empty, zeros
 from ._parallel import chunks, parallel_for
-from .compilation import worth_compiling
+from ._updates import compiled_update, with_gradient
 
 __all__ = ["moved_averages", "sgd_update", "sum_of_squares"]
 
 _BLOCK_VALUES = 1 << 16
-_MOST_COMPILED = 16  # functions that are kept
-
-_compiled: dict[Hashable, Callable[..., Any]] = {}
 
 
 def sgd_update(
@@ -67,7 +63,7 @@ def sgd_update(
     """
     lr, momentum = non_negative_number("lr", lr), non_negative_number("momentum", momentum)
     weight_decay, nesterov = non_negative_number("weight_decay", weight_decay), flag("nesterov", nesterov)
-    params = sequence("params", params, _with_gradient)
+    params = sequence("params", params, with_gradient)
     for i, velocity in enumerate(sequence("velocities", velocities, lambda _, value: value, length=len(params))):
         if velocity is not None and tuple(velocity.shape) != tuple(params[i].shape):
             raise ValueError(
@@ -86,13 +82,6 @@ def sgd_update(
         if p.is_cpu():
             moved[i] = _update_cpu(p, velocities[i], lr, momentum, weight_decay, nesterov=nesterov)
     return moved
-
-
-def _with_gradient(name: str, p: Any) -> Tensor:
-    check_tensor(name, p, (...,))
-    if p.grad is None:
-        raise ValueError(f"{name} must have a gradient: call backward() first.")
-    return p
 
 
 def _update_cpu(
@@ -141,7 +130,9 @@ def _update_gpu(
     if momentum:
         velocities = [mx.zeros_like(w) if v is None else v for w, v in zip(weights, velocities, strict=True)]
     speeds = list(velocities) if momentum else [None] * len(weights)
-    moved, own = _at_once(run, ("sgd", bool(momentum), nesterov), weights, [p.grad for p in params], speeds, settings)
+    moved, own = compiled_update(
+        run, ("sgd", bool(momentum), nesterov), weights, [p.grad for p in params], speeds, settings
+    )
     for p, weight in zip(params, moved, strict=True):
         p.data = weight
     return list(own if momentum else velocities)
@@ -167,7 +158,9 @@ def moved_averages(averages: Sequence[Any], values: Sequence[Any], share: float)
         return [a + (v - a) * share.astype(a.dtype) for a, v in zip(averages, values, strict=True)]
 
     on_gpu = [(a, v) for a, v in zip(averages, values, strict=True) if isinstance(a, mx.array)]
-    of_gpu = iter(_at_once(run, ("averages",), *map(list, zip(*on_gpu, strict=True)), (share,)) if on_gpu else [])
+    of_gpu = iter(
+        compiled_update(run, ("averages",), *map(list, zip(*on_gpu, strict=True)), (share,)) if on_gpu else []
+    )
     return [
         next(of_gpu) if isinstance(a, mx.array) else a + (v - a) * share for a, v in zip(averages, values, strict=True)
     ]
@@ -175,22 +168,6 @@ def moved_averages(averages: Sequence[Any], values: Sequence[Any], share: float)
 
 def _array(name: str, value: Any) -> Any:
     return instance(name, value, (np.ndarray, mx.array), "a NumPy or MLX array")
-
-
-def _at_once(run: Callable[..., Any], name: tuple[Hashable, ...], *lists: Any) -> Any:
-    """Call a function of lists of MLX arrays, the last of numbers: compiled, if that is worth it.
-
-    ``name`` and the arrays' shapes say which function it is: MLX never forgets a shape, this forgets the oldest.
-    """
-    *of_arrays, settings = lists
-    if not worth_compiling():
-        return run(*of_arrays, [mx.array(value) for value in settings])
-    key = (name, *((a.dtype, a.shape) for arrays in of_arrays for a in arrays if a is not None))
-    compiled = _compiled.pop(key, None) or mx.compile(run)
-    _compiled[key] = compiled
-    if len(_compiled) > _MOST_COMPILED:
-        _compiled.pop(next(iter(_compiled)))
-    return compiled(*of_arrays, [mx.array(value) for value in settings])
 
 
 def sum_of_squares(arrays: Iterable[Any]) -> float:
@@ -204,4 +181,4 @@ def sum_of_squares(arrays: Iterable[Any]) -> float:
     def run(arrays: Any, _: Any) -> Any:
         return mx.sum(mx.stack([mx.sum(mx.square(a.astype(mx.float32))) for a in arrays]))
 
-    return total + float(np.asarray(_at_once(run, ("squares",), on_gpu, ()))) if on_gpu else total
+    return total + float(np.asarray(compiled_update(run, ("squares",), on_gpu, ()))) if on_gpu else total

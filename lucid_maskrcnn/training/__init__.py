@@ -1,5 +1,7 @@
 """Training: the trainer, and its parts for a loop of your own."""
 
+from .adamw import AdamW
+from .callbacks import Callback, MLflowCallback, WandbCallback
 from .curves import draw_curves
 from .divergence import DivergenceError
 from .ema import EMA
@@ -14,14 +16,18 @@ from .trainer import BatchSource, Trainer, TrainResult
 __all__ = [
     "EMA",
     "SGD",
+    "AdamW",
     "BatchSource",
+    "Callback",
     "DivergenceError",
     "GradientMean",
     "Interrupted",
+    "MLflowCallback",
     "Schedule",
     "TrainResult",
     "Trainer",
     "TrainerSettings",
+    "WandbCallback",
     "clip_gradients",
     "decay_groups",
     "draw_curves",

@@ -10,7 +10,6 @@ from lucid import Tensor
 from lucid.nn import Module
 
 from .. import ops
-from ..config import ImageConfig
 from ..validators import shown
 from .divergence import DivergenceGuard
 from .gradients import GradientMean
@@ -33,8 +32,8 @@ class BatchGradients:
         Checks the losses.
     seed, accumulate : int
         As in :class:`TrainerSettings`.
-    image_config : ImageConfig, optional
-        As in :class:`Trainer`.
+    loss_options : mapping
+        Keywords of ``get_loss``.
     """
 
     def __init__(
@@ -45,11 +44,11 @@ class BatchGradients:
         *,
         seed: int,
         accumulate: int,
-        image_config: ImageConfig | None,
+        loss_options: Mapping[str, Any],
     ) -> None:
         self.model, self.params = model, list(params)
         self._guard, self._seed, self._accumulate = guard, seed, accumulate
-        self._loss_options = {} if image_config is None else {"image_config": image_config}
+        self._loss_options = dict(loss_options)
 
     def set_mode(self, *, bn_frozen: bool) -> None:
         """Put the model into training mode, with or without live batch norm."""

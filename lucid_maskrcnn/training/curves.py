@@ -47,7 +47,7 @@ def draw_curves(log: str | Path, path: str | Path) -> None:
     except ImportError as error:
         raise ImportError("Curves need matplotlib: pip install 'lucid-maskrcnn[plot]'.") from error
     records = read_log(log)
-    steps = [r for r in records if "evaluation" not in r]
+    steps = [r for r in records if "evaluation" not in r and "stopped_early" not in r]
     evaluations = [r for r in records if "evaluation" in r]
     if not steps:
         raise ValueError(f"{str(log)!r} has no steps to draw.")

@@ -13,7 +13,7 @@ from .. import validators
 from ..call_answers import answers_wrong_calls
 from ..json_text import parse_json
 
-__all__ = ["RunLog", "headline", "read_log"]
+__all__ = ["RunLog", "headline", "is_better", "read_log"]
 
 _MAIN_METRICS = ("AP", "AP50", "AP_0.5", "AP_0.5:0.95")
 _FIRST_KEY = b'{"step":'  # of each line
@@ -57,7 +57,7 @@ class RunLog:
                 record = _parse(line)
             except ValueError:
                 raise ValueError(f"{str(self.path)!r} is not the log of a run: move it away.") from None
-            if record is None or record["step"] > step:
+            if record is None or record["step"] > step or "stopped_early" in record:  # a longer patience continues
                 break
             end += len(line)
         self._file.truncate(end)
@@ -102,6 +102,11 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the main metrics of an evaluation, or the first six if none of their names is known."""
     known = [name for kind in ("segm/", "bbox/", "") for name in (kind + end for end in _MAIN_METRICS)]
     return {name: metrics[name] for name in known if name in metrics} or dict(list(metrics.items())[:6])
+
+
+def is_better(name: str, value: float, other: float) -> bool:
+    """Return whether a value of a metric is better than another: lower, if the metric is a loss, else higher."""
+    return value < other if name.endswith("loss") else value > other
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from .console import Console
 from .log import RunLog, headline
 from .tensorboard import EventLog
 
-__all__ = ["Report"]
+__all__ = ["Report", "early_stop_line"]
+
+
+def early_stop_line(step: int, why: Mapping[str, Any]) -> str:
+    """Return in words why a run ended early; ``why`` is what its log says."""
+    length = "" if why["steps"] is None else f" of {why['steps']}"
+    count = "the last evaluation was" if why["patience"] == 1 else f"the last {why['patience']} evaluations were"
+    best = "none had a value" if why["best"] is None else f"{why['best']:.3f} at step {why['best_step']}"
+    return f"stopped early after step {step}{length}: {count} not better in {why['keep_best']} than the best, {best}"
 
 
 class Report:
@@ -39,6 +48,11 @@ class Report:
         self._console.say(f"step {step}: {shown}")
         if self._events:
             self._events.write(step, metrics)
+
+    def early_stop(self, step: int, seconds: float, why: Mapping[str, Any]) -> None:
+        """Report that ``patience`` ended a run."""
+        self._log.write({"step": step, "seconds": round(seconds, 3), "stopped_early": why})
+        self.say(early_stop_line(step, why))
 
     def say(self, line: str) -> None:
         """Show a line."""

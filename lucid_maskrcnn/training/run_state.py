@@ -28,7 +28,7 @@ class RunState:
     metrics_before : dict
         Result of an evaluation before the first step; empty if there was none.
     best, best_step : float, int
-        The highest value of ``keep_best`` so far, and its step: 0 if that was before the first.
+        The best value of ``keep_best`` so far, and its step: 0 if that was before the first.
     stale : int
         Number of evaluations since.
 

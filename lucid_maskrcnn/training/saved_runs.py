@@ -10,7 +10,7 @@ import lucid.nn as nn
 import numpy as np
 
 from ..config import config_from_version_0
-from ..validators import check_keywords, non_negative_int, positive_number, shown
+from ..validators import check_keywords, integer, non_negative_int, positive_number, shown
 from .checkpoints import StoredArray, damaged, read_arrays, step_of
 from .run_state import RunState
 from .settings import TrainerSettings
@@ -19,6 +19,7 @@ __all__ = ["check_arrays", "check_header", "check_values"]
 
 _SECTIONS = ("settings", "data", "machine", "state")
 _CONFIGS = ("config", "image_config")
+_OF_OPTIMIZER = {"momentum": "momentum", "squares": "mean square"}  # arrays, and what messages call them
 
 
 # ------------------------------------------------------------------ the header
@@ -75,6 +76,12 @@ def _check_steps(path: Path, state: RunState, header: Mapping[str, Any]) -> None
         raise ValueError(f"step must be that of the file's name, {in_name}, got {state.step}")
     most = state.step if header["settings"].get("ema") is not None else 0
     non_negative_int("ema_updates", header["ema_updates"], most)
+    if header["settings"].get("optimizer", "sgd") == "adamw":
+        counts = header.get("optimizer_steps")
+        if not isinstance(counts, Mapping):
+            raise ValueError(f"optimizer_steps must be a mapping of names to steps, got {shown(counts)}")
+        for name, count in counts.items():
+            integer(f"optimizer_steps[{name!r}]", count, 1, state.step)
 
 
 # ------------------------------------------------------------------ the arrays
@@ -99,8 +106,8 @@ def check_arrays(
     for full_name, array in stored.items():
         kind, _, name = full_name.partition(".")
         variable = variables[name]
-        if kind == "momentum" and isinstance(variable, nn.Buffer):
-            raise damaged(path, f"{full_name} is the momentum of a buffer")
+        if kind in _OF_OPTIMIZER and isinstance(variable, nn.Buffer):
+            raise damaged(path, f"{full_name} is the {_OF_OPTIMIZER[kind]} of a buffer")
         dtypes = _dtypes(kind, variable)
         if array.dtype not in dtypes:
             raise damaged(path, f"{full_name} must be {' or '.join(dtypes)}, got {array.dtype}")
@@ -111,7 +118,9 @@ def check_arrays(
 
 def _check_kinds(path: Path, header: Mapping[str, Any], stored: Mapping[str, StoredArray]) -> None:
     """Check that the arrays of a file agree with each other, whatever the model is."""
-    names: dict[str, set[str]] = {"model": set(), "momentum": set(), "ema": set()}
+    adamw = header["settings"].get("optimizer", "sgd") == "adamw"
+    kinds = ("model", "momentum", "ema", *(("squares",) if adamw else ()))
+    names: dict[str, set[str]] = {kind: set() for kind in kinds}
     for full_name, array in stored.items():
         kind, _, name = full_name.partition(".")
         of_model = stored.get(f"model.{name}")
@@ -120,6 +129,11 @@ def _check_kinds(path: Path, header: Mapping[str, Any], stored: Mapping[str, Sto
         if array.shape != of_model.shape:
             raise damaged(path, f"{full_name} must have the shape of model.{name}, {of_model.shape}, got {array.shape}")
         names[kind].add(name)
+    stepped = set(header["optimizer_steps"]) if adamw else set()
+    for kind in ("momentum", "squares") if adamw else ():
+        if names[kind] != stepped:
+            name = min(names[kind] ^ stepped)
+            raise damaged(path, f"it has no {_OF_OPTIMIZER[kind]} or no number of steps of {name!r}")
     averaged = names["model"] if header["settings"].get("ema") is not None else set()
     if names["ema"] != averaged:
         name = min(names["ema"] ^ averaged)
@@ -142,7 +156,7 @@ def _check_model(path: Path, stored: Mapping[str, StoredArray], variables: Mappi
 def _dtypes(kind: str, variable: Any) -> list[str]:
     """Return the dtypes that an array of a variable may have."""
     own = str(variable.data.dtype).rpartition(".")[2]  # of MLX: "mlx.core.float32"
-    if kind == "momentum" and own != "float32":
+    if kind in _OF_OPTIMIZER and own != "float32":
         return [own, "float32"]  # what a resumed optimizer has
     if kind == "ema" and "float" not in own:
         return [own, "float32", "float64"]  # the average of integers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,23 +13,45 @@ from ..validators import (
     choice,
     flag,
     fraction_below_one,
+    instance,
     integer,
     non_negative_number,
     optional,
+    pair,
     positive_int,
     positive_number,
+    shown,
     text,
 )
 from .schedules import SCHEDULE_CHECKS, SCHEDULE_KINDS, Schedule
 
-__all__ = ["LR_PER_IMAGE", "TrainerSettings"]
+__all__ = ["LR_PER_IMAGE", "OPTIMIZERS", "TrainerSettings"]
+
+OPTIMIZERS = ("sgd", "adamw")
 
 LR_PER_IMAGE = 0.02 / 16  # He et al. 2017, section 3.1: 0.02 for 16 images a step; linear scaling for others
+# What detectors are commonly trained with by AdamW at 16 images a step (Liu et al. 2021, section 4.2); the size of its
+# steps does not depend on that of the gradients, whose noise falls with the square root of the images.
+_ADAMW_LR, _ADAMW_IMAGES = 1e-4, 16
+_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
 # Weights that are right already are moved by the noise of the gradients, with the square of the rate times the images
 # that are seen, and a few images cannot lead them back: this keeps that product constant; docs/training.rst has the
 # runs.
 _FINE_TUNING_SHARES = (1 / 20, 1 / 5)  # of LR_PER_IMAGE, least and most
 _FINE_TUNING_IMAGES = 120  # up to so many seen images it is the most
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    return pair(name, value, fraction_below_one)
+
+
+def _factors(name: str, value: Any) -> dict[Any, float]:
+    wanted = "a mapping of names to factors"
+    for key in instance(name, value, Mapping, wanted):
+        if not isinstance(key, (str, int)) or isinstance(key, bool):
+            raise TypeError(f"{name} must be {wanted}, got the key {shown(key)}.")
+    return {key: non_negative_number(f"{name}[{key!r}]", factor) for key, factor in value.items()}
+
 
 _CHECKS: dict[str, Any] = {
     "steps": optional(positive_int),
@@ -37,9 +60,13 @@ _CHECKS: dict[str, Any] = {
     "accumulate": positive_int,
     "processes": positive_int,
     "lr": optional(positive_number),
+    "optimizer": partial(choice, options=OPTIMIZERS),
     "momentum": fraction_below_one,
-    "weight_decay": non_negative_number,
-    "decay_norms": flag,
+    "betas": _betas,
+    "weight_decay": optional(non_negative_number),
+    "decay_norms": optional(flag),
+    "loss_weights": optional(_factors),
+    "class_weights": optional(_factors),
     "schedule": partial(choice, options=SCHEDULE_KINDS),
     **SCHEDULE_CHECKS,
     "warmup": optional(SCHEDULE_CHECKS["warmup"]),
@@ -76,11 +103,24 @@ class TrainerSettings:
     lr : float, optional
         Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16). In
         fine-tuning, that is, if all of the model's layers have weights of a detector, it is a fifth of that for runs
-        that see up to 120 images, and falls with the square root of their number to a twentieth.
-    momentum, weight_decay : float
-        Of the optimizer.
-    decay_norms : bool
-        Whether weight decay applies to biases and the norms' scales and shifts too, as in the paper.
+        that see up to 120 images, and falls with the square root of their number to a twentieth. With AdamW it is
+        0.0001 for 16 images of a step, times the square root of their number over 16, and the same share of that in
+        fine-tuning.
+    optimizer : {"sgd", "adamw"}
+        :class:`SGD`, as in the paper, or :class:`AdamW`.
+    momentum : float
+        Of SGD.
+    betas : pair of float
+        Of AdamW.
+    weight_decay : float, optional
+        By default 0.0001, and 0.05 with AdamW.
+    decay_norms : bool, optional
+        Whether weight decay applies to biases and the norms' scales and shifts too: by default with SGD, as in the
+        paper, and not with AdamW.
+    loss_weights : mapping of str to float, optional
+        Factors of the losses by their names, as :meth:`MaskRCNN.get_loss` takes them.
+    class_weights : mapping of str or int to float, optional
+        What a class counts in the classification loss, by name or label, as :meth:`MaskRCNN.get_loss` takes them.
     schedule : {"multistep", "cosine", "constant"}
         The learning rate drops at the milestones, follows half a cosine down to 0, or stays.
     milestones, gamma : tuple of float, float
@@ -106,9 +146,10 @@ class TrainerSettings:
     eval_every : int, optional
         Steps between evaluations; by default there is one at the end.
     keep_best : str, optional
-        Name of a metric of the evaluation, such as ``"segm/AP"``: the weights with the highest value are kept too.
+        Name of a metric of the evaluation, such as ``"segm/AP"``: the weights with the highest value are kept too, or
+        with the lowest, if the metric's name ends in ``loss``.
     patience : int, optional
-        The run ends after this number of evaluations in a row without a higher ``keep_best``.
+        The run ends after this number of evaluations in a row without a better ``keep_best``.
 
     Raises
     ------
@@ -123,8 +164,8 @@ class TrainerSettings:
     processes: int = 1
     lr: float | None = None
     momentum: float = 0.9
-    weight_decay: float = 1e-4
-    decay_norms: bool = True
+    weight_decay: float | None = None
+    decay_norms: bool | None = None
     schedule: str = "multistep"
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)
     gamma: float = 0.1
@@ -139,6 +180,10 @@ class TrainerSettings:
     eval_every: int | None = None
     keep_best: str | None = None
     patience: int | None = None
+    optimizer: str = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    loss_weights: Mapping[str, float] | None = None
+    class_weights: Mapping[str | int, float] | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -155,11 +200,18 @@ class TrainerSettings:
                 f"processes must be at most accumulate, {self.accumulate}, got {self.processes}: each process computes "
                 "at least one batch of a step."
             )
+        defaults = TrainerSettings.__dataclass_fields__
+        other, name = ("adamw", "betas") if self.optimizer == "sgd" else ("sgd", "momentum")
+        if getattr(self, name) != defaults[name].default:
+            raise ValueError(
+                f"{name} is of optimizer={other!r}, got {name}={getattr(self, name)} with "
+                f"optimizer={self.optimizer!r}: set the other's, or leave it out."
+            )
         if self.patience is not None and self.keep_best is None:
             raise ValueError("patience needs keep_best, the name of the metric that should grow.")
 
     def completed(self, images_per_step: int, *, fine_tuning: bool = False) -> TrainerSettings:
-        """Return the settings with the defaults of the learning rate and the warm-up filled in.
+        """Return the settings with the defaults of the learning rate, the warm-up and weight decay filled in.
 
         Parameters
         ----------
@@ -170,9 +222,17 @@ class TrainerSettings:
         """
         images = positive_int("images_per_step", images_per_step)
         share = self._fine_tuning_share(images) if flag("fine_tuning", fine_tuning) else 1.0
-        lr = LR_PER_IMAGE * share * images if self.lr is None else self.lr
+        usual = LR_PER_IMAGE * share * images
+        if self.optimizer == "adamw":
+            usual = _ADAMW_LR * share * math.sqrt(images / _ADAMW_IMAGES)
         default = 200 if self.steps is None else min(1000, self.steps // (5 if fine_tuning else 10))
-        return replace(self, lr=lr, warmup=default if self.warmup is None else self.warmup)
+        return replace(
+            self,
+            lr=usual if self.lr is None else self.lr,
+            warmup=default if self.warmup is None else self.warmup,
+            weight_decay=_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay,
+            decay_norms=self.optimizer == "sgd" if self.decay_norms is None else self.decay_norms,
+        )
 
     def _fine_tuning_share(self, images_per_step: int) -> float:
         least, most = _FINE_TUNING_SHARES

@@ -17,16 +17,17 @@ from .. import ops
 from ..config import ImageConfig, ModelConfig, config_from_version_0
 from .checkpoints import StoredArray, has_checksum, read_arrays, read_header, write_checkpoint
 from .ema import EMA
+from .optimizer import Optimizer
 from .run_state import RunState
 from .saved_runs import check_arrays, check_header, check_values
 from .settings import TrainerSettings
-from .sgd import SGD
 
 __all__ = ["changes", "describe", "describe_data", "load_state", "save_state", "taken_over"]
 
 # Settings that may change on resume: the weights do not depend on them (on "processes" by rounding only).
 _FREE = {"processes", "save_every", "keep_last", "eval_every", "keep_best", "patience"}
 _MAY_GROW = ("steps", "minutes")
+_ADDED_SETTINGS = ("optimizer", "betas", "loss_weights", "class_weights")  # which earlier versions did not have
 _CHOSEN_BY_DEFAULT = ("lr", "warmup")
 # Names in checkpoints that earlier versions wrote, by the part of the header.
 _RENAMED = {
@@ -42,18 +43,26 @@ _PARTS = ("image", "rpn", "heads", "backbone")  # of a model's configuration
 def save_state(
     path: Path,
     model: Module,
-    optimizer: SGD,
+    optimizer: Optimizer,
     ema: EMA | None,
     header: Mapping[str, Any],
     inspect: Callable[[str, np.ndarray], None],
 ) -> None:
     """Write a checkpoint; ``inspect`` is called with each array before."""
     arrays = dict(_arrays(model, optimizer, ema))
-    write_checkpoint(path, arrays, {**header, "ema_updates": ema.updates if ema else 0}, inspect)
+    header = {**header, "ema_updates": ema.updates if ema else 0}
+    if optimizer.kind == "adamw":  # whose averages are corrected by the number of steps
+        names = _names(model)
+        header["optimizer_steps"] = {
+            names[id(p)]: n for p, n in zip(optimizer.params, optimizer.counts, strict=True) if n
+        }
+    write_checkpoint(path, arrays, header, inspect)
 
 
-def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> RunState:
+def load_state(path: Path, model: Module, optimizer: Optimizer, ema: EMA | None) -> RunState:
     """Load a checkpoint into model, optimizer and averages, and return the state of its run.
+
+    What another optimizer remembered is left out: this one begins anew.
 
     Raises
     ------
@@ -63,19 +72,22 @@ def load_state(path: Path, model: Module, optimizer: SGD, ema: EMA | None) -> Ru
     header, stored = read_checkpoint_header(path)
     variables = model.state_dict(keep_vars=True)
     check_arrays(path, header, stored, variables)
-    averages: dict[str, np.ndarray] = {}
-    momenta: dict[str, np.ndarray] = {}
+    others: dict[str, dict[str, np.ndarray]] = {}
     for full_name, array in read_arrays(path):
         kind, _, name = full_name.partition(".")
         if kind == "model":
             # A new array, not new values in the old one: what was computed from that is recognized as stale.
             variables[name].data = ops.device_array(array, variables[name].device)
         else:
-            (averages if kind == "ema" else momenta)[name] = array
-    names = _names(model)
-    optimizer.momenta = [momenta.get(names[id(p)]) for p in optimizer.params]
-    if ema is not None and averages:
-        ema.restore(averages, header["ema_updates"])
+            others.setdefault(kind, {})[name] = array
+    if header["settings"].get("optimizer", "sgd") == optimizer.kind:
+        names = [_names(model)[id(p)] for p in optimizer.params]
+        for slot in optimizer.slots:
+            arrays = others.get(slot, {})
+            optimizer.restore(slot, [arrays.get(name) for name in names])
+        optimizer.counts = [header.get("optimizer_steps", {}).get(name, 0) for name in names]
+    if ema is not None and "ema" in others:
+        ema.restore(others["ema"], header["ema_updates"])
     return RunState(**header["state"])
 
 
@@ -90,13 +102,14 @@ def read_checkpoint_header(path: Path) -> tuple[dict[str, Any], dict[str, Stored
     return header, stored
 
 
-def _arrays(model: Module, optimizer: SGD, ema: EMA | None) -> Iterator[tuple[str, Any]]:
+def _arrays(model: Module, optimizer: Optimizer, ema: EMA | None) -> Iterator[tuple[str, Any]]:
     for name, variable in model.state_dict(keep_vars=True).items():
         yield f"model.{name}", variable.data
     names = _names(model)
-    for p, velocity in zip(optimizer.params, optimizer.momenta, strict=True):
-        if velocity is not None:
-            yield f"momentum.{names[id(p)]}", velocity
+    for slot, arrays in optimizer.slots.items():
+        for p, array in zip(optimizer.params, arrays, strict=True):
+            if array is not None:
+                yield f"{slot}.{names[id(p)]}", array
     for name, average in ema.averages.items() if ema else ():
         yield f"ema.{name}", average
 
@@ -134,8 +147,9 @@ def describe_data(loader: Any) -> dict[str, Any]:
     described |= {n: getattr(loader, n) for n in ("seed", "shuffle", "group_by_shape") if hasattr(loader, n)}
     # The repr of a function has its address, which differs from process to process.
     described |= {n: re.sub(r" at 0x\w+", "", repr(getattr(loader, n))) for n in ("augment",) if hasattr(loader, n)}
-    if getattr(loader, "sample_weights", None) is not None:
-        described["sample_weights"] = zlib.crc32(np.asarray(loader.sample_weights, np.float64).tobytes())
+    for name in ("sample_weights", "repeat_factors"):
+        if getattr(loader, name, None) is not None:
+            described[name] = zlib.crc32(np.asarray(getattr(loader, name), np.float64).tobytes())
     dataset = getattr(loader, "dataset", None)
     if dataset is not None:
         described["images"] = len(dataset)
@@ -149,6 +163,8 @@ def describe_data(loader: Any) -> dict[str, Any]:
 def taken_over(settings: TrainerSettings, path: Path) -> TrainerSettings:
     """Return settings whose defaults are replaced by what the run of a checkpoint began with."""
     before = read_checkpoint_header(path)[0]["settings"]
+    if before.get("optimizer", "sgd") != settings.optimizer:  # whose learning rate would be another's
+        return settings
     return dataclasses.replace(settings, **{n: before[n] for n in _CHOSEN_BY_DEFAULT if getattr(settings, n) is None})
 
 
@@ -191,6 +207,9 @@ def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:
 def _as_described_now(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's description; those of version 0 had a factory's arguments in place of the configuration."""
     data = dict(before["data"])
+    fields = TrainerSettings.__dataclass_fields__.values()
+    earlier = {f.name: f.default for f in fields if f.name in _ADDED_SETTINGS}
+    before = {**before, "settings": json.loads(json.dumps(earlier)) | before["settings"]}
     if "annotations" in now["data"]:  # which earlier versions did not record
         data.setdefault("annotations", now["data"]["annotations"])
     if "arguments" not in before:
@@ -224,6 +243,6 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(part: str, name: str, was: Any, is_: Any) -> str:
-    if part == "data" and name in ("image_ids", "sample_weights"):
+    if part == "data" and name in ("image_ids", "sample_weights", "repeat_factors"):
         return f"the {name.replace('_', ' ')} of the data have changed"
     return f"{name} was {was} and is {is_}"

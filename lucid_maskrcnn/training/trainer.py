@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,15 @@ from lucid.nn import Module
 from ..atomic import remove_leftovers
 from ..call_answers import answers_wrong_calls
 from ..config import ImageConfig
+from ..models import MaskRCNN
+from ..models.losses import check_loss_weights, class_weight_row
 from ..user_warnings import warn_user
 from ..validators import flag, instance, nearest, optional, path, positive_int, shown
 from ..weights import save_weights
+from .adamw import AdamW
 from .batch_gradients import BatchGradients
+from .batch_sheet import MOST_IMAGES, draw_batches
+from .callbacks import Callback, check_callbacks, end_callbacks
 from .checkpoints import check_folder, check_resume, checkpoint_path, prune
 from .console import Console
 from .curves import draw_curves
@@ -29,7 +35,8 @@ from .divergence import DivergenceError, DivergenceGuard
 from .ema import EMA
 from .gradients import clip_gradients
 from .interruption import Interrupted, Interruption
-from .log import RunLog
+from .log import RunLog, is_better
+from .optimizer import Optimizer
 from .reporting import Report
 from .run_state import RunState
 from .settings import TrainerSettings
@@ -60,7 +67,11 @@ class TrainResult:
     best_weights : Path, optional
         File of the weights with the highest ``keep_best``.
     best : float, optional
-        The highest value of ``keep_best``.
+        The highest value of ``keep_best``; the lowest, if that is a loss.
+    stopped_early : bool
+        Whether ``patience`` ended the run before its length.
+    best_step : int
+        Step of ``best``; 0 if there is none, or it is that of the weights that the run started from.
     """
 
     step: int
@@ -70,6 +81,8 @@ class TrainResult:
     best_weights: Path | None
     best: float | None
     metrics_before: dict[str, float] = dataclasses.field(default_factory=dict)
+    stopped_early: bool = False
+    best_step: int = 0
 
 
 @answers_wrong_calls
@@ -77,9 +90,10 @@ class Trainer:
     """Trains a model; a run that was stopped or killed can be resumed.
 
     The folder ``out`` gets ``log.jsonl`` (a line for each step and each evaluation), checkpoints,
-    ``weights.safetensors`` at the end and ``best.safetensors`` if ``keep_best`` is set, ``curves.png`` if matplotlib
-    is installed and event files if TensorBoard is. On cpu a run of given steps gives the same weights on
-    every repetition, bit for bit, in one go or resumed.
+    ``weights.safetensors`` at the end and ``best.safetensors`` if ``keep_best`` is set, ``batches.png`` with the first
+    images as they are augmented and their targets, ``curves.png`` if matplotlib is installed and event files if
+    TensorBoard is. On cpu a run of given steps gives the same weights on every repetition, bit for bit, in one go or
+    resumed.
 
     Parameters
     ----------
@@ -108,6 +122,9 @@ class Trainer:
         Whether to show a progress bar on stderr, or lines if that is a file.
     tensorboard : bool, optional
         Whether to write event files; by default if TensorBoard is installed.
+    callbacks : sequence of Callback
+        What is called after each step, after each evaluation and at the end, such as :class:`WandbCallback` and
+        :class:`MLflowCallback`. An exception of theirs stops the run with a checkpoint, as one of ``evaluate`` does.
 
     Attributes
     ----------
@@ -135,11 +152,13 @@ class Trainer:
         allow_changes: bool = False,
         progress: bool = True,
         tensorboard: bool | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         _check_model(model)
         _check_loader(loader)
         instance("settings", settings, TrainerSettings, "TrainerSettings, such as TrainerSettings(steps=1000)")
         _check_evaluation(evaluate, settings)
+        self._loss_options = _loss_options(model, settings)
         self.model, self.loader, self.out = model, loader, path("out", out)
         self._fine_tuning: bool = getattr(model, "pretrained", False)
         self._data = describe_data(loader)
@@ -147,6 +166,7 @@ class Trainer:
         self.evaluate, self.resume = evaluate, check_resume(resume)
         self._show_progress = flag("progress", progress)
         self._tensorboard = _with_tensorboard(tensorboard)
+        self.callbacks = check_callbacks(callbacks)
         self._notes: list[str] = []
         self.settings = self._completed(settings, allow_changes=flag("allow_changes", allow_changes))
         self._lr_schedule = self.settings.lr_schedule
@@ -181,9 +201,22 @@ class Trainer:
         Exception
             What the data set raises, or an evaluation. There is a checkpoint of the last step then.
         """
+        try:
+            result = self._run()
+        except BaseException as error:
+            for other in end_callbacks(self.callbacks, None):
+                error.add_note(f"A callback's on_end raised {type(other).__name__}: {other}")
+            raise
+        raised = end_callbacks(self.callbacks, result)
+        if raised:
+            raise raised[0]
+        return result
+
+    def _run(self) -> TrainResult:
         with ExitStack() as stack:
             self._begin(stack)
             interruption = stack.enter_context(Interruption())
+            self._draw_batches()
             if self.evaluate is not None and self._fine_tuning and self.state.step == 0:
                 self._evaluate(interruption)
             while True:
@@ -225,23 +258,31 @@ class Trainer:
             for name in batch_losses[0][1]
         }
         speed = round(num_images / (time.perf_counter() - start), 3)
+        metrics = {"lr": lr, **losses, "norm": norm, "images_per_s": speed}
         with self._file_errors():
-            self._report.step(
-                state.step, self._seconds(), {"lr": lr, **losses, "norm": norm, "images_per_s": speed}, self._done()
-            )
+            self._report.step(state.step, self._seconds(), metrics, self._done())
+        with self._saved_if_it_raises():
+            for callback in self.callbacks:
+                callback.on_step(state.step, dict(metrics))
 
     def _computed(self) -> list[Any]:
         """Compute the losses and gradients of a step; an error of the data leaves a checkpoint of the steps before."""
-        state = self.state
+        with self._saved_if_it_raises():
+            return self._workers.compute(self.state.step, bn_frozen=self.state.bn_frozen)
+
+    @contextmanager
+    def _saved_if_it_raises(self) -> Iterator[None]:
+        """Write a checkpoint of the steps so far if the user's data or callbacks raise an error."""
         try:
-            return self._workers.compute(state.step, bn_frozen=state.bn_frozen)
+            yield
         except (DivergenceError, Interrupted):
             raise
         except Exception:
-            if state.step:
+            step = self.state.step
+            if step:
                 with suppress(OSError):  # the error that is raised is the one that stopped the run
                     self._save()
-                    self._report.say(f"stopped after step {state.step}, with a checkpoint: resume continues from it")
+                    self._report.say(f"stopped after step {step}, with a checkpoint: resume continues from it")
             raise
 
     def _freeze_bn_when_due(self, progress: float) -> None:
@@ -283,14 +324,17 @@ class Trainer:
         with self._file_errors():
             self._report.evaluation(self.state.step, self._seconds(), metrics)
         self._save()
+        with self._saved_if_it_raises():
+            for callback in self.callbacks:
+                callback.on_evaluation(self.state.step, dict(metrics))
 
     def _keep_best(self, metrics: Mapping[str, float]) -> None:
         name, state = self.settings.keep_best, self.state
         if name is None:
             return
         _check_metric(name, metrics)
-        if not metrics[name] > (-math.inf if state.best is None else state.best):  # also if it is NaN
-            state.stale += 1
+        if not (not math.isnan(metrics[name]) if state.best is None else is_better(name, metrics[name], state.best)):
+            state.stale += 1  # also if it is NaN
             return
         state.best, state.best_step, state.stale = metrics[name], state.step, 0
         with self._kept_weights():
@@ -313,8 +357,11 @@ class Trainer:
         return self._seconds() if self.settings.steps is None else self.state.step
 
     def _is_finished(self) -> bool:
+        return self._progress() >= 1 or self._patience_is_out()
+
+    def _patience_is_out(self) -> bool:
         patience = self.settings.patience
-        return self._progress() >= 1 or (patience is not None and self.state.stale >= patience)
+        return patience is not None and self.state.stale >= patience
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._clock
@@ -331,18 +378,22 @@ class Trainer:
         if settings.lr is None:
             why = " (fine-tuning)" if self._fine_tuning else ""
             lr = completed.lr or 0.0
-            self._notes.append(f"learning rate {lr:g}: {lr / images:g} × {images}{why}")
+            how = "of AdamW" if settings.optimizer == "adamw" else f"{lr / images:g} × {images}"
+            self._notes.append(f"learning rate {lr:g}: {how}{why}")
         check_processes(completed.processes, self.model)
         if checkpoint:
             self._notes += changes(checkpoint, self._description(completed), allowed=allow_changes)
         return completed
 
-    def _make_optimizer(self) -> SGD:
+    def _make_optimizer(self) -> Optimizer:
         settings = self.settings
+        decay, lr = settings.weight_decay or 0.0, settings.lr or 0.0
         # A module that is used twice lists its parameters twice.
         trained = list({id(p): p for p in self.model.parameters() if p.requires_grad}.values())
-        groups = trained if settings.decay_norms else decay_groups(trained, settings.weight_decay)
-        return SGD(groups, settings.lr or 0.0, settings.momentum, settings.weight_decay)
+        groups = trained if settings.decay_norms else decay_groups(trained, decay)
+        if settings.optimizer == "adamw":
+            return AdamW(groups, lr, settings.betas, weight_decay=decay)
+        return SGD(groups, lr, settings.momentum, decay)
 
     def _begin(self, stack: ExitStack) -> None:
         """Open the files of the run, and continue from its checkpoint if there is one."""
@@ -374,7 +425,7 @@ class Trainer:
             self._guard,
             seed=settings.seed,
             accumulate=settings.accumulate,
-            image_config=self.image_config,
+            loss_options=self._loss_options | ({"image_config": self.image_config} if self.image_config else {}),
         )
         self._workers = start_workers(gradients, self._batches, settings.processes)
         stack.callback(self._workers.close)
@@ -389,10 +440,25 @@ class Trainer:
             stack.callback(events.close)
         return Report(log, console, events)
 
+    def _draw_batches(self) -> None:
+        """Draw the first images of a new run as they are trained on; one that is resumed has its picture."""
+        if self.state.step:
+            return
+        try:
+            with self._file_errors():
+                batches = self._batches.load(0, 0, min(self.settings.accumulate, MOST_IMAGES))
+                draw_batches(batches, self.out / "batches.png", categories=getattr(self.model, "categories", None))
+        except Exception as error:  # data that cannot be loaded stops the first step, whose message says more
+            self._report.say(f"no batches.png: {error}")
+
     def _finish(self) -> TrainResult:
         """Write the weights and the curves."""
         state = self.state
         self._save()
+        stopped_early = self._patience_is_out() and self._progress() < 1
+        if stopped_early:
+            with self._file_errors():
+                self._report.early_stop(state.step, self._seconds(), self._early_stop())
         if self.ema:
             self.ema.apply(self.model)
         self.model.eval()
@@ -404,13 +470,34 @@ class Trainer:
             self._report.say(f"no curves.png: {error}")
         self._warn_if_worse()
         best = None if state.best is None else self.out / "best.safetensors"
-        return TrainResult(state.step, self._seconds(), state.metrics, weights, best, state.best, state.metrics_before)
+        return TrainResult(
+            step=state.step,
+            seconds=self._seconds(),
+            metrics=state.metrics,
+            weights=weights,
+            best_weights=best,
+            best=state.best,
+            metrics_before=state.metrics_before,
+            stopped_early=stopped_early,
+            best_step=state.best_step,
+        )
+
+    def _early_stop(self) -> dict[str, Any]:
+        """Return what the log says of a run that ``patience`` ended."""
+        settings, state = self.settings, self.state
+        return {
+            "keep_best": settings.keep_best,
+            "patience": settings.patience,
+            "best": state.best,
+            "best_step": state.best_step,
+            "steps": settings.steps,
+        }
 
     def _warn_if_worse(self) -> None:
         """Warn if the run ends below the weights that it started from."""
         name, state = self.settings.keep_best, self.state
         before, after = (metrics.get(name or "", math.nan) for metrics in (state.metrics_before, state.metrics))
-        if before > after:
+        if not math.isnan(after) and is_better(name or "", before, after):
             warn_user(
                 f"{name} is {after:.3f} at the end and was {before:.3f} before the run, on the images to evaluate on: "
                 f"use best.safetensors, whose {state.best:.3f} is of step {state.best_step}."
@@ -475,6 +562,19 @@ def _check_model(model: Any) -> None:
     dtype = getattr(model, "dtype", "float32")
     if dtype in ("float16", "bfloat16"):
         raise ValueError(f"model must be in float32 to be trained, got one in {dtype}: call model.float() first.")
+
+
+def _loss_options(model: Any, settings: TrainerSettings) -> dict[str, Any]:
+    """Return the keywords of ``get_loss`` that are set, checked before the run."""
+    options = {n: getattr(settings, n) for n in ("loss_weights", "class_weights") if getattr(settings, n) is not None}
+    taken = inspect.signature(model.get_loss).parameters
+    for name in options:
+        if name not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            raise TypeError(f"{name} needs a model whose get_loss takes it, as MaskRCNN's, got {type(model).__name__}.")
+    if isinstance(model, MaskRCNN):
+        check_loss_weights("loss_weights", settings.loss_weights)
+        class_weight_row("class_weights", settings.class_weights, model.categories, model.num_classes)
+    return options
 
 
 def _image_config(name: str, value: Any) -> ImageConfig:

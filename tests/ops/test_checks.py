@@ -60,7 +60,7 @@ CALLS: dict[str, dict[str, Any]] = {
         "relu": True,
     },
     "conv_transpose2d": {"x": of(1, 3, 8, 8), "weight": of(3, 4, 2, 2), "bias": of(4), "stride": 2, "relu": False},
-    "cross_entropy": {"logits": of(3, 5), "labels": ints(0, 4, 2)},
+    "cross_entropy": {"logits": of(3, 5), "labels": ints(0, 4, 2), "weights": of(5)},
     "decode_boxes": {"deltas": of(3, 2, 4), "boxes": boxes(), "weights": (10, 10, 5, 5)},
     "dropout": {"x": of(3, 2), "p": 0.5},
     "encode_boxes": {"reference": boxes(), "boxes": boxes(), "weights": (1, 1, 1, 1)},
@@ -94,6 +94,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "paste_masks": {"mask_probs": of(3, 4, 4), "boxes": boxes(), "image_size": (9, 9), "threshold": 0.5, "snap": True},
     "pick": {"x": of(3, 2), "i": ints(0, 2), "j": ints(1, 1)},
     "remove_small_boxes": {"boxes": boxes(), "min_size": 1},
+    "scale_scalar": {"x": of(), "factor": 2.0},
     "roi_align": {
         "features": of(2, 3, 8, 8),
         "rois": boxes(),
@@ -162,6 +163,7 @@ OTHERS = {
         "no_grad",
         "num_threads",
         "numbers",
+        "adamw_update",
         "moved_averages",
         "parallel_for",
     ),
@@ -181,10 +183,11 @@ DIFFERENTIABLE = {
     *("batch_norm", "binary_cross_entropy", "box_area", "box_iou", "clip_boxes", "concat_anchors", "conv2d"),
     *("conv_transpose2d", "cross_entropy", "decode_boxes", "dropout", "encode_boxes", "first_rows", "flatten"),
     *("linear", "max_pool2d", "multiscale_roi_align", "one_channel", "roi_align", "smooth_l1", "subsample"),
+    "scale_scalar",
     "upsample_add",
 }
 FRACTIONS = {"targets", "running_var", "scores", "mask_probs", "gt_masks", "iou"}  # what may not be negative
-OPTIONAL = {"bias", "residual", "scale"}  # may be None
+OPTIONAL = {"bias", "residual", "scale", "weights"}  # may be None
 TENSORS = [
     (name, argument)
     for name, arguments in CALLS.items()

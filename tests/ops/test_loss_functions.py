@@ -177,6 +177,29 @@ def test_cross_entropy_gradients(labels: np.ndarray) -> None:
     cpu_gpu_agree(cross_entropy, logits, labels, wrt=(0,), tol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 0.5, 4.0], [0.0, 3.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+def test_weighted_cross_entropy_and_its_gradients(weights: list[float]) -> None:
+    logits, labels, row = normal(5, 4) * 3, index(0, 1, 2, 3, 3), np.array(weights)
+    of_row = row[labels]
+    per_row = -np.log((np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[np.arange(5), labels])
+    wanted = (per_row * of_row).sum() / of_row.sum() if of_row.any() else 0.0  # PyTorch's CrossEntropyLoss(weight)
+    assert float(values(cross_entropy(*map(tensor, (logits, labels, row))))) == pytest.approx(wanted, rel=1e-12)
+    check_gradients(cross_entropy, logits, labels, row, wrt=(0,), tol=1e-8)
+    cpu_gpu_agree(cross_entropy, logits, labels, row, wrt=(0,), tol=1e-6)
+
+
+def test_weighted_cross_entropy_wants_a_weight_for_each_class(device: str) -> None:
+    logits, labels, row = (
+        tensor(a, device) for a in (np.zeros((2, 3), np.float32), index(0, 1), np.ones(2, np.float32))
+    )
+    with pytest.raises(ValueError, match="weights"):
+        cross_entropy(logits, labels, row)
+    nothing = cross_entropy(
+        *(tensor(a, device) for a in (np.zeros((0, 2), np.float32), index(), np.ones(2, np.float32)))
+    )
+    assert float(values(nothing)) == 0
+
+
 def test_gradients_of_repeated_indices_add_up(device: str) -> None:
     x = np.float32([[[3], [3]]])
     once = loss_and_gradient(l1(1, 1), x, index(0), index(1), np.float32([[0]]), device=device)[1]
