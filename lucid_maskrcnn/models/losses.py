@@ -169,7 +169,7 @@ def class_weight_row(
     wanted = "a mapping of classes, by name or label, to weights, such as {'mitosis': 4.0}"
     for key, weight in instance(name, value, Mapping, wanted).items():
         background = key == "background" or (key == 0 and not isinstance(key, bool))
-        labels = (0,) if background else class_labels(f"a class of {name}", key, categories, num_classes)
+        labels = (0,) if background else class_labels(name, key, categories, num_classes)
         for label in labels:
             row[label] = non_negative_number(f"{name}[{key!r}]", weight)
     if not any(row):
