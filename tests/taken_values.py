@@ -9,6 +9,9 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "text": """
+        training.WandbCallback.project training.WandbCallback.folder training.WandbCallback.name
+        training.MLflowCallback.experiment training.MLflowCallback.tracking_uri training.MLflowCallback.folder
+        training.MLflowCallback.name
         ops.device_name.name ops.is_device_array.array config.Conventions.name masks.are_segmentations.masks
         Detections.to_json.path Detections.to_labelme.file_name data.LabelImages.category data.validate.source
         evaluation.evaluate.group_by evaluation.evaluate_results.group_by evaluation.Evaluation.to_json.path
@@ -60,6 +63,8 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "zero": """
+        ops.adamw_update.lr ops.adamw_update.betas ops.adamw_update.eps ops.adamw_update.weight_decay
+        ops.scale_scalar.factor training.AdamW.lr training.AdamW.betas training.AdamW.weight_decay
         ops.arange.count ops.as_tensor.values ops.batch_norm.momentum ops.batch_norm.eps
         ops.batched_nms.iou_thresh ops.bucket_size.count ops.chunks.count ops.clip_boxes.size ops.dropout.p
         ops.first_rows.count ops.fits_float16.values ops.fold_batch_norm.eps ops.full.count ops.full.value
@@ -124,6 +129,8 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "fraction": """
+        ops.adamw_update.lr ops.adamw_update.eps ops.adamw_update.weight_decay ops.scale_scalar.factor
+        training.AdamW.lr training.AdamW.eps training.AdamW.weight_decay
         ops.as_tensor.values ops.batch_norm.eps ops.clip_boxes.size ops.fits_float16.values
         ops.fold_batch_norm.eps ops.grid_anchors.stride ops.is_device_array.array ops.nonzero_above.threshold
         ops.remove_small_boxes.min_size ops.roi_align.spatial_scale ops.roi_levels.canonical_size
@@ -143,6 +150,8 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "huge": """
+        ops.adamw_update.lr ops.adamw_update.eps ops.adamw_update.weight_decay ops.scale_scalar.factor
+        training.AdamW.lr training.AdamW.eps training.AdamW.weight_decay
         ops.batch_norm.eps ops.bucket_size.count ops.chunks.size ops.clip_boxes.size ops.fold_batch_norm.eps
         ops.grid_anchors.stride ops.is_device_array.array ops.max_pool2d.stride ops.nonzero_above.threshold
         ops.remove_small_boxes.min_size ops.roi_levels.canonical_size ops.sample_balanced.batch_size
@@ -200,6 +209,8 @@ TAKES: dict[str, str] = {
         weights.WeightsFile.own_names.names
     """,
     "mapping": """
+        training.WandbCallback.config training.MLflowCallback.config training.TrainerSettings.loss_weights
+        training.TrainerSettings.class_weights
         ops.is_device_array.array config.config_from_version_0.arguments config.config_from_version_0.categories
         config.make_categories.ids masks.are_segmentations.masks inference.check_exports.name
         images.check_source.name annotation_formats.label_images.write_label_image.made_by
@@ -237,6 +248,7 @@ TAKES: dict[str, str] = {
         transforms.resize_masks.masks
     """,
     "device": """
+        ops.scale_scalar.x
         ops.arange.like ops.box_area.boxes ops.cast.x ops.cast_like.x ops.cast_like.like ops.clip_boxes.boxes
         ops.convert.variable ops.dropout.x ops.dtype_name.tensor ops.first_rows.x ops.flatten.x ops.full.like
         ops.grid_anchors.like ops.host.tensor ops.joined_anchors.like ops.match.iou ops.max_pool2d.x
@@ -272,6 +284,7 @@ TAKES: dict[str, str] = {
         annotation_formats.coco.bboxes_of.boxes annotation_formats.label_images.write_label_image.labels
     """,
     "not finite": """
+        ops.scale_scalar.x ops.cross_entropy.weights
         ops.add_scalars.*terms ops.arange.like ops.array_module.array ops.batch_norm.x ops.batch_norm.weight
         ops.batch_norm.bias ops.batch_norm.running_mean ops.batch_norm.running_var ops.batch_norm.residual
         ops.batched_nms.boxes ops.batched_nms.scores ops.binary_cross_entropy.x ops.box_area.boxes ops.box_iou.a

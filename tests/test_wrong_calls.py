@@ -76,8 +76,15 @@ RECORDS = "made by this package, and not by users: it holds what it is given"
 TYPES = "a type, an interface or an error, and no call"
 PARTS = "private: the parts of the network that the paper draws"
 EXPORTS = "the exports of Detections call it with what they have made"
+BY_TRAINER = "a trainer calls it"
 # Names that are not called here, with the reason.
 NOT_CALLED = {
+    "training.Callback": TYPES,
+    **{
+        f"training.{kind}.{method}": BY_TRAINER
+        for kind in ("Callback", "WandbCallback", "MLflowCallback")
+        for method in ("on_step", "on_evaluation", "on_end")
+    },
     **dict.fromkeys(["ops.AnchorLevel", "images.Size", "models.MaskRCNNLosses", "training.BatchSource"], TYPES),
     **dict.fromkeys(["data.DataFaultError", "data.LoadingError", "training.DivergenceError"], TYPES),
     **dict.fromkeys(["training.Interrupted", "images.ImageHandle", "training.BatchSource.iterate"], TYPES),

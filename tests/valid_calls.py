@@ -251,7 +251,17 @@ def _operators() -> None:
         },
         "conv_transpose2d": {"x": of(1, 3, 8, 8), "weight": of(3, 4, 2, 2), "bias": of(4), "stride": 2, "relu": False},
         "convert": {"variable": parameter([1.0]), "dtype": "float32"},
-        "cross_entropy": {"logits": of(3, 5), "labels": ints(0, 4, 2)},
+        "adamw_update": {
+            "params": [with_gradient()],
+            "moments": [None],
+            "steps": [1],
+            "lr": 0.1,
+            "betas": (0.9, 0.99),
+            "eps": 1e-8,
+            "weight_decay": 0.1,
+        },
+        "scale_scalar": {"x": of(), "factor": 2.0},
+        "cross_entropy": {"logits": of(3, 5), "labels": ints(0, 4, 2), "weights": of(5)},
         "decode_boxes": {"deltas": of(3, 2, 4), "boxes": boxes(), "weights": (10, 10, 5, 5)},
         "detect_boxes": {
             "cls_logits": of(3, 3),
@@ -570,7 +580,13 @@ def _() -> Valid:
 
 @valid("MaskRCNN.get_loss")
 def _() -> Valid:
-    return model().get_loss, {"images": [PIXELS], "targets": [target()], "image_config": ImageConfig(32, 64)}
+    return model().get_loss, {
+        "images": [PIXELS],
+        "targets": [target()],
+        "image_config": ImageConfig(32, 64),
+        "loss_weights": {"mask_loss": 2.0},
+        "class_weights": {1: 2.0},
+    }
 
 
 _add("config.anchor_levels", config.anchor_levels, anchor_sizes=(8, 16), per_level=True)
@@ -982,6 +998,22 @@ def _() -> Valid:
     }
 
 
+@valid("training.AdamW")
+def _() -> Valid:
+    return training.AdamW, {
+        "params": [parameter([1.0])],
+        "lr": 0.1,
+        "betas": (0.9, 0.99),
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+    }
+
+
+_add("training.AdamW.zero_grad", training.AdamW([parameter([1.0])]).zero_grad)
+_add("training.AdamW.step", training.AdamW([parameter([1.0])]).step)
+_TRACKED = {"folder": "tracked", "name": "one", "config": {"lr": 0.1}}
+_add("training.WandbCallback", training.WandbCallback, project="p", mode="offline", **_TRACKED)
+_add("training.MLflowCallback", training.MLflowCallback, experiment="e", tracking_uri="file:store", **_TRACKED)
 _add("training.SGD.zero_grad", sgd().zero_grad)
 _add("training.SGD.step", sgd().step)
 _add("training.GradientMean", training.GradientMean, params=[parameter([1.0])])
@@ -1027,6 +1059,7 @@ def _() -> Valid:
         "allow_changes": False,
         "progress": False,
         "tensorboard": False,
+        "callbacks": [],
     }
 
 
@@ -1044,9 +1077,13 @@ _add(
     accumulate=1,
     processes=1,
     lr=0.1,
+    optimizer="sgd",
     momentum=0.9,
+    betas=(0.9, 0.999),
     weight_decay=1e-4,
     decay_norms=True,
+    loss_weights={"mask_loss": 2.0},
+    class_weights={"cat": 2.0},
     schedule="multistep",
     milestones=(0.5,),
     gamma=0.1,

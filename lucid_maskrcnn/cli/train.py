@@ -7,7 +7,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -131,22 +131,27 @@ def _add_optimizer(group: Any) -> None:
     group.add_argument(
         "--lr",
         type=positive_number,
-        help="highest learning rate (default: 0.00125 × images per step, less in fine-tuning: see below)",
+        help="highest learning rate (default: 0.00125 × images per step, less in fine-tuning: see below; with AdamW "
+        "0.0001 × √(images per step / 16))",
     )
+    group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="(default: sgd)")
+    group.add_argument("--betas", type=_betas, metavar="A,B", help="of AdamW (default: 0.9,0.999)")
     group.add_argument(
-        "--momentum", type=argument_type(float, validators.fraction_below_one), default=0.9, help="(default: 0.9)"
+        "--momentum",
+        type=argument_type(float, validators.fraction_below_one),
+        default=0.9,
+        help="of SGD (default: 0.9)",
     )
     group.add_argument(
         "--weight-decay",
         type=argument_type(float, validators.non_negative_number),
-        default=1e-4,
-        help="(default: 0.0001)",
+        help="(default: 0.0001, with AdamW 0.05)",
     )
     group.add_argument(
         "--decay-norms",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="apply weight decay to norms and biases (default: yes)",
+        default=None,
+        help="apply weight decay to norms and biases (default: yes, with AdamW no)",
     )
     group.add_argument(
         "--schedule",
@@ -186,6 +191,18 @@ def _add_optimizer(group: Any) -> None:
         help="of the run, after which live batch norm uses its running statistics and the schedule starts again at "
         "0.3 of the learning rate (default: 0.8; 0: never)",
     )
+    group.add_argument(
+        "--loss-weights",
+        type=_weights,
+        metavar="NAME=W,…",
+        help="factors of the losses, such as mask_loss=2,rpn_cls_loss=0.5 (default: 1)",
+    )
+    group.add_argument(
+        "--class-weights",
+        type=_weights,
+        metavar="CLASS=W,…",
+        help="what a class counts in the classification loss, by name or label, such as mitosis=4 (default: 1)",
+    )
     group.add_argument("--seed", type=_SEED, default=0, metavar="N", help="(default: 0)")
 
 
@@ -218,6 +235,10 @@ def _add_output(group: Any) -> None:
         default=None,
         help="write event files (default: if TensorBoard is installed)",
     )
+    group.add_argument(
+        "--wandb", metavar="PROJECT", help="send the run to Weights & Biases (WANDB_MODE=offline: later)"
+    )
+    group.add_argument("--mlflow", metavar="EXPERIMENT", help="send the run to MLflow, where MLFLOW_TRACKING_URI says")
 
 
 # ------------------------------------------------------------------ the command
@@ -228,7 +249,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from lucid_maskrcnn.training import DivergenceError, Interrupted, Trainer
     from lucid_maskrcnn.training.checkpoints import check_folder
-    from lucid_maskrcnn.training.log import headline
+    from lucid_maskrcnn.training.log import headline, is_better
 
     resume = "auto" if args.auto_resume else args.resume
     check_folder(args.out, resume)
@@ -255,6 +276,7 @@ def _train(args: argparse.Namespace) -> None:
         allow_changes=args.allow_changes,
         progress=not args.quiet,
         tensorboard=args.tensorboard,
+        callbacks=_callbacks(args, settings),
     )
     say(_summary(args, dataset, loader, trainer.settings))
     try:
@@ -268,7 +290,24 @@ def _train(args: argparse.Namespace) -> None:
         say(f"  {name} {value:.3f}")
     say(f"{result.step} steps in {result.seconds / 60:.1f} min; weights: {result.weights}")
     if result.best_weights is not None:
-        say(f"highest {trainer.settings.keep_best} {result.best:.3f}: {result.best_weights}")
+        best = "lowest" if is_better(trainer.settings.keep_best, 0, 1) else "highest"
+        say(f"{best} {trainer.settings.keep_best} {result.best:.3f}: {result.best_weights}")
+    if result.stopped_early:
+        say(f"stopped early: --patience {args.patience} evaluations without a better {trainer.settings.keep_best}")
+
+
+def _callbacks(args: argparse.Namespace, settings: Any) -> list[Any]:
+    """Return what the run is sent to."""
+    from lucid_maskrcnn.training import MLflowCallback, WandbCallback
+
+    paths = ("images", "annotations", "labels", "weights", "weights_backbone", "arch", "batch_size", "augment", "crop")
+    config = asdict(settings) | {name: str(v) for name in paths if (v := getattr(args, name)) is not None}
+    callbacks: list[Any] = []
+    if args.wandb:
+        callbacks.append(WandbCallback(args.wandb, folder=args.out, config=config))
+    if args.mlflow:
+        callbacks.append(MLflowCallback(args.mlflow, folder=args.out, config=config))
+    return callbacks
 
 
 def _summary(args: argparse.Namespace, dataset: Any, loader: Any, settings: Any) -> str:
@@ -299,6 +338,9 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
         accumulate=args.accumulate,
         processes=args.processes,
         lr=args.lr,
+        optimizer=args.optimizer,
+        loss_weights=args.loss_weights,
+        class_weights=args.class_weights,
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         decay_norms=args.decay_norms,
@@ -313,6 +355,7 @@ def _settings(args: argparse.Namespace, model: Any, batches: int, *, evaluated: 
         keep_best=(args.keep_best or main_metric) if evaluated else None,
         patience=args.patience,
         **({} if args.milestones is None else {"milestones": args.milestones}),
+        **({} if args.betas is None else {"betas": args.betas}),
     )
 
 
@@ -379,7 +422,9 @@ class _Evaluator:
         nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
         top_k = max(1, model.config.heads.top_k)
         empty = evaluate_results(nothing, [], max_detections=top_k, iou_types=self._iou_types)
-        self.metric_names = tuple(empty.metrics)
+        categories = dataset.categories.values() if len(dataset.categories) > 1 else ()
+        of_category = [f"{kind}/AP-{name}" for kind in self._iou_types for name in categories]
+        self.metric_names = (*empty.metrics, *of_category)
 
     def __call__(self, model: Any) -> Mapping[str, float]:
         from lucid_maskrcnn.evaluation import evaluate
@@ -391,7 +436,12 @@ class _Evaluator:
             category_ids=self._category_ids,
             progress=self._progress,
         )
-        return found.metrics
+        several = found.per_category if len(found.per_category) > 1 else ()
+        return found.metrics | {
+            f"{kind}/AP-{category.name}": category.metrics[f"{kind}/AP"]
+            for kind in self._iou_types
+            for category in several
+        }
 
 
 def _has_pycocotools() -> bool:
@@ -456,3 +506,26 @@ def _fractions(text: str) -> tuple[float, ...]:
 
 
 _open_fraction = argument_type(float, validators.open_fraction)
+
+
+def _betas(text: str) -> tuple[float, ...]:
+    betas = _fractions(text)
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise argparse.ArgumentTypeError(f"must be two numbers of at least 0 and below 1, got {text!r}")
+    return betas
+
+
+def _weights(text: str) -> dict[str | int, float]:
+    found: dict[str | int, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.rpartition("=")
+        name = name.strip()
+        try:
+            number = validators.non_negative_number("a weight", float(weight))
+        except ValueError as error:
+            wanted = "must be names and numbers of at least 0, such as name=2,other=0.5"
+            raise argparse.ArgumentTypeError(f"{wanted}, got {text!r}") from error
+        if not name:
+            raise argparse.ArgumentTypeError(f"must have a name before each =, got {text!r}")
+        found[int(name) if name.isdecimal() else name] = number
+    return found

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import validators
 from ..atomic import write_json
+from ..call_answers import answers_wrong_calls
 from ..json_text import read_json
 from ..validators import instance, optional, shown, text
 
@@ -99,6 +100,7 @@ def end_callbacks(callbacks: Sequence[Callback], result: TrainResult | None) -> 
     return errors
 
 
+@answers_wrong_calls
 class WandbCallback(Callback):
     """Sends a run to Weights & Biases: ``pip install wandb``.
 
@@ -181,6 +183,7 @@ class WandbCallback(Callback):
         return run
 
 
+@answers_wrong_calls
 class MLflowCallback(Callback):
     """Sends a run to MLflow: ``pip install mlflow``, or ``mlflow-skinny``, which is enough.
 

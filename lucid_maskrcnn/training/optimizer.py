@@ -24,6 +24,7 @@ __all__ = ["Optimizer", "decay_groups"]
 type Array = Any  # np.ndarray or mx.array
 
 
+@answers_wrong_calls
 class Optimizer(ABC):
     """Groups of parameters with settings of their own, and what is remembered of each parameter.
 
@@ -73,7 +74,7 @@ class Optimizer(ABC):
             )
         self._counts = [non_negative_int(f"counts[{i}]", count) for i, count in enumerate(counts)]
 
-    def restore(self, slot: str, arrays: Sequence[Array | None], *, name: str | None = None) -> None:
+    def _restore(self, slot: str, arrays: Sequence[Array | None], *, name: str | None = None) -> None:
         """Give each of ``params`` its array of a slot, to continue an earlier optimizer; the arrays are copied.
 
         Parameters

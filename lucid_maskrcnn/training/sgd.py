@@ -80,7 +80,7 @@ class SGD(Optimizer):
 
     @momenta.setter
     def momenta(self, arrays: Sequence[Array | None]) -> None:
-        self.restore("momentum", arrays, name="momenta")
+        self._restore("momentum", arrays, name="momenta")
 
     def _update(
         self,

@@ -84,7 +84,7 @@ def load_state(path: Path, model: Module, optimizer: Optimizer, ema: EMA | None)
         names = [_names(model)[id(p)] for p in optimizer.params]
         for slot in optimizer.slots:
             arrays = others.get(slot, {})
-            optimizer.restore(slot, [arrays.get(name) for name in names])
+            optimizer._restore(slot, [arrays.get(name) for name in names])
         optimizer.counts = [header.get("optimizer_steps", {}).get(name, 0) for name in names]
     if ema is not None and "ema" in others:
         ema.restore(others["ema"], header["ema_updates"])
