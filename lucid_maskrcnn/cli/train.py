@@ -290,7 +290,7 @@ def _train(args: argparse.Namespace) -> None:
         say(f"  {name} {value:.3f}")
     say(f"{result.step} steps in {result.seconds / 60:.1f} min; weights: {result.weights}")
     if result.best_weights is not None:
-        best = "lowest" if is_better(trainer.settings.keep_best, 0, 1) else "highest"
+        best = "lowest" if is_better(trainer.settings.keep_best or "", 0, 1) else "highest"
         say(f"{best} {trainer.settings.keep_best} {result.best:.3f}: {result.best_weights}")
     if result.stopped_early:
         say(f"stopped early: --patience {args.patience} evaluations without a better {trainer.settings.keep_best}")
