@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import Size, open_image
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.masks.parts import placed_runs
@@ -25,6 +26,7 @@ _MOST_PIXELS = 2**20  # of a crop of the image that are looked at together
 _BAND, _ROWS = 2**24, 256  # bytes of the image that are read at once, in multiples of the usual tiles' rows
 
 
+@answers_wrong_calls
 def measure_objects(
     masks: CompressedMasks, *, image: Any = None, page: int | None = None, pixel_size: Any = None
 ) -> dict[str, np.ndarray]:

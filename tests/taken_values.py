@@ -17,7 +17,7 @@ TAKES: dict[str, str] = {
         evaluation.evaluate.group_by evaluation.evaluate_results.group_by evaluation.Evaluation.to_json.path
         training.Trainer.out training.TrainerSettings.keep_best predict_files.out inference.check_exports.name
         inference.expand_pattern.text images.load_checked.said_by images.check_source.name
-        images.check_source.source images.size_mismatch.path images.size_mismatch.said_by
+        images.check_source.source images.size_mismatch.path images.size_mismatch.said_by app.AppOptions.weights
         list_weights.architecture weights.assign.source weights.check_fit.source
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
@@ -114,19 +114,20 @@ TAKES: dict[str, str] = {
         predict_files.mask_thresh predict_files.page predict_files.channels predict_tiled.score_thresh
         predict_tiled.nms_thresh predict_tiled.top_k predict_tiled.mask_thresh predict_tiled.page
         predict_tiled.channels predict_stream.score_thresh predict_stream.nms_thresh predict_stream.top_k
-        predict_stream.mask_thresh predict_stream.page predict_stream.channels inference.check_exports.name
-        images.load_checked.channels images.load_image.page images.load_image.channels images.load_pages.page
-        images.load_pages.channels images.check_source.name images.size_mismatch.said
-        images.ImageHandle.page.page images.ImageHandle.read.page images.ImageHandle.read.channels
-        images.ImageHandle.read_rgb.page images.ImageHandle.read_rgb.channels
+        predict_stream.mask_thresh predict_stream.page predict_stream.channels app.serve_app.port
+        inference.check_exports.name images.load_checked.channels images.load_image.page
+        images.load_image.channels images.load_pages.page images.load_pages.channels images.check_source.name
+        images.size_mismatch.said images.ImageHandle.page.page images.ImageHandle.read.page
+        images.ImageHandle.read.channels images.ImageHandle.read_rgb.page images.ImageHandle.read_rgb.channels
         images.ImageHandle.rgb_regions.page images.ImageHandle.rgb_regions.channels
         images.ImageHandle.sample_regions.page images.ImageHandle.read_region.page
         images.ImageHandle.read_region.channels visualization.color_of.number
         visualization.draw_detections.alpha visualization.draw_detections.line_width
         visualization.draw_masks.alpha visualization.draw_masks.thickness visualization.draw_target.alpha
-        visualization.draw_target.line_width annotation_formats.coco.make_annotations.image_id
-        annotation_formats.coco.make_annotations.first_id annotation_formats.coco.make_results.image_id
-        weights.find_backbone.architecture weights.find_backbone.argument
+        visualization.draw_target.line_width measure.measure_objects.page app.AppOptions.max_waiting
+        annotation_formats.coco.make_annotations.image_id annotation_formats.coco.make_annotations.first_id
+        annotation_formats.coco.make_results.image_id weights.find_backbone.architecture
+        weights.find_backbone.argument
     """,
     "fraction": """
         ops.adamw_update.lr ops.adamw_update.eps ops.adamw_update.weight_decay ops.scale_scalar.factor
@@ -147,7 +148,8 @@ TAKES: dict[str, str] = {
         training.decay_groups.weight_decay predict_files.min_area predict_files.max_area
         inference.check_exports.name images.check_source.name visualization.draw_detections.line_width
         visualization.draw_masks.thickness visualization.draw_target.line_width
-        weights.find_backbone.architecture weights.find_backbone.argument
+        measure.measure_objects.pixel_size app.AppOptions.expire_after weights.find_backbone.architecture
+        weights.find_backbone.argument
     """,
     "huge": """
         ops.adamw_update.lr ops.adamw_update.eps ops.adamw_update.weight_decay ops.scale_scalar.factor
@@ -180,9 +182,12 @@ TAKES: dict[str, str] = {
         predict_tiled.tile_size predict_tiled.top_k predict_stream.top_k inference.check_exports.name
         images.check_source.name images.size_mismatch.said transforms.resize_boxes.from_size
         transforms.resize_boxes.to_size transforms.resized_size.size visualization.color_of.number
-        visualization.viewing_scale.size annotation_formats.coco.make_annotations.image_id
-        annotation_formats.coco.make_annotations.first_id annotation_formats.coco.make_results.image_id
-        weights.find_backbone.architecture weights.find_backbone.argument
+        app.AppOptions.max_upload app.AppOptions.max_pixels app.AppOptions.max_sessions
+        app.AppOptions.max_images app.AppOptions.max_files app.AppOptions.max_results app.AppOptions.max_waiting
+        app.AppOptions.expire_after visualization.viewing_scale.size
+        annotation_formats.coco.make_annotations.image_id annotation_formats.coco.make_annotations.first_id
+        annotation_formats.coco.make_results.image_id weights.find_backbone.architecture
+        weights.find_backbone.argument
     """,
     "true": """
         ops.as_tensor.values ops.is_device_array.array ops.compiling.enabled masks.are_segmentations.masks
@@ -201,7 +206,8 @@ TAKES: dict[str, str] = {
         predict_stream.intensity inference.check_exports.name images.load_checked.intensity
         images.load_image.intensity images.load_pages.intensity images.check_source.name
         images.ImageHandle.read_rgb.intensity images.ImageHandle.rgb_regions.intensity
-        weights.find_backbone.architecture weights.find_backbone.argument weights.WeightsFile.own_names.names
+        measure.measure_objects.pixel_size weights.find_backbone.architecture weights.find_backbone.argument
+        weights.WeightsFile.own_names.names
     """,
     "generator": """
         ops.is_device_array.array masks.are_segmentations.masks inference.check_exports.name

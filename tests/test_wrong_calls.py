@@ -27,7 +27,7 @@ from taken_values import TAKES
 from lucid_maskrcnn.cli import _is_answer
 
 PACKAGES = ["", "ops", "models", "data", "evaluation", "training", "inference", "masks", "images", "weights", "config"]
-PACKAGES += ["transforms", "visualization", "annotation_formats"]
+PACKAGES += ["transforms", "visualization", "measure", "targets", "app", "annotation_formats"]
 
 DOCS = Path(__file__).parents[1] / "docs" / "api"
 
@@ -219,7 +219,8 @@ def judged(name: str, argument: str, kind: str, value: Any) -> str:
     return "taken"
 
 
-CALLED_BY_ANOTHER = {"training.EMA.applied", "ops.compiling", "data.Loader.iterate", "predict_stream"}  # see CALLS
+# Called by a function of their own, see CALLS.
+CALLED_BY_ANOTHER = {"app.serve_app", "training.EMA.applied", "ops.compiling", "data.Loader.iterate", "predict_stream"}
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 RELATIONS = ("shorter", "axes", "no rows", "zero", "numbers", "strings")  # may be wrong beside another argument only
 LUCIDS = ("train", "eval", "extra_repr", "load_state_dict")  # methods of Lucid's modules

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from lucid_maskrcnn import (
     images,
     inference,
     masks,
+    measure,
     models,
     ops,
     training,
@@ -40,6 +42,7 @@ from lucid_maskrcnn import (
     weights,
 )
 from lucid_maskrcnn.annotation_formats import coco, label_images
+from lucid_maskrcnn.app import AppOptions, serve_app
 from lucid_maskrcnn.config import ImageConfig, RPNConfig
 from lucid_maskrcnn.targets import Target
 
@@ -1173,6 +1176,35 @@ def _() -> Valid:
     }
 
 
+@valid("app.serve_app")
+def _() -> Valid:
+    def serve(**arguments: Any) -> None:
+        if type(arguments["port"]) in (int, type(None)) and not arguments["port"]:
+            return  # it would serve until it is stopped
+        try:
+            serve_app(**arguments)
+        except OSError as error:  # the port is that of another server
+            if "--port" not in str(error) or arguments["host"] != "127.0.0.1":
+                raise
+
+    port = _taken_port().getsockname()[1]
+    return serve, {
+        "options": AppOptions(),
+        "host": "127.0.0.1",
+        "port": port,
+        "browser": False,
+        "on_start": lambda address: None,
+    }
+
+
+@functools.cache
+def _taken_port() -> socket.socket:
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    return taken
+
+
 _add("inference.check_exports", inference.check_exports, name="export", export=("csv", "geojson"))
 _add("inference.expand_pattern", inference.expand_pattern, text="images/*.png")
 _add("inference.split_list", inference.split_list, content=b"a.png\nb.png")
@@ -1271,6 +1303,21 @@ def _pictures() -> None:
         target=target(),
         categories={1: "cat", 2: "dog"},
         **DRAW,
+    )
+    _add("measure.measure_objects", measure.measure_objects, masks=compressed(), **MEASURE)
+    _add(
+        "app.AppOptions",
+        AppOptions,
+        weights="NUCLEI",
+        device="cpu",
+        max_upload=1000,
+        max_pixels=1000,
+        max_sessions=1,
+        max_images=1,
+        max_files=1000,
+        max_results=1000,
+        max_waiting=1,
+        expire_after=1.0,
     )
     _add("visualization.viewing_scale", visualization.viewing_scale, size=SIZE)
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.ops import device_name
+from lucid_maskrcnn.validators import non_negative_int, optional, path, positive_int, positive_number
+
 __all__ = ["AppOptions"]
 
 
+@answers_wrong_calls
 @dataclass(frozen=True)
 class AppOptions:
     """What the page's server is started with.
@@ -32,6 +37,11 @@ class AppOptions:
         Predictions that wait for their turn.
     expire_after : float
         Seconds without a request after which a session and its files are deleted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field is not as above.
     """
 
     weights: str | Path | None = None
@@ -44,3 +54,11 @@ class AppOptions:
     max_results: int = 1_000_000_000
     max_waiting: int = 16
     expire_after: float = 3600.0
+
+    def __post_init__(self) -> None:
+        optional(path)("weights", self.weights)
+        device_name("device", self.device)
+        for name in ("max_upload", "max_pixels", "max_sessions", "max_images", "max_files", "max_results"):
+            positive_int(name, getattr(self, name))
+        non_negative_int("max_waiting", self.max_waiting)
+        positive_number("expire_after", self.expire_after)

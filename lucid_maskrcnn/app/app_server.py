@@ -12,7 +12,11 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.validators import flag, function, instance, integer, optional, text
 
 from .app_options import AppOptions
 from .request_checks import is_loopback, own_names
@@ -24,6 +28,7 @@ _TRIED = 50  # ports, if none is asked for
 _MOST_REQUESTS = 200  # at a time
 
 
+@answers_wrong_calls
 def serve_app(
     options: AppOptions,
     *,
@@ -53,7 +58,14 @@ def serve_app(
         If the extra is not installed.
     OSError
         If the address cannot be listened on.
+    TypeError, ValueError
+        If an argument is not as above.
     """
+    instance("options", options, AppOptions, "AppOptions")
+    text("host", host)
+    port = optional(partial(integer, minimum=0, maximum=65535))("port", port)
+    flag("browser", browser)
+    optional(partial(function, wanted="on_start(address)"))("on_start", on_start)
     try:
         import uvicorn
 
