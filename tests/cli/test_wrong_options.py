@@ -1,4 +1,4 @@
-"""Every option of every command with wrong values: one sentence on stderr that names it, and exit code 2.
+"""Every option of every command with wrong values: a sentence on stderr that names it, the usage, and exit code 2.
 
 The commands are told to look for files that there are not: what says so has taken the options before.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lucid_maskrcnn.cli import _parser, main
+from lucid_maskrcnn.cli import build_parser, main
+from lucid_maskrcnn.cli.parser import commands_of
 
 # Arguments of each command that let it fail before it does anything, once its options are read.
 NOWHERE = {
@@ -57,7 +58,7 @@ UNBOUNDED = {
 def options() -> list[tuple[str, str, bool]]:
     """Return command, option, and whether it takes a value."""
     found = []
-    for command, parser in _parser()[1].items():
+    for command, (_, parser) in commands_of(build_parser()).items():
         for action in parser._actions:
             if action.option_strings and not isinstance(action, argparse._HelpAction):
                 found += [(command, name, action.nargs != 0) for name in action.option_strings if name[:2] == "--"]
@@ -80,9 +81,10 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         code = int(str(stop.code))
     out, err = capsys.readouterr()
     assert (code, out) == (2, ""), (arguments, out, err)
-    assert err.count("\n") == 1, err
-    assert err.endswith((".\n", "?\n")), err
-    return err
+    sentence, *usage = err.splitlines()
+    assert [line[:7] for line in usage] in ([], ["usage: "]), err
+    assert sentence.endswith((".", "?")), err
+    return sentence
 
 
 def takes(option: str, value: str) -> bool:
