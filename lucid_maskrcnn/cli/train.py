@@ -422,7 +422,8 @@ class _Evaluator:
         nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
         top_k = max(1, model.config.heads.top_k)
         empty = evaluate_results(nothing, [], max_detections=top_k, iou_types=self._iou_types)
-        categories = dataset.categories.values() if len(dataset.categories) > 1 else ()
+        counts = getattr(dataset, "category_counts", None) or dict.fromkeys(dataset.categories.values(), 1)
+        categories = [name for name, count in counts.items() if count] if len(counts) > 1 else []
         of_category = [f"{kind}/AP-{name}" for kind in self._iou_types for name in categories]
         self.metric_names = (*empty.metrics, *of_category)
 
@@ -436,7 +437,7 @@ class _Evaluator:
             category_ids=self._category_ids,
             progress=self._progress,
         )
-        several = found.per_category if len(found.per_category) > 1 else ()
+        several = [c for c in found.per_category if c.num_objects] if len(found.per_category) > 1 else []
         return found.metrics | {
             f"{kind}/AP-{category.name}": category.metrics[f"{kind}/AP"]
             for kind in self._iou_types

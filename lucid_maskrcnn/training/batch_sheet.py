@@ -72,7 +72,7 @@ def _tile(image: Any, target: Any, image_id: Any, categories: Mapping[int, str] 
     tile = Image.new("RGB", (_TILE, height + _LINE), _PAPER)
     tile.paste(drawn, (0, _LINE))
     count = len(target["boxes"])
-    text = f"image {image_id}, {size[0]} × {size[1]}, {count} {'object' if count == 1 else 'objects'}"
+    text = f"image {image_id}, {size[0]} x {size[1]}, {count} {'object' if count == 1 else 'objects'}"
     ImageDraw.Draw(tile).text((0, 0), text, font=ImageFont.load_default(15), fill=_INK)
     return tile
 
