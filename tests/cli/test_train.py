@@ -466,7 +466,7 @@ def test_help_says_how_the_learning_rate_scales(capsys: pytest.CaptureFixture[st
 def test_help_is_quick_to_come() -> None:
     """Nothing that trains is imported for it."""
     script = (
-        "import sys\nfrom lucid_maskrcnn.cli import _parser\n_parser()\n"
+        "import sys\nfrom lucid_maskrcnn.cli import build_parser\nbuild_parser()\n"
         "assert 'lucid_maskrcnn.training' not in sys.modules"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
