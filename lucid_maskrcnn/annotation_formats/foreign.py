@@ -14,12 +14,13 @@ __all__ = ["foreign_content", "foreign_file", "foreign_folder"]
 _SEEN = 1000  # files of a folder that are looked at
 
 _EXPORT = "export it as COCO instance segmentation from the tool that made it"
+_CONVERT = "convert it with 'lucid-maskrcnn convert-data'"
 _SUFFIXES = {
-    ".txt": f"as YOLO's labels are: {_EXPORT}",
-    ".yaml": f"as YOLO's data sets have one: {_EXPORT}",
-    ".yml": f"as YOLO's data sets have one: {_EXPORT}",
-    ".xml": f"as Pascal VOC and CVAT write them: {_EXPORT} (CVAT: 'COCO 1.0')",
-    ".csv": f"a table, as VIA and Open Images write them: {_EXPORT}",
+    ".txt": f"as YOLO's labels are: {_CONVERT}",
+    ".yaml": f"as YOLO's data sets have one: {_CONVERT}",
+    ".yml": f"as YOLO's data sets have one: {_CONVERT}",
+    ".xml": f"as Pascal VOC and CVAT write them: {_CONVERT}",
+    ".csv": f"a table, as VIA and Open Images write them: {_CONVERT} (VIA)",
     ".zip": "an archive: unpack it, and give the JSON file of instances in it",
     ".tar": "an archive: unpack it, and give the JSON file of instances in it",
     ".gz": "compressed: unpack it first",
@@ -30,7 +31,7 @@ _SUFFIXES = {
     ".tif": "an image: label images are a folder, given as --labels (LabelImages)",
     ".npy": "an array: label images are a folder, given as --labels (LabelImages)",
 }
-_LABELME = f"labelme's annotations of one image: {_EXPORT} (labelme2coco.py of labelme joins all files into one)"
+_LABELME = f"labelme's annotations of one image: {_CONVERT}, all files of the folder at once"
 
 
 def foreign_file(file: Path) -> str | None:
@@ -51,11 +52,11 @@ def foreign_folder(folder: Path) -> str | None:
         raise FileNotFoundError(f"There is no folder {str(folder)!r}.")
     suffixes = {file.suffix.lower() for file in islice(folder.iterdir(), _SEEN)}
     if ".json" in suffixes:
-        return f"a folder of JSON files, as labelme and Supervisely write them: {_EXPORT}"
+        return f"a folder of JSON files, as labelme and Supervisely write them: {_CONVERT} (labelme)"
     if ".txt" in suffixes:
-        return f"a folder of text files, as YOLO's labels are: {_EXPORT}"
+        return f"a folder of text files, as YOLO's labels are: {_CONVERT}"
     if ".xml" in suffixes:
-        return f"a folder of XML files, as Pascal VOC's annotations are: {_EXPORT}"
+        return f"a folder of XML files, as Pascal VOC's annotations are: {_CONVERT}"
     if suffixes & {".png", ".tif", ".tiff", ".npy"}:
         return "a folder of images: label images are given as --labels (LabelImages)"
     return None
@@ -73,7 +74,7 @@ def foreign_content(content: Any) -> str | None:
 def _of_mapping(content: Mapping[str, Any]) -> str | None:
     values = [value for value in islice(content.values(), 20) if isinstance(value, Mapping)]
     if "_via_img_metadata" in content or "_via_settings" in content or _any_has(values, "filename", "regions"):
-        return f"a file of the VGG Image Annotator (VIA): {_EXPORT}"
+        return f"a file of the VGG Image Annotator (VIA): {_CONVERT}"
     if "shapes" in content and ("imagePath" in content or "imageData" in content):
         return _LABELME
     kind = content.get("type")
@@ -84,7 +85,7 @@ def _of_mapping(content: Mapping[str, Any]) -> str | None:
     if "item" in content and "annotations" in content:
         return f"a file of V7 Darwin: {_EXPORT}"
     if "file_attributes" in content or _any_has(values, "file_attributes"):
-        return f"a file of the VGG Image Annotator (VIA): {_EXPORT}"
+        return f"a file of the VGG Image Annotator (VIA): {_CONVERT}"
     entries = content.get("annotations")
     first = entries[0] if isinstance(entries, (list, tuple)) and entries else None
     if isinstance(first, Mapping) and "segments_info" in first:

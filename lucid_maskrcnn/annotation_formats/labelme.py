@@ -37,6 +37,7 @@ def make_labelme(
     file_name: str,
     ids: Sequence[int] | None = None,
     scores: Sequence[float] | None = None,
+    boxes: Sequence[tuple[str, Sequence[float]]] = (),
 ) -> dict[str, Any]:
     """Return the content of LabelMe's JSON file of one image.
 
@@ -55,6 +56,8 @@ def make_labelme(
         The ``group_id`` of each object, by default 1, 2, …
     scores : sequence of float, optional
         A further key of the shapes, ``"score"``, which LabelMe keeps.
+    boxes : sequence of (label, (x1, y1, x2, y2))
+        Objects without a mask: rectangles, after the others.
     """
     numbers = range(1, len(objects) + 1) if ids is None else ids
     shapes = []
@@ -62,6 +65,9 @@ def make_labelme(
         for part in parts:
             shape = {"label": name, **_shape(part, size), "group_id": int(number), "description": "", "flags": {}}
             shapes.append(shape if scores is None else {**shape, "score": round(float(scores[row]), 4)})
+    for name, (x1, y1, x2, y2) in boxes:
+        shape = {"points": [[x1, y1], [x2, y2]], "shape_type": "rectangle", "mask": None}
+        shapes.append({"label": name, **shape, "group_id": None, "description": "", "flags": {}})
     return {
         "version": _VERSION,
         "flags": {},

@@ -17,7 +17,7 @@ from lucid_maskrcnn.validators import shown
 
 from .records import AnnotationError, ObjectRecord, Part, Size
 
-__all__ = ["make_data_yaml", "make_yolo", "parse_data_yaml", "parse_yolo"]
+__all__ = ["make_data_yaml", "make_yolo", "make_yolo_boxes", "parse_data_yaml", "parse_yolo"]
 
 _OUTSIDE = 0.01  # of the image that a coordinate may lie outside of it: it is moved to the border
 _DECIMALS = 5  # of a pixel, that are read: what division and multiplication by the width leaves is cut off
@@ -43,6 +43,16 @@ def make_yolo(objects: Sequence[Sequence[Part]], classes: Sequence[int], size: S
         if rings:
             points = [f"{x / width:.10g} {y / height:.10g}" for x, y in join_rings(rings)]
             lines.append(f"{number} {' '.join(points)}\n")
+    return "".join(lines)
+
+
+def make_yolo_boxes(boxes: Sequence[Sequence[float]], classes: Sequence[int], size: Size) -> str:
+    """Return the text of an image's labels that are only boxes, ``(x1, y1, x2, y2)`` in pixels."""
+    height, width = size
+    lines = []
+    for (x1, y1, x2, y2), number in zip(boxes, classes, strict=True):
+        values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+        lines.append(f"{number} {' '.join(f'{value:.10g}' for value in values)}\n")
     return "".join(lines)
 
 

@@ -7,6 +7,7 @@ what is wrong with a data set.
 
 from .augment import Augmentation, compose
 from .coco_dataset import CocoInstances
+from .conversion import Conversion, convert_data
 from .issues import DataFaultError, Issue
 from .label_image_dataset import LabelImages
 from .loader import Batch, Loader, LoadingError
@@ -17,6 +18,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "CocoInstances",
+    "Conversion",
     "DataFaultError",
     "Issue",
     "LabelImages",
@@ -26,6 +28,7 @@ __all__ = [
     "ValidatedImage",
     "ValidationReport",
     "compose",
+    "convert_data",
     "split",
     "validate",
 ]

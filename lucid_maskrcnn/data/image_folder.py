@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
-__all__ = ["ImageFolder", "safe_stem"]
+__all__ = ["ImageFolder", "safe_stem", "walk"]
 
 _MAX_LISTED = 200_000  # files of a folder that are searched for a name like the one that is missing
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
@@ -70,7 +70,7 @@ class ImageFolder:
     @cached_property
     def _names(self) -> list[str]:
         """Names of the files in the folder and below; made when the first name is missing."""
-        return [name for name, _ in zip(_walk(self.folder), range(_MAX_LISTED), strict=False)]
+        return [name for name, _ in zip(walk(self.folder), range(_MAX_LISTED), strict=False)]
 
     @cached_property
     def _by_key(self) -> dict[str, str]:
@@ -87,7 +87,7 @@ def _leaves(name: str) -> bool:
     return parts[0] == "" or ".." in parts or _DRIVE.match(name) is not None or os.path.splitdrive(name)[0] != ""
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def walk(folder: Path) -> Iterator[str]:
     """Yield the paths of the files below a folder, relative to it, with slashes."""
     for place, folders, files in os.walk(folder):
         folders.sort()
