@@ -90,7 +90,9 @@ NOT_CALLED = {
     **dict.fromkeys(["training.Interrupted", "images.ImageHandle", "training.BatchSource.iterate"], TYPES),
     **dict.fromkeys(["ops.BoxDetections", "ops.DetectionRules", "ops.GPUBackend", "ops.ProposalRules"], RECORDS),
     **dict.fromkeys(["ops.Proposals", "models.FeatureMaps", "transforms.ImageBatch", "config.Category"], RECORDS),
-    **dict.fromkeys(["data.Batch", "data.Issue", "data.ValidatedImage", "data.ValidationReport"], RECORDS),
+    **dict.fromkeys(
+        ["data.Batch", "data.Issue", "data.ValidatedImage", "data.ValidationReport", "data.Conversion"], RECORDS
+    ),
     **dict.fromkeys(["evaluation.CategoryMetrics", "evaluation.Evaluation", "evaluation.ImageMetrics"], RECORDS),
     **dict.fromkeys(["evaluation.InstanceAccuracy", "training.TrainResult", "inference.ImagePrediction"], RECORDS),
     **dict.fromkeys(["inference.JobResult", "inference.JobStart", "weights.PublishedWeights"], RECORDS),

@@ -852,6 +852,23 @@ def _() -> Valid:
     return lambda index: data.Subset(dataset(), [0, 1])[index], {"index": 0}
 
 
+_add(
+    "data.convert_data",
+    data.convert_data,
+    annotations="three/truth.json",
+    out="converted.json",
+    to="coco",
+    from_format="coco",
+    images_dir="three",
+    names=["dog", "cat", "zebra"],
+    attribute=None,
+    boxes_as_masks=False,
+    copy_images=False,
+    overwrite=True,
+    on_fault="stop",
+)
+
+
 _add("data.compose", data.compose, **{"*augmentations": (data.Augmentation(),)})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lucid_maskrcnn.annotation_formats.records import ImageRecord, ObjectRecord
 from lucid_maskrcnn.atomic import replacing
+from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
 from lucid_maskrcnn.text_tables import count_of
@@ -61,6 +62,7 @@ class Conversion:
     issues: list[Issue]
 
 
+@answers_wrong_calls
 def convert_data(
     annotations: str | Path,
     out: str | Path,
@@ -124,7 +126,7 @@ def convert_data(
     choice("to", to, FORMATS)
     choice("on_fault", on_fault, ("stop", "skip"))
     folder = optional(checked_path)("images_dir", images_dir) if images_dir is not None else None
-    given_names = () if names is None else tuple(checked_sequence("names", names, text))
+    given_names = () if names is None else tuple(checked_sequence("names", names, text, minimum=1))
     if len(set(given_names)) < len(given_names):
         raise ValueError(f"names must be different, got {list(given_names)}.")
     boxes_as_masks, copy_images = flag("boxes_as_masks", boxes_as_masks), flag("copy_images", copy_images)
@@ -134,6 +136,8 @@ def convert_data(
         raise ValueError(f"images_dir must be a folder, and there is none {str(folder)!r}.")
     attribute = None if attribute is None else text("attribute", attribute)
     kind = recognize(source_path) if from_format is None else choice("from_format", from_format, FORMATS)
+    if attribute is not None and kind != "via":
+        raise ValueError(f"attribute (--attribute) is of VIA's regions, got {attribute!r} for annotations of {kind!r}.")
     if not source_path.exists():
         raise FileNotFoundError(f"{str(source_path)!r}: No such file or directory.")
     _check_target(target, to, source_path, overwrite=flag("overwrite", overwrite))
