@@ -9,6 +9,7 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "text": """
+        data.split_coco.group_by
         training.WandbCallback.project training.WandbCallback.folder training.WandbCallback.name
         training.MLflowCallback.experiment training.MLflowCallback.tracking_uri training.MLflowCallback.folder
         training.MLflowCallback.name
@@ -41,6 +42,7 @@ TAKES: dict[str, str] = {
         images.check_source.name weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "strings": """
+        data.split_coco.names
         ops.is_device_array.array masks.are_segmentations.masks inference.check_exports.name
         images.check_source.name weights.find_backbone.architecture weights.find_backbone.argument
         weights.WeightsFile.own_names.names
@@ -63,6 +65,7 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "zero": """
+        data.split_coco.seed
         ops.adamw_update.lr ops.adamw_update.betas ops.adamw_update.eps ops.adamw_update.weight_decay
         ops.scale_scalar.factor training.AdamW.lr training.AdamW.betas training.AdamW.weight_decay
         ops.arange.count ops.as_tensor.values ops.batch_norm.momentum ops.batch_norm.eps

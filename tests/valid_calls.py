@@ -853,6 +853,17 @@ def _() -> Valid:
 
 
 _add(
+    "data.split_coco",
+    data.split_coco,
+    annotations="three/truth.json",
+    fractions=[0.5, 0.5],
+    names=["one", "two"],
+    seed=1,
+    group_by="folder|a",
+)
+
+
+_add(
     "data.convert_data",
     data.convert_data,
     annotations="three/truth.json",

@@ -22,7 +22,19 @@ from lucid_maskrcnn.ops import gpu_backend
 from lucid_maskrcnn.version import __version__
 
 # What takes long to import is imported by the command that needs it: --help answers at once.
-from . import browser_app, check_data, completion, convert, convert_data, env, evaluate, info, predict, train
+from . import (
+    browser_app,
+    check_data,
+    completion,
+    convert,
+    convert_data,
+    env,
+    evaluate,
+    info,
+    predict,
+    split_data,
+    train,
+)
 from .output import say, warn
 from .overview import MainParser
 from .parser import Parser, commands_of
@@ -147,7 +159,19 @@ def build_parser() -> Parser:
         "--version", action=_Version, nargs=0, help="print the version, and those of what results depend on"
     )
     commands: Any = parser.add_subparsers(required=True, metavar="COMMAND", dest="command", parser_class=Parser)
-    for part in (predict, browser_app, train, evaluate, check_data, convert_data, info, convert, env, completion):
+    for part in (
+        predict,
+        browser_app,
+        train,
+        evaluate,
+        check_data,
+        convert_data,
+        split_data,
+        info,
+        convert,
+        env,
+        completion,
+    ):
         part.add_commands(commands)
     return parser
 

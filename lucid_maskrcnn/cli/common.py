@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .output import say, say_pairs, say_table, table_lines, table_width, warn
 from .parser import Parser
 
 __all__ = [
+    "SEED",
     "Parser",
     "add_device",
     "add_dtype",
@@ -76,6 +78,7 @@ non_negative_int = argument_type(int, validators.non_negative_int)
 positive_number = argument_type(float, validators.positive_number)
 non_negative_number = argument_type(float, validators.non_negative_number)
 fraction = argument_type(float, validators.fraction)
+SEED = argument_type(int, partial(validators.integer, minimum=0, maximum=2**31 - 1))
 file_path: Callable[[str], Path] = argument_type(str, validators.path)
 
 

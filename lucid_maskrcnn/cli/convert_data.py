@@ -63,6 +63,7 @@ def add_commands(commands: Any) -> None:
     )
     convert.add_argument(
         "--attribute",
+        type=argument_type(str, validators.text),
         metavar="KEY",
         help="attribute of VIA's regions that names their category (default: the only one)",
     )

@@ -13,12 +13,21 @@ from typing import Any
 
 from lucid_maskrcnn import validators
 
-from .common import add_device, add_reading, argument_type, file_path, positive_int, positive_number, say, say_device
+from .common import (
+    SEED,
+    add_device,
+    add_reading,
+    argument_type,
+    file_path,
+    positive_int,
+    positive_number,
+    say,
+    say_device,
+)
 from .data_options import add_on_fault, describe_data, match_by_name, open_data
 
 __all__ = ["add_commands"]
 
-_SEED = argument_type(int, partial(validators.integer, minimum=0, maximum=2**31 - 1))
 _BATCH_SIZE = 2
 _CROP = argument_type(int, partial(validators.integer, minimum=32))  # smaller inputs are padded to 32 pixels
 _ARCHITECTURES = (
@@ -203,7 +212,7 @@ def _add_optimizer(group: Any) -> None:
         metavar="CLASS=W,…",
         help="what a class counts in the classification loss, by name or label, such as mitosis=4 (default: 1)",
     )
-    group.add_argument("--seed", type=_SEED, default=0, metavar="N", help="(default: 0)")
+    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="(default: 0)")
 
 
 def _add_output(group: Any) -> None:

@@ -11,6 +11,7 @@ from .conversion import Conversion, convert_data
 from .issues import DataFaultError, Issue
 from .label_image_dataset import LabelImages
 from .loader import Batch, Loader, LoadingError
+from .splitting import DataPart, split_coco
 from .subsets import Subset, split
 from .validation import ValidatedImage, ValidationReport, validate
 
@@ -20,6 +21,7 @@ __all__ = [
     "CocoInstances",
     "Conversion",
     "DataFaultError",
+    "DataPart",
     "Issue",
     "LabelImages",
     "Loader",
@@ -30,5 +32,6 @@ __all__ = [
     "compose",
     "convert_data",
     "split",
+    "split_coco",
     "validate",
 ]

@@ -18,6 +18,8 @@ NOWHERE = {
     "app": ["--weights", "nowhere.pth"],
     "check-data": ["nowhere", "nowhere.json"],
     "convert": ["nowhere.pth", "out.safetensors"],
+    "convert-data": ["nowhere.json", "out.json"],
+    "split-data": ["nowhere.json", "out"],
     "demo": ["--out", "nowhere/deep.png"],
     "evaluate": ["nowhere", "nowhere.json"],
     "info": ["nowhere.pth"],
@@ -27,7 +29,7 @@ NOWHERE = {
 WRONG = ["nope", "", "-1", "0", "nan", "inf", "1.5", "99999999999999999999", "a,b"]
 ANY_TEXT = {  # files and names, which are looked for later
     *("--weights", "--weights-backbone", "--out", "--labels", "--draw", "--keep-best", "--classes", "--host"),
-    *("--wandb", "--mlflow"),
+    *("--wandb", "--mlflow", "--images", "--names", "--attribute", "--group-by"),
     *("--val-images", "--val-annotations", "--val-labels"),
 }
 ZERO = {  # what 0 means is said in the help
