@@ -397,7 +397,8 @@ def _read_voc(source: Source) -> ForeignData:
     ]
     if len(wanted) < len(stems):
         data.notes.append(f"{count_of(len(stems) - len(wanted), 'image')} without a picture of objects left out.")
-    finder = data.finder = ImageFinder(data.images_dir)
+    pictures_of_objects = ("SegmentationObject", "SegmentationClass")  # not to be taken for the images
+    finder = data.finder = ImageFinder(data.images_dir, without=pictures_of_objects)
 
     def read(stem: Path) -> ImageRecord:
         key = stem.as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from lucid_maskrcnn.images import SUFFIXES
@@ -18,6 +19,8 @@ class ImageFinder:
     Parameters
     ----------
     folder : Path
+    without : sequence of str
+        Folders in it whose files are no images of the data set.
 
     Attributes
     ----------
@@ -25,12 +28,14 @@ class ImageFinder:
         Of the image files, relative to the folder, with slashes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, without: Sequence[str] = ()) -> None:
         self.folder = folder
         self.names = [
             name
             for name in walk(folder)
-            if Path(name).suffix.lower() in SUFFIXES and not name.rpartition("/")[2].startswith(".")
+            if Path(name).suffix.lower() in SUFFIXES
+            and not name.rpartition("/")[2].startswith(".")
+            and name.partition("/")[0] not in without
         ]
         self._by_last: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
