@@ -97,7 +97,7 @@ NOT_CALLED = {
     **dict.fromkeys(["evaluation.InstanceAccuracy", "training.TrainResult", "inference.ImagePrediction"], RECORDS),
     **dict.fromkeys(["inference.JobResult", "inference.JobStart", "weights.PublishedWeights"], RECORDS),
     "weights.WeightsFile": RECORDS,
-    **dict.fromkeys(["Predictions", "images.RGBRegions", "data.DataPart"], RECORDS),
+    **dict.fromkeys(["Predictions", "images.RGBRegions", "data.DataPart", "data.Suggestions"], RECORDS),
     **dict.fromkeys(["Detections.show", "Predictions.show"], "it opens a window; its arguments are those of draw"),
     **dict.fromkeys(["annotation_formats.csv_tables.table_text", "annotation_formats.imagej.make_rois"], EXPORTS),
     **dict.fromkeys(["annotation_formats.imagej.require_roifile", "annotation_formats.imagej.write_roi_zip"], EXPORTS),

@@ -852,6 +852,21 @@ def _() -> Valid:
     return lambda index: data.Subset(dataset(), [0, 1])[index], {"index": 0}
 
 
+@valid("data.suggest")
+def _() -> Valid:
+    return data.suggest, {"dataset": dataset(), "config": model().config}
+
+
+@valid("data.Suggestions.table")
+def _() -> Valid:
+    return data.suggest(dataset(), model().config).table, {}
+
+
+@valid("data.Suggestions.plot")
+def _() -> Valid:
+    return data.suggest(dataset(), model().config).plot, {"path": "sizes.png"}
+
+
 _add(
     "data.split_coco",
     data.split_coco,

@@ -33,6 +33,7 @@ from . import (
     info,
     predict,
     split_data,
+    suggest,
     train,
 )
 from .output import say, warn
@@ -167,6 +168,7 @@ def build_parser() -> Parser:
         check_data,
         convert_data,
         split_data,
+        suggest,
         info,
         convert,
         env,

@@ -13,6 +13,7 @@ from .label_image_dataset import LabelImages
 from .loader import Batch, Loader, LoadingError
 from .splitting import DataPart, split_coco
 from .subsets import Subset, split
+from .suggestions import Suggestions, suggest
 from .validation import ValidatedImage, ValidationReport, validate
 
 __all__ = [
@@ -27,11 +28,13 @@ __all__ = [
     "Loader",
     "LoadingError",
     "Subset",
+    "Suggestions",
     "ValidatedImage",
     "ValidationReport",
     "compose",
     "convert_data",
     "split",
     "split_coco",
+    "suggest",
     "validate",
 ]

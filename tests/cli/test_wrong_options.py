@@ -20,6 +20,7 @@ NOWHERE = {
     "convert": ["nowhere.pth", "out.safetensors"],
     "convert-data": ["nowhere.json", "out.json"],
     "split-data": ["nowhere.json", "out"],
+    "suggest": ["nowhere", "nowhere.json"],
     "demo": ["--out", "nowhere/deep.png"],
     "evaluate": ["nowhere", "nowhere.json"],
     "info": ["nowhere.pth"],
