@@ -63,6 +63,7 @@ def add_commands(commands: Any) -> None:
     add_reading(evaluate)
     add_device(evaluate)
     add_dtype(evaluate)
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bar")
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -89,6 +90,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         object_score=max(_OBJECT_SCORE, args.score_thresh),
         category_ids=ids,
         iou_types=() if args.without_coco else ("segm", "bbox"),
+        progress=not args.quiet,
     )
     seconds = time.perf_counter() - started
     source = args.annotations or args.labels

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 from .. import validators
-from ..atomic import replacing
 from ..call_answers import answers_wrong_calls
+from ..plotting import INK, new_figure, plot_path, save_figure, style_axes
 from .log import headline, read_log
 
 __all__ = ["draw_curves"]
-
-_INK, _GRID = "#333333", "#dddddd"
 
 
 @answers_wrong_calls
@@ -27,7 +25,7 @@ def draw_curves(log: str | Path, path: str | Path) -> None:
     log : str or Path
         A run's ``log.jsonl``.
     path : str or Path
-        The plot, a ``.png`` file; written whole or not at all.
+        The plot, a ``.png``, ``.pdf`` or ``.svg`` file; written whole or not at all.
 
     Raises
     ------
@@ -36,30 +34,21 @@ def draw_curves(log: str | Path, path: str | Path) -> None:
     FileNotFoundError
         If there is no such log.
     ValueError
-        If ``log`` is not the log of a run or has no steps, or ``path`` does not end in ``.png``.
+        If ``log`` is not the log of a run or has no steps, or ``path`` has another suffix.
     """
-    log, path = validators.path("log", log), validators.path("path", path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"path must end in '.png', got {str(path)!r}.")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Curves need matplotlib: pip install 'lucid-maskrcnn[plot]'.") from error
+    log, path = validators.path("log", log), plot_path("path", path)
     records = read_log(log)
     steps = [r for r in records if "evaluation" not in r and "stopped_early" not in r]
     evaluations = [r for r in records if "evaluation" in r]
     if not steps:
         raise ValueError(f"{str(log)!r} has no steps to draw.")
 
-    figure = Figure(figsize=(10, 4 if evaluations else 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4 if evaluations else 4.5)
     axes = figure.subplots(1, 2 if evaluations else 1, squeeze=False)[0]
     _draw_losses(axes[0], steps)
     if evaluations:
         _draw_evaluations(axes[1], evaluations)
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
@@ -68,7 +57,7 @@ def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
     for name in [name for name in steps[0] if name.endswith("_loss")]:
         y = _moving_average([r.get(name) for r in steps], span)
         total = name == "total_loss"
-        style = {"color": _INK, "linewidth": 2} if total else {"linewidth": 1.2}
+        style = {"color": INK, "linewidth": 2} if total else {"linewidth": 1.2}
         axes.plot(x, y, label=name.removesuffix("_loss"), **style)
     axes.set(xlabel="step", ylabel="loss" if span == 1 else f"loss, mean of {span} steps", ylim=(0, None))
     _style(axes)
@@ -92,6 +81,5 @@ def _moving_average(values: Sequence[float | None], span: int) -> np.ndarray:
 
 
 def _style(axes: Any) -> None:
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes)
     axes.legend(frameon=False, fontsize="small")

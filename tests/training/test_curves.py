@@ -31,7 +31,7 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     with Image.open(tmp_path / "run" / "curves.png") as image:
         assert image.size == (1200, 480)
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"path must end in '\.png', got '.*curves.jpg'"):
+    with pytest.raises(ValueError, match=r"path must end in '\.png', .* got '.*curves.jpg'"):
         draw_curves(tmp_path / "run" / "log.jsonl", tmp_path / "curves.jpg")
     with pytest.raises(TypeError, match="log must be a path as str or Path, got None"):
         draw_curves(None, tmp_path / "never.png")  # type: ignore[arg-type]
@@ -46,6 +46,6 @@ def test_run_without_matplotlib_says_why_there_are_no_curves(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     toy_trainer(tmp_path / "run", toy_settings(2, warmup=0), progress=True).run()
-    wanted = "no curves.png: Curves need matplotlib: pip install 'lucid-maskrcnn[plot]'."
+    wanted = "no curves.png: Plots need matplotlib: pip install 'lucid-maskrcnn[plot]'."
     assert capsys.readouterr().err.splitlines()[-1] == wanted
     assert (tmp_path / "run" / "weights.safetensors").exists()
