@@ -88,7 +88,7 @@ class Suggestions:
         lines.append(f"anchors: {', '.join(f'{a:g}' for a in self.anchor_sizes)}")
         lines.append(f"objects an image: {np.median(counts):g} at the median, {most} at most (top_k={self.top_k})")
         height, width = self.network_size
-        memory = "" if self.memory is None else f", about {self.memory:.1f} GB for an image in training"
+        memory = "" if self.memory is None else f", about {max(self.memory, 0.1):.1f} GB for an image in training"
         lines.append(f"largest input of the network: {height} × {width}{memory}")
         return lines
 
@@ -115,7 +115,10 @@ class Suggestions:
         for i, side in enumerate(self.anchor_sizes):
             left.axvline(side, color=INK, linestyle="--", linewidth=1, label="anchors" if i == 0 else None)
         left.set(xscale="log", xlabel="√area in the network's input, pixels", ylabel="objects")
-        ticks = [side for i, side in enumerate(self.anchor_sizes) if i == 0 or side >= 1.25 * self.anchor_sizes[i - 1]]
+        ticks: list[float] = []
+        for side in self.anchor_sizes:  # those that there is room for
+            if not ticks or side >= 1.5 * ticks[-1]:
+                ticks.append(side)
         left.set_xticks(ticks, [f"{t:g}" for t in ticks])
         left.minorticks_off()
         most = int(self.objects_per_image.max(initial=1))
@@ -124,7 +127,7 @@ class Suggestions:
         right.set(xlabel="objects in an image", ylabel="images")
         for axes in (left, right):
             style_axes(axes)
-            axes.legend(frameon=False)
+            axes.legend(framealpha=0.9, edgecolor="none", loc="upper right")
         save_figure(figure, file)
 
 
