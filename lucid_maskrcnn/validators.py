@@ -43,6 +43,7 @@ __all__ = [
     "page_number",
     "pair",
     "path",
+    "positive_fraction",
     "positive_int",
     "positive_number",
     "reading",
@@ -144,6 +145,11 @@ def fraction(name: str, value: Any) -> float:
 def fraction_below_one(name: str, value: Any) -> float:
     """Return a number from 0 to 1, 1 excluded."""
     return _within(name, value, lambda v: 0 <= v < 1, "a number of at least 0 and below 1")
+
+
+def positive_fraction(name: str, value: Any) -> float:
+    """Return a number above 0 and at most 1."""
+    return _within(name, value, lambda v: 0 < v <= 1, "a number above 0 and at most 1")
 
 
 def open_fraction(name: str, value: Any) -> float:

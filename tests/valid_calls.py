@@ -822,6 +822,7 @@ def _() -> Valid:
         "augment": data.Augmentation(),
         "group_by_shape": True,
         "sample_weights": [1.0, 1.0, 1.0, 1.0],
+        "repeat_thresh": None,  # excludes the weights
         "workers": 1,
         "prefetch": 1,
     }

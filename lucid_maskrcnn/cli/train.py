@@ -30,6 +30,7 @@ __all__ = ["add_commands"]
 
 _BATCH_SIZE = 2
 _CROP = argument_type(int, partial(validators.integer, minimum=32))  # smaller inputs are padded to 32 pixels
+_REPEAT_THRESH = argument_type(float, validators.positive_fraction)
 _ARCHITECTURES = (
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
@@ -93,6 +94,12 @@ def _add_data(group: Any, train: argparse.ArgumentParser) -> None:
         type=_CROP,
         metavar="PIXELS",
         help="train on random crops of this size, at about the scale of a prediction",
+    )
+    group.add_argument(
+        "--repeat-thresh",
+        type=_REPEAT_THRESH,
+        metavar="FRACTION",
+        help="repeat images with categories that fewer than this fraction of the images have (default: never)",
     )
 
 
@@ -417,7 +424,7 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
         augment = Augmentation(**crop, image=image) if crop else None
     else:
         augment = getattr(Augmentation, args.augment)(**crop, **({"image": image} if crop else {}))
-    return Loader(dataset, args.batch_size, seed=args.seed, augment=augment)
+    return Loader(dataset, args.batch_size, seed=args.seed, augment=augment, repeat_thresh=args.repeat_thresh)
 
 
 class _Evaluator:

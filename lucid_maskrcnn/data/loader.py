@@ -7,6 +7,7 @@ Shapes: N images of the data set.
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lucid_maskrcnn.call_answers import answers_wrong_calls
-from lucid_maskrcnn.validators import flag, function, non_negative_int, positive_int, shown
+from lucid_maskrcnn.validators import flag, function, non_negative_int, positive_fraction, positive_int, shown
 
 from .dataset import check_dataset, check_pair, load_pair
+from .repeat_factors import repeat_factors, rounded_at_random
 
 __all__ = ["Batch", "Loader", "LoadingError"]
 
-_ORDER, _DRAW, _AUGMENT = range(3)  # streams of random numbers, one for each use
+_ORDER, _DRAW, _AUGMENT, _REPEAT = range(4)  # streams of random numbers, one for each use
 _BINS_PER_OCTAVE = 8  # bins of the aspect ratio: within a bin it differs by 9 % at most
 _MAX_WORKERS = 1024
 _CACHED_EPOCHS = 2  # epochs whose order is kept
@@ -57,6 +59,7 @@ class Loader:
 
     An epoch contains every image once, in an order that depends on the seed and the epoch; its last batch may be
     smaller. With ``sample_weights`` images are drawn with replacement instead, and an epoch has as many batches.
+    With ``repeat_thresh`` an epoch contains images with rare categories more than once.
 
     Parameters
     ----------
@@ -77,6 +80,11 @@ class Loader:
         ``sizes`` of the data set, and has no effect if ``shuffle`` is off or ``augment`` crops to a fixed size.
     sample_weights : sequence of float, optional
         One for each image: how often it is drawn, relative to the others.
+    repeat_thresh : float, optional
+        Above 0 and at most 1; for example 0.001 for LVIS. Categories that fewer than this fraction of the images have
+        are rare, and images that have them are repeated: on average ``max(1, sqrt(repeat_thresh / fraction))`` times,
+        by their rarest category, rounded up or down at random in each epoch (repeat-factor sampling). A data set
+        without ``coco()`` and ``image_ids`` is loaded once to count them. It excludes ``sample_weights``.
     workers : int
         Threads of :meth:`iterate`.
     prefetch : int
@@ -84,8 +92,10 @@ class Loader:
 
     Attributes
     ----------
-    dataset, batch_size, seed, shuffle, augment, group_by_shape, sample_weights, workers, prefetch
+    dataset, batch_size, seed, shuffle, augment, group_by_shape, sample_weights, repeat_thresh, workers, prefetch
         As given.
+    repeat_factors : ndarray of shape (N,), float64, or None
+        How often an epoch contains each image, on average; None without ``repeat_thresh``.
 
     Raises
     ------
@@ -106,6 +116,7 @@ class Loader:
         augment: Callable[..., Any] | None = None,
         group_by_shape: bool = True,
         sample_weights: Sequence[float] | np.ndarray | None = None,
+        repeat_thresh: float | None = None,
         workers: int = 1,
         prefetch: int = 2,
     ) -> None:
@@ -126,6 +137,9 @@ class Loader:
         self._probabilities = None if sample_weights is None else _probabilities(sample_weights, len(dataset))
         if self._probabilities is None and self.batch_size > len(dataset):
             raise ValueError(f"batch_size must be at most the number of images, {len(dataset)}, got {batch_size}.")
+        self.repeat_thresh = None if repeat_thresh is None else _repeat_thresh(repeat_thresh, sample_weights)
+        self.repeat_factors = None if self.repeat_thresh is None else repeat_factors(dataset, self.repeat_thresh)
+        self._starts = [0]  # first steps of the epochs, as far as known; with repeat_thresh their lengths differ
         self._log_ratios = self._aspect_ratios()
         self._orders: dict[int, list[np.ndarray]] = {}
         self._lock = threading.Lock()
@@ -141,8 +155,9 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches of an epoch."""
-        return -(-len(self.dataset) // self.batch_size)
+        """Number of batches of an epoch; with ``repeat_thresh`` that of an epoch of average length."""
+        count = len(self.dataset) if self.repeat_factors is None else round(float(self.repeat_factors.sum()))
+        return -(-count // self.batch_size)
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, the same at every call.
@@ -217,21 +232,38 @@ class Loader:
     def _indices(self, step: int) -> np.ndarray:
         if self._probabilities is not None:
             return self._drawn(step)
-        epoch, place = divmod(step, self.steps_per_epoch)
         with self._lock:
+            epoch, place = self._epoch_and_place(step)
             if epoch not in self._orders:
                 for old in list(self._orders)[: 1 - _CACHED_EPOCHS]:
                     del self._orders[old]
                 self._orders[epoch] = self._order(epoch)
             return self._orders[epoch][place]
 
+    def _epoch_and_place(self, step: int) -> tuple[int, int]:
+        if self.repeat_factors is None:
+            return divmod(step, self.steps_per_epoch)
+        while self._starts[-1] <= step:
+            count = len(self._images_of(len(self._starts) - 1))
+            self._starts.append(self._starts[-1] - (-count // self.batch_size))
+        epoch = bisect.bisect_right(self._starts, step) - 1
+        return epoch, step - self._starts[epoch]
+
+    def _images_of(self, epoch: int) -> np.ndarray:
+        """Return the indices of an epoch's images in the order of the data set, repeated ones side by side."""
+        indices = np.arange(len(self.dataset))
+        if self.repeat_factors is None:
+            return indices
+        rng = np.random.default_rng((self.seed, _REPEAT, epoch))
+        return np.repeat(indices, rounded_at_random(self.repeat_factors, rng))
+
     def _order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of each batch of an epoch."""
-        count = len(self.dataset)
+        images = self._images_of(epoch)
         if not self.shuffle:
-            return _cut(np.arange(count), self.batch_size)
+            return _cut(images, self.batch_size)
         rng = np.random.default_rng((self.seed, _ORDER, epoch))
-        order = rng.permutation(count)
+        order = images[rng.permutation(len(images))]
         if self._log_ratios is None:
             return _cut(order, self.batch_size)
         bins = self._bins(rng)
@@ -261,6 +293,13 @@ class Loader:
 
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _repeat_thresh(value: Any, sample_weights: Any) -> float:
+    threshold = positive_fraction("repeat_thresh", value)
+    if sample_weights is not None:
+        raise ValueError("repeat_thresh and sample_weights exclude each other: give one of them.")
+    return threshold
 
 
 def _probabilities(weights: Any, count: int) -> np.ndarray:
