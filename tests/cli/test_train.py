@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tiny_runs import Squares, slim
 
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.cli import main
-from lucid_maskrcnn.data import Augmentation
+from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
 from lucid_maskrcnn.training import read_log
 from lucid_maskrcnn.training.checkpoints import find_checkpoints, read_header
 from lucid_maskrcnn.weights import save_weights
@@ -446,6 +447,8 @@ def test_validation_categories_are_matched_by_name(data: Path, tmp_path: Path) -
         ["--steps", "2", "--schedule", "linear"],
         ["--steps", "2", "--crop", "1"],
         ["--steps", "2", "--crop", "31.5"],
+        ["--steps", "2", "--repeat-thresh", "0"],
+        ["--steps", "2", "--repeat-thresh", "1.5"],
     ],
 )
 def test_arguments_that_cannot_be(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -523,6 +526,19 @@ def test_augmentation_suits_the_weights_unless_it_is_given(
     command[command.index("--weights") + 1] = str(tmp_path / "weights.safetensors")
     assert main(command) == 0
     assert first_settings(tmp_path / "run")["data"]["augment"] == repr(augment)
+
+
+def test_a_run_repeats_rare_images_and_keeps_to_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = train(data, tmp_path / "run", "--batch-size", 1, "--steps", 1)
+    assert main([*command, "--repeat-thresh", "1"]) == 0
+    factors = Loader(CocoInstances(data / "images", data / "instances.json"), 1, repeat_thresh=1).repeat_factors
+    assert factors is not None
+    assert first_settings(tmp_path / "run")["data"]["repeat_factors"] == zlib.crc32(factors.tobytes())
+    capsys.readouterr()
+    assert main([*command, "--resume"]) != 0
+    assert "the repeat factors of the data have changed" in capsys.readouterr().err
 
 
 def test_new_classes_are_learned_at_the_rate_of_the_paper(data: Path, tmp_path: Path) -> None:
