@@ -31,9 +31,9 @@ def test_a_resumed_run_is_one_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threshold", [None, 1.0])
 def test_another_threshold_is_another_run(tmp_path: Path, threshold: float | None) -> None:
-    toy_trainer(tmp_path, toy_settings(1), loader=loader()).run()
+    toy_trainer(tmp_path, toy_settings(2), loader=loader()).run()
     with pytest.raises(ValueError, match="the repeat factors of the data have changed"):
-        toy_trainer(tmp_path, toy_settings(1), loader=loader(threshold), resume=True)
+        toy_trainer(tmp_path, toy_settings(2), loader=loader(threshold), resume=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
