@@ -155,6 +155,9 @@ class PredictionQueue:
         except CanceledError:
             job.state = "canceled"
         except BaseException as error:  # the thread must live
+            if self._closed:  # the interpreter ends, and lets no thread begin anything: nobody waits for this
+                job.state = "canceled"
+                return
             job.error = self._tell(error, job)
             job.state = "failed"
 
