@@ -1163,6 +1163,18 @@ _add("training.draw_curves", training.draw_curves, log="log.jsonl", path="curves
 _add("training.read_log", training.read_log, path="log.jsonl")
 
 
+@valid("training.validation_losses")
+def _() -> Valid:
+    return training.validation_losses, {
+        "model": model(),
+        "dataset": dataset(),
+        "labels": {1: 1, 2: 2},
+        "seed": 0,
+        "loss_weights": {"mask_loss": 2.0},
+        "class_weights": {1: 2.0},
+    }
+
+
 # ------------------------------------------------------------------ prediction on many images
 
 

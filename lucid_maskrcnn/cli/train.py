@@ -232,6 +232,12 @@ def _add_output(group: Any) -> None:
         "--eval-every", type=positive_int, metavar="STEPS", help="evaluate (default: an epoch, at least 200 steps)"
     )
     group.add_argument(
+        "--val-loss",
+        action="store_true",
+        help="compute the losses of the images to evaluate on, too: one more pass over them (implied by "
+        "--keep-best val/total_loss)",
+    )
+    group.add_argument(
         "--keep-best",
         metavar="METRIC",
         help="best.safetensors gets the weights with the highest (default: segm/AP, or AP_0.5:0.95 without "
@@ -277,7 +283,7 @@ def _train(args: argparse.Namespace) -> None:
         args.batch_size = min(_BATCH_SIZE, len(dataset))
     loader = _loader(args, dataset, model)
     settings = _settings(args, model, loader.steps_per_epoch, evaluated=held_out is not None)
-    evaluate = None if held_out is None else _Evaluator(held_out, ids, model, progress=not args.quiet)
+    evaluate = None if held_out is None else _evaluator(args, held_out, ids, model)
     if not args.quiet:
         say_device(args.device)
     model.to(args.device)
@@ -387,9 +393,10 @@ def _data(args: argparse.Namespace, config: Any) -> tuple[Any, Any, Mapping[int,
     for line in describe_data(args.annotations or args.labels, dataset, "train on"):
         say(line)
     if not args.val_annotations and not args.val_labels:
-        if args.val_images or args.eval_every or args.keep_best or args.patience:
+        if args.val_images or args.val_loss or args.eval_every or args.keep_best or args.patience:
             raise ValueError(
-                "--val-images, --eval-every, --keep-best and --patience need --val-annotations or --val-labels."
+                "--val-images, --val-loss, --eval-every, --keep-best and --patience need --val-annotations or "
+                "--val-labels."
             )
         return dataset, None, {}
     held_out = open_data(
@@ -427,12 +434,25 @@ def _loader(args: argparse.Namespace, dataset: Any, model: Any) -> Any:
     return Loader(dataset, args.batch_size, seed=args.seed, augment=augment, repeat_thresh=args.repeat_thresh)
 
 
+def _evaluator(args: argparse.Namespace, held_out: Any, ids: Mapping[int, int], model: Any) -> Any:
+    losses = None
+    if args.val_loss or (args.keep_best or "").startswith("val/"):
+        label_of = {number: label for label, number in ids.items()}
+        labels = {n: label_of[number] for n, number in held_out.category_ids.items() if number in label_of}
+        losses = {"labels": labels, "loss_weights": args.loss_weights, "class_weights": args.class_weights}
+    return _Evaluator(held_out, ids, model, progress=not args.quiet, losses=losses)
+
+
 class _Evaluator:
     """Evaluates a model on a data set; ``metric_names`` are known before the first evaluation."""
 
-    def __init__(self, dataset: Any, category_ids: Mapping[int, int], model: Any, *, progress: bool) -> None:
+    def __init__(
+        self, dataset: Any, category_ids: Mapping[int, int], model: Any, *, progress: bool, losses: Any
+    ) -> None:
         from lucid_maskrcnn.evaluation import evaluate_results
+        from lucid_maskrcnn.models.losses import LOSS_NAMES
 
+        self._losses = losses
         self._dataset, self._category_ids, self._progress = dataset, category_ids, progress
         self._iou_types = ("segm", "bbox") if _has_pycocotools() else ()
         nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
@@ -441,10 +461,15 @@ class _Evaluator:
         counts = getattr(dataset, "category_counts", None) or dict.fromkeys(dataset.categories.values(), 1)
         categories = [name for name, count in counts.items() if count] if len(counts) > 1 else []
         of_category = [f"{kind}/AP-{name}" for kind in self._iou_types for name in categories]
-        self.metric_names = (*empty.metrics, *of_category)
+        self.metric_names = (
+            *empty.metrics,
+            *of_category,
+            *([] if losses is None else [f"val/{name}" for name in (*LOSS_NAMES, "total_loss")]),
+        )
 
     def __call__(self, model: Any) -> Mapping[str, float]:
         from lucid_maskrcnn.evaluation import evaluate
+        from lucid_maskrcnn.training import validation_losses
 
         found = evaluate(
             model,
@@ -453,12 +478,17 @@ class _Evaluator:
             category_ids=self._category_ids,
             progress=self._progress,
         )
+        losses = {} if self._losses is None else validation_losses(model, self._dataset, **self._losses)
         several = [c for c in found.per_category if c.num_objects] if len(found.per_category) > 1 else []
-        return found.metrics | {
-            f"{kind}/AP-{category.name}": category.metrics[f"{kind}/AP"]
-            for kind in self._iou_types
-            for category in several
-        }
+        return (
+            found.metrics
+            | {
+                f"{kind}/AP-{category.name}": category.metrics[f"{kind}/AP"]
+                for kind in self._iou_types
+                for category in several
+            }
+            | losses
+        )
 
 
 def _has_pycocotools() -> bool:

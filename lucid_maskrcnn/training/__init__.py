@@ -12,6 +12,7 @@ from .schedules import Schedule
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
 from .trainer import BatchSource, Trainer, TrainResult
+from .validation_losses import validation_losses
 
 __all__ = [
     "EMA",
@@ -32,4 +33,5 @@ __all__ = [
     "decay_groups",
     "draw_curves",
     "read_log",
+    "validation_losses",
 ]

@@ -45,13 +45,13 @@ def draw_curves(log: str | Path, path: str | Path) -> None:
 
     figure = new_figure(10, 4 if evaluations else 4.5)
     axes = figure.subplots(1, 2 if evaluations else 1, squeeze=False)[0]
-    _draw_losses(axes[0], steps)
+    _draw_losses(axes[0], steps, evaluations)
     if evaluations:
         _draw_evaluations(axes[1], evaluations)
     save_figure(figure, path)
 
 
-def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
+def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> None:
     span = max(1, len(steps) // 50)
     x = _moving_average([r["step"] for r in steps], span)
     for name in [name for name in steps[0] if name.endswith("_loss")]:
@@ -59,6 +59,11 @@ def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
         total = name == "total_loss"
         style = {"color": INK, "linewidth": 2} if total else {"linewidth": 1.2}
         axes.plot(x, y, label=name.removesuffix("_loss"), **style)
+    validated = [r for r in evaluations if "val/total_loss" in r["evaluation"]]
+    if validated:
+        y = _moving_average([r["evaluation"]["val/total_loss"] for r in validated], 1)
+        style = {"color": INK, "linestyle": "--", "marker": "o", "markersize": 3}
+        axes.plot([r["step"] for r in validated], y, label="total, validation", **style)
     axes.set(xlabel="step", ylabel="loss" if span == 1 else f"loss, mean of {span} steps", ylim=(0, None))
     _style(axes)
 
@@ -67,6 +72,8 @@ def _draw_evaluations(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
     x = [r["step"] for r in evaluations]
     results = [r["evaluation"] for r in evaluations]
     for name in headline(results[-1]):
+        if name.startswith("val/"):  # is beside the training losses
+            continue
         axes.plot(
             x, _moving_average([metrics.get(name) for metrics in results], 1), marker="o", markersize=3, label=name
         )

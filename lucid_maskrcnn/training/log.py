@@ -101,7 +101,8 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the main metrics of an evaluation, or the first six if none of their names is known."""
     known = [name for kind in ("segm/", "bbox/", "") for name in (kind + end for end in _MAIN_METRICS)]
-    return {name: metrics[name] for name in known if name in metrics} or dict(list(metrics.items())[:6])
+    found = {name: metrics[name] for name in known if name in metrics} or dict(list(metrics.items())[:6])
+    return found | {name: metrics[name] for name in ("val/total_loss",) if name in metrics}
 
 
 def is_better(name: str, value: float, other: float) -> bool:

@@ -541,6 +541,17 @@ def test_a_run_repeats_rare_images_and_keeps_to_it(
     assert "the repeat factors of the data have changed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [["--val-loss"], ["--keep-best", "val/total_loss"]])
+def test_losses_of_the_images_to_evaluate_on(
+    data: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = ["--val-annotations", data / "instances.json", "--batch-size", 1, "--steps", 1]
+    assert main(train(data, tmp_path / "run", *held_out, *options)) == 0
+    metrics = next(r["evaluation"] for r in read_log(tmp_path / "run" / "log.jsonl") if "evaluation" in r)
+    assert metrics["val/total_loss"] > metrics["val/mask_loss"] > 0
+    assert f"val/total_loss {metrics['val/total_loss']:.3f}" in capsys.readouterr().out
+
+
 def test_new_classes_are_learned_at_the_rate_of_the_paper(data: Path, tmp_path: Path) -> None:
     command = train(data, tmp_path / "run", "--batch-size", 2, "--steps", 1, "--labels", data / "labels")
     command.remove(str(data / "instances.json"))
