@@ -393,10 +393,11 @@ def _data(args: argparse.Namespace, config: Any) -> tuple[Any, Any, Mapping[int,
     for line in describe_data(args.annotations or args.labels, dataset, "train on"):
         say(line)
     if not args.val_annotations and not args.val_labels:
-        if args.val_images or args.val_loss or args.eval_every or args.keep_best or args.patience:
+        if args.val_loss:
+            raise ValueError("--val-loss needs --val-annotations or --val-labels.")
+        if args.val_images or args.eval_every or args.keep_best or args.patience:
             raise ValueError(
-                "--val-images, --val-loss, --eval-every, --keep-best and --patience need --val-annotations or "
-                "--val-labels."
+                "--val-images, --eval-every, --keep-best and --patience need --val-annotations or --val-labels."
             )
         return dataset, None, {}
     held_out = open_data(
