@@ -103,7 +103,7 @@ TAKES: dict[str, str] = {
         data.CocoInstances.channels data.CocoInstances.__getitem__.index data.LabelImages.channels
         data.LabelImages.__getitem__.index data.Loader.seed data.Loader.prefetch data.Loader.batch.step
         data.Loader.iterate.start data.Loader.iterate.stop data.Subset.__getitem__.index data.split.seed
-        evaluation.evaluate.score_thresh evaluation.evaluate_results.object_score
+        training.validation_losses.seed evaluation.evaluate.score_thresh evaluation.evaluate_results.object_score
         evaluation.match_objects.thresh evaluation.Evaluation.worst.k evaluation.Evaluation.best.k
         evaluation.Evaluation.confusion_matrix.score_thresh evaluation.Evaluation.plot_confusion.score_thresh
         training.EMA.decay training.EMA.restore.updates training.SGD.lr training.SGD.momentum
