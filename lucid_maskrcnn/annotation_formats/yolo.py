@@ -20,6 +20,7 @@ from .records import AnnotationError, ObjectRecord, Part, Size
 __all__ = ["make_data_yaml", "make_yolo", "make_yolo_boxes", "parse_data_yaml", "parse_yolo"]
 
 _OUTSIDE = 0.01  # of the image that a coordinate may lie outside of it: it is moved to the border
+_MAX_CLASS = 65535  # there are as many names, which one wrong digit must not make billions
 _DECIMALS = 5  # of a pixel, that are read: what division and multiplication by the width leaves is cut off
 
 
@@ -81,15 +82,15 @@ def parse_yolo(text: str, size: Size, source: str) -> list[ObjectRecord]:
 
 def _object(words: Sequence[str], size: Size, place: str) -> ObjectRecord:
     try:
-        numbers = [float(word) for word in words]
+        numbers = [_number(word) for word in words]
     except ValueError:
         wrong = next(word for word in words if not _is_number(word))
         raise AnnotationError(f"{place}: {shown(wrong)} is no number; YOLO's lines are 'class x y x y …'.") from None
     if not all(map(math.isfinite, numbers)):
         raise AnnotationError(f"{place}: has a number that is not finite.")
     number, values = numbers[0], numbers[1:]
-    if number < 0 or number != int(number):
-        raise AnnotationError(f"{place}: begins with {words[0]}, but a class is a whole number from 0 on.")
+    if not 0 <= number <= _MAX_CLASS or number != int(number):
+        raise AnnotationError(f"{place}: begins with {words[0]}, but a class is a whole number from 0 to {_MAX_CLASS}.")
     if len(values) < 4:
         raise AnnotationError(
             f"{place}: has {len(values)} numbers after the class, but a box has four and an outline at least six."
@@ -110,9 +111,15 @@ def _object(words: Sequence[str], size: Size, place: str) -> ObjectRecord:
     return ObjectRecord(str(int(number)), [pixels], place=place)
 
 
+def _number(word: str) -> float:
+    if "_" in word:  # Python's own 1_0 is none here
+        raise ValueError(word)
+    return float(word)
+
+
 def _is_number(word: str) -> bool:
     try:
-        float(word)
+        _number(word)
     except ValueError:
         return False
     return True

@@ -207,6 +207,9 @@ def _files(folder: Path, *suffixes: str) -> list[Path]:
     return [folder / name for name in walk(folder) if Path(name).suffix.lower() in suffixes]
 
 
+_BOX_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation", "iscrowd"})
+
+
 def _read_coco(source: Source) -> ForeignData:
     content = read_annotations(source.path)
     images_dir = _folder_of(source, source.path.parent)
@@ -234,13 +237,16 @@ def _read_coco(source: Source) -> ForeignData:
                 )
             )
     for a in boxes:
-        known, name = records.get(a.get("image_id")), names.get(a.get("category_id"))
+        ids = [a.get("image_id"), a.get("category_id")]
+        known, name = (None, None) if any(type(i) is not int for i in ids) else (records.get(ids[0]), names.get(ids[1]))
         if known is None or name is None:
             issues.append(Issue(f"annotation {a.get('id')}", "has no such image or category", kind="ids of box"))
             continue
         x, y, width, height = (float(value) for value in a["bbox"])
         box = (x, y, x + width, y + height)
-        known.objects.append(ObjectRecord(name, box=box, place=f"annotation {a.get('id')}"))
+        extra = {key: value for key, value in a.items() if key not in _BOX_KEYS}
+        crowd = a.get("iscrowd") in (1, True)
+        known.objects.append(ObjectRecord(name, box=box, place=f"annotation {a.get('id')}", crowd=crowd, extra=extra))
     categories = {name: number for number, name in names.items()}
     return ForeignData(list(records.values()), images_dir, categories, issues, ids=list(records))
 
@@ -314,7 +320,10 @@ def _read_yolo(source: Source) -> ForeignData:
         stem = file.relative_to(labels).with_suffix("").as_posix()
         place = f"{file.relative_to(labels).as_posix()!r}"
         images = finder.find_stem("/".join("images" if part == "labels" else part for part in stem.split("/")))
-        if len(images) == 1:
+        if len(images) == 1 and images[0] in found:
+            problem = f"is of the image {images[0]!r}, as {found[images[0]].relative_to(labels).as_posix()!r} is"
+            data.issues.append(Issue(place, problem, kind="labelled twice"))
+        elif len(images) == 1:
             found[images[0]] = file
         else:
             several = f"has {len(images)} images of its name in {str(images_dir)!r}"

@@ -59,10 +59,14 @@ class ImageFinder:
 
 
 def _alike(name: str, candidates: list[str]) -> list[str]:
-    """Return those of some files with the most last folders in common with a name."""
+    """Return those of some files with the most last folders in common with a name.
+
+    Where both have folders, at least the last one must be the same: train/1.png is not val/1.png.
+    """
+    wanted = name.split("/")[-2::-1]
+    candidates = [c for c in candidates if not wanted or "/" not in c or c.split("/")[-2] == wanted[0]]
     if len(candidates) < 2:
         return candidates
-    wanted = name.split("/")[-2::-1]
 
     def shared(candidate: str) -> int:
         pairs = zip(wanted, candidate.split("/")[-2::-1], strict=False)

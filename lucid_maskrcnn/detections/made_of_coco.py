@@ -82,7 +82,7 @@ def _score(row: int, result: Mapping[str, Any]) -> float:
 def _label(row: int, result: Mapping[str, Any], labels: Mapping[int, int] | None) -> int:
     name = f"results[{row}]['category_id']"
     if labels is None:
-        return integer(name, result["category_id"], 1)
+        return integer(name, result["category_id"], 1, 2**31 - 1)
     category = integer(name, result["category_id"])
     if category not in labels:
         raise ValueError(f"{name} must be the id of one of the categories, {shown(sorted(labels))}, got {category}.")

@@ -34,7 +34,7 @@ class ThresholdCurve:
     iou_thresh : float
         A detection is right if it is matched with an object of its category with at least this IoU of masks.
     thresholds : ndarray of shape (S,)
-        0, 0.01, … 1: detections count whose score is at least this.
+        0, 0.01, … 1: detections count whose score is above this, as in ``predict(score_thresh=)``.
     tp, fp, fn : ndarray of shape (S,), int64
         Matched and unmatched detections, and unmatched objects, of all images.
     """
@@ -122,10 +122,10 @@ def threshold_curve(
         right_scores.append(overlap.scores[right])
         wrong_scores.append(overlap.scores[wrong])
         num_objects += len(overlap.objects)
-    tp, fp = (_count_from(np.concatenate(scores)) for scores in (right_scores, wrong_scores))
+    tp, fp = (_count_above(np.concatenate(scores)) for scores in (right_scores, wrong_scores))
     return ThresholdCurve(iou_thresh, _THRESHOLDS, tp, fp, num_objects - tp)
 
 
-def _count_from(scores: np.ndarray) -> np.ndarray:
-    """Count the scores from each threshold on."""
-    return len(scores) - np.searchsorted(np.sort(scores), _THRESHOLDS, side="left")
+def _count_above(scores: np.ndarray) -> np.ndarray:
+    """Count the scores above each threshold."""
+    return len(scores) - np.searchsorted(np.sort(scores), _THRESHOLDS, side="right")

@@ -83,7 +83,7 @@ def test_interactive_bash_completes_with_the_tabulator(script: Path, tmp_path: P
     )
     os.close(its)
     os.write(
-        ours, f"source {shlex.quote(str(script))}\nlucid-maskrcnn vers\x15lucid-maskrcnn conv\t--help\nexit\n".encode()
+        ours, f"source {shlex.quote(str(script))}\nlucid-maskrcnn vers\x15lucid-maskrcnn eval\t--help\nexit\n".encode()
     )
     printed = b""
     while True:
@@ -95,7 +95,7 @@ def test_interactive_bash_completes_with_the_tabulator(script: Path, tmp_path: P
             break
         printed += part
     bash.wait()
-    assert b"usage: lucid-maskrcnn convert" in printed
+    assert b"usage: lucid-maskrcnn evaluate" in printed
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

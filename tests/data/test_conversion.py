@@ -289,7 +289,15 @@ def test_broken_files_are_answered_in_a_sentence(tmp_path: Path, name: str, text
 
 
 @pytest.mark.parametrize(
-    "line", ["1 0.1 0.1 0.5", "x 0.1 0.1 0.5 0.1 0.5 0.5", "0 0.1 0.1 nan 0.1 0.5 0.5", "-1 .1 .1 .2 .2 .3 .3"]
+    "line",
+    [
+        "1 0.1 0.1 0.5",
+        "x 0.1 0.1 0.5 0.1 0.5 0.5",
+        "0 0.1 0.1 nan 0.1 0.5 0.5",
+        "-1 .1 .1 .2 .2 .3 .3",
+        "1e30 .5 .5 .1 .1",
+        "0_0 .5 .5 .1 .1",
+    ],
 )
 def test_wrong_line_of_yolo_is_named(tmp_path: Path, line: str) -> None:
     for folder in ("images", "labels"):
@@ -326,3 +334,37 @@ def test_command_line_converts_and_says_what(tmp_path: Path, capsys: pytest.Capt
     assert "exists" in capsys.readouterr().err
     assert main(["convert-data", str(tmp_path / "yolo"), str(tmp_path / "back.json")]) == 0
     assert objects_of(tmp_path / "back.json") == objects_of(truth)
+
+
+def test_labels_of_a_namesake_in_another_folder_are_not_taken(tmp_path: Path) -> None:
+    for folder in ("images/train", "labels/train", "labels/val"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    Image.fromarray(noise_image((40, 60))).save(tmp_path / "set/images/train/1.png")
+    (tmp_path / "set/labels/train/1.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    (tmp_path / "set/labels/val/1.txt").write_text("1 0.1 0.1 0.9 0.1 0.9 0.9\n")
+    with pytest.raises(DataFaultError, match=r"val/1\.txt"):
+        convert_data(tmp_path / "set", tmp_path / "out.json", to="coco")
+    done = convert_data(tmp_path / "set", tmp_path / "out.json", to="coco", on_fault="skip")
+    assert done.categories == {"class 0": 1}
+    (tmp_path / "set/labels/train/1.txt").unlink()
+    with pytest.raises(DataFaultError, match=r"val/1\.txt"):
+        convert_data(tmp_path / "set", tmp_path / "other.json", to="coco")
+
+
+def test_crowds_with_a_box_only_stay_crowds(tmp_path: Path) -> None:
+    truth = write_coco(tmp_path)
+    content = json.loads(truth.read_text())
+    crowd = {"id": 77, "image_id": 1, "category_id": 3, "bbox": [1, 1, 3, 3], "iscrowd": 1, "segmentation": []}
+    content["annotations"] = [{**crowd, "attributes": {"x": 1}}]
+    truth.write_text(json.dumps(content))
+    convert_data(truth, tmp_path / "out.json", to="coco", images_dir=tmp_path / "images")
+    (only,) = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    assert (only["id"], only["iscrowd"], only["attributes"]) == (77, 1, {"x": 1})
+    assert (
+        "1 object left out: a crowd."
+        in convert_data(truth, tmp_path / "y", to="yolo", images_dir=tmp_path / "images").notes
+    )
+    content["annotations"] = [{**crowd, "image_id": [1]}, {**crowd, "category_id": {"a": 1}}]
+    truth.write_text(json.dumps(content))
+    with pytest.raises(DataFaultError, match="has no such image or category"):
+        convert_data(truth, tmp_path / "z.json", to="coco", images_dir=tmp_path / "images")

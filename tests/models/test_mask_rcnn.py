@@ -161,7 +161,10 @@ def test_arguments_and_defaults() -> None:
         | {"classes": None, "class_agnostic_nms": False, "mask_nms": False, "keep_image": True}
         | {"batch_size": 1, "page": None, "channels": None, "intensity": None},
     )
-    assert arguments(MaskRCNN.get_loss) == (["self", "images", "targets"], {"image_config": None})
+    assert arguments(MaskRCNN.get_loss) == (
+        ["self", "images", "targets"],
+        {"image_config": None, "loss_weights": None, "class_weights": None},
+    )
 
 
 def test_names_of_submodules() -> None:
