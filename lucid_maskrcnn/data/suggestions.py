@@ -30,6 +30,8 @@ __all__ = ["Suggestions", "suggest"]
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _GOOD_IOU = 0.5  # what an anchor should have with an object at least: the proposals are then moved onto it
 _FEW = 0.05  # fraction of objects or images up to which nothing is said
+_HELPS = 0.7  # a remedy leaves less than this fraction of the poor ones
+_RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _RARE = 0.01  # fraction of the images
 _BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -182,7 +184,7 @@ def suggest(dataset: Any, config: ModelConfig) -> Suggestions:
         anchor_sizes=tuple(anchors),
         top_k=config.heads.top_k,
     )
-    return Suggestions(**{**found.__dict__, "sentences": tuple(_sentences(found, config)) or (_NOTHING,)})
+    return Suggestions(**{**found.__dict__, "sentences": tuple(_sentences(found, boxes, config)) or (_NOTHING,)})
 
 
 _NOTHING = "Nothing needs to be set: anchors, scale and limits suit these objects."
@@ -218,12 +220,12 @@ def _memory(size: tuple[int, int], config: ModelConfig) -> float | None:
     return 2 * 4 * per_pixel * size[0] * size[1] / 1e9
 
 
-def _sentences(found: Suggestions, config: ModelConfig) -> Iterator[str]:
+def _sentences(found: Suggestions, boxes: np.ndarray, config: ModelConfig) -> Iterator[str]:
     """Yield what to set, the most important first."""
     if not len(found.sizes):
         yield "There are no objects: there is nothing to compare."
         return
-    yield from _about_scale(found, config)
+    yield from _about_scale(found, boxes, config)
     most = int(found.objects_per_image.max())
     if most > found.top_k:
         full, enough = int((found.objects_per_image > found.top_k).sum()), _rounded_up(1.2 * most)
@@ -240,15 +242,15 @@ def _sentences(found: Suggestions, config: ModelConfig) -> Iterator[str]:
     rare = [f"{name} ({count})" for name, count in found.categories.items() if 0 < count < _RARE * found.num_images]
     if rare:
         yield (
-            f"Few images have {', '.join(rare[:8])}: let them count more with --class-weights NAME=W (class_weights=), "
-            "and keep some in each part with split-data."
+            f"Few images have {', '.join(rare[:8])}: train with --repeat-thresh (repeat_thresh=), which shows them "
+            "more often, or --class-weights NAME=W, and keep some in each part with split-data."
         )
     missing = [name for name, count in found.categories.items() if not count]
     if missing:
         yield f"No image has an object of {', '.join(missing[:8])}: these categories cannot be learned."
 
 
-def _about_scale(found: Suggestions, config: ModelConfig) -> Iterator[str]:
+def _about_scale(found: Suggestions, boxes: np.ndarray, config: ModelConfig) -> Iterator[str]:
     image, anchors = config.image, found.anchor_sizes
     if found.shrunk > _FEW * found.num_images:
         yield (
@@ -258,22 +260,28 @@ def _about_scale(found: Suggestions, config: ModelConfig) -> Iterator[str]:
     poor = float((found.best_iou < _GOOD_IOU).mean())
     if poor <= _FEW:
         return
-    fits = f"{poor:.0%} of the objects fit no anchor well (IoU below {_GOOD_IOU:g})"
     low, middle, high = np.quantile(found.network_sizes, (0.1, 0.5, 0.9)).tolist()
-    if anchors[0] <= low and high <= anchors[-1]:
-        yield (
-            f"{fits}, though their sizes suit: their boxes are long and narrow, or lie between two anchors; build the "
-            "model with more aspect_ratios, such as (0.25, 0.5, 1, 2, 4), or with several sizes a level."
-        )
-        return
     if low < anchors[0] and high > anchors[-1]:
         factor = math.sqrt(anchors[0] * anchors[-1]) / middle
     else:
-        factor = anchors[0] / low if low < anchors[0] else anchors[-1] / high
+        factor = anchors[0] / low if low < anchors[0] else min(1.0, anchors[-1] / high)
+    sides, ratios = _anchors(found), config.aspect_ratios
+    remedies = [
+        (_poor(boxes * factor, list(anchors), ratios), _resize(factor, config)),
+        (_poor(boxes, list(sides), ratios), f"build the model with anchor_sizes={sides}"),
+        (_poor(boxes, list(anchors), _RATIOS), f"build the model with aspect_ratios={_RATIOS}"),
+        (_poor(boxes, list(sides), _RATIOS), f"build the model with anchor_sizes={sides} and aspect_ratios={_RATIOS}"),
+    ]
+    helpful = [f"{what} ({share:.0%} then)" for share, what in remedies if share < _HELPS * poor][:3]
     yield (
-        f"{fits}: most are from {low:.0f} to {high:.0f} pixels in the network, anchors from {anchors[0]:g} to "
-        f"{anchors[-1]:g}; {_resize(factor, config)}, or build the model with anchor_sizes={_anchors(found)}."
+        f"{poor:.0%} of the objects fit no anchor well (IoU below {_GOOD_IOU:g}): most are from {low:.0f} to "
+        f"{high:.0f} pixels in the network, anchors from {anchors[0]:g} to {anchors[-1]:g}; "
+        f"{', or '.join(helpful) or 'more sizes a level may help, as their boxes are of many shapes'}."
     )
+
+
+def _poor(boxes: np.ndarray, anchors: list[float], ratios: tuple[float, ...]) -> float:
+    return float((_best_iou(boxes, anchors, ratios) < _GOOD_IOU).mean())
 
 
 def _resize(factor: float, config: ModelConfig) -> str:
@@ -281,13 +289,14 @@ def _resize(factor: float, config: ModelConfig) -> str:
     if config.image.scale is not None:
         return f"build the model with image={{'scale': {config.image.scale * factor:.2g}}}"
     size, most = (_rounded_up(value * factor) for value in (config.image.min_size, config.image.max_size))
-    return f"resize images to --min-size {size} --max-size {most} (min_size=, max_size=)"
+    return f"train with --min-size {size} --max-size {most} (min_size=, max_size= of the model)"
 
 
 def _anchors(found: Suggestions) -> tuple[int, ...]:
-    """Return sides that double from level to level, from the small objects on."""
-    first = max(4.0, float(np.quantile(found.network_sizes, 0.1)))
-    return tuple(round(first * 2**level) for level in range(len(found.anchor_sizes)))
+    """Return as many sides as the model has, from the small objects to the large ones."""
+    low, high = np.quantile(found.network_sizes, (0.1, 0.9)).tolist()
+    sides = np.geomspace(max(0.8 * low, 4.0), max(1.25 * high, 8.0), len(found.anchor_sizes))
+    return tuple(round(side) for side in sides.tolist())
 
 
 def _images(count: int, found: Suggestions) -> str:

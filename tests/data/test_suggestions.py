@@ -57,14 +57,15 @@ def test_small_objects_ask_for_a_larger_scale_or_smaller_anchors(tmp_path: Path)
     (sentence, *_) = suggest(data_set(tmp_path, 8, 5), config()).sentences
     assert "most are from 8 to 8 pixels in the network, anchors from 16 to 64" in sentence
     assert "--min-size 200 --max-size 400" in sentence
-    assert "anchor_sizes=(8, 16, 32)" in sentence
+    assert "anchor_sizes=(6, 8, 10)" in sentence
+    assert "(0% then)" in sentence
     (sentence, *_) = suggest(CocoInstances(tmp_path, tmp_path / "truth.json"), config(scale=1.0)).sentences
     assert "image={'scale': 2}" in sentence
 
 
 def test_narrow_objects_ask_for_other_ratios(tmp_path: Path) -> None:
     (sentence, *_) = suggest(data_set(tmp_path, 90, 3, width=9), config()).sentences
-    assert "aspect_ratios" in sentence
+    assert "aspect_ratios=(0.25, 0.5, 1.0, 2.0, 4.0)" in sentence or "more sizes a level" in sentence
 
 
 def test_many_objects_ask_for_limits(tmp_path: Path) -> None:
