@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.ops import engine_is_sound, num_threads
+from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.version import __version__
 
 from .common import describe_gpu, say_pairs
@@ -201,7 +202,7 @@ def _weights_folder() -> str:
         sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
     except OSError:
         return f"{folder}, which does not exist yet"
-    return f"{folder}, {len(sizes)} files, {sum(sizes) / 1e6:.0f} MB"
+    return f"{folder}, {count_of(len(sizes), 'file')}, {sum(sizes) / 1e6:.0f} MB"
 
 
 # ------------------------------------------------------------------ variables

@@ -34,4 +34,4 @@ def test_versions_and_machine(tmp_path: Path) -> None:
 def test_weights_in_the_folder_are_counted(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "a.pth").write_bytes(bytes(3_000_000))
-    assert "1 files, 3 MB" in run_command("env", env={"LUCID_HOME": str(tmp_path)}).stdout
+    assert "1 file, 3 MB" in run_command("env", env={"LUCID_HOME": str(tmp_path)}).stdout
