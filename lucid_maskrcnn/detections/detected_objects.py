@@ -28,7 +28,6 @@ from lucid_maskrcnn.validators import (
     flag,
     fraction,
     instance,
-    non_negative_number,
     optional,
     positive_int,
     sequence,
@@ -36,6 +35,7 @@ from lucid_maskrcnn.validators import (
 from lucid_maskrcnn.validators import image_size as checked_size
 
 from .detection_arguments import (
+    checked_areas,
     checked_boxes,
     checked_categories,
     checked_image,
@@ -390,15 +390,11 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
             keep &= host(self.scores) > np.float32(fraction("score_thresh", score_thresh))
         if classes is not None:
             keep &= np.isin(host(self.labels), class_labels("classes", classes, self.categories))
-        low, high = (
-            optional(non_negative_number)(name, area) for name, area in (("min_area", min_area), ("max_area", max_area))
-        )
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"min_area must not be greater than max_area, got {min_area} and {max_area}.")
-        if low is not None:
-            keep &= self.areas >= low
-        if high is not None:
-            keep &= self.areas <= high
+        bounds = checked_areas(min_area, max_area)
+        if "min_area" in bounds:
+            keep &= self.areas >= bounds["min_area"]
+        if "max_area" in bounds:
+            keep &= self.areas <= bounds["max_area"]
         if flag("exclude_edge", exclude_edge):
             keep &= ~self.compressed_masks.touch_edge
         return self[keep]
@@ -515,16 +511,9 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         UserWarning
             If there are detections and no score reaches ``score_thresh``, or no font has a letter of a name.
         """
-        from lucid_maskrcnn.images import load_image
-        from lucid_maskrcnn.visualization import class_colors, draw_detections, viewing_scale  # which import Pillow
+        from lucid_maskrcnn.visualization import class_colors, draw_detections, viewing_scale  # which imports Pillow
 
-        source = self.image if image is None else image
-        if source is None:
-            raise ValueError("image must be given: these detections do not carry their image.")
-        pixels = load_image(source)
-        if pixels.shape[:2] != self.image_size:
-            (height, width), (h, w) = self.image_size, pixels.shape[:2]
-            raise ValueError(f"image must be of the detections' size, {height} × {width} pixels, got {h} × {w}.")
+        pixels = self._pixels(image)
         choice("color_by", color_by, ("instance", "class"))
         scale = viewing_scale(self.image_size) if scale is None else positive_int("scale", scale)
         found = self._on_host()

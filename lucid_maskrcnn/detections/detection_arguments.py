@@ -14,9 +14,10 @@ from lucid import Tensor
 from lucid_maskrcnn.array_arguments import described, finite_boxes, numeric_array, refuse_rows
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.validators import image_size, instance, integer, label_names, shown
+from lucid_maskrcnn.validators import image_size, instance, integer, label_names, non_negative_number, shown
 
 __all__ = [
+    "checked_areas",
     "checked_boxes",
     "checked_categories",
     "checked_category_ids",
@@ -46,6 +47,15 @@ def checked_category_ids(category_ids: Any, labels: list[int]) -> dict[int, int]
     if missing is not None:
         raise ValueError(f"category_ids must have an id for each label, got none for {missing}: {shown(category_ids)}.")
     return ids
+
+
+def checked_areas(min_area: Any, max_area: Any) -> dict[str, float]:
+    """Return those bounds of areas that are given, by name."""
+    given = {name: area for name, area in (("min_area", min_area), ("max_area", max_area)) if area is not None}
+    areas = {name: non_negative_number(name, area) for name, area in given.items()}
+    if len(areas) == 2 and areas["min_area"] > areas["max_area"]:
+        raise ValueError(f"min_area must not be greater than max_area, got {min_area} and {max_area}.")
+    return areas
 
 
 def checked_boxes(boxes: Any) -> np.ndarray:

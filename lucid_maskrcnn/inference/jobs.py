@@ -14,6 +14,7 @@ from lucid_maskrcnn import validators
 from lucid_maskrcnn.annotation_formats.imagej import require_roifile
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import make_categories
+from lucid_maskrcnn.detections.detection_arguments import checked_areas
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import DTYPES, device_name, host
 from lucid_maskrcnn.user_warnings import warn_user
@@ -24,7 +25,7 @@ from .job_exports import check_exports
 from .job_folder import JobFolder, earlier_job
 from .job_list import JobSettings
 from .local_engine import ImagePrediction, predict_locally
-from .predictors import check_predictor, labels_of
+from .predictors import check_predictor, checked_options, labels_of
 from .sources import FoundImage, PathKeys, find_images, working_folder
 from .tiles import check_tiles
 
@@ -185,17 +186,7 @@ def predict_files(
     """
     given = _check_paths(paths)
     folder = validators.path("out", out)
-    options: dict[str, Any] = {
-        "score_thresh": validators.fraction("score_thresh", score_thresh),
-        "nms_thresh": validators.optional(validators.fraction)("nms_thresh", nms_thresh),
-        "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
-        "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
-    }
-    nms = {
-        "class_agnostic_nms": validators.flag("class_agnostic_nms", class_agnostic_nms),
-        "mask_nms": validators.flag("mask_nms", mask_nms),
-    }
-    options |= {name: True for name, value in nms.items() if value}  # jobs of before have no such entries
+    options = checked_options(score_thresh, nms_thresh, top_k, mask_thresh, class_agnostic_nms, mask_nms)
     chosen = _filters(min_area, max_area, exclude_edge)
     if not validators.flag("tiles", tiles) and (tile_size is not None or overlap is not None):
         setting = "overlap" if tile_size is None else "tile_size"
@@ -282,11 +273,8 @@ def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) ->
 
 def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:
     """Return the filters that are set; jobs of before have no entries for them."""
-    areas = {"min_area": min_area, "max_area": max_area}
-    filters = {name: validators.non_negative_number(name, area) for name, area in areas.items() if area is not None}
-    if len(filters) == 2 and filters["min_area"] > filters["max_area"]:
-        raise ValueError(f"min_area must not be greater than max_area, got {min_area} and {max_area}.")
-    return {**filters, **({"exclude_edge": True} if validators.flag("exclude_edge", exclude_edge) else {})}
+    areas = checked_areas(min_area, max_area)
+    return {**areas, **({"exclude_edge": True} if validators.flag("exclude_edge", exclude_edge) else {})}
 
 
 def _check_dtype(dtype: str | None, weights: Any) -> None:

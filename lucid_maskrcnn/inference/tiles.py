@@ -18,7 +18,7 @@ from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import as_tensor, host
 from lucid_maskrcnn.streams import with_progress
 
-from .predictors import check_predictor, image_config_of, labels_of
+from .predictors import check_predictor, checked_options, image_config_of, labels_of
 from .tile_grid import TileGrid, default_overlap, default_tile_size
 from .tile_merging import TiledObjects, merge_tiles
 
@@ -94,16 +94,9 @@ def predict_tiled(
         Once, if objects may be missing in some tiles, see :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`.
     """
     check_predictor("model", model, "a MaskRCNN or another model")
-    agnostic = validators.flag("class_agnostic_nms", class_agnostic_nms)
-    options: dict[str, Any] = {
-        "score_thresh": validators.fraction("score_thresh", score_thresh),
-        "nms_thresh": validators.optional(validators.fraction)("nms_thresh", nms_thresh),
-        "top_k": validators.optional(validators.non_negative_int)("top_k", top_k),
-        "mask_thresh": validators.fraction("mask_thresh", mask_thresh),
-        **({} if classes is None else {"classes": labels_of(model, classes)}),
-        **({"class_agnostic_nms": True} if agnostic else {}),
-        **({"mask_nms": True} if validators.flag("mask_nms", mask_nms) else {}),
-    }
+    options = checked_options(score_thresh, nms_thresh, top_k, mask_thresh, class_agnostic_nms, mask_nms)
+    if classes is not None:
+        options["classes"] = labels_of(model, classes)
     merge_thresh = validators.open_fraction("merge_thresh", merge_thresh)
     sides, config = check_tiles(model, tile_size, overlap), image_config_of(model)
     progress = validators.flag("progress", progress)
@@ -114,7 +107,7 @@ def predict_tiled(
         pixels = opened.rgb_regions(**read)
         grid = TileGrid.of(validators.image_size("image", pixels.size), *sides)
         found, like = predict_tiles(model, pixels, grid, options, progress=progress)
-    merged = merge_tiles(found, grid, merge_thresh, class_agnostic=agnostic)
+    merged = merge_tiles(found, grid, merge_thresh, class_agnostic=bool(class_agnostic_nms))
     return Detections(
         as_tensor(merged.boxes, like.boxes),
         merged.scores,
