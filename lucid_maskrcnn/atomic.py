@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from lucid_maskrcnn import validators
 
-__all__ = ["remove_leftovers", "replacing", "write_json"]
+__all__ = ["remove_leftovers", "replacing", "replacing_folder", "write_json"]
 
 
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
@@ -67,6 +67,43 @@ def _open_unnamed(folder: str) -> BinaryIO | None:
         return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
     except OSError:
         return None  # the file system lacks it; any other reason comes again, with the name
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Make a folder that takes the place of ``path`` once the block has ended without an error.
+
+    Until then it is a hidden one beside it. If it cannot take the place of an earlier folder, that is put back.
+
+    Raises
+    ------
+    OSError
+        If the folder or what is in it cannot be written. The error names ``path``.
+    """
+    target = Path(os.path.realpath(validators.path("path", path)))  # a symbolic link stays one
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"There is no folder {str(target.parent)!r}", str(target))
+    new, old = (target.parent / f".{secrets.token_hex(16)}.tmp" for _ in range(2))
+    try:
+        new.mkdir()
+        yield new
+        if target.is_dir():
+            os.replace(target, old)
+        try:
+            os.replace(new, target)
+        except OSError:
+            if old.is_dir():
+                os.replace(old, target)
+            raise
+    except OSError as error:
+        names = f"{error.filename} {error.filename2}"
+        of_another = error.filename is not None and str(new) not in names and str(old) not in names
+        if error.errno is None or of_another:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:

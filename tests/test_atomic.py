@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from lucid_maskrcnn.atomic import remove_leftovers, replacing, write_json
+from lucid_maskrcnn.atomic import remove_leftovers, replacing, replacing_folder, write_json
 
 
 def names(folder):
@@ -152,3 +152,30 @@ def test_half_written_folders_are_removed_too(tmp_path):
     (tmp_path / ".mine.tmp").mkdir()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".mine.tmp"]
+
+
+# ------------------------------------------------------------------ folders
+
+
+def test_folder_is_replaced_when_the_block_has_ended(tmp_path):
+    folder = tmp_path / "a"
+    for name in ("old", "new"):
+        with replacing_folder(tmp_path / "a") as new:
+            (new / name).touch()
+            assert not (folder / "new").exists()
+    assert names(tmp_path) == ["a", "new"]
+
+
+def test_error_in_the_block_leaves_the_old_folder_and_names_the_new_one(tmp_path):
+    (tmp_path / "a").mkdir()
+
+    def write(name):
+        with replacing_folder(tmp_path / "a") as new:
+            (new / name).read_bytes()
+
+    with pytest.raises(FileNotFoundError) as caught:
+        write("b")
+    assert caught.value.filename == str(tmp_path / "a")
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"):
+        write(tmp_path / "other.txt")
+    assert names(tmp_path) == ["a"]

@@ -12,12 +12,21 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from lucid_maskrcnn.masks import CompressedMasks, join_rings
-from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon
-from lucid_maskrcnn.validators import MAX_PIXELS
-
 from .labelme import circle
-from .records import AnnotationError, ImageRecord, ObjectRecord, Part, Size, bounded, mask_in_box, parts_of, union_of
+from .records import (
+    AnnotationError,
+    ImageRecord,
+    ObjectRecord,
+    Part,
+    Size,
+    bounded,
+    checked_size,
+    joined,
+    mask_in_box,
+    parts_of,
+    pixels_of,
+    polygon_of,
+)
 from .xml_text import Element, parse_xml
 
 __all__ = ["make_cvat", "parse_cvat"]
@@ -62,9 +71,7 @@ def _descend(root: Element, tag: str) -> list[Element]:
 
 def _image(image: Element, source: str) -> ImageRecord:
     height, width = (image.number(side, image.attribute(side)) for side in ("height", "width"))
-    if min(height, width) < 1 or height * width > MAX_PIXELS or height % 1 or width % 1:
-        raise AnnotationError(f"{image.place}: must have a height and a width that are positive integers.")
-    size = int(height), int(width)
+    size = checked_size(height, width, image.place)
     record = ImageRecord(image.attribute("name").replace("\\", "/"), size, source=source)
     groups: dict[object, list[ObjectRecord]] = {}
     for number, shape in enumerate(image.children):
@@ -74,11 +81,7 @@ def _image(image: Element, source: str) -> ImageRecord:
         found = _object(shape, size)
         group = shape.attributes.get("group_id", "0")
         groups.setdefault(number if group in ("", "0") else (found.name, group), []).append(found)
-    for parts in groups.values():
-        masked = [part for part in parts if part.segmentation is not None]
-        if masked:
-            masked[0].segmentation = union_of([part.segmentation for part in masked], size)
-        record.objects.append(masked[0] if masked else parts[0])
+    record.objects = [joined(parts, size) for parts in groups.values()]
     return record
 
 
@@ -87,13 +90,14 @@ def _object(shape: Element, size: Size) -> ObjectRecord:
     if not name:
         raise AnnotationError(f"{shape.place}: must have a label that is not empty.")
     if shape.tag == "polygon":
-        return ObjectRecord(name, [_polygon(shape)], place=shape.place)
+        return ObjectRecord(name, _polygon(shape), place=shape.place)
     if shape.tag == "mask":
         return ObjectRecord(name, _mask(shape, size), place=shape.place)
     turn = math.radians(shape.number("rotation", shape.attributes.get("rotation", "0")))
     if shape.tag == "ellipse":
         x, y, rx, ry = (shape.number(key, shape.attribute(key)) for key in ("cx", "cy", "rx", "ry"))
-        return ObjectRecord(name, [_checked(circle(x, y, rx, ry, turn), shape)], place=shape.place)
+        outline = polygon_of(circle(x, y, rx, ry, turn), f"{shape.place}: <ellipse>")
+        return ObjectRecord(name, outline, place=shape.place)
     if shape.tag == "box":
         x1, y1, x2, y2 = (shape.number(key, shape.attribute(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -107,21 +111,14 @@ def _object(shape: Element, size: Size) -> ObjectRecord:
     raise AnnotationError(f"{shape.place}: <{shape.tag}> is no shape that CVAT has.")
 
 
-def _polygon(shape: Element) -> list[float]:
+def _polygon(shape: Element) -> list[list[float]]:
     values: list[float] = []
     for point in shape.attribute("points").split(";"):
         pair = point.split(",")
         if len(pair) != 2:
             raise AnnotationError(f"{shape.place}: points of <polygon> must be 'x,y;x,y;…'.")
         values += [shape.number("a point", value) for value in pair]
-    return _checked(values, shape)
-
-
-def _checked(values: list[float], shape: Element) -> list[float]:
-    try:
-        return check_polygon(values).tolist()
-    except (ValueError, PolygonError) as error:
-        raise AnnotationError(f"{shape.place}: <{shape.tag}> {error}.") from None
+    return polygon_of(values, f"{shape.place}: <polygon>")
 
 
 def _mask(shape: Element, size: Size) -> object:
@@ -177,10 +174,8 @@ def _part(part: Part, size: Size, common: str) -> str:
     if len(part) == 1:
         points = ";".join(f"{x:.10g},{y:.10g}" for x, y in part[0])
         return f'polygon {common} points="{points}"'
-    mask = CompressedMasks.from_coco([[[float(v) for point in join_rings(part) for v in point]]], size)
-    x1, y1, x2, y2 = (int(value) for value in mask.boxes[0])
-    pixels = mask.decode_region(0, slice(y1, y2), slice(x1, x2)).ravel()
-    changes = np.flatnonzero(np.diff(pixels, prepend=False))
+    pixels, (x1, y1, x2, y2) = pixels_of(part, size)
+    changes = np.flatnonzero(np.diff(pixels.ravel(), prepend=False))
     lengths = np.diff(changes, prepend=0, append=pixels.size)
     rle = ", ".join(map(str, lengths.tolist()))
     return f'mask {common} rle="{rle}" left="{x1}" top="{y1}" width="{x2 - x1}" height="{y2 - y1}"'

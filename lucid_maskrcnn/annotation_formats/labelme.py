@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from lucid_maskrcnn.masks import CompressedMasks, join_rings
 from lucid_maskrcnn.masks.polygons import MAX_COORDINATE
 from lucid_maskrcnn.validators import MAX_PIXELS, shown
 
-from .records import AnnotationError, ImageRecord, ObjectRecord, Part, Size, bounded, mask_in_box, union_of
+from .records import AnnotationError, ImageRecord, ObjectRecord, Part, Size, bounded, joined, mask_in_box, pixels_of
 
 __all__ = ["circle", "make_labelme", "parse_labelme"]
 
@@ -83,10 +82,7 @@ def _shape(part: Part, size: Size) -> dict[str, Any]:
     if len(part) == 1:
         points = [[float(x), float(y)] for x, y in part[0]]
         return {"points": points, "shape_type": "polygon", "mask": None}
-    flat = [float(value) for point in join_rings(part) for value in point]
-    mask = CompressedMasks.from_coco([[flat]], size)
-    x1, y1, x2, y2 = (int(value) for value in mask.boxes[0])
-    pixels = mask.decode_region(0, slice(y1, y2), slice(x1, x2))
+    pixels, (x1, y1, x2, y2) = pixels_of(part, size)
     points = [[float(x1), float(y1)], [float(x2 - 1), float(y2 - 1)]]  # the last pixel is included
     return {"points": points, "shape_type": "mask", "mask": _png(pixels)}
 
@@ -143,17 +139,8 @@ def parse_labelme(content: Any, source: str) -> ImageRecord:
         group = shape.get("group_id")
         key = number if group is None else (found.name, group if isinstance(group, (int, str)) else repr(group))
         groups.setdefault(key, []).append(found)
-    record.objects = [_joined(parts, size) for parts in groups.values()]
+    record.objects = [joined(parts, size) for parts in groups.values()]
     return record
-
-
-def _joined(parts: list[ObjectRecord], size: Size) -> ObjectRecord:
-    """Return the object of one or several shapes; boxes beside masks are dropped, for they are around them."""
-    masked = [part for part in parts if part.segmentation is not None]
-    if not masked:
-        return parts[0]
-    whole = union_of([part.segmentation for part in masked], size)
-    return ObjectRecord(parts[0].name, whole, place=masked[0].place)
 
 
 def _object(shape: Mapping[str, Any], kind: str, size: Size, place: str) -> ObjectRecord:

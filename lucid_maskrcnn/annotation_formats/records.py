@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lucid_maskrcnn.masks import CompressedMasks, trace_parts
+from lucid_maskrcnn.masks import CompressedMasks, join_rings, trace_parts
+from lucid_maskrcnn.masks.polygons import check_polygon
+from lucid_maskrcnn.validators import MAX_PIXELS
 
 __all__ = [
     "AnnotationError",
@@ -21,8 +23,12 @@ __all__ = [
     "Part",
     "Size",
     "bounded",
+    "checked_size",
+    "joined",
     "mask_in_box",
     "parts_of",
+    "pixels_of",
+    "polygon_of",
     "union_of",
 ]
 
@@ -93,6 +99,21 @@ def bounded(points: Sequence[Sequence[float]]) -> Box:
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
+def checked_size(height: float, width: float, place: str) -> Size:
+    """Return the size of an image, which must be as images can be."""
+    if min(height, width) < 1 or height * width > MAX_PIXELS or height % 1 or width % 1:
+        raise AnnotationError(f"{place}: must have a height and a width that are positive integers.")
+    return int(height), int(width)
+
+
+def polygon_of(values: Any, what: str) -> list[list[float]]:
+    """Return the segmentation of one outline ``[x, y, x, y, …]``; ``what`` is what messages call it."""
+    try:
+        return [check_polygon(values).tolist()]
+    except ValueError as error:
+        raise AnnotationError(f"{what} {error}.") from None
+
+
 def parts_of(segmentation: Any, size: Size) -> list[Part]:
     """Return the parts of an object; polygons are kept as they are if they do not overlap.
 
@@ -115,6 +136,22 @@ def _any_overlap(boxes: np.ndarray) -> bool:
     from lucid_maskrcnn.masks import overlapping_pairs
 
     return len(overlapping_pairs(boxes)[0]) > 0
+
+
+def pixels_of(part: Part, size: Size) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Return the pixels of a part in the box around it, (h, w) bool, and the box: x1, y1, x2, y2."""
+    mask = CompressedMasks.from_coco([[[float(value) for point in join_rings(part) for value in point]]], size)
+    x1, y1, x2, y2 = (int(value) for value in mask.boxes[0])
+    return mask.decode_region(0, slice(y1, y2), slice(x1, x2)), (x1, y1, x2, y2)
+
+
+def joined(shapes: Sequence[ObjectRecord], size: Size) -> ObjectRecord:
+    """Return the object of one or several shapes; boxes beside masks are dropped, for they are around them."""
+    masked = [shape for shape in shapes if shape.segmentation is not None]
+    if not masked:
+        return shapes[0]
+    whole = union_of([shape.segmentation for shape in masked], size)
+    return ObjectRecord(shapes[0].name, whole, place=masked[0].place)
 
 
 def union_of(segmentations: Sequence[Any], size: Size) -> Any:

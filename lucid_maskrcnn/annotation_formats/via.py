@@ -15,11 +15,10 @@ from typing import Any
 
 from lucid_maskrcnn.json_text import parse_json
 from lucid_maskrcnn.masks import join_rings
-from lucid_maskrcnn.masks.polygons import check_polygon
 from lucid_maskrcnn.validators import shown
 
 from .labelme import circle
-from .records import AnnotationError, ImageRecord, ObjectRecord, bounded, parts_of
+from .records import AnnotationError, ImageRecord, ObjectRecord, bounded, parts_of, polygon_of
 
 __all__ = ["make_via", "parse_via", "parse_via_csv"]
 
@@ -160,10 +159,7 @@ def _object(geometry: Any, kind: Any, name: str, place: str) -> ObjectRecord:
         return ObjectRecord(name, box=bounded([(left, top), (left + width, top + height)]), place=place)
     else:
         raise AnnotationError(f"{place} has a shape {shown(kind)}, which cannot be read.")
-    try:
-        return ObjectRecord(name, [check_polygon(values).tolist()], place=place)
-    except ValueError as error:
-        raise AnnotationError(f"{place} {error}.") from None
+    return ObjectRecord(name, polygon_of(values, place), place=place)
 
 
 def _number(geometry: Mapping[str, Any], key: str, place: str) -> float:

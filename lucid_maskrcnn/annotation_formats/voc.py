@@ -14,10 +14,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
-from lucid_maskrcnn.masks.polygons import check_polygon
-from lucid_maskrcnn.validators import MAX_PIXELS, shown
+from lucid_maskrcnn.validators import shown
 
-from .records import AnnotationError, ImageRecord, ObjectRecord, Size
+from .records import AnnotationError, ImageRecord, ObjectRecord, Size, checked_size, polygon_of
 from .xml_text import Element, parse_xml
 
 __all__ = [
@@ -83,9 +82,7 @@ def _size(root: Element) -> Size | None:
     height, width = (size.number(side, size.value(side)) for side in ("height", "width"))
     if height == width == 0:  # as some tools write when they do not know
         return None
-    if min(height, width) < 1 or height % 1 or width % 1 or height * width > MAX_PIXELS:
-        raise AnnotationError(f"{size.place}: must have a height and a width that are positive integers.")
-    return int(height), int(width)
+    return checked_size(height, width, size.place)
 
 
 def _object(found: Element) -> ObjectRecord:
@@ -93,10 +90,7 @@ def _object(found: Element) -> ObjectRecord:
     if polygon is not None and polygon.children:
         points = [p for pt in polygon.all("pt") for p in pt.children] or polygon.children
         values = [polygon.number("a point", point.text) for point in points if point.tag[:1] in "xy"]
-        try:
-            return ObjectRecord(name, [check_polygon(values).tolist()], place=found.place)
-        except ValueError as error:
-            raise AnnotationError(f"{polygon.place}: <polygon> {error}.") from None
+        return ObjectRecord(name, polygon_of(values, f"{polygon.place}: <polygon>"), place=found.place)
     if bndbox is None:
         raise AnnotationError(f"{found.place}: <object> must have a <bndbox>.")
     keys = ("xmin", "ymin", "xmax", "ymax")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections import Counter
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lucid_maskrcnn.annotation_formats.records import ImageRecord, ObjectRecord
-from lucid_maskrcnn.atomic import replacing
+from lucid_maskrcnn.atomic import replacing, replacing_folder
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
@@ -317,29 +316,19 @@ def _check_against_images(target: Path, images_dir: Path, settled: Settled) -> N
 def _whole(target: Path, to: str) -> Iterator[Path]:
     """Give a place to write to, which becomes ``target`` once the block has ended without an error."""
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.absolute().parent / f".{secrets.token_hex(16)}.tmp"
-    try:
-        if to in SUFFIX_OF_FILE:
-            yield temporary
-            with replacing(target) as file:
-                file.write(temporary.read_bytes())
-            return
+    if to not in SUFFIX_OF_FILE:
         if target.is_dir():
             _check_own(target, to)
-        temporary.mkdir()
+        with replacing_folder(target) as folder:
+            yield folder
+        return
+    temporary = target.absolute().parent / f".{secrets.token_hex(16)}.tmp"
+    try:
         yield temporary
-        if target.is_dir():
-            earlier = temporary.with_name(f".{secrets.token_hex(16)}.tmp")
-            os.rename(target, earlier)
-            os.rename(temporary, target)
-            shutil.rmtree(earlier)
-        else:
-            os.rename(temporary, target)
+        with replacing(target) as file:
+            file.write(temporary.read_bytes())
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _check_own(target: Path, to: str) -> None:

@@ -21,6 +21,7 @@ from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, trace_parts
+from lucid_maskrcnn.masks.overlaps import outer_boxes
 from lucid_maskrcnn.masks.parts import placed_runs
 from lucid_maskrcnn.masks.rings import boundary_rings
 from lucid_maskrcnn.measure import measure_objects
@@ -434,10 +435,8 @@ class DetectionExports:
     def _regions(self, padding: int) -> Iterator[tuple[slice, slice]]:
         """Yield the rows and columns around each box and mask, within the image and of at least one pixel."""
         height, width = self.image_size
-        boxes, tight = host(self.boxes).astype(np.float64), self.compressed_masks.boxes.astype(np.float64)
-        some = (self.compressed_masks.areas > 0)[:, None]
-        low = np.floor(np.where(some, np.minimum(boxes[:, :2], tight[:, :2]), boxes[:, :2])) - padding
-        high = np.ceil(np.where(some, np.maximum(boxes[:, 2:], tight[:, 2:]), boxes[:, 2:])) + padding
+        outer = outer_boxes(host(self.boxes), self.compressed_masks)
+        low, high = np.floor(outer[:, :2]) - padding, np.ceil(outer[:, 2:]) + padding
         low = low.clip(0, (width - 1, height - 1)).astype(np.int64)
         high = np.maximum(high.clip(0, (width, height)).astype(np.int64), low + 1)
         for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):

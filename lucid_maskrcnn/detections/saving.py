@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import io
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +15,7 @@ from lucid_maskrcnn.annotation_formats.coco import make_data_set
 from lucid_maskrcnn.annotation_formats.csv_tables import table_text
 from lucid_maskrcnn.annotation_formats.imagej import make_rois, write_roi_zip
 from lucid_maskrcnn.annotation_formats.label_images import write_label_image
-from lucid_maskrcnn.atomic import replacing, write_json
+from lucid_maskrcnn.atomic import replacing, replacing_folder, write_json
 from lucid_maskrcnn.ops import host
 from lucid_maskrcnn.validators import choice, integer, nearest, text
 from lucid_maskrcnn.validators import path as checked_path
@@ -159,7 +155,11 @@ def _save_crops(export: Export) -> None:
     from PIL import Image
 
     crops = export.found.crops(image=export.image, **export.options)
-    with _replaced_folder(export.path) as folder:
+    if os.path.lexists(export.path) and not is_folder_of_crops(export.path):
+        raise ValueError(
+            f"path {str(export.path)!r} holds other files than crops, which would be lost: choose another folder."
+        )
+    with replacing_folder(export.path) as folder:
         for number, crop in zip(export.found.ids.tolist(), crops, strict=True):
             Image.fromarray(crop).save(folder / f"{number}.png")
 
@@ -167,38 +167,6 @@ def _save_crops(export: Export) -> None:
 def is_folder_of_crops(path: Path) -> bool:
     """Whether a path is a folder that holds nothing but crops."""
     return path.is_dir() and all(_CROP.fullmatch(name) for name in os.listdir(path))
-
-
-@contextmanager
-def _replaced_folder(path: Path) -> Iterator[Path]:
-    """Make a folder of crops that takes the place of ``path`` once the block has ended without an error.
-
-    A folder that holds anything else than crops is not replaced.
-    """
-    if os.path.lexists(path) and not is_folder_of_crops(path):
-        raise ValueError(
-            f"path {str(path)!r} holds other files than crops, which would be lost: choose another folder."
-        )
-    path = Path(os.path.realpath(path))  # a symbolic link stays one
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"There is no folder {str(path.parent)!r}", str(path))
-    new, old = (path.parent / f".{secrets.token_hex(16)}.tmp" for _ in range(2))
-    try:
-        new.mkdir()
-        yield new
-        if path.is_dir():
-            os.replace(path, old)
-        try:
-            os.replace(new, path)
-        except OSError:
-            if old.is_dir():
-                os.replace(old, path)
-            raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 # ------------------------------------------------------------------ tables and annotations

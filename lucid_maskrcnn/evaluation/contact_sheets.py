@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageDraw
 
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.data.dataset import check_dataset, load_pair
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.validators import instance, positive_int, sequence
+from lucid_maskrcnn.visualization.fonts import Lettering, plain_text
+from lucid_maskrcnn.visualization.outlines import paint_masks
+from lucid_maskrcnn.visualization.sheets import GAP, INK, LINE, PAPER, TILE, make_sheet
 
 from .accuracy import ImageMetrics, Overlap, overlaps
 from .result import Evaluation
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from lucid_maskrcnn.visualization.fonts import Lettering
-
 __all__ = ["contact_sheet"]
 
 _TRUTH, _FOUND = (0, 235, 120), (255, 60, 200)  # both visible on dark, grey, white and stained images
-_PAPER, _INK = (250, 250, 250), (30, 30, 30)
-_TILE, _GAP, _LINE = 480, 12, 20  # pixels
 _LETTERS, _BASELINE = 14, 15  # pixels: their height, and where they stand in a line
 _FILL = 0.5  # opacity of mistakes
 
@@ -61,57 +59,40 @@ def contact_sheet(
     chosen = sequence(
         "images", images, lambda name, value: instance(name, value, ImageMetrics, "an ImageMetrics of evaluation")
     )
-    from PIL import Image, ImageDraw
-
-    from lucid_maskrcnn.visualization.fonts import Lettering
-
     letters = Lettering()
     tiles = [_tile(dataset, evaluation, image, letters) for image in chosen]
-    columns = max(1, min(columns, len(tiles)))
-    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
-    heights = [max(tile.height for tile in row) + _GAP for row in rows]
-    size = columns * (_TILE + _GAP) + _GAP, _LINE + 2 * _GAP + sum(heights)
-    sheet = Image.new("RGB", size, _PAPER)
+    sheet = make_sheet(tiles, columns, LINE + GAP)
     _draw_legend(ImageDraw.Draw(sheet), letters)
-    y = _LINE + 2 * _GAP
-    for row, height in zip(rows, heights, strict=True):
-        for k, tile in enumerate(row):
-            sheet.paste(tile, (_GAP + k * (_TILE + _GAP), y))
-        y += height
     letters.warn_of_missing()
     return sheet
 
 
 def _draw_legend(pen: Any, letters: Lettering) -> None:
-    x = _GAP
+    x = GAP
     for color, text in ((_TRUTH, "objects, filled: missed"), (_FOUND, "detections, filled: false")):
-        pen.rectangle((x, _GAP, x + _LINE - 4, _GAP + _LINE - 4), fill=color)
-        letters.write(pen, (x + _LINE + 2, _GAP + _BASELINE), text, _LETTERS, _INK)
-        x += _TILE // 2
+        pen.rectangle((x, GAP, x + LINE - 4, GAP + LINE - 4), fill=color)
+        letters.write(pen, (x + LINE + 2, GAP + _BASELINE), text, _LETTERS, INK)
+        x += TILE // 2
 
 
 def _tile(dataset: Any, evaluation: Evaluation, image: ImageMetrics, letters: Lettering) -> Image.Image:
-    from PIL import Image, ImageDraw
-
     pixels, _ = load_pair(dataset, _index(dataset, image.image_id))
     drawn = _drawn(load_image(pixels), _overlap(evaluation, image.image_id))
-    tile = Image.new("RGB", (_TILE, drawn.height + 2 * _LINE), _PAPER)
-    tile.paste(drawn, (0, 2 * _LINE))
+    tile = Image.new("RGB", (TILE, drawn.height + 2 * LINE), PAPER)
+    tile.paste(drawn, (0, 2 * LINE))
     pen = ImageDraw.Draw(tile)
     group = f"{image.group}, " if image.group else ""
     score = "–" if math.isnan(image.score) else f"{image.score:.3f}"
     counts = f"{image.tp[0]} right, {image.fn[0]} missed, {image.fp[0]} false"
     for k, text in enumerate((image.file_name, f"{group}AP_0.5 {score}: {counts}")):
-        letters.write(pen, (0, k * _LINE + _BASELINE), _shortened(text, letters), _LETTERS, _INK)
+        letters.write(pen, (0, k * LINE + _BASELINE), _shortened(text, letters), _LETTERS, INK)
     return tile
 
 
 def _shortened(text: str, letters: Lettering) -> str:
     """Return a text that fits, without its beginning if need be: file names differ at the end."""
-    from lucid_maskrcnn.visualization.fonts import plain_text
-
     whole = text = plain_text(text, longest=1000)
-    while letters.box(text, _LETTERS)[2] > _TILE:
+    while letters.box(text, _LETTERS)[2] > TILE:
         whole = whole[1:]
         text = "…" + whole
     return text
@@ -133,12 +114,8 @@ def _overlap(evaluation: Evaluation, image_id: int) -> Overlap:
 
 def _drawn(pixels: Any, overlap: Overlap) -> Image.Image:
     """Return an image with its outlines, at most as large as a tile."""
-    from PIL import Image
-
-    from lucid_maskrcnn.visualization.outlines import paint_masks
-
     height, width = pixels.shape[:2]
-    scale = min(_TILE / max(height, width), 4)
+    scale = min(TILE / max(height, width), 4)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     drawn = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)
     pairs = overlap.pairs(0.5)

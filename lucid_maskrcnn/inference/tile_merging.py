@@ -22,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.masks.overlaps import best_of_pairs, outer_boxes
+from lucid_maskrcnn.masks.parts import connected
 
 from .tile_grid import TileGrid
 
@@ -54,14 +56,6 @@ class TiledObjects:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def extents(self) -> np.ndarray:
-        """Return the boxes around both box and mask: (n, 4), float64."""
-        boxes, around = self.boxes.astype(np.float64), self.masks.boxes.astype(np.float64)
-        some = self.masks.areas > 0
-        boxes[some, :2] = np.minimum(boxes[some, :2], around[some, :2])
-        boxes[some, 2:] = np.maximum(boxes[some, 2:], around[some, 2:])
-        return boxes
-
 
 def merge_tiles(found: TiledObjects, grid: TileGrid, merge_thresh: float, *, class_agnostic: bool) -> TiledObjects:
     """Return each object once, the best score first.
@@ -81,7 +75,7 @@ def merge_tiles(found: TiledObjects, grid: TileGrid, merge_thresh: float, *, cla
     TiledObjects
         ``tiles`` are those of the best part of each.
     """
-    extents = found.extents()
+    extents = outer_boxes(found.boxes, found.masks)
     pairs = _pairs(found, grid, extents, class_agnostic=class_agnostic)
     first, second = pairs.first, pairs.second
     touched = _touched_sides(extents, found.tiles, grid)
@@ -91,10 +85,10 @@ def merge_tiles(found: TiledObjects, grid: TileGrid, merge_thresh: float, *, cla
         is_part[one[same & _reaches_out(extents[other], grid.boxes[found.tiles[one]])]] = True
     order = np.argsort(-found.scores, kind="stable")
     both_whole = same & ~is_part[first] & ~is_part[second]
-    kept = _best_of_each(first[both_whole], second[both_whole], order, ~is_part)
+    kept = best_of_pairs(first[both_whole], second[both_whole], order, ~is_part)
     parts = is_part & ~_yielding(pairs, same, is_part, found.masks.areas, merge_thresh)
     united = same & parts[first] & parts[second]
-    group = _connected(first[united], second[united], len(found))
+    group = connected(first[united], second[united], len(found))
     alone = np.bincount(group, minlength=len(found))[group] == 1
     parts &= ~(alone & _is_narrow(extents, touched) & _lies_inside_a_tile(extents, grid))
     return _united(found, group, order[(kept | parts)[order]])
@@ -236,35 +230,6 @@ def _lies_inside_a_tile(extents: np.ndarray, grid: TileGrid) -> np.ndarray:
 def _reaches_out(extents: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return whether each reaches beyond its box: (P,), bool."""
     return (extents[:, :2] < boxes[:, :2]).any(axis=1) | (extents[:, 2:] > boxes[:, 2:]).any(axis=1)
-
-
-def _best_of_each(first: np.ndarray, second: np.ndarray, order: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return which candidates are kept, (n,) bool: going through them in order, each drops those paired with it."""
-    rank = np.argsort(order)
-    better = np.where(rank[first] < rank[second], first, second)
-    worse = first + second - better
-    by_rank = np.argsort(rank[better], kind="stable")
-    kept = candidates.copy()
-    for one, other in zip(better[by_rank].tolist(), worse[by_rank].tolist(), strict=True):
-        if kept[one]:
-            kept[other] = False
-    return kept
-
-
-def _connected(first: np.ndarray, second: np.ndarray, num: int) -> np.ndarray:
-    """Return for each of ``num`` rows the least row that pairs connect it with: (n,), int64."""
-    root = np.arange(num)
-
-    def find(row: int) -> int:
-        while root[row] != row:
-            root[row] = root[root[row]]
-            row = int(root[row])
-        return row
-
-    for one, other in zip(first.tolist(), second.tolist(), strict=True):
-        low, high = sorted((find(one), find(other)))
-        root[high] = low
-    return np.array([find(row) for row in range(num)], np.int64)
 
 
 def _united(found: TiledObjects, group: np.ndarray, rows: np.ndarray) -> TiledObjects:

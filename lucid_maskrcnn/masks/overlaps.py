@@ -1,4 +1,4 @@
-"""Which masks of an image overlap, and non-maximum suppression by masks.
+"""Which masks of an image overlap, the boxes around them, and non-maximum suppression by masks.
 
 Shapes: G masks, P pairs of them.
 """
@@ -14,7 +14,7 @@ from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks.compressed import CompressedMasks
 from lucid_maskrcnn.validators import fraction, instance
 
-__all__ = ["iou_of_pairs", "mask_nms", "overlapping_pairs"]
+__all__ = ["best_of_pairs", "iou_of_pairs", "mask_nms", "outer_boxes", "overlapping_pairs"]
 
 
 @answers_wrong_calls
@@ -48,6 +48,14 @@ def overlapping_pairs(boxes: Any) -> tuple[np.ndarray, np.ndarray]:
     share &= np.minimum(y2[a], y2[b]) > np.maximum(y1[a], y1[b])
     a, b = a[share], b[share]
     return np.minimum(a, b), np.maximum(a, b)
+
+
+def outer_boxes(boxes: np.ndarray, masks: CompressedMasks) -> np.ndarray:
+    """Return the boxes around both box and mask: (G, 4), float64."""
+    found, around, some = boxes.astype(np.float64), masks.boxes, masks.areas > 0
+    found[some, :2] = np.minimum(found[some, :2], around[some, :2])
+    found[some, 2:] = np.maximum(found[some, 2:], around[some, 2:])
+    return found
 
 
 @answers_wrong_calls
@@ -106,14 +114,18 @@ def mask_nms(masks: CompressedMasks, scores: Any, iou_thresh: float, idxs: Any =
         first, second = first[same], second[same]
     over = iou_of_pairs(masks, first, second) > iou_thresh
     order = np.argsort(-values, kind="stable")
+    return order[best_of_pairs(first[over], second[over], order, np.ones(num, bool))[order]]
+
+
+def best_of_pairs(first: np.ndarray, second: np.ndarray, order: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Return which candidates are kept, (G,) bool: going through them in order, each drops those paired with it."""
     rank = np.argsort(order)
-    better = np.minimum(rank[first[over]], rank[second[over]])
-    worse = np.maximum(rank[first[over]], rank[second[over]])
+    better, worse = np.sort([rank[first], rank[second]], axis=0)
     by_rank = np.argsort(better, kind="stable")
     better, worse = better[by_rank], worse[by_rank]
-    keep = np.ones(num, bool)
-    ends = np.searchsorted(better, np.arange(num + 1))
+    keep = candidates[order]
+    ends = np.searchsorted(better, np.arange(len(order) + 1))
     for k in np.unique(better).tolist():  # from the best on
         if keep[k]:
             keep[worse[ends[k] : ends[k + 1]]] = False
-    return order[keep]
+    return keep[rank]

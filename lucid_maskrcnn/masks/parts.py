@@ -13,7 +13,7 @@ from lucid_maskrcnn.validators import instance
 from .compressed import CompressedMasks
 from .rings import boundary_rings, signed_area, simple_rings
 
-__all__ = ["count_large_parts", "placed_runs", "trace_parts"]
+__all__ = ["connected", "count_large_parts", "placed_runs", "trace_parts"]
 
 type Polygon = list[list[tuple[int, int]]]  # the outer ring, and those of the holes
 
@@ -95,12 +95,17 @@ def _components(masks: CompressedMasks, owner: np.ndarray, *, corners: bool) -> 
     count = high - low
     a = np.repeat(np.arange(len(first)), count)
     b = low[a] + np.arange(len(a)) - np.repeat(np.cumsum(count) - count, count)
-    part = np.arange(len(first))
-    while True:  # the number of rounds grows with the logarithm of the windings of a part
-        lower = np.minimum(part[a], part[b])
-        before = part.copy()
-        np.minimum.at(part, part[a], lower)
-        np.minimum.at(part, part[b], lower)
-        part = part[part]
-        if np.array_equal(part, before):
-            return part
+    return connected(a, b, len(first))
+
+
+def connected(first: np.ndarray, second: np.ndarray, num: int) -> np.ndarray:
+    """Return for each of ``num`` rows the least row that pairs of rows connect it with: (num,), int64."""
+    least = np.arange(num)
+    while True:  # the number of rounds grows with the logarithm of the longest chain of pairs
+        lower = np.minimum(least[first], least[second])
+        before = least.copy()
+        np.minimum.at(least, least[first], lower)
+        np.minimum.at(least, least[second], lower)
+        least = least[least]
+        if np.array_equal(least, before):
+            return least

@@ -1,4 +1,4 @@
-"""What the steps of all optimizers share: a check, and functions of many arrays that MLX compiles."""
+"""What the steps of all optimizers share: checks, and functions of many arrays that MLX compiles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lucid import Tensor
 from ._checks import check_tensor
 from .compilation import worth_compiling
 
-__all__ = ["compiled_update", "with_gradient"]
+__all__ = ["check_shape", "compiled_update", "with_gradient"]
 
 _MOST_COMPILED = 16  # functions that are kept
 
@@ -24,6 +24,12 @@ def with_gradient(name: str, p: Any) -> Tensor:
     if p.grad is None:
         raise ValueError(f"{name} must have a gradient: call backward() first.")
     return p
+
+
+def check_shape(name: str, array: Any, p: Tensor) -> None:
+    """Refuse an array that is kept for a parameter and has another shape."""
+    if tuple(array.shape) != tuple(p.shape):
+        raise ValueError(f"{name} must have its parameter's shape {tuple(p.shape)}, got {tuple(array.shape)}.")
 
 
 def compiled_update(run: Callable[..., Any], name: tuple[Hashable, ...], *lists: Any) -> Any:

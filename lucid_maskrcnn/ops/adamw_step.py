@@ -21,7 +21,7 @@ from lucid_maskrcnn.validators import fraction_below_one, non_negative_number, p
 
 from ._memory import empty, zeros
 from ._parallel import chunks, parallel_for
-from ._updates import compiled_update, with_gradient
+from ._updates import check_shape, compiled_update, with_gradient
 
 __all__ = ["adamw_update"]
 
@@ -69,10 +69,7 @@ def adamw_update(
     steps = sequence("steps", steps, positive_int, length=len(params))
     for i, (p, both) in enumerate(zip(params, moments, strict=True)):
         for array in both or ():
-            if tuple(array.shape) != tuple(p.shape):
-                raise ValueError(
-                    f"moments[{i}] must have its parameter's shape {tuple(p.shape)}, got {tuple(array.shape)}."
-                )
+            check_shape(f"moments[{i}]", array, p)
     on_gpu = [i for i, p in enumerate(params) if p.is_gpu()]
     for t, some in groupby(sorted(on_gpu, key=lambda i: steps[i]), key=lambda i: steps[i]):
         rows = list(some)

@@ -23,7 +23,7 @@ from lucid_maskrcnn.validators import flag, fraction, instance, non_negative_num
 
 from ._memory import empty, zeros
 from ._parallel import chunks, parallel_for
-from ._updates import compiled_update, with_gradient
+from ._updates import check_shape, compiled_update, with_gradient
 
 __all__ = ["moved_averages", "sgd_update", "sum_of_squares"]
 
@@ -65,11 +65,8 @@ def sgd_update(
     weight_decay, nesterov = non_negative_number("weight_decay", weight_decay), flag("nesterov", nesterov)
     params = sequence("params", params, with_gradient)
     for i, velocity in enumerate(sequence("velocities", velocities, lambda _, value: value, length=len(params))):
-        if velocity is not None and tuple(velocity.shape) != tuple(params[i].shape):
-            raise ValueError(
-                f"velocities[{i}] must have its parameter's shape {tuple(params[i].shape)}, got "
-                f"{tuple(velocity.shape)}."
-            )
+        if velocity is not None:
+            check_shape(f"velocities[{i}]", velocity, params[i])
     moved = list(velocities)
     on_gpu = [i for i, p in enumerate(params) if p.is_gpu()]
     if on_gpu:

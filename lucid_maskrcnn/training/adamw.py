@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lucid import Tensor
@@ -14,14 +15,9 @@ from .optimizer import Array, Optimizer
 
 __all__ = ["AdamW"]
 
-
-def _betas(name: str, value: Any) -> tuple[float, float]:
-    return pair(name, value, fraction_below_one)
-
-
 _CHECKS: dict[str, Any] = {
     "lr": non_negative_number,
-    "betas": _betas,
+    "betas": partial(pair, check=fraction_below_one),
     "eps": positive_number,
     "weight_decay": non_negative_number,
 }

@@ -16,12 +16,11 @@ from ..atomic import replacing
 from ..images import load_image
 from ..masks import CompressedMasks
 from ..visualization import draw_target
+from ..visualization.sheets import INK, LINE, PAPER, TILE, make_sheet
 
 __all__ = ["MOST_IMAGES", "draw_batches"]
 
 MOST_IMAGES, _MOST_COLUMNS = 12, 4
-_TILE, _GAP, _LINE = 480, 12, 20  # pixels
-_PAPER, _INK = (250, 250, 250), (30, 30, 30)
 
 
 def draw_batches(batches: Sequence[Any], path: str | Path, *, categories: Mapping[int, str] | None = None) -> None:
@@ -48,15 +47,7 @@ def draw_batches(batches: Sequence[Any], path: str | Path, *, categories: Mappin
     tiles = [_tile(*sample, categories) for sample in islice(samples, MOST_IMAGES)]
     if not tiles:
         raise ValueError("batches must have at least one image, got none.")
-    columns = min(_MOST_COLUMNS, len(tiles))
-    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
-    heights = [max(tile.height for tile in row) + _GAP for row in rows]
-    sheet = Image.new("RGB", (columns * (_TILE + _GAP) + _GAP, sum(heights) + _GAP), _PAPER)
-    y = _GAP
-    for row, height in zip(rows, heights, strict=True):
-        for k, tile in enumerate(row):
-            sheet.paste(tile, (_GAP + k * (_TILE + _GAP), y))
-        y += height
+    sheet = make_sheet(tiles, _MOST_COLUMNS)
     with replacing(path) as file:
         sheet.save(file, format="PNG")
 
@@ -65,15 +56,15 @@ def _tile(image: Any, target: Any, image_id: Any, categories: Mapping[int, str] 
     """Return an image with its target, as large as a tile, and a line of text above."""
     pixels = load_image(image)
     size = pixels.shape[:2]
-    scale = _TILE / max(size)
+    scale = TILE / max(size)
     height, width = (max(1, round(side * scale)) for side in size)
     small = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
     drawn = draw_target(small, _scaled(target, size, (height, width)), categories=categories)
-    tile = Image.new("RGB", (_TILE, height + _LINE), _PAPER)
-    tile.paste(drawn, (0, _LINE))
+    tile = Image.new("RGB", (TILE, height + LINE), PAPER)
+    tile.paste(drawn, (0, LINE))
     count = len(target["boxes"])
     text = f"image {image_id}, {size[0]} x {size[1]}, {count} {'object' if count == 1 else 'objects'}"
-    ImageDraw.Draw(tile).text((0, 0), text, font=ImageFont.load_default(15), fill=_INK)
+    ImageDraw.Draw(tile).text((0, 0), text, font=ImageFont.load_default(15), fill=INK)
     return tile
 
 

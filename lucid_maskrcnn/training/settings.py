@@ -41,10 +41,6 @@ _FINE_TUNING_SHARES = (1 / 20, 1 / 5)  # of LR_PER_IMAGE, least and most
 _FINE_TUNING_IMAGES = 120  # up to so many seen images it is the most
 
 
-def _betas(name: str, value: Any) -> tuple[float, float]:
-    return pair(name, value, fraction_below_one)
-
-
 def _factors(name: str, value: Any) -> dict[Any, float]:
     wanted = "a mapping of names to factors"
     for key in instance(name, value, Mapping, wanted):
@@ -62,7 +58,7 @@ _CHECKS: dict[str, Any] = {
     "lr": optional(positive_number),
     "optimizer": partial(choice, options=OPTIMIZERS),
     "momentum": fraction_below_one,
-    "betas": _betas,
+    "betas": partial(pair, check=fraction_below_one),
     "weight_decay": optional(non_negative_number),
     "decay_norms": optional(flag),
     "loss_weights": optional(_factors),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,34 @@ def test_out_is_not_replaced_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.doc"):
         convert_data(truth, tmp_path / "yolo", to="yolo", images_dir=images, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "truth.json", "yolo"]
+
+
+def test_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, images, out = write_coco(tmp_path), tmp_path / "images", tmp_path / "yolo"
+    convert_data(truth, out, to="yolo", images_dir=images)
+    files, replace, calls = sorted(out.rglob("*")), os.replace, []
+
+    def fail(source: Path, target: Path) -> None:
+        calls.append(target)
+        if calls.count(out.resolve()) == 1 and target == out.resolve():
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=r"No space left on device.*yolo"):
+        convert_data(truth, out, to="yolo", images_dir=images, overwrite=True)
+    assert sorted(out.rglob("*")) == files
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "truth.json", "yolo"]
+
+
+def test_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    truth = write_coco(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    for _ in range(2):
+        convert_data(truth, tmp_path / "link", to="yolo", images_dir=tmp_path / "images", overwrite=True)
+        assert (tmp_path / "real/data.yaml").is_file()
+        assert (tmp_path / "link").is_symlink()
 
 
 def test_command_line_converts_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
