@@ -2,9 +2,9 @@
 
 from .drawings import DRAWING_FORMATS, save_drawing
 from .image_stream import predict_stream
+from .image_work import ImagePrediction
 from .job_exports import JOB_EXPORTS, check_exports
 from .jobs import JobResult, JobStart, predict_files
-from .local_engine import ImagePrediction
 from .sources import expand_pattern, split_list
 from .tiles import predict_tiled
 

@@ -52,13 +52,15 @@ class JobFolder:
         Whether it held the job before.
     n_new : int
         Images that were added to the list.
+    sources_from : str
+        Folder in which relative sources begin, "" if it is the current one.
     """
 
     def __init__(self, path: Path, job: Job, *, resumed: bool, n_new: int, replaceable: set[str]) -> None:
         self.path, self.job, self.resumed, self.n_new = path, job, resumed, n_new
         self._replaceable = replaceable
         self._done = bytearray(len(job.images) + 1)
-        self._sources_from = "" if job.working_folder == working_folder() else job.working_folder
+        self.sources_from = "" if job.working_folder == working_folder() else job.working_folder
 
     @classmethod
     @contextmanager
@@ -121,10 +123,6 @@ class JobFolder:
             folder._sync_part(len(job.images))
 
     # -------------------------------------------------------------- rows
-
-    def path_of(self, image: ListedImage) -> str:
-        """Return the file of an image."""
-        return os.path.join(self._sources_from, image.source)
 
     def has_row(self, image: ListedImage) -> bool:
         """Whether an image has its row already."""

@@ -21,10 +21,11 @@ from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
 
+from .image_work import ImagePrediction, ImageWork
 from .job_exports import check_exports
 from .job_folder import JobFolder, earlier_job
 from .job_list import JobSettings
-from .local_engine import ImagePrediction, predict_locally
+from .local_engine import predict_locally
 from .predictors import check_predictor, checked_options, labels_of
 from .sources import FoundImage, PathKeys, find_images, working_folder
 from .tiles import check_tiles
@@ -239,7 +240,8 @@ def predict_files(
             warn_user(f"{message}{settings.package_version}: results may differ.")
         if on_start is not None:
             on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
-        problems = predict_locally(job, model, options, chosen, read, on_image=on_image, progress=progress)
+        work = ImageWork(job.path, job.sources_from, job.job.settings.weights, options, chosen, read, progress)
+        problems = predict_locally(job, model, work, on_image=on_image, progress=progress)
         tally = job.finish()
     failures = (*tally.failures, *problems)[:_MOST_FAILURES]
     return JobResult(folder, tally.n_images, tally.n_failed, tally.n_objects, failures)
