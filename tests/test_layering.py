@@ -91,6 +91,7 @@ OPTIONAL = {
     "shtab",
     "tensorboard",
     "pandas",
+    "pyarrow",
     "roifile",
     "supervision",
     "yaml",

@@ -1184,6 +1184,7 @@ def _() -> Valid:
         "paths": ["picture.png"],
         "weights": TwoBoxes(),
         "out": fresh("job"),
+        "format": "parquet",
         "shard_size": 10,
         "resume": False,
         "overwrite": False,

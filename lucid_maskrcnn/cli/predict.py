@@ -128,6 +128,12 @@ def add_commands(commands: Any) -> None:
     )
     predict.add_argument("--no-draw", dest="draw", action="store_false", help="write no drawings")
     predict.add_argument(
+        "--format",
+        choices=("jsonl", "parquet"),
+        default="jsonl",
+        help="what DIR/results holds, lines of JSON or Parquet (default: jsonl)",
+    )
+    predict.add_argument(
         "--shard-size", type=positive_int, default=1000, metavar="N", help="images in a file of results (default: 1000)"
     )
     predict.add_argument(
@@ -207,6 +213,7 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 paths,
                 args.weights,
                 args.out,
+                format=args.format,
                 shard_size=args.shard_size,
                 resume=args.resume,
                 overwrite=args.overwrite,

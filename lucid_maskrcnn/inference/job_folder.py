@@ -15,7 +15,6 @@ the system writes it to the disk; a part that is complete is on the disk.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import remove_leftovers
-from lucid_maskrcnn.validators import shown
 
 from .drawings import DrawingNames, name_key
 from .job_exports import delete_file, ending_of
 from .job_list import Job, JobSettings, ListedImage, read_job, write_job
-from .job_rows import append_line, keep_only, read_rows
+from .job_parts import JobParts, find_parts
 from .job_summary import SUMMARY_FILES, Tally, write_summary
 from .sources import FoundImage, PathKeys, working_folder
 
@@ -59,7 +57,7 @@ class JobFolder:
     def __init__(self, path: Path, job: Job, *, resumed: bool, n_new: int, replaceable: set[str]) -> None:
         self.path, self.job, self.resumed, self.n_new = path, job, resumed, n_new
         self._replaceable = replaceable
-        self._done = bytearray(len(job.images) + 1)
+        self._parts = JobParts(path, job)
         self.sources_from = "" if job.working_folder == working_folder() else job.working_folder
 
     @classmethod
@@ -118,49 +116,24 @@ class JobFolder:
             ours = {name for image in known for name in image.files()}
             n_new = len(job.images) - len(known)
             folder = cls(out, job, resumed=resumed, n_new=n_new, replaceable={*ours, *replaced})
-            folder._find_rows()
+            folder._parts.find()
             yield folder
-            folder._sync_part(len(job.images))
+            folder._parts.sync()
 
     # -------------------------------------------------------------- rows
 
     def has_row(self, image: ListedImage) -> bool:
         """Whether an image has its row already."""
-        return bool(self._done[image.id])
+        return self._parts.has_row(image)
 
     @property
     def n_done(self) -> int:
         """Images that have a row."""
-        return sum(self._done)
+        return self._parts.n_done
 
     def append(self, image: ListedImage, content: Mapping[str, Any]) -> None:
-        """Write the row of an image.
-
-        Parameters
-        ----------
-        image : ListedImage
-        content : mapping
-            ``size`` and ``detections``, or the ``error`` for which it has none.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written. The rows before it are unharmed.
-        """
-        row = {"id": image.id, "source": image.source, "page": image.page, **content}
-        line = json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
-        part = self._part_of(image.id)
-        try:
-            append_line(part, line)
-        except OSError as error:
-            done = f"{self.n_done} of {len(self.job.images)} images have their results"
-            reason = f"{error.strerror}; {done}, resume to go on"
-            if not self.path.is_dir():
-                reason = "The folder is gone, with all results"
-            raise OSError(error.errno, reason, str(part)) from error
-        self._done[image.id] = 1
-        if image.id % self.job.settings.shard_size == 0:
-            self._sync_part(image.id)
+        """Write the row of an image, see :meth:`JobParts.append`."""
+        self._parts.append(image, content)
 
     def lacks_files(self, image: ListedImage) -> bool:
         """Whether a run was ended after the image's row was written and before its drawing and exports were."""
@@ -185,62 +158,10 @@ class JobFolder:
         if not (self.path / "job.json").exists():  # without it the rows could not be resumed
             write_job(self.path, self.job)
         try:
-            return write_summary(self.path, self.job, self._rows_in_order())
+            return write_summary(self.path, self.job, self._parts.rows())
         except OSError as error:
             reason = f"{error.strerror}; all rows are in {str(self.path / 'results')!r}, resume to go on"
             raise OSError(error.errno, reason, error.filename) from error
-
-    def _rows_in_order(self) -> Iterator[dict[str, Any]]:
-        images, size = self.job.images, self.job.settings.shard_size
-        for start in range(0, len(images), size):
-            part = self._part_of(start + 1)
-            if not part.exists():
-                raise ValueError(f"{str(part)!r} is gone: resume to predict on its images again.")
-            places = {row["id"]: offset for offset, _, row in read_rows(part) if row is not None}
-            with open(part, "rb") as file:
-                for image in images[start : start + size]:
-                    if image.id not in places:
-                        raise ValueError(
-                            f"{str(part)!r} has lost the row of image {image.id}: resume to predict it again."
-                        )
-                    file.seek(places[image.id])
-                    yield json.loads(file.readline())
-
-    # -------------------------------------------------------------- parts
-
-    def _part_of(self, image_id: int) -> Path:
-        number = (image_id - 1) // self.job.settings.shard_size
-        return self.path / "results" / f"part-{number:05}.jsonl"
-
-    def _find_rows(self) -> None:
-        """Find the images that have rows, and cut off unfinished lines, and errors, which get another try."""
-        size = self.job.settings.shard_size
-        for start in range(0, len(self.job.images), size):
-            part = self._part_of(start + 1)
-            if not part.exists():
-                continue
-            ids = range(start + 1, min(start + size, len(self.job.images)) + 1)
-            kept: list[tuple[int, int]] = []
-            for offset, length, row in read_rows(part):
-                if row is not None and "error" not in row and row["id"] in ids and not self._done[row["id"]]:
-                    self._check_source(row, part)
-                    self._done[row["id"]] = 1
-                    kept.append((offset, length))
-            keep_only(part, kept)
-
-    def _check_source(self, row: Mapping[str, Any], part: Path) -> None:
-        image = self.job.images[row["id"] - 1]
-        if (row["source"], row["page"]) != (image.source, image.page):
-            raise ValueError(
-                f"Row {row['id']} of {str(part)!r} is of {shown(row['source'])}, but job.json lists "
-                f"{shown(image.source)}: they belong to different jobs."
-            )
-
-    def _sync_part(self, image_id: int) -> None:
-        """Have the system write a part to the disk."""
-        part = self._part_of(max(image_id, 1))
-        with suppress(FileNotFoundError), open(part, "rb") as file:
-            os.fsync(file.fileno())
 
 
 # ------------------------------------------------------------------ beginning
@@ -352,8 +273,8 @@ def _foreign_files(out: Path, job: Job, earlier: Job | None) -> list[str]:
     if not out.is_dir():
         return []
     found = sorted(name for name in os.listdir(out) if name_key(name) in wanted - ours)
-    if earlier is None and (out / "results").is_dir():
-        found += sorted(f"results/{part.name}" for part in (out / "results").glob("*.jsonl"))
+    if earlier is None:
+        found += [f"results/{part.name}" for part in find_parts(out)]
     if earlier is None and (out / "job.json").exists():
         found.append("job.json")
     return found
@@ -361,8 +282,9 @@ def _foreign_files(out: Path, job: Job, earlier: Job | None) -> list[str]:
 
 def _delete_job(out: Path) -> None:
     """Delete what a job has written. Its rows go first: they must not be taken for those of the next one."""
-    for part in (out / "results").glob("part-*.jsonl"):
-        part.unlink()
+    for part in find_parts(out):
+        if part.name.startswith("part-"):
+            part.unlink()
     with suppress(ValueError):
         if (job := read_job(out)) is not None:
             for name in (*SUMMARY_FILES, *job.files()):

@@ -14,9 +14,11 @@ from lucid_maskrcnn.validators import shown
 
 from .job_exports import is_export
 
-__all__ = ["Job", "JobSettings", "ListedImage", "read_job", "write_job"]
+__all__ = ["JOB_FORMATS", "Job", "JobSettings", "ListedImage", "read_job", "write_job"]
 
 _FORMAT, _VERSION = "lucid_maskrcnn job", 1
+JOB_FORMATS = ("jsonl", "parquet")  # of complete parts
+_ABSENT: dict[str, Any] = {"export": [], "format": "jsonl"}  # what an option is that a job does not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,15 @@ class JobSettings:
     package_version: str
     categories: list[dict[str, Any]]
 
+    @property
+    def format(self) -> str:
+        """What complete parts are written as, one of ``JOB_FORMATS``."""
+        return self.options.get("format", _ABSENT["format"])
+
     def differences(self, others: JobSettings) -> list[str]:
         """Return what is different in ``others``, in words: "score_thresh 0.5, now 0.7"."""
         names = sorted({*self.options, *others.options})
-        absent: dict[str, Any] = {"export": []}
-        pairs = [(name, *(o.options.get(name, absent.get(name)) for o in (self, others))) for name in names]
+        pairs = [(name, *(o.options.get(name, _ABSENT.get(name)) for o in (self, others))) for name in names]
         pairs.append(("shard_size", self.shard_size, others.shard_size))
         found = [f"{name} was {_brief(old)} and is {_brief(new)}" for name, old, new in pairs if old != new]
         if self.weights.get("sha256") != others.weights.get("sha256"):

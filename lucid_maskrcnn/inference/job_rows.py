@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import replacing
 
-__all__ = ["append_line", "keep_only", "read_rows"]
+from .job_list import ListedImage
+
+__all__ = ["append_line", "is_row", "keep_only", "read_rows", "row_line"]
+
+
+def row_line(image: ListedImage, content: Mapping[str, Any]) -> bytes:
+    """Return the row of an image as a line: ``size`` and ``detections`` are its content, or ``error``."""
+    row = {"id": image.id, "source": image.source, "page": image.page, **content}
+    return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
 
 
 def append_line(part: Path, line: bytes) -> None:
@@ -46,15 +54,26 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         row = json.loads(line)
-        is_row = type(row["id"]) is int and {"source", "page"} <= row.keys()
-        if "error" not in row:
-            height, width = row["size"]
-            is_row = is_row and type(height) is type(width) is int
-            results = row["detections"]
-            is_row = is_row and all(r["image_id"] == row["id"] and type(r["category_id"]) is int for r in results)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
-    return row if is_row else None
+    return row if is_row(row) else None
+
+
+def is_row(row: Any) -> bool:
+    """Whether a value is the row of an image."""
+    try:
+        is_of_image = type(row["id"]) is int and {"source", "page"} <= row.keys()
+        if "error" in row:
+            return is_of_image
+        height, width = row["size"]
+        results = row["detections"]
+        return (
+            is_of_image
+            and type(height) is type(width) is int
+            and all(r["image_id"] == row["id"] and type(r["category_id"]) is int for r in results)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
 
 
 def keep_only(part: Path, kept: Sequence[tuple[int, int]]) -> None:

@@ -24,8 +24,9 @@ from lucid_maskrcnn.weights.registry import file_hash, locate
 from .image_work import ImagePrediction, ImageWork
 from .job_exports import check_exports
 from .job_folder import JobFolder, earlier_job
-from .job_list import JobSettings
+from .job_list import JOB_FORMATS, JobSettings
 from .local_engine import predict_locally
+from .parquet_rows import require_pyarrow
 from .predictors import check_predictor, checked_options, labels_of
 from .sources import FoundImage, PathKeys, find_images, working_folder
 from .tiles import check_tiles
@@ -88,6 +89,7 @@ def predict_files(
     weights: str | Path | MaskRCNN,
     out: str | Path,
     *,
+    format: str = "jsonl",
     shard_size: int = 1000,
     resume: bool = False,
     overwrite: bool = False,
@@ -134,6 +136,9 @@ def predict_files(
         drawing of each image (``<stem>_2.png`` where that name is taken). ``detections.json``: a list of COCO results,
         and ``images.json``, a COCO data set without annotations: ids, file names, categories. ``job.json``: settings,
         and the list of images.
+    format : {"jsonl", "parquet"}
+        What the results become once a part of them is complete: the lines of JSON that they are until then, or
+        ``results/part-00000.parquet`` in place of those. Needs pyarrow (extra ``parquet``).
     shard_size : int
         Images in a part of the results.
     resume : bool
@@ -197,6 +202,8 @@ def predict_files(
     exports = check_exports("export", export)
     if "imagej" in exports:
         require_roifile()
+    if validators.choice("format", format, JOB_FORMATS) == "parquet":
+        require_pyarrow()
     shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
     mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
     if all(mode.values()):
@@ -225,6 +232,7 @@ def predict_files(
             **chosen,
             "draw": draw,
             **({"export": list(exports)} if exports else {}),
+            **({} if format == "jsonl" else {"format": format}),
             **({} if precision == "float32" else {"dtype": precision}),
             **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
         },

@@ -286,6 +286,32 @@ def test_nothing_readable_is_an_exit_code_of_one(
     assert lines[-1] == f"  … all are in {tmp_path / 'out' / 'results'}, as 'error'"
 
 
+def test_results_as_parquet(
+    tmp_path: Path, images: list[Path], options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for format in ("jsonl", "parquet"):
+        job = [*map(str, images), "--out", str(tmp_path / format), "--format", format, "--quiet", "--no-draw", *options]
+        assert main(["predict", *job]) == 0
+    assert files(tmp_path / "parquet" / "results") == [".lock", *(f"part-0000{k}.parquet" for k in range(3))]
+    results = [(tmp_path / format / "detections.json").read_bytes() for format in ("jsonl", "parquet")]
+    assert results[0] == results[1]
+    job = ["predict", "--out", str(tmp_path / "parquet"), "--no-draw", "--resume", *options]
+    assert main(job) == 2
+    assert "format was 'parquet' and is 'jsonl'" in capsys.readouterr().err
+    assert main([*job, "--format", "parquet"]) == 0
+
+
+def test_parquet_without_pyarrow_is_one_sentence(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert main(["predict", str(images[0]), "--out", str(tmp_path / "out"), "--format", "parquet"]) == 2
+    assert capsys.readouterr().err == (
+        "lucid-maskrcnn: format='parquet' (--format parquet) needs pyarrow: pip install 'lucid-maskrcnn[parquet]'.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_quiet_prints_the_summary_only(
     tmp_path: Path, images: list[Path], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
