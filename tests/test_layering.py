@@ -91,6 +91,8 @@ OPTIONAL = {
     "shtab",
     "tensorboard",
     "pandas",
+    "psutil",
+    "ray",
     "pyarrow",
     "roifile",
     "supervision",

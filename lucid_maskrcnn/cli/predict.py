@@ -134,8 +134,12 @@ def add_commands(commands: Any) -> None:
         help="what DIR/results holds, lines of JSON or Parquet (default: jsonl)",
     )
     predict.add_argument(
-        "--shard-size", type=positive_int, default=1000, metavar="N", help="images in a file of results (default: 1000)"
+        "--shard-size",
+        type=positive_int,
+        metavar="N",
+        help="images in a file of results (default: 1000, with --engine ray fewer of few images; resumed, as it was)",
     )
+    _add_engine(predict)
     predict.add_argument(
         "--resume",
         action="store_true",
@@ -150,6 +154,27 @@ def add_commands(commands: Any) -> None:
     add_dtype(predict)
     predict.add_argument("--quiet", action="store_true", help="no progress bar, and no line for each image")
     predict.set_defaults(run=partial(_predict, parser=predict))
+
+
+def _add_engine(parser: Parser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what predicts: this process, or workers of a Ray cluster (default: local)",
+    )
+    parser.add_argument(
+        "--address",
+        type=argument_type(str, validators.text),
+        metavar="A",
+        help="of the cluster: auto, HOST:PORT or ray://HOST:PORT (default: $RAY_ADDRESS, or this machine alone)",
+    )
+    parser.add_argument(
+        "--workers", type=positive_int, metavar="N", help="of Ray (default: as many as the cluster has room for)"
+    )
+    parser.add_argument(
+        "--threads-per-worker", type=positive_int, metavar="T", help="CPUs that a worker of Ray takes (default: 1)"
+    )
 
 
 def _check_exports(name: str, value: Any) -> tuple[str, ...]:
@@ -204,7 +229,7 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
     check_dtype(args.device, args.dtype)
     if not args.images and not (args.resume and (args.out / "job.json").exists()):
         parser.error("the following arguments are required: IMAGE")
-    paths, report = list(_paths(args.images)), _Report(quiet=args.quiet)
+    paths, report = list(_paths(args.images)), _Report()
     if not args.quiet:
         say_device(args.device)
     try:
@@ -213,6 +238,10 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 paths,
                 args.weights,
                 args.out,
+                engine=args.engine,
+                address=args.address,
+                workers=args.workers,
+                threads_per_worker=args.threads_per_worker,
                 format=args.format,
                 shard_size=args.shard_size,
                 resume=args.resume,
@@ -239,7 +268,7 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
                 intensity=args.intensity,
                 progress=not args.quiet,
                 on_start=report.start,
-                on_image=report.image,
+                on_image=None if args.quiet else report.image,
             )
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, _Stopped) else signal.SIGINT
@@ -270,8 +299,7 @@ def _paths(arguments: list[str]) -> Iterator[str]:
 class _Report:
     """Says what a job does. A standard output that cannot be written to is an error at the end, when all is saved."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._error: OSError | None = None
 
     def _say(self, line: str) -> None:
@@ -287,8 +315,6 @@ class _Report:
             say(f"resuming {start.out}: {images}{new}, {start.n_done} have their results", to_stderr=True)
 
     def image(self, image: ImagePrediction) -> None:
-        if self._quiet:
-            return
         drawn = "" if image.drawing is None else f", drawn in {image.drawing}"
         self._say(f"{image.path}: {count_of(len(image.detections), 'object')} in {image.seconds:.2f} s{drawn}")
 

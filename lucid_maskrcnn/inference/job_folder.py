@@ -143,6 +143,18 @@ class JobFolder:
         """Whether a drawing or an export can be written without replacing a file that is not this job's."""
         return name in self._replaceable or not os.path.lexists(self.path / name)
 
+    def own_files(self, image: ListedImage) -> list[str]:
+        """Return the names of files about an image that may be replaced if they are there."""
+        return [name for name in image.files() if name in self._replaceable]
+
+    def take_over(self, number: int) -> None:
+        """Take a part that another process has written as complete, see :meth:`JobParts.take_over`."""
+        self._parts.take_over(number)
+
+    def unwritten(self, error: OSError) -> OSError:
+        """Return the error that says of a row which could not be written what is kept, see :meth:`JobParts.append`."""
+        return self._parts.unwritten(error)
+
     # -------------------------------------------------------------- the end
 
     def finish(self) -> Tally:

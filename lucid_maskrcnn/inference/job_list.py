@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,12 @@ class Job:
     settings : JobSettings
     working_folder : str
         Where relative sources begin.
-    images : list of ListedImage
+    images : sequence of ListedImage
     """
 
     settings: JobSettings
     working_folder: str
-    images: list[ListedImage]
+    images: Sequence[ListedImage]
 
     def files(self) -> list[str]:
         """Return the names of the drawings and the exports."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -101,7 +101,7 @@ class JobParts:
                 file.seek(places[image.id])
                 yield json.loads(file.readline())
 
-    def _rows_of_table(self, number: int, images: list[ListedImage]) -> Iterator[dict[str, Any]]:
+    def _rows_of_table(self, number: int, images: Sequence[ListedImage]) -> Iterator[dict[str, Any]]:
         part = self._path(number, "parquet")
         left = iter(images)
         try:
@@ -170,11 +170,55 @@ class JobParts:
             if self._is_complete(number):
                 self._complete(number)
         except OSError as error:
-            done = f"{self.n_done} of {len(self._job.images)} images have their results"
-            reason = f"{error.strerror}; {done}, resume to go on"
-            if not self._out.is_dir():
-                reason = "The folder is gone, with all results"
-            raise OSError(error.errno, reason, error.filename or str(part)) from error
+            raise self.unwritten(error, part) from error
+
+    def unwritten(self, error: OSError, part: Path | None = None) -> OSError:
+        """Return the error of a row that could not be written, with what is kept."""
+        done = f"{self.n_done} of {len(self._job.images)} images have their results"
+        reason = f"{error.strerror}; {done}, resume to go on"
+        if not self._out.is_dir():
+            reason = "The folder is gone, with all results"
+        return OSError(error.errno, reason, error.filename or str(part or self._out))
+
+    def write_whole(self, number: int, contents: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write the rows that a part has and new ones at once, in the order of the ids, as the part that is complete.
+
+        Two processes may do so at the same time: what the last one has written is there then, whole.
+
+        Parameters
+        ----------
+        number : int
+            Of the part, from 0 on.
+        contents : mapping of int to mapping
+            By the id of each image that has no row: ``size`` and ``detections``, or ``error``.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written. The rows before it are unharmed.
+        """
+        lines, table = (self._path(number, ending) for ending in ("jsonl", "parquet"))
+        rows: dict[int, Mapping[str, Any]] = {}
+        if self._makes_tables and table.exists():
+            rows |= {row["id"]: row for row in self._results_in_table(number)}
+        with suppress(FileNotFoundError):
+            rows |= {row["id"]: row for _, row in self._results_in_lines(number)}
+        rows |= contents
+        listed = [(self._job.images[id - 1], rows[id]) for id in sorted(rows)]
+        if self._makes_tables:
+            in_order = ({"id": i.id, "source": i.source, "page": i.page, **row} for i, row in listed)
+            write_parquet(table, in_order, asdict(self._job.settings))
+            lines.unlink(missing_ok=True)
+        else:
+            with replacing(lines) as file:
+                file.writelines(row_line(image, row) for image, row in listed)
+
+    def take_over(self, number: int) -> None:
+        """Take a part that another process has written whole as it is."""
+        ids = self._ids_of(number)
+        self._done[ids.start : ids.stop] = b"\1" * len(ids)
+        if self._makes_tables:
+            self._tables.add(number)
 
     def sync(self) -> None:
         """Have the system write the last part to the disk."""
@@ -213,7 +257,7 @@ class JobParts:
     def _ids_of(self, number: int) -> range:
         return range(number * self._size + 1, min((number + 1) * self._size, len(self._job.images)) + 1)
 
-    def _images_of(self, number: int) -> list[ListedImage]:
+    def _images_of(self, number: int) -> Sequence[ListedImage]:
         return self._job.images[number * self._size : (number + 1) * self._size]
 
     def _is_complete(self, number: int) -> bool:

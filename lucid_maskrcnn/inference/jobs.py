@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
 
+from .engines import Engine, check_engine
 from .image_work import ImagePrediction, ImageWork
 from .job_exports import check_exports
 from .job_folder import JobFolder, earlier_job
-from .job_list import JOB_FORMATS, JobSettings
-from .local_engine import predict_locally
+from .job_list import JOB_FORMATS, Job, JobSettings
 from .parquet_rows import require_pyarrow
 from .predictors import check_predictor, checked_options, labels_of
 from .sources import FoundImage, PathKeys, find_images, working_folder
@@ -89,8 +89,12 @@ def predict_files(
     weights: str | Path | MaskRCNN,
     out: str | Path,
     *,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    threads_per_worker: int | None = None,
     format: str = "jsonl",
-    shard_size: int = 1000,
+    shard_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     tiles: bool = False,
@@ -136,11 +140,25 @@ def predict_files(
         drawing of each image (``<stem>_2.png`` where that name is taken). ``detections.json``: a list of COCO results,
         and ``images.json``, a COCO data set without annotations: ids, file names, categories. ``job.json``: settings,
         and the list of images.
+    engine : {"local", "ray"}
+        What predicts: this process, or workers of a Ray cluster (extra ``ray``), each with a model of its own, which
+        write a part of the results at a time. The results are the same to the byte, and a job may be resumed with the
+        other engine.
+    address : str, optional
+        Of a Ray cluster: ``"auto"`` on one of its machines, ``"host:port"``, or ``"ray://host:port"``. A process that
+        is connected already (``ray.init``) uses what it has, and leaves it as it is. By default the address is that in
+        the environment variable ``RAY_ADDRESS``; without it workers are on this machine alone, and end with the job.
+    workers : int, optional
+        Workers of Ray, by default as many as the cluster has room for, on a GPU one for each.
+    threads_per_worker : int, optional
+        Threads of each worker, and the CPUs that it asks Ray for. One by default, which predicts on the most images a
+        second; more take less memory for as many CPUs.
     format : {"jsonl", "parquet"}
         What the results become once a part of them is complete: the lines of JSON that they are until then, or
         ``results/part-00000.parquet`` in place of those. Needs pyarrow (extra ``parquet``).
-    shard_size : int
-        Images in a part of the results.
+    shard_size : int, optional
+        Images in a part of the results. By default 1000, with ``engine="ray"`` fewer if there are fewer than 64 000
+        images, so that there are 64 parts to share; a job that is resumed keeps its own.
     resume : bool
         Go on with the job that the folder holds, and add those of ``paths`` that it does not list yet; begin one if it
         holds none. Images that could not be read are tried again, drawings and exports that are missing are made, and
@@ -160,7 +178,8 @@ def predict_files(
     draw : bool
         Whether to write drawings.
     device : {"cpu", "gpu", "cuda", "mps", "metal", "auto"}
-        Of a model that is loaded here. A model that is given stays on its own.
+        Of a model that is loaded here. A model that is given stays on its own. With ``engine="ray"`` a GPU is one that
+        Ray counts (NVIDIA's).
     dtype : {"float32", "float16", "bfloat16"}, optional
         What a model that is loaded here computes in, float32 by default: see
         :meth:`MaskRCNN.to <lucid_maskrcnn.MaskRCNN.to>`. A job is resumed in the precision that it was begun in.
@@ -175,7 +194,9 @@ def predict_files(
     on_start : callable, optional
         Called with a :class:`JobStart` before the first image.
     on_image : callable, optional
-        Called with an :class:`ImagePrediction` after each image, but not for those that cannot be read.
+        Called with an :class:`ImagePrediction` after each image, but not for those that cannot be read. With
+        ``engine="ray"`` images come in the order in which workers are done with them, before their part is written,
+        and their detections have the masks of the rows (no ``mask_probs``).
 
     Returns
     -------
@@ -187,10 +208,15 @@ def predict_files(
         If an argument is not as above, none of the images exists, the folder holds a job or files that would be
         replaced, another process is at work in it, or ``resume`` comes with other weights or options than the job was
         begun with. Nothing has been written then.
+    ImportError
+        If Ray or pyarrow is asked for and not installed.
     OSError
-        If a file of the job cannot be written. What was predicted before is kept.
+        If a file of the job cannot be written. What was predicted before is kept. A ``ConnectionError`` if there is no
+        Ray cluster at the address (nothing has been written then), a ``ChildProcessError`` if workers have died again
+        and again; the parts of the others are kept.
     """
     given = _check_paths(paths)
+    runner = check_engine(engine, address, workers, threads_per_worker)
     folder = validators.path("out", out)
     options = checked_options(score_thresh, nms_thresh, top_k, mask_thresh, class_agnostic_nms, mask_nms)
     chosen = _filters(min_area, max_area, exclude_edge)
@@ -204,7 +230,8 @@ def predict_files(
         require_roifile()
     if validators.choice("format", format, JOB_FORMATS) == "parquet":
         require_pyarrow()
-    shard_size, draw = validators.positive_int("shard_size", shard_size), validators.flag("draw", draw)
+    shard_size = validators.optional(validators.positive_int)("shard_size", shard_size)
+    validators.flag("draw", draw)
     mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
     if all(mode.values()):
         raise ValueError("resume and overwrite exclude each other: overwrite begins anew.")
@@ -214,8 +241,11 @@ def predict_files(
     for name, callback in (("on_start", on_start), ("on_image", on_image)):
         if callback is not None and (not callable(callback) or isinstance(callback, type)):
             raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
-    images = _find(given, folder, **mode)
-    model = _load(weights, device, dtype)
+    images, earlier = _find(given, folder, **mode)
+    if shard_size is None:
+        shard_size = earlier.settings.shard_size if earlier and resume else runner.shard_size(len(images))
+    is_loaded = isinstance(weights, (str, os.PathLike))
+    model = _load(runner, weights, device, dtype)
     if read["intensity"] is None and isinstance(model, MaskRCNN):
         read["intensity"] = model.config.image.intensity
     if classes is not None:
@@ -225,32 +255,26 @@ def predict_files(
             "tiles": True,
             **dict(zip(("tile_size", "overlap"), check_tiles(model, tile_size, overlap), strict=True)),
         }
-    precision = model.dtype if isinstance(model, MaskRCNN) else "float32"
-    settings = JobSettings(
-        options={
-            **options,
-            **chosen,
-            "draw": draw,
-            **({"export": list(exports)} if exports else {}),
-            **({} if format == "jsonl" else {"format": format}),
-            **({} if precision == "float32" else {"dtype": precision}),
-            **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
-        },
-        weights=_describe(weights),
-        shard_size=shard_size,
-        package_version=__version__,
-        categories=_categories(model),
-    )
-    with JobFolder.open(folder, images, settings, **mode, draw=draw, export=exports) as job:
-        begun_with = job.job.settings.package_version
-        if begun_with != settings.package_version:
-            message = f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
-            warn_user(f"{message}{settings.package_version}: results may differ.")
-        if on_start is not None:
-            on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
-        work = ImageWork(job.path, job.sources_from, job.job.settings.weights, options, chosen, read, progress)
-        problems = predict_locally(job, model, work, on_image=on_image, progress=progress)
-        tally = job.finish()
+    with runner.started(model, *((device, dtype) if is_loaded else (None, None))) as started:
+        settings = JobSettings(
+            _row_options({**options, **chosen}, draw, exports, format, started.precision, read),
+            _describe(weights),
+            shard_size,
+            __version__,
+            _categories(model),
+        )
+        with JobFolder.open(folder, images, settings, **mode, draw=draw, export=exports) as job:
+            begun_with = job.job.settings.package_version
+            if begun_with != settings.package_version:
+                message = (
+                    f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
+                )
+                warn_user(f"{message}{settings.package_version}: results may differ.")
+            if on_start is not None:
+                on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
+            work = ImageWork(job.path, job.sources_from, job.job.settings.weights, options, chosen, read, progress)
+            problems = started.predict(job, work, on_image=on_image, progress=progress)
+            tally = job.finish()
     failures = (*tally.failures, *problems)[:_MOST_FAILURES]
     return JobResult(folder, tally.n_images, tally.n_failed, tally.n_objects, failures)
 
@@ -264,8 +288,8 @@ def _check_paths(paths: Sequence[str | Path]) -> list[Path]:
     return list(validators.sequence("paths", paths, validators.path))
 
 
-def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) -> list[FoundImage]:
-    """Return the images that paths stand for; refuse a folder before weights are loaded or downloaded."""
+def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) -> tuple[list[FoundImage], Job | None]:
+    """Return the images that paths stand for, and the folder's job; refuse it before weights are loaded."""
     earlier = earlier_job(out, resume=resume, overwrite=overwrite)
     keys = PathKeys(working_folder())
     own = set() if earlier is None else {keys(str(out / name)) for name in earlier.files()}
@@ -278,7 +302,7 @@ def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) ->
         more = {1: "", 2: ", nor the other one"}.get(len(images), f", nor any of the {len(images) - 1} others")
         hint = validators.near_file(images[0].path)
         raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.{hint}")
-    return images
+    return images, earlier
 
 
 def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:
@@ -295,14 +319,39 @@ def _check_dtype(dtype: str | None, weights: Any) -> None:
         raise ValueError('dtype is of a model that is loaded here, got a model: call model.to("gpu", dtype=...).')
 
 
-def _load(weights: str | Path | MaskRCNN, device: str, dtype: str | None) -> Any:
+def _load(runner: Engine, weights: str | Path | MaskRCNN, device: str, dtype: str | None) -> Any:
     if isinstance(weights, (str, os.PathLike)):
-        return MaskRCNN.from_file(weights).to(device, dtype)
+        return runner.load(weights, device, dtype)
     check_predictor("weights", weights, "a name, a path or a model")
     return weights
 
 
 # ------------------------------------------------------------------ what a job was begun with
+
+
+def _row_options(
+    options: Mapping[str, Any],
+    draw: bool,
+    exports: tuple[str, ...],
+    format: str,
+    precision: str,
+    read: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what results depend on, without what jobs of before could not have, where that is not used."""
+    return {
+        **options,
+        "draw": draw,
+        **({"export": list(exports)} if exports else {}),
+        **({} if format == "jsonl" else {"format": format}),
+        **({} if precision == "float32" else {"dtype": precision}),
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in read.items()},
+    }
+
+
+def _warn_of_version(folder: Path, begun_with: str) -> None:
+    if begun_with != __version__:
+        message = f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
+        warn_user(f"{message}{__version__}: results may differ.")
 
 
 def _describe(weights: Any) -> dict[str, Any]:

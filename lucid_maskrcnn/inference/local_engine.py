@@ -19,9 +19,9 @@ __all__ = ["predict_locally", "progress_bar"]
 
 def predict_locally(
     folder: JobFolder,
-    model: Any,
     work: ImageWork,
     *,
+    model: Any,
     on_image: Callable[[ImagePrediction], None] | None,
     progress: bool,
 ) -> list[str]:
@@ -30,9 +30,9 @@ def predict_locally(
     Parameters
     ----------
     folder : JobFolder
+    work : ImageWork
     model : MaskRCNN
         Or any object with such a ``predict``.
-    work : ImageWork
     on_image : callable, optional
         Called with an :class:`ImagePrediction` after each image that could be read.
     progress : bool
