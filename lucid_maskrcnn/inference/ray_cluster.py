@@ -86,7 +86,7 @@ def connected(address: str | None, *, cpus: int | None, model_bytes: int) -> Ite
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     is_local = address in (None, "local")
-    with _quiet(ray), _local(cpus, model_bytes) if is_local else _remote(str(address)):
+    with _adapted(ray), _local(cpus, model_bytes) if is_local else _remote(str(address)):
         yield _described(ray, None if is_local else address)
 
 
@@ -102,8 +102,7 @@ def _described(ray: Any, address: str | None) -> RayCluster:
 @contextmanager
 def _remote(address: str) -> Iterator[None]:
     _check_answer(address)
-    # Ray would have each worker run `uv run` if this process was started so, and send it the current folder.
-    with _environment({"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}), _initialized(address, {"log_to_driver": False}):
+    with _initialized(address, {"log_to_driver": False}):
         yield
 
 
@@ -133,7 +132,7 @@ def _check_answer(address: str) -> None:
 @contextmanager
 def _local(cpus: int | None, model_bytes: int) -> Iterator[None]:
     """Start a cluster on this machine; nothing of it is left afterwards, not even if this process is killed."""
-    settings: dict[str, str] = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    settings = {"RAY_USAGE_STATS_ENABLED": "0"}
     if not os.path.exists(os.path.expanduser("~/.ray/auth_token")) and "RAY_AUTH_MODE" not in os.environ:
         # The ports of the cluster are open to the network. Ray would write the token into the home folder.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
@@ -235,16 +234,32 @@ def _forget_token() -> None:
 
 
 @contextmanager
-def _quiet(ray: Any) -> Iterator[None]:
-    """Keep Ray's notes about workers that died from standard output and error, which are the caller's."""
-    worker, logger = ray._private.worker, logging.getLogger("ray")
-    before, level = getattr(worker, "print_to_stdstream", None), logger.level
-    if before is not None:
-        worker.print_to_stdstream = lambda *_, **__: None
+def _adapted(ray: Any) -> Iterator[None]:
+    """Change what Ray does in this process and has no setting for."""
+    logger = logging.getLogger("ray")
+    level = logger.level
     logger.setLevel(max(level, logging.ERROR))
+    with (
+        # It prints notes about workers that died on standard output, which is the caller's.
+        _replaced(ray._private.worker, "print_to_stdstream", lambda *_, **__: None),
+        # It would have each worker run `uv run` if this process was started so, in a copy of the current folder.
+        _replaced(ray._private.ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
+    ):
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace what a module has, if it has it."""
+    if not hasattr(module, name):
+        yield
+        return
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        if before is not None:
-            worker.print_to_stdstream = before
+        setattr(module, name, before)

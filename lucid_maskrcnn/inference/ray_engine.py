@@ -36,6 +36,7 @@ __all__ = ["PartWorker", "RayWorkers", "predict_with_ray", "ray_workers"]
 
 _RETRIES = 3  # of a part whose worker has died
 _PATIENCE = 60.0  # seconds without any worker, after which that is said
+_WORTH_SHARING = 4  # images for each worker
 _PACKAGES = ("lucid-maskrcnn", "lucid-dl", "numpy")  # rows depend on them
 
 
@@ -398,7 +399,8 @@ def _parts(folder: JobFolder) -> Iterator[tuple[int, list[tuple[ListedImage, boo
 
 
 def _warn_of_few(parts: Sequence[tuple[int, list[Any]]], workers: int) -> None:
-    if len(parts) < min(workers, sum(len(images) for _, images in parts)):
+    images = sum(len(images) for _, images in parts)
+    if len(parts) < workers and images >= _WORTH_SHARING * workers:
         warn_user(
             f"There is work in only {count_of(len(parts), 'part')} of the results, for {workers} workers: a smaller "
             "shard_size (--shard-size), which a job has from its beginning, makes more parts."
@@ -410,8 +412,8 @@ def _lost(folder: JobFolder, numbers: Sequence[int]) -> str:
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
     return (
         f"{count_of(len(numbers), 'part')} in {str(folder.path / 'results')!r} ({named}{more}) could not be completed: "
-        f"the worker died {_RETRIES + 1} times: give each more memory, by fewer workers (--workers) or smaller tiles, "
-        "and go on with resume=True (--resume)."
+        "the worker died at each of several tries. Give each more memory, by fewer workers (--workers) or smaller "
+        "tiles, and go on with resume=True (--resume)."
     )
 
 
@@ -507,7 +509,7 @@ class _Crew:
             self.lost.append(number)
             del self._running[call]
             if not isinstance(error, ActorDiedError):
-                self._give_part(folder, actor)
+                self._starting[actor.start.remote(self._task)] = actor  # once Ray has started it again
             return
         for report in reports:
             self.problems += report.problems
