@@ -12,6 +12,7 @@ import itertools
 import math
 import numbers
 import os
+import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "instance",
     "integer",
     "intensity_rule",
+    "is_url",
     "label_names",
     "near_file",
     "nearest",
@@ -47,6 +49,7 @@ __all__ = [
     "positive_int",
     "positive_number",
     "reading",
+    "refuse_url_as_path",
     "sequence",
     "shown",
     "text",
@@ -176,12 +179,36 @@ def text(name: str, value: Any) -> str:
     return str(value)
 
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter is a drive of Windows
+_URL_AS_PATH = re.compile(r"(?:https?|ftp|s3|gs|gcs|az|abfss?|hdfs|memory|file|data):/", re.IGNORECASE)
+
+
+def is_url(value: Any) -> bool:
+    """Whether a value is a string such as ``s3://bucket/a.png``."""
+    return isinstance(value, str) and _URL.match(value) is not None
+
+
 def path(name: str, value: Any) -> Path:
-    """Return the path of a string or ``os.PathLike``; an empty string would be the current folder."""
+    """Return the path of a string or ``os.PathLike``; an empty string would be the current folder.
+
+    A URL is refused: as a path it would be a folder ``s3:`` on this machine.
+    """
     plain = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(plain, str):
         raise TypeError(f"{name} must be a path as str or Path, got {shown(value)}.")
+    if is_url(plain):
+        raise ValueError(
+            f"{name} must be a path on this machine, got the URL {shown(plain)}; only images and jobs of predict "
+            "can be at URLs."
+        )
+    refuse_url_as_path(name, value)
     return Path(text(name, plain))
+
+
+def refuse_url_as_path(name: str, value: Any) -> None:
+    """Raise ``ValueError`` for a URL that has been made a ``Path``, which leaves one of its slashes."""
+    if isinstance(value, Path) and _URL_AS_PATH.match(str(value)):
+        raise ValueError(f"{name} must be a path, got a Path made of a URL, {str(value)!r}: a URL is given as a str.")
 
 
 def choice[T](name: str, value: T, options: Collection[T]) -> T:

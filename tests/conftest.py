@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's backgro
 _LEFT_OUT: dict[str, str] = {}
 _PEERS = {
     *("cv2", "fontTools", "matplotlib", "mlflow", "pandas", "pycocotools", "roifile", "selenium", "shapely"),
-    *("pyarrow", "skimage", "supervision", "wandb"),
+    *("fsspec", "pyarrow", "skimage", "supervision", "wandb"),
 }
 
 

@@ -16,7 +16,8 @@ TAKES: dict[str, str] = {
         ops.device_name.name ops.is_device_array.array config.Conventions.name masks.are_segmentations.masks
         Detections.to_json.path Detections.to_labelme.file_name data.LabelImages.category data.validate.source
         evaluation.evaluate.group_by evaluation.evaluate_results.group_by evaluation.Evaluation.to_json.path
-        training.Trainer.out training.TrainerSettings.keep_best predict_files.out inference.check_exports.name
+        training.Trainer.out training.TrainerSettings.keep_best predict_files.out inference.holds_job.out
+        inference.check_exports.name
         inference.expand_pattern.text images.load_checked.said_by images.check_source.name
         images.check_source.source images.size_mismatch.path images.size_mismatch.said_by app.AppOptions.weights
         list_weights.architecture weights.assign.source weights.check_fit.source

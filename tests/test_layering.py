@@ -30,6 +30,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     (
         "version",
         "validators",
+        "remote_files",
         "call_answers",
         "streams",
         "text_tables",
@@ -81,6 +82,7 @@ DEPENDENCIES = {
     )
 }
 OPTIONAL = {
+    "fsspec",
     "IPython",
     "mlflow",
     "wandb",

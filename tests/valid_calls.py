@@ -1268,6 +1268,7 @@ def _taken_port() -> socket.socket:
 
 _add("inference.check_exports", inference.check_exports, name="export", export=("csv", "geojson"))
 _add("inference.expand_pattern", inference.expand_pattern, text="images/*.png")
+_add("inference.holds_job", inference.holds_job, out="job_folder")
 _add("inference.split_list", inference.split_list, content=b"a.png\nb.png")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.config import VIEW_SCORE
+from lucid_maskrcnn.remote_files import joined, path_or_url
 from lucid_maskrcnn.text_tables import count_of
 
 from .common import (
@@ -80,16 +81,17 @@ def add_commands(commands: Any) -> None:
         type=argument_type(str, validators.text),
         nargs="*",
         metavar="IMAGE",
-        help="an image file, a folder, a pattern such as 'a/*.png', or - for a list of files on standard input, one a "
-        "line or separated by NUL; each file once. With --resume it may be left out",
+        help="an image file, a folder, a pattern such as 'a/*.png', also at a URL such as s3://bucket/folder, or - for "
+        "a list of files on standard input, one a line or separated by NUL; each file once. With --resume it may be "
+        "left out",
     )
     add_weights(predict)
     predict.add_argument(
         "--out",
-        type=file_path,
+        type=argument_type(str, path_or_url),
         default=Path("out"),
         metavar="DIR",
-        help="folder to write to; created if it does not exist (default: out)",
+        help="folder to write to, also at a URL such as s3://bucket/found; created if it does not exist (default: out)",
     )
     add_score_thresh(predict, VIEW_SCORE)
     add_selection(predict)
@@ -223,11 +225,12 @@ def _rows(found: Detections, limit: int = 10) -> list[tuple[str, ...]]:
 
 
 def _predict(args: argparse.Namespace, parser: Parser) -> int:
-    from lucid_maskrcnn.inference import predict_files
+    from lucid_maskrcnn.inference import holds_job, predict_files
 
-    check_output_folder("--out", args.out)
+    if isinstance(args.out, Path):
+        check_output_folder("--out", args.out)
     check_dtype(args.device, args.dtype)
-    if not args.images and not (args.resume and (args.out / "job.json").exists()):
+    if not args.images and not (args.resume and holds_job(args.out)):
         parser.error("the following arguments are required: IMAGE")
     paths, report = list(_paths(args.images)), _Report()
     if not args.quiet:
@@ -320,7 +323,7 @@ class _Report:
 
     def end(self, job: JobResult) -> int:
         """Return the exit code."""
-        self._say(f"{count_of(job.n_objects, 'detection')} in {job.out / 'detections.json'}")
+        self._say(f"{count_of(job.n_objects, 'detection')} in {joined(job.out, 'detections.json')}")
         if job.n_failed:
             warn(f"lucid-maskrcnn: {job.n_failed} of {count_of(job.n_images, 'image')} could not be predicted on.")
         elif job.failures:
@@ -328,7 +331,7 @@ class _Report:
         for failure in job.failures[:_SHOWN_FAILURES]:
             say(f"  {failure}", to_stderr=True)
         if job.n_failed > _SHOWN_FAILURES:
-            say(f"  … all are in {job.out / 'results'}, as 'error'", to_stderr=True)
+            say(f"  … all are in {joined(job.out, 'results')}, as 'error'", to_stderr=True)
         if self._error is not None:
             raise self._error
         return 1 if job.failures else 0

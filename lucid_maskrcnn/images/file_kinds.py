@@ -10,9 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lucid_maskrcnn.remote_files import open_remote
 from lucid_maskrcnn.validators import near_file
 
-__all__ = ["PILLOW_FORMATS", "SUFFIXES", "check_pixel_count", "is_tiff", "named_errors", "open_regular", "pixel_limit"]
+__all__ = [
+    "PILLOW_FORMATS",
+    "SUFFIXES",
+    "check_pixel_count",
+    "is_tiff",
+    "named_errors",
+    "open_at_url",
+    "open_regular",
+    "pixel_limit",
+]
 
 #: Suffixes of the files that a folder's images are taken to be.
 SUFFIXES = frozenset(
@@ -125,6 +135,36 @@ def open_regular(path: Path, name: str) -> BinaryIO:
         raise ValueError(f"Cannot read {name}: {error.strerror}.") from error
     try:
         _check_kind(os.fstat(file.fileno()).st_mode, name)
+    except BaseException:
+        file.close()
+        raise
+    return _with_image(file, name)
+
+
+def open_at_url(url: str, name: str) -> BinaryIO:
+    """Open a copy of a file at a URL that can be an image.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it cannot be fetched, is empty, or is of a format that is not read.
+    ImportError
+        If fsspec or the package for the URL's protocol is missing.
+    """
+    try:
+        file = open_remote("image", url)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no image file {url!r}.") from error
+    except OSError as error:
+        raise ValueError(f"Cannot read {name}: {error.strerror}.") from error
+    return _with_image(file, name)
+
+
+def _with_image(file: BinaryIO, name: str) -> BinaryIO:
+    """Return an open file whose first bytes can be those of an image; any other is closed."""
+    try:
         head = file.read(_HEAD)
         file.seek(0)
         _check_content(head, name)

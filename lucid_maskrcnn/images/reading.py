@@ -7,7 +7,6 @@ Shapes: H × W pixels. Sizes are (height, width).
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,11 @@ import numpy as np
 
 from lucid_maskrcnn.array_arguments import described
 from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.remote_files import path_or_url
 from lucid_maskrcnn.validators import image_size, non_negative_int, page_number, pair, sequence, text
 from lucid_maskrcnn.validators import path as checked_path
 
-from .file_kinds import is_tiff, named_errors, open_regular
+from .file_kinds import is_tiff, named_errors, open_at_url, open_regular
 from .handles import ArrayHandle, ImageHandle, Size
 from .pillow_files import PillowHandle, orientation_of
 
@@ -45,9 +45,6 @@ def check_source(name: str, source: Any) -> None:
     of_pillow = any(kind.__module__.partition(".")[0] == "PIL" for kind in type(source).__mro__)  # without importing it
     if not of_pillow and not isinstance(source, (str, Path, np.ndarray)):
         raise TypeError(f"{name} must be a path, a PIL image or an array (H, W, 3), got {described(source)}.")
-
-
-_ADDRESS = re.compile(r"(https?|ftp|s3|gs|gcs|az|abfs|hdfs|file|data):/", re.IGNORECASE)  # Path leaves one slash
 
 
 @answers_wrong_calls
@@ -81,15 +78,13 @@ def open_image(source: str | Path | Image.Image | np.ndarray) -> ImageHandle:
     if isinstance(source, Image.Image):
         return PillowHandle(source, f"the PIL image of mode {source.mode!r}")
     if isinstance(source, (str, Path)):
-        if _ADDRESS.match(str(source)):
-            raise ValueError(f"An image is read from a file, got the address {str(source)!r}: download it first.")
-        return _open_file(checked_path("image", source))
+        return _open_file(path_or_url("image", source))
     raise TypeError(f"An image must be a path, a PIL image or an array (H, W, 3), got {described(source)}.")
 
 
-def _open_file(path: Path) -> ImageHandle:
+def _open_file(path: Path | str) -> ImageHandle:
     name = f"the image file {str(path)!r}"
-    file = open_regular(path, name)
+    file = open_regular(path, name) if isinstance(path, Path) else open_at_url(path, name)
     if is_tiff(file):
         from .tiff_files import TiffHandle
 
@@ -113,8 +108,9 @@ def load_image(
     Parameters
     ----------
     source : str, Path, PIL.Image.Image or np.ndarray
-        A file (PNG, TIFF, JPEG, WebP, BMP, GIF, PPM; its content counts, not its name), an image, or an array of
-        bools, integers or floats of shape (H, W), (H, W, 3) or (H, W, C), RGB. An array (H, W, 4) of 8 bits is RGBA.
+        A file (PNG, TIFF, JPEG, WebP, BMP, GIF, PPM; its content counts, not its name), also at a URL that fsspec
+        knows, such as ``"s3://bucket/a.png"`` (extra ``storage``); an image; or an array of bools, integers or floats
+        of shape (H, W), (H, W, 3) or (H, W, C), RGB. An array (H, W, 4) of 8 bits is RGBA.
     page : int, optional
         Of a file with several (time, depth, series, frames of an animation), counted from 0. By default there must be
         one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,13 @@ import numpy as np
 
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import load_image
+from lucid_maskrcnn.remote_files import path_or_url
 
 from .drawings import save_drawing
 from .job_exports import save_export
 from .job_list import ListedImage
+from .job_storage import JobStorage
+from .sources import located
 from .tiles import predict_tiled
 
 __all__ = ["ImagePrediction", "ImageWork"]
@@ -34,24 +36,24 @@ class ImagePrediction:
     ----------
     image_id : int
         In the files of the job.
-    path : Path
-        The image.
-    drawing : Path or None
+    path : Path or str
+        The image; a str if it is at a URL, as is what follows.
+    drawing : Path, str or None
         The drawing of what was found; None if there is none.
     detections : Detections
         In pixels of the image.
     seconds : float
         Taken by ``predict``.
-    exports : tuple of Path
+    exports : tuple of Path or str
         The other files about it.
     """
 
     image_id: int
-    path: Path
-    drawing: Path | None
+    path: Path | str
+    drawing: Path | str | None
     detections: Detections
     seconds: float
-    exports: tuple[Path, ...] = ()
+    exports: tuple[Path | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class ImageWork:
 
     Attributes
     ----------
-    folder : Path
-        Of the job.
+    storage : JobStorage
+        The job's folder.
     sources_from : str
         Folder in which relative sources begin, "" for the current one.
     weights : mapping
@@ -76,7 +78,7 @@ class ImageWork:
         Whether a tiled image has a bar of its own, on a terminal.
     """
 
-    folder: Path
+    storage: JobStorage
     sources_from: str
     weights: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -86,7 +88,7 @@ class ImageWork:
 
     def path_of(self, image: ListedImage) -> str:
         """Return the file of an image."""
-        return os.path.join(self.sources_from, image.source)
+        return located(self.sources_from, image.source)
 
     def do(
         self,
@@ -129,17 +131,17 @@ class ImageWork:
         if write_row is not None:
             write_row(row)
         load = cache(lambda: load_image(path, **self.read) if pixels is None else pixels)
-        files: dict[str, Path] = {}
+        files: dict[str, Path | str] = {}
         for format, name, save in self._wanted(image, found, load):
-            file = self.folder / name
-            if not (write_row is None and file.exists()):
-                problem = _written(file, format, save, may_write)
+            if not (write_row is None and self.storage.exists(name)):
+                problem = self._written(name, format, save, may_write)
                 if problem is not None:
                     problems.append(f"{image.source!r}: its {problem}")
                     continue
-            files[format] = file
+            files[format] = self.storage.address(name)
         drawing = files.pop("drawing", None)
-        return ImagePrediction(image.id, Path(path), drawing, found, seconds, tuple(files.values())), problems
+        where = path_or_url("source", path)
+        return ImagePrediction(image.id, where, drawing, found, seconds, tuple(files.values())), problems
 
     def _found_in(self, path: str, model: Any) -> tuple[np.ndarray | None, Detections, float]:
         """Return the pixels of an image, None where they are read tile by tile; what is in it; and seconds."""
@@ -164,17 +166,19 @@ class ImageWork:
         if image.drawing is not None:
             yield "drawing", image.drawing, lambda path: save_drawing(path, load(), found)
 
-
-def _written(file: Path, format: str, save: Callable[[Path], None], may_write: Callable[[str], bool]) -> str | None:
-    """Write a file about an image; return why that cannot be done."""
-    what = "drawing" if format == "drawing" else f"export as {format}"
-    if not may_write(file.name):
-        return f"{what} would replace {str(file)!r}, which has appeared meanwhile."
-    try:
-        save(file)
-    except (OSError, ValueError, MemoryError) as error:
-        return f"{what} could not be written. {_reason(error)}"
-    return None
+    def _written(
+        self, name: str, format: str, save: Callable[[Path], None], may_write: Callable[[str], bool]
+    ) -> str | None:
+        """Write a file about an image; return why that cannot be done."""
+        what = "drawing" if format == "drawing" else f"export as {format}"
+        if not may_write(name):
+            return f"{what} would replace {str(self.storage.address(name))!r}, which has appeared meanwhile."
+        try:
+            save(self.storage.folder / name)
+            self.storage.publish(name)
+        except (OSError, ValueError, MemoryError) as error:
+            return f"{what} could not be written. {_reason(error)}"
+        return None
 
 
 def _reason(error: BaseException) -> str:

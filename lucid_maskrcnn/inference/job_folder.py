@@ -19,17 +19,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from lucid_maskrcnn.atomic import remove_leftovers
-
 from .drawings import DrawingNames, name_key
-from .job_exports import delete_file, ending_of
+from .job_exports import ending_of
 from .job_list import Job, JobSettings, ListedImage, read_job, write_job
 from .job_parts import JobParts, find_parts
+from .job_storage import JobStorage
 from .job_summary import SUMMARY_FILES, Tally, write_summary
-from .sources import FoundImage, PathKeys, working_folder
+from .sources import FoundImage, PathKeys, located, working_folder
 
 __all__ = ["JobFolder", "earlier_job", "plan_job"]
 
@@ -44,7 +42,7 @@ class JobFolder:
 
     Attributes
     ----------
-    path : Path
+    storage : JobStorage
     job : Job
     resumed : bool
         Whether it held the job before.
@@ -54,17 +52,17 @@ class JobFolder:
         Folder in which relative sources begin, "" if it is the current one.
     """
 
-    def __init__(self, path: Path, job: Job, *, resumed: bool, n_new: int, replaceable: set[str]) -> None:
-        self.path, self.job, self.resumed, self.n_new = path, job, resumed, n_new
+    def __init__(self, storage: JobStorage, job: Job, *, resumed: bool, n_new: int, replaceable: set[str]) -> None:
+        self.storage, self.job, self.resumed, self.n_new = storage, job, resumed, n_new
         self._replaceable = replaceable
-        self._parts = JobParts(path, job)
+        self._parts = JobParts(storage, job)
         self.sources_from = "" if job.working_folder == working_folder() else job.working_folder
 
     @classmethod
     @contextmanager
     def open(
         cls,
-        out: Path,
+        storage: JobStorage,
         images: Sequence[FoundImage],
         settings: JobSettings,
         *,
@@ -77,8 +75,8 @@ class JobFolder:
 
         Parameters
         ----------
-        out : Path
-            Created if it does not exist.
+        storage : JobStorage
+            The folder; it is created if it does not exist.
         images : sequence of FoundImage
             What is to be predicted on; a resumed job adds those that it does not list yet.
         settings : JobSettings
@@ -100,25 +98,25 @@ class JobFolder:
             If the folder cannot be written to.
         """
         plan = partial(
-            plan_job, out, images, settings, resume=resume, overwrite=overwrite, draw=draw, export=tuple(export)
+            plan_job, storage, images, settings, resume=resume, overwrite=overwrite, draw=draw, export=tuple(export)
         )
         plan()  # before anything is made
-        with _locked(out):
-            remove_leftovers(out)
-            remove_leftovers(out / "results")
+        with storage.opened():
             earlier, job, replaced = plan()
             resumed = earlier is not None and resume
             if overwrite:
-                _delete_job(out)
+                _delete_job(storage)
             known = earlier.images if earlier is not None and resumed else []
             if earlier is None or not resumed or len(known) < len(job.images):
-                write_job(out, job)
+                write_job(storage, job)
             ours = {name for image in known for name in image.files()}
             n_new = len(job.images) - len(known)
-            folder = cls(out, job, resumed=resumed, n_new=n_new, replaceable={*ours, *replaced})
+            folder = cls(storage, job, resumed=resumed, n_new=n_new, replaceable={*ours, *replaced})
             folder._parts.find()
-            yield folder
-            folder._parts.sync()
+            try:
+                yield folder
+            finally:
+                folder._parts.sync()
 
     # -------------------------------------------------------------- rows
 
@@ -137,11 +135,11 @@ class JobFolder:
 
     def lacks_files(self, image: ListedImage) -> bool:
         """Whether a run was ended after the image's row was written and before its drawing and exports were."""
-        return not all((self.path / name).exists() for name in image.files())
+        return not all(map(self.storage.exists, image.files()))
 
     def may_write(self, name: str) -> bool:
         """Whether a drawing or an export can be written without replacing a file that is not this job's."""
-        return name in self._replaceable or not os.path.lexists(self.path / name)
+        return name in self._replaceable or not self.storage.exists(name)
 
     def own_files(self, image: ListedImage) -> list[str]:
         """Return the names of files about an image that may be replaced if they are there."""
@@ -167,63 +165,45 @@ class JobFolder:
         OSError
             If they cannot be written.
         """
-        if not (self.path / "job.json").exists():  # without it the rows could not be resumed
-            write_job(self.path, self.job)
+        if not self.storage.exists("job.json"):  # without it the rows could not be resumed
+            write_job(self.storage, self.job)
         try:
-            return write_summary(self.path, self.job, self._parts.rows())
+            tally = write_summary(self.storage.folder, self.job, self._parts.rows())
+            for name in SUMMARY_FILES:
+                self.storage.publish(name)
         except OSError as error:
-            reason = f"{error.strerror}; all rows are in {str(self.path / 'results')!r}, resume to go on"
+            reason = f"{error.strerror}; all rows are in {str(self.storage.address('results'))!r}, resume to go on"
             raise OSError(error.errno, reason, error.filename) from error
+        return tally
 
 
 # ------------------------------------------------------------------ beginning
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which the system releases when this process ends, however that happens."""
-    from filelock import FileLock, Timeout
-
-    (out / "results").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / "results" / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"Another process is at work in {str(out)!r}: wait for it, or choose another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def earlier_job(out: Path, *, resume: bool, overwrite: bool) -> Job | None:
+def earlier_job(storage: JobStorage, *, resume: bool, overwrite: bool) -> Job | None:
     """Return the job that a folder holds, None if it holds none.
 
     Raises
     ------
     ValueError
-        If it holds one that is neither to be resumed nor to be overwritten, or is a file.
+        If it holds one that is neither to be resumed nor to be overwritten.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out {str(out)!r} is a file, not a folder.")
     try:
-        earlier = read_job(out)
+        earlier = read_job(storage)
     except ValueError:
         if overwrite:
             return None
         raise
     if earlier is not None and not resume and not overwrite:
         raise ValueError(
-            f"{str(out)!r} holds a job already: resume it (resume=True, --resume), overwrite it (overwrite=True, "
-            "--overwrite), or choose another folder."
+            f"{str(storage.place)!r} holds a job already: resume it (resume=True, --resume), overwrite it "
+            "(overwrite=True, --overwrite), or choose another folder."
         )
     return earlier
 
 
 def plan_job(
-    out: Path,
+    storage: JobStorage,
     images: Sequence[FoundImage],
     settings: JobSettings,
     *,
@@ -239,65 +219,62 @@ def plan_job(
     ValueError
         If the folder holds what must not be replaced, or a job that cannot be resumed.
     """
-    earlier = earlier_job(out, resume=resume, overwrite=overwrite)
+    earlier = earlier_job(storage, resume=resume, overwrite=overwrite)
     resumed = earlier if resume else None
     if resumed is not None and (differences := resumed.settings.differences(settings)):
         raise ValueError(
-            f"The job in {str(out)!r} cannot be resumed with other settings: {'; '.join(differences)}. Give those that "
-            "it was begun with, or choose another folder."
+            f"The job in {str(storage.place)!r} cannot be resumed with other settings: {'; '.join(differences)}. Give "
+            "those that it was begun with, or choose another folder."
         )
     begun = Job(settings, working_folder(), []) if resumed is None else resumed
-    job = Job(begun.settings, begun.working_folder, [*begun.images, *_listed(out, begun, images, draw, export)])
-    replaced = _foreign_files(out, job, earlier)
+    job = Job(begun.settings, begun.working_folder, [*begun.images, *_listed(storage, begun, images, draw, export)])
+    replaced = _foreign_files(storage, job, earlier)
     if replaced and not overwrite:
         more = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
         raise ValueError(
-            f"{str(out)!r} holds {replaced[0]!r}{more}, which this job would replace: choose another folder, or "
-            "overwrite (overwrite=True, --overwrite)."
+            f"{str(storage.place)!r} holds {replaced[0]!r}{more}, which this job would replace: choose another folder, "
+            "or overwrite (overwrite=True, --overwrite)."
         )
     return earlier, job, replaced
 
 
 def _listed(
-    out: Path, job: Job, images: Sequence[FoundImage], draw: bool, export: tuple[str, ...]
+    storage: JobStorage, job: Job, images: Sequence[FoundImage], draw: bool, export: tuple[str, ...]
 ) -> Iterator[ListedImage]:
     """Yield the entries of the images that a job does not list yet."""
     here = working_folder()
     old_keys, keys = PathKeys(job.working_folder), PathKeys(here)
     known = {old_keys(image.source) for image in job.images}
     new = [image for image in images if keys(image.path) not in known]
-    folder = os.path.realpath(out)
     everything = [*known, *(keys(image.path) for image in new)]
-    sources = [os.path.basename(key) for key in everything if os.path.dirname(key) == folder]
+    sources = [os.path.basename(key) for key in everything if os.path.dirname(key) == storage.key]
     names = DrawingNames([*_OWN_NAMES, *job.files(), *sources])  # a drawing never replaces an image
     endings = [*([".png"] if draw else []), *map(ending_of, export)]
     for number, image in enumerate(new, start=len(job.images) + 1):
-        source = image.path if here == job.working_folder else os.path.join(here, image.path)
+        source = image.path if here == job.working_folder else located(here, image.path)
         given = names.give_all(image.stem, endings)
         exports = dict(zip(export, given[len(given) - len(export) :], strict=True))
         yield ListedImage(number, source, None, given[0] if draw else None, exports)
 
 
-def _foreign_files(out: Path, job: Job, earlier: Job | None) -> list[str]:
+def _foreign_files(storage: JobStorage, job: Job, earlier: Job | None) -> list[str]:
     """Return the files in a folder that a job would replace and that no job has written."""
     wanted = {name_key(name) for name in (*SUMMARY_FILES, *job.files())}
     ours = {name_key(name) for name in (*SUMMARY_FILES, *earlier.files())} if earlier is not None else set()
-    if not out.is_dir():
-        return []
-    found = sorted(name for name in os.listdir(out) if name_key(name) in wanted - ours)
+    found = [name for name in storage.names() if name_key(name) in wanted - ours]
     if earlier is None:
-        found += [f"results/{part.name}" for part in find_parts(out)]
-    if earlier is None and (out / "job.json").exists():
+        found += find_parts(storage)
+    if earlier is None and storage.exists("job.json"):
         found.append("job.json")
     return found
 
 
-def _delete_job(out: Path) -> None:
+def _delete_job(storage: JobStorage) -> None:
     """Delete what a job has written. Its rows go first: they must not be taken for those of the next one."""
-    for part in find_parts(out):
-        if part.name.startswith("part-"):
-            part.unlink()
+    for part in find_parts(storage):
+        if part.startswith("results/part-"):
+            storage.delete(part)
     with suppress(ValueError):
-        if (job := read_job(out)) is not None:
+        if (job := read_job(storage)) is not None:
             for name in (*SUMMARY_FILES, *job.files()):
-                delete_file(out / name)
+                storage.delete(name)

@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.validators import shown
 
 from .job_exports import is_export
+from .job_storage import JobStorage
 
 __all__ = ["JOB_FORMATS", "Job", "JobSettings", "ListedImage", "read_job", "write_job"]
 
@@ -119,7 +119,7 @@ class Job:
         return [name for image in self.images for name in image.files()]
 
 
-def read_job(out: Path) -> Job | None:
+def read_job(storage: JobStorage) -> Job | None:
     """Return the job that a folder holds, None if it holds none.
 
     Raises
@@ -127,9 +127,9 @@ def read_job(out: Path) -> Job | None:
     ValueError
         If its ``job.json`` is damaged, or something else.
     """
-    path = out / "job.json"
+    path = str(storage.address("job.json"))
     try:
-        text = path.read_bytes()
+        text = storage.read("job.json")
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -139,11 +139,11 @@ def read_job(out: Path) -> Job | None:
         job = None if is_newer else _parse_job(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} is not the list of a job, or is damaged: choose another folder, or overwrite it."
+            f"{path!r} is not the list of a job, or is damaged: choose another folder, or overwrite it."
         ) from error
     if is_newer:
         raise ValueError(
-            f"{str(path)!r} was written by a newer version of this package: update it, or choose another folder."
+            f"{path!r} was written by a newer version of this package: update it, or choose another folder."
         )
     return job
 
@@ -177,10 +177,11 @@ def _parse_image(entry: Any) -> ListedImage:
     return ListedImage(**known, exports=dict(entry.get("exports", {})))  # which jobs of before do not have
 
 
-def write_job(out: Path, job: Job) -> None:
+def write_job(storage: JobStorage, job: Job) -> None:
     """Write the list of a job to its folder."""
     head = {"format": _FORMAT, "version": _VERSION, **asdict(job.settings), "working_folder": job.working_folder}
-    write_json(out / "job.json", {**head, "images": [_entry(image) for image in job.images]})
+    write_json(storage.folder / "job.json", {**head, "images": [_entry(image) for image in job.images]})
+    storage.publish("job.json")
 
 
 def _entry(image: ListedImage) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 ``results/part-00000.jsonl`` becomes ``results/part-00000.parquet`` once each of its images has a row. A row that is to
 be added to a table, in place of an error or for a new image, makes it lines again until the part is complete once more.
-A part that a kill has left in both forms has all of its rows in the two together.
+A part that is there in both forms, after a kill, has all of its results in the two together.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from lucid_maskrcnn.validators import shown
 
 from .job_list import Job, ListedImage
 from .job_rows import append_line, keep_only, read_rows, row_line
+from .job_storage import JobStorage
 from .parquet_rows import parquet_text, read_parquet, write_parquet
 
 __all__ = ["JobParts", "find_parts"]
@@ -31,16 +31,18 @@ class JobParts:
 
     Parameters
     ----------
-    out : Path
+    storage : JobStorage
         The folder.
     job : Job
     """
 
-    def __init__(self, out: Path, job: Job) -> None:
-        self._out, self._job = out, job
+    def __init__(self, storage: JobStorage, job: Job) -> None:
+        self._storage, self._job = storage, job
         self._size, self._makes_tables = job.settings.shard_size, job.settings.format == "parquet"
         self._done = bytearray(len(job.images) + 1)
         self._tables: set[int] = set()  # numbers of the parts that are tables
+        self._taken: set[int] = set()  # those that rows can be added to
+        self._grown: set[int] = set()  # those of them that have got some
 
     def has_row(self, image: ListedImage) -> bool:
         """Whether an image has its row already."""
@@ -56,23 +58,30 @@ class JobParts:
     def find(self) -> None:
         """Find the images that have rows, and cut off unfinished lines, and errors, which get another try."""
         for number in range(-(-len(self._job.images) // self._size)):
-            lines = self._path(number, "jsonl")
-            if self._makes_tables and self._path(number, "parquet").exists():
+            has_lines = self._storage.exists(_lines(number))
+            if self._makes_tables and self._storage.exists(_table(number)):
                 self._tables.add(number)
-                if lines.exists():
-                    self._open_again(number)
+                if has_lines:
+                    self._take(number)
             if number in self._tables:
-                self._mark(self._results_in_table(number))
-            elif lines.exists():
-                found = list(self._results_in_lines(number))
-                self._mark(row for _, row in found)
-                keep_only(lines, [place for place, _ in found])
+                self._done_in(self._results_in_table(number))
+            elif has_lines:
+                self._find_in_lines(number)
                 if self._makes_tables and self._is_complete(number):
+                    self._take(number)
                     self._complete(number)
 
-    def _mark(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def _find_in_lines(self, number: int) -> None:
+        with self._storage.reading(_lines(number)) as part:
+            kept = [place for place, row in self._results_in_lines(number, part) if self._done_in([row])]
+            is_cut = sum(length for _, length in kept) != part.stat().st_size
+        if is_cut:
+            keep_only(self._take(number), kept)
+
+    def _done_in(self, rows: Iterable[Mapping[str, Any]]) -> bool:
         for row in rows:
             self._done[row["id"]] = 1
+        return True
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield all rows in the order of the ids.
@@ -86,62 +95,75 @@ class JobParts:
             yield from self._rows_of(number)
 
     def _rows_of(self, number: int) -> Iterator[dict[str, Any]]:
-        images = self._images_of(number)
-        if number in self._tables:
-            yield from self._rows_of_table(number, images)
-            return
-        part = self._path(number, "jsonl")
-        if not part.exists():
-            raise ValueError(f"{str(part)!r} is gone: resume to predict on its images again.")
+        is_table = number in self._tables
+        name = _table(number) if is_table else _lines(number)
+        try:
+            with self._storage.reading(name) as part:
+                yield from (self._rows_of_table if is_table else self._rows_of_lines)(number, part)
+        except FileNotFoundError as error:
+            address = str(self._storage.address(name))
+            raise ValueError(f"{address!r} is gone: resume to predict on its images again.") from error
+
+    def _rows_of_lines(self, number: int, part: Path) -> Iterator[dict[str, Any]]:
         places = {row["id"]: offset for offset, _, row in read_rows(part) if row is not None}
         with open(part, "rb") as file:
-            for image in images:
+            for image in self._images_of(number):
                 if image.id not in places:
-                    raise _lost(part, image)
+                    raise self._lost(_lines(number), image)
                 file.seek(places[image.id])
                 yield json.loads(file.readline())
 
-    def _rows_of_table(self, number: int, images: Sequence[ListedImage]) -> Iterator[dict[str, Any]]:
-        part = self._path(number, "parquet")
-        left = iter(images)
-        try:
-            for row, image in zip(read_parquet(part), left, strict=False):
-                if row["id"] != image.id:
-                    raise _lost(part, image)
-                yield {**row, "source": image.source}
-        except FileNotFoundError as error:
-            raise ValueError(f"{str(part)!r} is gone: resume to predict on its images again.") from error
+    def _rows_of_table(self, number: int, part: Path) -> Iterator[dict[str, Any]]:
+        left = iter(self._images_of(number))
+        for row, image in zip(read_parquet(part), left, strict=False):
+            if row["id"] != image.id:
+                raise self._lost(_table(number), image)
+            yield {**row, "source": image.source}
         if (image_left := next(left, None)) is not None:
-            raise _lost(part, image_left)
+            raise self._lost(_table(number), image_left)
 
-    def _results_in_lines(self, number: int) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    def _lost(self, name: str, image: ListedImage) -> ValueError:
+        address = str(self._storage.address(name))
+        return ValueError(f"{address!r} has lost the row of image {image.id}: resume to predict it again.")
+
+    def _results_in_lines(self, number: int, part: Path) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
         """Yield (offset, length) and content of the first row of each image that has a result."""
-        part, left = self._path(number, "jsonl"), set(self._ids_of(number))
+        left = set(self._ids_of(number))
         for offset, length, row in read_rows(part):
             if row is not None and "error" not in row and row["id"] in left:
                 image = self._job.images[row["id"] - 1]
-                self._check_source(row, image, image.source, part)
+                self._check_source(row, image, image.source, _lines(number))
                 left.remove(image.id)
                 yield (offset, length), row
 
-    def _results_in_table(self, number: int) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a table that have a result; of a damaged one there is none."""
-        part, ids = self._path(number, "parquet"), self._ids_of(number)
+    def _results_in_table(self, number: int) -> list[dict[str, Any]]:
+        """Return the rows of a table that have a result; of a damaged one there is none."""
+        name, ids = _table(number), self._ids_of(number)
         try:
-            rows = [row for row in read_parquet(part) if "error" not in row and row["id"] in ids]
+            with self._storage.reading(name) as part:
+                rows = [row for row in read_parquet(part) if "error" not in row and row["id"] in ids]
         except ValueError:
-            warn_user(f"{str(part)!r} is damaged: its images are predicted on again.")
-            return
+            warn_user(f"{str(self._storage.address(name))!r} is damaged: its images are predicted on again.")
+            return []
         for row in rows:
             image = self._job.images[row["id"] - 1]
-            self._check_source(row, image, parquet_text(image.source), part)
-            yield {**row, "source": image.source}
+            self._check_source(row, image, parquet_text(image.source), name)
+            row["source"] = image.source
+        return rows
 
-    def _check_source(self, row: Mapping[str, Any], image: ListedImage, source: str, part: Path) -> None:
+    def _results_of(self, number: int, *, is_table: bool) -> dict[int, dict[str, Any]]:
+        """Return the results in a table, if there is one, and in the lines that there are besides, by their ids."""
+        found = {row["id"]: row for row in self._results_in_table(number)} if is_table else {}
+        if self._storage.exists(_lines(number)):
+            with self._storage.reading(_lines(number)) as part:
+                found |= {row["id"]: row for _, row in self._results_in_lines(number, part)}
+        return found
+
+    def _check_source(self, row: Mapping[str, Any], image: ListedImage, source: str, name: str) -> None:
         if (row["source"], row["page"]) != (source, image.page):
             raise ValueError(
-                f"Row {row['id']} of {str(part)!r} is of {shown(row['source'])}, but job.json lists "
-                f"{shown(image.source)}: they belong to different jobs."
+                f"Row {row['id']} of {str(self._storage.address(name))!r} is of {shown(row['source'])}, but job.json "
+                f"lists {shown(image.source)}: they belong to different jobs."
             )
 
     # -------------------------------------------------------------- writing
@@ -161,24 +183,22 @@ class JobParts:
             If it cannot be written. The rows before it are unharmed.
         """
         number = self._number_of(image)
-        part = self._path(number, "jsonl")
         try:
-            if number in self._tables:
-                self._open_again(number)
-            append_line(part, row_line(image, content))
+            append_line(self._take(number), row_line(image, content))
+            self._grown.add(number)
             self._done[image.id] = 1
             if self._is_complete(number):
                 self._complete(number)
         except OSError as error:
-            raise self.unwritten(error, part) from error
+            raise self.unwritten(error, _lines(number)) from error
 
-    def unwritten(self, error: OSError, part: Path | None = None) -> OSError:
+    def unwritten(self, error: OSError, name: str = "") -> OSError:
         """Return the error of a row that could not be written, with what is kept."""
         done = f"{self.n_done} of {len(self._job.images)} images have their results"
         reason = f"{error.strerror}; {done}, resume to go on"
-        if not self._out.is_dir():
+        if not self._storage.folder.is_dir():
             reason = "The folder is gone, with all results"
-        return OSError(error.errno, reason, error.filename or str(part or self._out))
+        return OSError(error.errno, reason, error.filename or str(self._storage.address(name)))
 
     def write_whole(self, number: int, contents: Mapping[int, Mapping[str, Any]]) -> None:
         """Write the rows that a part has and new ones at once, in the order of the ids, as the part that is complete.
@@ -197,21 +217,21 @@ class JobParts:
         OSError
             If it cannot be written. The rows before it are unharmed.
         """
-        lines, table = (self._path(number, ending) for ending in ("jsonl", "parquet"))
+        lines, table = _lines(number), _table(number)
         rows: dict[int, Mapping[str, Any]] = {}
-        if self._makes_tables and table.exists():
-            rows |= {row["id"]: row for row in self._results_in_table(number)}
         with suppress(FileNotFoundError):
-            rows |= {row["id"]: row for _, row in self._results_in_lines(number)}
+            rows |= self._results_of(number, is_table=self._makes_tables and self._storage.exists(table))
         rows |= contents
         listed = [(self._job.images[id - 1], rows[id]) for id in sorted(rows)]
         if self._makes_tables:
             in_order = ({"id": i.id, "source": i.source, "page": i.page, **row} for i, row in listed)
-            write_parquet(table, in_order, asdict(self._job.settings))
-            lines.unlink(missing_ok=True)
+            write_parquet(self._storage.folder / table, in_order, asdict(self._job.settings))
+            self._storage.publish(table)
+            self._storage.delete(lines)
         else:
-            with replacing(lines) as file:
+            with replacing(self._storage.folder / lines) as file:
                 file.writelines(row_line(image, row) for image, row in listed)
+            self._storage.publish(lines)
 
     def take_over(self, number: int) -> None:
         """Take a part that another process has written whole as it is."""
@@ -219,35 +239,48 @@ class JobParts:
         self._done[ids.start : ids.stop] = b"\1" * len(ids)
         if self._makes_tables:
             self._tables.add(number)
+        self._storage.forget(_lines(number))
+        self._taken.discard(number)
 
     def sync(self) -> None:
-        """Have the system write the last part to the disk."""
-        if self._job.images:
-            self._sync(self._number_of(self._job.images[-1]))
+        """Put the parts where they belong that have got some of their rows only."""
+        for number in self._grown:
+            if (self._storage.folder / _lines(number)).exists():
+                self._storage.publish(_lines(number))
+        self._grown.clear()
+        self._taken.clear()
+
+    def _take(self, number: int) -> Path:
+        """Return the file of lines that rows are added to until the part is complete.
+
+        Of a table, and of the lines that there are besides, they are its results. The table stays until there is a new
+        one.
+        """
+        name = _lines(number)
+        if number in self._taken:
+            return self._storage.folder / name
+        if number in self._tables:
+            rows = self._results_of(number, is_table=True)
+            with replacing(self._storage.folder / name) as file:
+                for id, row in sorted(rows.items()):
+                    file.write(row_line(self._job.images[id - 1], row))
+            self._tables.remove(number)
+        path = self._storage.take(name)
+        self._taken.add(number)
+        return path
 
     def _complete(self, number: int) -> None:
-        """Put a part on the disk that has all of its rows, as a table if the job is to have tables."""
-        self._sync(number)
+        """Put a part in its place that has all of its rows, as a table if the job is to have tables."""
         if self._makes_tables:
-            write_parquet(self._path(number, "parquet"), self._rows_of(number), asdict(self._job.settings))
+            metadata = asdict(self._job.settings)
+            write_parquet(self._storage.folder / _table(number), self._rows_of(number), metadata)
+            self._storage.publish(_table(number))
             self._tables.add(number)
-            self._path(number, "jsonl").unlink()
-
-    def _open_again(self, number: int) -> None:
-        """Make lines of a table, without its errors, and of the lines that there are."""
-        lines, table = (self._path(number, ending) for ending in ("jsonl", "parquet"))
-        rows = {row["id"]: row for row in self._results_in_table(number)}
-        if lines.exists():
-            rows |= {row["id"]: row for _, row in self._results_in_lines(number)}
-        with replacing(lines) as file:
-            for id, row in sorted(rows.items()):
-                file.write(row_line(self._job.images[id - 1], row))
-        table.unlink()
-        self._tables.discard(number)
-
-    def _sync(self, number: int) -> None:
-        with suppress(FileNotFoundError), open(self._path(number, "jsonl"), "rb") as file:
-            os.fsync(file.fileno())
+            self._storage.delete(_lines(number))
+        else:
+            self._storage.publish(_lines(number))
+        self._taken.discard(number)
+        self._grown.discard(number)
 
     # -------------------------------------------------------------- numbers
 
@@ -264,15 +297,15 @@ class JobParts:
         ids = self._ids_of(number)
         return self._done.count(1, ids.start, ids.stop) == len(ids)
 
-    def _path(self, number: int, ending: str) -> Path:
-        return self._out / "results" / f"part-{number:05}.{ending}"
+
+def _lines(number: int) -> str:
+    return f"results/part-{number:05}.jsonl"
 
 
-def _lost(part: Path, image: ListedImage) -> ValueError:
-    return ValueError(f"{str(part)!r} has lost the row of image {image.id}: resume to predict it again.")
+def _table(number: int) -> str:
+    return f"results/part-{number:05}.parquet"
 
 
-def find_parts(out: Path) -> list[Path]:
+def find_parts(storage: JobStorage) -> list[str]:
     """Return the files in a job's folder that are parts, or could be taken for some by who reads the folder."""
-    folder = out / "results"
-    return sorted(path for path in folder.iterdir() if path.suffix in (".jsonl", ".parquet")) if folder.is_dir() else []
+    return [f"results/{name}" for name in storage.names("results") if name.endswith((".jsonl", ".parquet"))]

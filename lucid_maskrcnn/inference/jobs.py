@@ -17,6 +17,7 @@ from lucid_maskrcnn.config import make_categories
 from lucid_maskrcnn.detections.detection_arguments import checked_areas
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import DTYPES, device_name, host
+from lucid_maskrcnn.remote_files import exists_at, path_or_url
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
@@ -26,6 +27,7 @@ from .image_work import ImagePrediction, ImageWork
 from .job_exports import check_exports
 from .job_folder import JobFolder, earlier_job
 from .job_list import JOB_FORMATS, Job, JobSettings
+from .job_storage import JobStorage, job_storage
 from .parquet_rows import require_pyarrow
 from .predictors import check_predictor, checked_options, labels_of
 from .sources import FoundImage, PathKeys, find_images, working_folder
@@ -34,6 +36,7 @@ from .tiles import check_tiles
 __all__ = ["JobResult", "JobStart", "predict_files"]
 
 _MOST_FAILURES = 10  # that a result has in words
+_MOST_ASKED = 5  # URLs, whether they exist
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,15 @@ class JobStart:
 
     Attributes
     ----------
-    out : Path
-        The folder of the job.
+    out : Path or str
+        The folder of the job; a str if it is a URL.
     resumed : bool
         Whether the folder held the job before.
     n_images, n_done, n_new : int
         Images of the job, those of them that have their results, and those that were added to the list now.
     """
 
-    out: Path
+    out: Path | str
     resumed: bool
     n_images: int
     n_done: int
@@ -63,8 +66,8 @@ class JobResult:
 
     Attributes
     ----------
-    out : Path
-        The folder.
+    out : Path or str
+        The folder; a str if it is a URL.
     n_images : int
         Images of the job, also those that an earlier call predicted on.
     n_failed : int
@@ -76,7 +79,7 @@ class JobResult:
         image's path.
     """
 
-    out: Path
+    out: Path | str
     n_images: int
     n_failed: int
     n_objects: int
@@ -131,7 +134,8 @@ def predict_files(
     ----------
     paths : sequence of str or Path
         Files, and folders, which stand for the images in them and in their folders. A file that is given twice is
-        predicted on once. The images' ids are 1, 2, … in this order.
+        predicted on once. The images' ids are 1, 2, … in this order. Both may be at URLs that fsspec knows, such as
+        ``"s3://bucket/folder"`` (extra ``storage``).
     weights : str, Path or MaskRCNN
         A name that :func:`~lucid_maskrcnn.weights.list_weights` knows, a file, or a model (any object with such a
         ``predict``).
@@ -139,7 +143,8 @@ def predict_files(
         The folder, created if it does not exist. ``results/part-00000.jsonl``, …: one row an image. ``<stem>.png``: the
         drawing of each image (``<stem>_2.png`` where that name is taken). ``detections.json``: a list of COCO results,
         and ``images.json``, a COCO data set without annotations: ids, file names, categories. ``job.json``: settings,
-        and the list of images.
+        and the list of images. It may be a URL; parts of the results appear there once they are complete, or when this
+        call ends. No two processes may work in one folder there, which no lock prevents.
     engine : {"local", "ray"}
         What predicts: this process, or workers of a Ray cluster (extra ``ray``), each with a model of its own, which
         write a part of the results at a time. The results are the same to the byte, and a job may be resumed with the
@@ -217,7 +222,7 @@ def predict_files(
     """
     given = _check_paths(paths)
     runner = check_engine(engine, address, workers, threads_per_worker)
-    folder = validators.path("out", out)
+    storage = job_storage(path_or_url("out", out))
     options = checked_options(score_thresh, nms_thresh, top_k, mask_thresh, class_agnostic_nms, mask_nms)
     chosen = _filters(min_area, max_area, exclude_edge)
     if not validators.flag("tiles", tiles) and (tile_size is not None or overlap is not None):
@@ -241,7 +246,11 @@ def predict_files(
     for name, callback in (("on_start", on_start), ("on_image", on_image)):
         if callback is not None and (not callable(callback) or isinstance(callback, type)):
             raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
-    images, earlier = _find(given, folder, **mode)
+    if storage.is_remote and "crops" in exports:
+        raise ValueError(
+            f"export cannot be 'crops' with out={storage.place!r}: a folder of files cannot appear whole at a URL."
+        )
+    images, earlier = _find(given, storage, **mode)
     if shard_size is None:
         shard_size = earlier.settings.shard_size if earlier and resume else runner.shard_size(len(images))
     is_loaded = isinstance(weights, (str, os.PathLike))
@@ -263,46 +272,54 @@ def predict_files(
             __version__,
             _categories(model),
         )
-        with JobFolder.open(folder, images, settings, **mode, draw=draw, export=exports) as job:
+        with JobFolder.open(storage, images, settings, **mode, draw=draw, export=exports) as job:
             begun_with = job.job.settings.package_version
             if begun_with != settings.package_version:
-                message = (
-                    f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
-                )
-                warn_user(f"{message}{settings.package_version}: results may differ.")
+                message = f"The job in {str(storage.place)!r} was begun with version {begun_with} of this package"
+                warn_user(f"{message}, which is now {settings.package_version}: results may differ.")
             if on_start is not None:
-                on_start(JobStart(folder, job.resumed, len(job.job.images), job.n_done, job.n_new))
-            work = ImageWork(job.path, job.sources_from, job.job.settings.weights, options, chosen, read, progress)
+                on_start(JobStart(storage.place, job.resumed, len(job.job.images), job.n_done, job.n_new))
+            work = ImageWork(job.storage, job.sources_from, job.job.settings.weights, options, chosen, read, progress)
             problems = started.predict(job, work, on_image=on_image, progress=progress)
             tally = job.finish()
     failures = (*tally.failures, *problems)[:_MOST_FAILURES]
-    return JobResult(folder, tally.n_images, tally.n_failed, tally.n_objects, failures)
+    return JobResult(storage.place, tally.n_images, tally.n_failed, tally.n_objects, failures)
 
 
 # ------------------------------------------------------------------ arguments
 
 
-def _check_paths(paths: Sequence[str | Path]) -> list[Path]:
+def _check_paths(paths: Sequence[str | Path]) -> list[Path | str]:
     if isinstance(paths, (str, os.PathLike)):
         raise TypeError(f"paths must be a sequence of paths, got {validators.shown(paths)}: put it in a list.")
-    return list(validators.sequence("paths", paths, validators.path))
+    return list(validators.sequence("paths", paths, path_or_url))
 
 
-def _find(paths: Sequence[Path], out: Path, *, resume: bool, overwrite: bool) -> tuple[list[FoundImage], Job | None]:
+def _find(
+    paths: Sequence[Path | str], storage: JobStorage, *, resume: bool, overwrite: bool
+) -> tuple[list[FoundImage], Job | None]:
     """Return the images that paths stand for, and the folder's job; refuse it before weights are loaded."""
-    earlier = earlier_job(out, resume=resume, overwrite=overwrite)
+    earlier = earlier_job(storage, resume=resume, overwrite=overwrite)
     keys = PathKeys(working_folder())
-    own = set() if earlier is None else {keys(str(out / name)) for name in earlier.files()}
+    own = set() if earlier is None else {keys(str(storage.address(name))) for name in earlier.files()}
 
     def is_own(path: str) -> bool:
         return keys(path) in own or keys(os.path.dirname(path)) in own  # a folder of crops
 
-    images = find_images(paths, out=out, is_drawing=is_own)
-    if images and not (earlier is not None and resume) and not any(os.path.lexists(image.path) for image in images):
+    images = find_images(paths, own_folder=storage.key, is_drawing=is_own)
+    if images and not (earlier is not None and resume) and not _one_exists(images):
         more = {1: "", 2: ", nor the other one"}.get(len(images), f", nor any of the {len(images) - 1} others")
-        hint = validators.near_file(images[0].path)
+        hint = "" if validators.is_url(images[0].path) else validators.near_file(images[0].path)
         raise FileNotFoundError(f"There is no image file {images[0].path!r}{more}.{hint}")
     return images, earlier
+
+
+def _one_exists(images: Sequence[FoundImage]) -> bool:
+    """Whether one of the images exists. Of many at URLs the first few are asked for, one after the other."""
+    if any(os.path.lexists(image.path) for image in images):
+        return True
+    urls = [image.path for image in images if validators.is_url(image.path)]
+    return len(urls) > _MOST_ASKED or any(exists_at("paths", url) for url in urls)
 
 
 def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, overload
 
 from lucid_maskrcnn.detections import Detections
@@ -29,6 +28,7 @@ from .image_work import ImagePrediction, ImageWork
 from .job_folder import JobFolder
 from .job_list import Job, ListedImage
 from .job_parts import JobParts
+from .job_storage import JobStorage
 from .local_engine import progress_bar
 from .ray_cluster import RayCluster
 
@@ -203,28 +203,34 @@ class PartWorker:
 
     def refusal(self) -> str | None:
         """Say why this machine cannot work on the job."""
-        task, folder = self._task, self._task.work.folder
-        needs_folder = not os.path.isabs(folder) or not os.path.isabs(task.work.sources_from or folder)
+        task, storage = self._task, self._task.work.storage
+        here = [task.work.sources_from, "" if storage.is_remote else storage.place]
+        needs_folder = any(place and not os.path.isabs(place) for place in here)
         try:
             os.chdir(task.current_folder)
         except OSError:
             if needs_folder:
                 return f"lacks the folder {task.current_folder!r}, in which relative paths begin"
-        if _hash(folder / "job.json") != task.job_hash:
-            return f"does not see the job in {str(folder)!r}, which must be a folder that all machines share"
-        return None
+        try:
+            if _hash(storage) == task.job_hash:
+                return None
+        except ImportError as error:
+            return f"cannot write to the job: {str(error).rstrip('.')}"
+        return f"does not see the job in {str(storage.place)!r}, which must be a folder that all machines share"
 
     def predict(self, part: _Part, *, is_again: bool) -> Iterator[_Report]:
         """Predict on the images of a part, write it, and report of each, the last one of the part."""
         contents: dict[int, Mapping[str, Any]] = {}
-        for image, is_new in part.images:
-            yield self._predict(part, image, contents, is_new=is_new, is_again=is_again)
-        error = None
-        if contents:
-            try:
-                JobParts(self._task.work.folder, part.job).write_whole(part.number, contents)
-            except OSError as reason:
-                error = reason
+        storage, error = self._task.work.storage, None
+        try:
+            for image, is_new in part.images:
+                yield self._predict(part, image, contents, is_new=is_new, is_again=is_again)
+            if contents:
+                JobParts(storage, part.job).write_whole(part.number, contents)
+        except OSError as reason:
+            error = reason
+        finally:
+            storage.close()
         yield _Report(None, error=error)
 
     def _predict(
@@ -235,7 +241,7 @@ class PartWorker:
 
         def may_write(name: str) -> bool:
             # What has appeared since the first try is of the worker that died then.
-            return is_again or name in part.own_files or not os.path.lexists(self._task.work.folder / name)
+            return is_again or name in part.own_files or not self._task.work.storage.exists(name)
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -255,9 +261,9 @@ def _as_in_row(found: Detections, image: ListedImage) -> Detections:
     return Detections.from_coco(found.to_coco(image.id), found.image_size, categories=found.categories)
 
 
-def _hash(path: Path) -> str:
-    with suppress(OSError), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hash(storage: JobStorage) -> str:
+    with suppress(OSError):
+        return hashlib.sha256(storage.read("job.json")).hexdigest()
     return ""
 
 
@@ -369,7 +375,7 @@ def predict_with_ray(
         dtype,
         workers.threads,
         os.getcwd(),
-        _hash(folder.path / "job.json"),
+        _hash(folder.storage),
         on_image is not None,
     )
     with progress_bar(len(folder.job.images), folder.n_done, progress) as advance:
@@ -411,9 +417,9 @@ def _lost(folder: JobFolder, numbers: Sequence[int]) -> str:
     named = ", ".join(f"part-{number:05}" for number in sorted(numbers)[:5])
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
     return (
-        f"{count_of(len(numbers), 'part')} in {str(folder.path / 'results')!r} ({named}{more}) could not be completed: "
-        "the worker died at each of several tries. Give each more memory, by fewer workers (--workers) or smaller "
-        "tiles, and go on with resume=True (--resume)."
+        f"{count_of(len(numbers), 'part')} in {str(folder.storage.address('results'))!r} ({named}{more}) could not be "
+        "completed: the worker died at each of several tries. Give each more memory, by fewer workers (--workers) or "
+        "smaller tiles, and go on with resume=True (--resume)."
     )
 
 

@@ -191,7 +191,7 @@ def test_other_arrays_are_refused(array: np.ndarray, error: type[Exception], mes
         ([[0, 255]], TypeError, r"got \[\[0, 255\]\]"),
         (Tensor(np.zeros((3, 4, 5), np.float32)), TypeError, r"got float32 of shape \(3, 4, 5\)"),
         ("", ValueError, "image must"),
-        ("https://example.org/a.png", ValueError, "read from a file, got the address 'https://example.org/a.png'"),
+        (Path("https://example.org/a.png"), ValueError, "image must be a path, got a Path made of a URL"),
     ],
 )
 def test_other_sources_are_refused(source: object, error: type[Exception], message: str) -> None:

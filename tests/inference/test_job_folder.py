@@ -25,6 +25,7 @@ from tiny_runs import slim
 from lucid_maskrcnn import mask_rcnn_resnet_18_fpn
 from lucid_maskrcnn.inference import ImagePrediction, JobResult, JobStart, predict_files
 from lucid_maskrcnn.inference.job_list import read_job
+from lucid_maskrcnn.inference.job_storage import job_storage
 from lucid_maskrcnn.weights import locate
 
 
@@ -316,7 +317,7 @@ def test_damaged_list_is_named(images: list[Path], whole: Path, text: str) -> No
         with pytest.raises(ValueError, match=r"job\.json' is not the list of a job, or is damaged"):
             predict(images, whole, **options)
     predict(images, whole, overwrite=True)
-    assert read_job(whole) is not None
+    assert read_job(job_storage(whole)) is not None
 
 
 def test_list_of_a_newer_version_is_told(images: list[Path], whole: Path) -> None:

@@ -23,6 +23,7 @@ from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.inference import JobResult, predict_files
 from lucid_maskrcnn.inference.job_list import read_job
 from lucid_maskrcnn.inference.job_parts import JobParts
+from lucid_maskrcnn.inference.job_storage import job_storage
 from lucid_maskrcnn.inference.parquet_rows import read_parquet
 
 
@@ -351,10 +352,10 @@ def test_full_disk_at_the_conversion_loses_no_row(
 
 
 def test_rows_come_in_their_order_whenever_they_were_written(tmp_path: Path, images: list[Path], whole: Path) -> None:
-    job = read_job(whole)
+    job = read_job(job_storage(whole))
     assert job is not None
     (tmp_path / "out" / "results").mkdir(parents=True)
-    parts = JobParts(tmp_path / "out", job)
+    parts = JobParts(job_storage(tmp_path / "out"), job)
     for row in [row for k in (2, 0, 1) for row in read_parquet(part(whole, k))][::-1]:
         parts.append(job.images[row["id"] - 1], {name: row[name] for name in ("size", "detections")})
     before = {name: data for name, data in content(whole).items() if name.startswith("results/")}
