@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,13 +118,20 @@ def check_engine(engine: Any, address: Any, workers: Any, threads_per_worker: An
     positive = validators.optional(validators.positive_int)
     checked = Engine(
         name,
-        validators.optional(validators.text)("address", address),
+        validators.optional(_address)("address", address),
         positive("workers", workers),
         positive("threads_per_worker", threads_per_worker),
     )
     if name == "ray":
         require_ray()
     return checked
+
+
+def _address(name: str, value: Any) -> str:
+    address = validators.text(name, value)
+    if address not in ("auto", "local") and not re.fullmatch(r"(ray://)?([^:/\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}", address):
+        raise ValueError(f"{name} must be 'auto', 'host:port' or 'ray://host:port', got {validators.shown(value)}.")
+    return address
 
 
 def _is_on_gpu(model: Any, device: str | None) -> bool | None:

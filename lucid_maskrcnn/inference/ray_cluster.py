@@ -185,10 +185,7 @@ def _initialized(address: str, options: Mapping[str, Any]) -> Iterator[None]:
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         try:
-            if address.startswith("ray://"):
-                ray.init(address)
-            else:
-                ray.init(address, configure_logging=False, **options)
+            ray.init(address, configure_logging=False, **options)
         except (Exception, SystemExit) as error:
             raise ConnectionError(_reason(address, error)) from error
         finally:

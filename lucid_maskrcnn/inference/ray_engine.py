@@ -307,9 +307,13 @@ def _actor_class() -> type:
 
         def predict(self, task: list[Any], part: Any) -> Iterator[Any]:
             """Report of one image after the other."""
+            import warnings
+
             import ray
 
-            is_again = ray.get_runtime_context().was_current_actor_reconstructed
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it calls what Ray itself has deprecated
+                is_again = ray.get_runtime_context().was_current_actor_reconstructed
             yield from self._ready(task).predict(part, is_again=is_again)
 
         def predict_whole(self, task: list[Any], part: Any) -> list[Any]:

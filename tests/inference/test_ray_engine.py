@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from tiny_runs import slim
 
 from lucid_maskrcnn import save_weights
 from lucid_maskrcnn.inference import ImagePrediction, predict_files, ray_engine, ray_keeper
-from lucid_maskrcnn.inference.ray_cluster import RayCluster, connected
+from lucid_maskrcnn.inference.ray_cluster import RayCluster, _check_answer, connected
 from lucid_maskrcnn.inference.ray_engine import RayWorkers, ray_workers
 
 # Ray's own, in a process that has started a cluster and ended it.
@@ -196,6 +197,11 @@ def test_model_that_cannot_be_sent_is_refused(tmp_path: Path, images: list[Path]
         ({"engine": "ray", "workers": 0}, ValueError, "workers must be a positive integer, got 0."),
         ({"engine": "ray", "threads_per_worker": 1.5}, TypeError, "threads_per_worker must be a positive integer, got"),
         ({"engine": "ray", "address": ""}, ValueError, "address must not be an empty string."),
+        (
+            {"engine": "ray", "address": "headnode"},
+            ValueError,
+            "address must be 'auto', 'host:port' or 'ray://host:port', got 'headnode'.",
+        ),
     ],
     ids=str,
 )
@@ -205,6 +211,24 @@ def test_wrong_arguments_of_the_engine(
     with pytest.raises(kind, match=re.escape(sentence)):
         predict(images, TwoBoxes(), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_address_without_a_cluster_is_named_at_once(answer: bytes | None) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        if answer is not None:
+
+            def serve() -> None:
+                with listening.accept()[0] as connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+            listening.listen()
+            threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(ConnectionError, match=f"No Ray cluster answers at '{address}' .*: start one"):
+            _check_answer(address)
 
 
 def test_workers_are_as_many_as_the_cluster_has_room_for() -> None:
