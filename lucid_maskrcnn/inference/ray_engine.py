@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any, overload
 
 from lucid_maskrcnn.detections import Detections
@@ -23,6 +24,7 @@ from lucid_maskrcnn.models.limits import Limits
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.user_warnings import warn_user
+from lucid_maskrcnn.validators import is_url
 
 from .image_work import ImagePrediction, ImageWork
 from .job_folder import JobFolder
@@ -31,6 +33,7 @@ from .job_parts import JobParts
 from .job_storage import JobStorage
 from .local_engine import progress_bar
 from .ray_cluster import RayCluster
+from .sources import located
 
 __all__ = ["PartWorker", "RayWorkers", "predict_with_ray", "ray_workers"]
 
@@ -158,6 +161,8 @@ class _Task:
     threads : int
     current_folder : str
         In which relative paths begin.
+    needs_folder : bool
+        Whether there are any.
     job_hash : str
         Of ``job.json``.
     wants_results : bool
@@ -170,6 +175,7 @@ class _Task:
     dtype: str | None
     threads: int
     current_folder: str
+    needs_folder: bool
     job_hash: str
     wants_results: bool
 
@@ -204,12 +210,10 @@ class PartWorker:
     def refusal(self) -> str | None:
         """Say why this machine cannot work on the job."""
         task, storage = self._task, self._task.work.storage
-        here = [task.work.sources_from, "" if storage.is_remote else storage.place]
-        needs_folder = any(place and not os.path.isabs(place) for place in here)
         try:
             os.chdir(task.current_folder)
         except OSError:
-            if needs_folder:
+            if task.needs_folder:
                 return f"lacks the folder {task.current_folder!r}, in which relative paths begin"
         try:
             if _hash(storage) == task.job_hash:
@@ -379,6 +383,7 @@ def predict_with_ray(
         dtype,
         workers.threads,
         os.getcwd(),
+        _has_relative_paths(folder),
         _hash(folder.storage),
         on_image is not None,
     )
@@ -397,6 +402,12 @@ def predict_with_ray(
     if crew.lost:
         raise ChildProcessError(_lost(folder, crew.lost))
     return crew.problems
+
+
+def _has_relative_paths(folder: JobFolder) -> bool:
+    own = [] if folder.storage.is_remote else [str(folder.storage.place)]
+    sources = (located(folder.sources_from, image.source) for image in folder.job.images)
+    return any(not (os.path.isabs(path) or is_url(path)) for path in chain(own, sources))
 
 
 def _parts(folder: JobFolder) -> Iterator[tuple[int, list[tuple[ListedImage, bool]]]]:
