@@ -47,7 +47,7 @@ class BatchGradients:
         loss_options: Mapping[str, Any],
     ) -> None:
         self.model, self.params = model, list(params)
-        self._guard, self._seed, self._accumulate = guard, seed, accumulate
+        self.guard, self._seed, self._accumulate = guard, seed, accumulate
         self._loss_options = dict(loss_options)
 
     def set_mode(self, *, bn_frozen: bool) -> None:
@@ -98,7 +98,7 @@ class BatchGradients:
         found = []
         for batch, of_batch in zip(batches, losses, strict=True):
             values = dict(zip(of_batch, read, strict=False))
-            self._guard.check_values(step, values, [batch])
+            self.guard.check_values(step, values, [batch])
             found.append((len(batch.images), values))
         return found
 

@@ -32,10 +32,15 @@ class GradientMean:
     count : int
         Backward passes so far.
     sums : list
-        Sum of the gradients of each parameter, as NumPy or MLX arrays; None for parameters without a gradient.
+        Sum of the gradients of each parameter, as NumPy or MLX arrays; None for parameters without a gradient. In NumPy
+        sums of several passes are float64.
 
     Notes
     -----
+    Sums in float64 that are rounded to float32 once do not depend on the order of the passes, nor on how they are
+    divided among processes, as long as the exponents of what is added differ by less than 29 bits. MLX's gpu has no
+    float64.
+
     Lucid adds to an existing gradient in place, in an array that another tensor may share; so the gradients of each
     pass are removed from the parameters and added here.
     """
@@ -57,14 +62,23 @@ class GradientMean:
         for i, more in enumerate(sums):
             if more is not None:
                 total = self.sums[i]
-                self.sums[i] = more if total is None else total + more
+                self.sums[i] = more if total is None else _added(total, more)
         ops.begin(total for total in self.sums if total is not None)
 
     def assign_mean(self) -> None:
         """Set the parameters' gradients to the mean over all passes; parameters without a gradient get None."""
         for i, p in enumerate(self.params):
             total, self.sums[i] = self.sums[i], None
-            p.grad = total if total is None or self.count == 1 else total / self.count
+            p.grad = total if total is None or self.count == 1 else _like(p, total / self.count)
+
+
+def _added(total: Any, more: Any) -> Any:
+    return np.add(total, more, dtype=np.float64) if isinstance(total, np.ndarray) else total + more
+
+
+def _like(p: Tensor, gradient: Any) -> Any:
+    """Return a gradient in the dtype of its parameter."""
+    return gradient.astype(p.data.dtype, copy=False) if isinstance(gradient, np.ndarray) else gradient
 
 
 def _array(name: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from .console import Console
 from .log import RunLog, headline
 from .tensorboard import EventLog
 
-__all__ = ["Report", "early_stop_line"]
+__all__ = ["NoReport", "Report", "early_stop_line"]
 
 
 def early_stop_line(step: int, why: Mapping[str, Any]) -> str:
@@ -63,3 +63,22 @@ class Report:
         self._log.sync()
         if self._events:
             self._events.sync()
+
+
+class NoReport:
+    """The report of a rank other than 0."""
+
+    def step(self, step: int, seconds: float, metrics: Mapping[str, float], done: float) -> None:
+        """Do nothing."""
+
+    def evaluation(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def early_stop(self, step: int, seconds: float, why: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def say(self, line: str) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""

@@ -22,7 +22,7 @@ from .run_state import RunState
 from .saved_runs import check_arrays, check_header, check_values
 from .settings import TrainerSettings
 
-__all__ = ["changes", "describe", "describe_data", "load_state", "save_state", "taken_over"]
+__all__ = ["changes", "chosen", "describe", "describe_data", "load_state", "save_state", "taken_over"]
 
 # Settings that may change on resume: the weights do not depend on them (on "processes" by rounding only).
 _FREE = {"processes", "save_every", "keep_last", "eval_every", "keep_best", "patience"}
@@ -166,6 +166,11 @@ def taken_over(settings: TrainerSettings, path: Path) -> TrainerSettings:
     if before.get("optimizer", "sgd") != settings.optimizer:  # whose learning rate would be another's
         return settings
     return dataclasses.replace(settings, **{n: before[n] for n in _CHOSEN_BY_DEFAULT if getattr(settings, n) is None})
+
+
+def chosen(settings: TrainerSettings) -> dict[str, Any]:
+    """Return those of the settings that :func:`taken_over` may change."""
+    return {name: getattr(settings, name) for name in _CHOSEN_BY_DEFAULT}
 
 
 def changes(path: Path, now: Mapping[str, Any], *, allowed: bool) -> list[str]:

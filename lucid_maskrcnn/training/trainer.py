@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from lucid.nn import Module
+from threadpoolctl import ThreadpoolController
 
 from ..atomic import remove_leftovers
 from ..call_answers import answers_wrong_calls
@@ -34,16 +35,21 @@ from .curves import draw_curves
 from .divergence import DivergenceError, DivergenceGuard
 from .ema import EMA
 from .gradients import clip_gradients
+from .groups import Group, SingleGroup
+from .handshake import check_group, check_same_weights, on_main, shake_hands, threads_per_rank
 from .interruption import Interrupted, Interruption
 from .log import RunLog, is_better
 from .optimizer import Optimizer
-from .reporting import Report
+from .reporting import NoReport, Report
 from .run_state import RunState
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
-from .state import changes, describe, describe_data, load_state, save_state, taken_over
+from .shared_steps import StepResult
+from .state import changes, chosen, describe, describe_data, load_state, save_state, taken_over
+from .state_sharing import share_state
+from .step_batches import BatchSource, StepBatches
 from .tensorboard import EventLog, is_installed
-from .workers import BatchSource, StepBatches, check_processes, start_workers
+from .workers import check_processes, start_workers
 
 __all__ = ["BatchSource", "TrainResult", "Trainer"]
 
@@ -125,6 +131,12 @@ class Trainer:
     callbacks : sequence of Callback
         What is called after each step, after each evaluation and at the end, such as :class:`WandbCallback` and
         :class:`MLflowCallback`. An exception of theirs stops the run with a checkpoint, as one of ``evaluate`` does.
+    group : Group, optional
+        The processes that train together, as :func:`init_group` returns it: each of them makes this trainer with the
+        same model, loader and settings, and computes its share of the ``accumulate`` batches of each step. On cpu the
+        weights are those of one process, bit for bit, if batch norm is frozen and BLAS has as many threads. Rank 0
+        alone reads and writes ``out``, evaluates, reports and calls the callbacks. How many ranks there are may change
+        when a run is resumed.
 
     Attributes
     ----------
@@ -136,7 +148,8 @@ class Trainer:
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above or contradicts another, or ``out`` holds another run, or none to resume.
+        If an argument is not as above or contradicts another, or ``out`` holds another run, or none to resume; if
+        another rank of the group has another model, other data, settings or versions.
     """
 
     def __init__(
@@ -153,12 +166,14 @@ class Trainer:
         progress: bool = True,
         tensorboard: bool | None = None,
         callbacks: Sequence[Callback] = (),
+        group: Group | None = None,
     ) -> None:
         _check_model(model)
         _check_loader(loader)
         instance("settings", settings, TrainerSettings, "TrainerSettings, such as TrainerSettings(steps=1000)")
         _check_evaluation(evaluate, settings)
         self._loss_options = _loss_options(model, settings)
+        self.group = SingleGroup() if group is None else check_group("group", group)
         self.model, self.loader, self.out = model, loader, path("out", out)
         self._fine_tuning: bool = getattr(model, "pretrained", False)
         self._data = describe_data(loader)
@@ -166,14 +181,21 @@ class Trainer:
         self.evaluate, self.resume = evaluate, check_resume(resume)
         self._show_progress = flag("progress", progress)
         self._tensorboard = _with_tensorboard(tensorboard)
-        self.callbacks = check_callbacks(callbacks)
+        self.callbacks = check_callbacks(callbacks) if self._is_main else ()
         self._notes: list[str] = []
+        _check_size(self.group, settings)
+        shake_hands(self.group, {**self._description(settings), "evaluate": evaluate is not None}, model)
         self.settings = self._completed(settings, allow_changes=flag("allow_changes", allow_changes))
         self._lr_schedule = self.settings.lr_schedule
         self.optimizer = self._make_optimizer()
         self.ema: EMA | None = None
         self.state = RunState()
         self._saved: tuple[int, int] | None = None  # the step of the last checkpoint, and of its last evaluation
+
+    @property
+    def _is_main(self) -> bool:
+        """Whether this rank reads and writes the folder, evaluates and reports."""
+        return self.group.rank == 0
 
     # -------------------------------------------------------------- the loop
 
@@ -198,11 +220,15 @@ class Trainer:
             must be.
         OSError
             If a file cannot be written, or one of several processes has ended (a ``ChildProcessError``).
+        GroupError
+            If another rank of the group has ended, does not answer, or has stopped. There is a checkpoint of the last
+            step, if this is rank 0.
         Exception
             What the data set raises, or an evaluation. There is a checkpoint of the last step then.
         """
         try:
             result = self._run()
+            self.group.barrier()  # the files are written
         except BaseException as error:
             for other in end_callbacks(self.callbacks, None):
                 error.add_note(f"A callback's on_end raised {type(other).__name__}: {other}")
@@ -216,30 +242,34 @@ class Trainer:
         with ExitStack() as stack:
             self._begin(stack)
             interruption = stack.enter_context(Interruption())
-            self._draw_batches()
+            if self._is_main:
+                self._draw_batches()
             if self.evaluate is not None and self._fine_tuning and self.state.step == 0:
                 self._evaluate(interruption)
             while True:
+                self._agree_on_time()
                 finished = self._is_finished()
                 if self._evaluation_is_due(finished):
                     self._evaluate(interruption)
                     finished = self._is_finished()  # by patience
                 if finished:
                     break
-                self._step()
-                if interruption.requested or self.state.step % self.settings.save_every == 0:
+                interrupted = self._step(interruption)
+                if interrupted or self.state.step % self.settings.save_every == 0:
+                    check_same_weights(self.group, self.model, self.state.step)
                     self._save()
-                if interruption.requested:
+                if interrupted:
                     raise self._interrupted()
             return self._finish()
 
-    def _step(self) -> None:
-        """Take one step of the optimizer."""
+    def _step(self, interruption: Interruption) -> bool:
+        """Take one step of the optimizer, and return whether the run is to stop."""
         settings, state, start = self.settings, self.state, time.perf_counter()
         progress = self._progress()
         self._freeze_bn_when_due(progress)
         lr = self._set_lr(progress)
-        batch_losses = self._computed()  # and the mean gradients
+        computed = self._computed(interruption)  # and the mean gradients
+        batch_losses = computed.losses
         if all(p.grad is None for p in self.optimizer.params):
             raise ValueError(
                 f"Step {state.step + 1}: no parameter has a gradient, so that nothing would be learned: gradients are "
@@ -264,11 +294,14 @@ class Trainer:
         with self._saved_if_it_raises():
             for callback in self.callbacks:
                 callback.on_step(state.step, dict(metrics))
+        return interruption.requested if self.group.size == 1 else computed.interrupted
 
-    def _computed(self) -> list[Any]:
+    def _computed(self, interruption: Interruption) -> StepResult:
         """Compute the losses and gradients of a step; an error of the data leaves a checkpoint of the steps before."""
         with self._saved_if_it_raises():
-            return self._workers.compute(self.state.step, bn_frozen=self.state.bn_frozen)
+            return self._workers.compute(
+                self.state.step, bn_frozen=self.state.bn_frozen, interrupted=interruption.requested
+            )
 
     @contextmanager
     def _saved_if_it_raises(self) -> Iterator[None]:
@@ -279,7 +312,7 @@ class Trainer:
             raise
         except Exception:
             step = self.state.step
-            if step:
+            if step and self._is_main:
                 with suppress(OSError):  # the error that is raised is the one that stopped the run
                     self._save()
                     self._report.say(f"stopped after step {step}, with a checkpoint: resume continues from it")
@@ -311,10 +344,9 @@ class Trainer:
         self._save()  # an evaluation takes long, and is the user's code
         self.model.eval()
         try:
-            with self._kept_weights(), interruption.at_once():
-                metrics = _checked_metrics(self.evaluate(self.model))
+            metrics = on_main(self.group, lambda: self._evaluated(interruption))
         except KeyboardInterrupt:
-            if interruption.requested:
+            if interruption.requested or not self._is_main:
                 raise self._interrupted() from None
             raise
         if self.state.step == 0:
@@ -327,6 +359,11 @@ class Trainer:
         with self._saved_if_it_raises():
             for callback in self.callbacks:
                 callback.on_evaluation(self.state.step, dict(metrics))
+
+    def _evaluated(self, interruption: Interruption) -> dict[str, float]:
+        assert self.evaluate is not None
+        with self._kept_weights(), interruption.at_once():
+            return _checked_metrics(self.evaluate(self.model))
 
     def _keep_best(self, metrics: Mapping[str, float]) -> None:
         name, state = self.settings.keep_best, self.state
@@ -346,11 +383,17 @@ class Trainer:
 
     # -------------------------------------------------------------- length
 
+    def _agree_on_time(self) -> None:
+        """Have all ranks go by the clock of rank 0, where a run is limited by time."""
+        if self.group.size > 1 and self.settings.steps is None:
+            self._agreed_seconds = float(self.group.broadcast([np.array([self._seconds()])])[0][0])
+
     def _progress(self) -> float:
         """Return the fraction of the run that is done."""
         if self.settings.steps is not None:
             return self.state.step / self.settings.steps
-        return min(1.0, self._seconds() / (60 * (self.settings.minutes or 1)))  # beyond 1 a cosine would rise again
+        seconds = self._seconds() if self.group.size == 1 else self._agreed_seconds
+        return min(1.0, seconds / (60 * (self.settings.minutes or 1)))  # beyond 1 a cosine would rise again
 
     def _done(self) -> float:
         """Return what the progress bar counts."""
@@ -370,9 +413,7 @@ class Trainer:
 
     def _completed(self, settings: TrainerSettings, *, allow_changes: bool) -> TrainerSettings:
         """Return the settings of this run, with defaults filled in and compared with those of the run to resume."""
-        checkpoint = check_folder(self.out, self.resume)
-        if checkpoint:
-            settings = taken_over(settings, checkpoint)
+        settings = dataclasses.replace(settings, **on_main(self.group, lambda: self._taken_over(settings)))
         images = self.loader.batch_size * settings.accumulate
         completed = settings.completed(images, fine_tuning=self._fine_tuning)
         if settings.lr is None:
@@ -380,10 +421,18 @@ class Trainer:
             lr = completed.lr or 0.0
             how = "of AdamW" if settings.optimizer == "adamw" else f"{lr / images:g} × {images}"
             self._notes.append(f"learning rate {lr:g}: {how}{why}")
-        check_processes(completed.processes, self.model)
-        if checkpoint:
-            self._notes += changes(checkpoint, self._description(completed), allowed=allow_changes)
+        check_processes(completed.processes, self.model, self.group)
+        self._notes += on_main(self.group, lambda: self._changes(completed, allowed=allow_changes))
         return completed
+
+    def _taken_over(self, settings: TrainerSettings) -> dict[str, Any]:
+        """Return the settings that a run to resume has chosen."""
+        checkpoint = check_folder(self.out, self.resume)
+        return chosen(taken_over(settings, checkpoint) if checkpoint else settings)
+
+    def _changes(self, settings: TrainerSettings, *, allowed: bool) -> list[str]:
+        checkpoint = check_folder(self.out, self.resume)
+        return changes(checkpoint, self._description(settings), allowed=allowed) if checkpoint else []
 
     def _make_optimizer(self) -> Optimizer:
         settings = self.settings
@@ -397,14 +446,24 @@ class Trainer:
 
     def _begin(self, stack: ExitStack) -> None:
         """Open the files of the run, and continue from its checkpoint if there is one."""
-        settings = self.settings
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._start_workers(stack)  # before the log is open: a worker that outlives this process must not hold its lock
+        threads = threads_per_rank(self.group)
+        if threads is not None:
+            stack.enter_context(ThreadpoolController().limit(limits=threads, user_api="blas"))
+        if self._is_main:
+            self.out.mkdir(parents=True, exist_ok=True)
+        # Before the log is open: a worker that outlives this process must not hold its lock.
+        self._start_workers(stack)
+        if self.settings.ema is not None:
+            self.ema = EMA(self.model, self.settings.ema)
+        self._report: Report | NoReport = NoReport()
+        on_main(self.group, lambda: self._open_folder(stack))
+        self.state = share_state(self.group, self.state, self.model, self.optimizer, self.ema)
+        self._clock = time.perf_counter() - self.state.seconds
+
+    def _open_folder(self, stack: ExitStack) -> None:
         log = RunLog(self.out / "log.jsonl")
         stack.callback(log.close)
         checkpoint = check_folder(self.out, self.resume)
-        if settings.ema is not None:
-            self.ema = EMA(self.model, settings.ema)
         if checkpoint:
             self.state = load_state(checkpoint, self.model, self.optimizer, self.ema)
             self._saved = self.state.step, self.state.evaluated
@@ -417,8 +476,9 @@ class Trainer:
 
     def _start_workers(self, stack: ExitStack) -> None:
         settings = self.settings
-        self._guard = DivergenceGuard(self.out, settings.lr or 0.0)
-        self._batches = StepBatches(self.loader, settings.accumulate, settings.processes, settings.steps or _ENDLESS)
+        self._guard = DivergenceGuard(self.out if self._is_main else None, settings.lr or 0.0)
+        size = max(settings.processes, self.group.size)
+        self._batches = StepBatches(self.loader, settings.accumulate, size, settings.steps or _ENDLESS)
         gradients = BatchGradients(
             self.model,
             self.optimizer.params,
@@ -427,7 +487,7 @@ class Trainer:
             accumulate=settings.accumulate,
             loss_options=self._loss_options | ({"image_config": self.image_config} if self.image_config else {}),
         )
-        self._workers = start_workers(gradients, self._batches, settings.processes)
+        self._workers = start_workers(gradients, self._batches, settings.processes, self.group)
         stack.callback(self._workers.close)
 
     def _open_report(self, log: RunLog, stack: ExitStack) -> Report:
@@ -463,12 +523,9 @@ class Trainer:
             self.ema.apply(self.model)
         self.model.eval()
         weights = self._write_weights("weights.safetensors", state.metrics)
-        try:
-            with self._file_errors():
-                draw_curves(self.out / "log.jsonl", self.out / "curves.png")
-        except (ImportError, ValueError) as error:  # matplotlib is not installed, or the run had no step
-            self._report.say(f"no curves.png: {error}")
-        self._warn_if_worse()
+        if self._is_main:
+            self._draw_curves()
+            self._warn_if_worse()
         best = None if state.best is None else self.out / "best.safetensors"
         return TrainResult(
             step=state.step,
@@ -481,6 +538,13 @@ class Trainer:
             stopped_early=stopped_early,
             best_step=state.best_step,
         )
+
+    def _draw_curves(self) -> None:
+        try:
+            with self._file_errors():
+                draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+        except (ImportError, ValueError) as error:  # matplotlib is not installed, or the run had no step
+            self._report.say(f"no curves.png: {error}")
 
     def _early_stop(self) -> dict[str, Any]:
         """Return what the log says of a run that ``patience`` ended."""
@@ -511,7 +575,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint, unless there is one of this state, and then delete the oldest ones."""
-        if self._saved == (self.state.step, self.state.evaluated):
+        if not self._is_main or self._saved == (self.state.step, self.state.evaluated):
             return
         self.state.seconds = self._seconds()
         header = {**self._description(self.settings), "state": dataclasses.asdict(self.state)}
@@ -530,6 +594,8 @@ class Trainer:
 
     def _write_weights(self, name: str, metrics: Mapping[str, float]) -> Path:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        if not self._is_main:
+            return self.out / name
         with self._file_errors():
             save_weights(
                 self.model,
@@ -575,6 +641,14 @@ def _loss_options(model: Any, settings: TrainerSettings) -> dict[str, Any]:
         check_loss_weights("loss_weights", settings.loss_weights)
         class_weight_row("class_weights", settings.class_weights, model.categories, model.num_classes)
     return options
+
+
+def _check_size(group: Group, settings: TrainerSettings) -> None:
+    if group.size > settings.accumulate:
+        raise ValueError(
+            f"accumulate must be at least {group.size}, the number of ranks, got {settings.accumulate}: each of them "
+            "computes at least one batch of a step."
+        )
 
 
 def _image_config(name: str, value: Any) -> ImageConfig:

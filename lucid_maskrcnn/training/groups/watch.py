@@ -1,0 +1,307 @@
+"""Watching over a group: each process tells rank 0 every second that it lives, and learns from it who does not.
+
+The engines wait for ever for a process that does not answer. So rank 0 has a connection to each of the others, beside
+the engine's own, on which both sides send a line a second. One that ends, is silent for too long, or has stopped with
+an error is named to all; who waits for it in the engine by then, and is not told by the engine, ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .protocol import GroupError
+
+__all__ = ["StartLimit", "Watch"]
+
+_BEAT = 1.0  # seconds between two lines
+_GRACE = 5.0  # seconds in which the engine may raise an error by itself, so that rank 0 can write a checkpoint
+_CONNECT = 20.0  # seconds to connect to rank 0, whose machine the engine has reached already
+_OWN_PAUSE = 5.0  # seconds without a turn of the loop: this process itself has been stopped
+
+_WATCHER = """
+import os, signal, sys, time
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    time.sleep(0.2)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit()
+print(sys.argv[3], file=sys.stderr, flush=True)
+os.kill(int(sys.argv[1]), signal.SIGKILL)
+"""
+
+
+class StartLimit:
+    """A context in which an engine is started, and after ``seconds`` this process is ended with a sentence.
+
+    The engine waits for the others in a call that nothing interrupts, and holds the interpreter's lock: so a process
+    of its own watches the clock.
+    """
+
+    def __init__(self, seconds: float, sentence: str) -> None:
+        self._arguments = [str(os.getpid()), str(seconds), sentence]
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", _WATCHER, *self._arguments])
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Watch:
+    """The connections of a group's processes, and the thread that watches them.
+
+    Parameters
+    ----------
+    rank, size : int
+        Of this process, and the number of processes.
+    share : callable
+        Takes what rank 0 has to tell and returns it on all ranks, by the engine.
+    timeout : float
+        Seconds of silence after which a process counts as lost.
+    """
+
+    def __init__(self, rank: int, size: int, share: Callable[[dict[str, Any] | None], Any], timeout: float) -> None:
+        self._rank, self._size, self._timeout = rank, size, timeout
+        self._names: dict[int, str] = {}  # of the others' machines
+        self._peers: dict[int, _Peer] = {}
+        self._lock = threading.Lock()
+        self._lost: str | None = None
+        self._lost_at = 0.0
+        self._waiting_since: float | None = None
+        self._closed = threading.Event()
+        self._connect(share)
+        threading.Thread(target=self._run, name="lucid_maskrcnn_watch", daemon=True).start()
+
+    # -------------------------------------------------------------- in the main thread
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for the others in this block: it ends with GroupError, or this process does, if one of them is lost."""
+        self._raise_if_lost()
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            # The engine is often the first to notice; who it was, the connections tell a moment later.
+            end = time.monotonic() + 3 * _BEAT
+            while self._lost is None and time.monotonic() < end:
+                time.sleep(0.05)
+            self._raise_if_lost(error)
+            if isinstance(error, GroupError):
+                raise
+            raise GroupError(f"The connection to the other ranks is broken ({error}).") from error
+        finally:
+            self._waiting_since = None
+
+    def tell(self, message: str) -> None:
+        """Tell all that this process stops, and why."""
+        with self._lock:
+            for peer in self._peers.values():
+                peer.send({"stopped": message})
+
+    def close(self) -> None:
+        """End the watch: this process needs the others no more."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._lost = None  # others may have left before
+            with self._lock:
+                for peer in self._peers.values():
+                    peer.send({"done": True})
+                    peer.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` has been called."""
+        return self._closed.is_set()
+
+    @property
+    def lost(self) -> str | None:
+        """What has happened to another process, None if nothing has."""
+        return self._lost
+
+    def _raise_if_lost(self, cause: Exception | None = None) -> None:
+        if self._lost is not None:
+            raise GroupError(self._lost) from cause
+
+    # -------------------------------------------------------------- connections
+
+    def _connect(self, share: Callable[[dict[str, Any] | None], Any]) -> None:
+        if self._rank:
+            told = share(None)
+            self._names[0] = told["name"]
+            self._peers[0] = _Peer(_dial(told, self._rank))
+            return
+        token = secrets.token_hex(16)
+        with socket.create_server(("", 0)) as server:
+            server.settimeout(_CONNECT)
+            share(
+                {"name": socket.gethostname(), "hosts": _addresses(), "port": server.getsockname()[1], "token": token}
+            )
+            while len(self._peers) < self._size - 1:
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    missing = sorted({*range(1, self._size)} - {*self._peers})
+                    raise GroupError(
+                        f"Rank {missing[0]} cannot connect to rank 0 on {socket.gethostname()}: allow TCP connections "
+                        "between the machines of the group."
+                    ) from None
+                self._welcome(connection, token)
+
+    def _welcome(self, connection: socket.socket, token: str) -> None:
+        """Take a connection if it is from a process of this group."""
+        peer = _Peer(connection)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            said = peer.first_line(_CONNECT)
+            rank = said["rank"]
+            if secrets.compare_digest(said["token"], token) and 0 < rank < self._size and rank not in self._peers:
+                self._names[rank], self._peers[rank] = said["name"], peer
+                return
+        peer.close()
+
+    # -------------------------------------------------------------- in the watching thread
+
+    def _run(self) -> None:
+        turn = time.monotonic()
+        while not self._closed.wait(_BEAT / 4):
+            now = time.monotonic()
+            if now - turn > _OWN_PAUSE:  # this process was stopped, or its machine slept
+                for peer in self._peers.values():
+                    peer.heard = now
+            turn = now
+            self._turn(now)
+            since, lost = self._waiting_since, self._lost
+            if lost is not None and since is not None and now - max(since, self._lost_at) > _GRACE:
+                self._end_process(lost)
+
+    def _turn(self, now: float) -> None:
+        for rank, peer in list(self._peers.items()):
+            with self._lock:
+                peer.beat(now)
+            for said in peer.lines(now):
+                if "stopped" in said:
+                    self._note(f"{self._who(rank)} has stopped: {said['stopped']}", rank)
+                elif "lost" in said:
+                    self._note(said["lost"], rank)
+                elif "done" in said:
+                    peer.is_done = True
+            if peer.is_closed and not peer.is_done:
+                self._note(f"{self._who(rank)} has ended.", rank)
+            elif not peer.is_closed and now - peer.heard > self._timeout:
+                self._note(f"{self._who(rank)} has not answered for {self._timeout:g} seconds.", rank)
+            if peer.is_closed:
+                with self._lock:
+                    del self._peers[rank]
+
+    def _note(self, what: str, rank: int) -> None:
+        """Keep the first loss, and tell the others if this is rank 0."""
+        if self._lost is not None or self._closed.is_set():
+            return
+        self._lost_at, self._lost = time.monotonic(), what
+        if self._rank == 0:
+            with self._lock:
+                for other, peer in self._peers.items():
+                    if other != rank:
+                        peer.send({"lost": what})
+
+    def _who(self, rank: int) -> str:
+        return f"Rank {rank} on {self._names[rank]}"
+
+    def _end_process(self, lost: str) -> None:
+        """End this process, whose main thread waits in the engine: no exception would reach it there."""
+        if self._rank == (1 if lost.startswith("Rank 0 ") else 0):  # one of them says it
+            print(f"lucid-maskrcnn: {lost}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+class _Peer:
+    """A connection to another process, on which lines of JSON go both ways."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket, self._rest = connection, b""
+        self.heard, self._sent = time.monotonic(), 0.0
+        self.is_closed = self.is_done = False
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def first_line(self, timeout: float) -> Any:
+        """Wait for a line, and then for none any more."""
+        self._socket.settimeout(timeout)
+        while b"\n" not in self._rest:
+            more = self._socket.recv(4096)
+            if not more or len(self._rest) > 4096:
+                raise ConnectionError
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        self._socket.setblocking(False)
+        return json.loads(line)
+
+    def lines(self, now: float) -> list[dict[str, Any]]:
+        """Return the messages that have come, and note when."""
+        try:
+            while more := self._socket.recv(65536):
+                self._rest, self.heard = self._rest + more, now
+            self.close()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.close()
+        *whole, self._rest = self._rest.split(b"\n")
+        return [json.loads(line) for line in whole]
+
+    def beat(self, now: float) -> None:
+        """Send a line if it is time."""
+        if now - self._sent >= _BEAT:
+            self._sent = now
+            self.send({})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message; what cannot be sent is lost, as the other side is."""
+        with contextlib.suppress(OSError):
+            self._socket.send(json.dumps(message).encode() + b"\n")
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._socket.close()
+
+
+def _addresses() -> list[str]:
+    """Return what other machines may reach this one by, the likeliest first."""
+    found: list[str] = []
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        # Nothing is sent: this asks which of its addresses the system would use. The far ones are for documentation.
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            found.append(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        found += [str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)]
+    return list(dict.fromkeys([*found, socket.gethostname(), "127.0.0.1"]))
+
+
+def _dial(told: dict[str, Any], rank: int) -> socket.socket:
+    """Return a connection to rank 0, at the first of its addresses that answers."""
+    here = told["name"] == socket.gethostname()
+    hosts = sorted(told["hosts"], key=lambda host: not (here and host == "127.0.0.1"))
+    for host in hosts:
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection((host, told["port"]), timeout=_CONNECT / len(hosts))
+            hello = {"token": told["token"], "rank": rank, "name": socket.gethostname()}
+            connection.sendall(json.dumps(hello).encode() + b"\n")
+            connection.setblocking(False)
+            return connection
+    raise GroupError(
+        f"Rank {rank} on {socket.gethostname()} cannot connect to rank 0 on {told['name']} ({', '.join(hosts)}): allow "
+        "TCP connections between the machines of the group."
+    )
