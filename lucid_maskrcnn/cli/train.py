@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -141,6 +143,19 @@ def _add_length(group: Any) -> None:
         metavar="N",
         help="processes that compute the batches of a step; faster for small models (default: 1)",
     )
+    group.add_argument(
+        "--distributed",
+        choices=("ring", "mpi", "nccl", "jaccl"),
+        help="train in a group of processes, on several machines: started by mlx.launch, or with mpi by "
+        "'mpiexec -n N python -m mpi4py -m lucid_maskrcnn train ...'; they share the batches of --accumulate",
+    )
+    group.add_argument(
+        "--distributed-timeout",
+        type=positive_number,
+        default=60.0,
+        metavar="SECONDS",
+        help="without an answer, after which another process counts as lost (default: 60)",
+    )
 
 
 def _add_optimizer(group: Any) -> None:
@@ -267,14 +282,41 @@ def _add_output(group: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
+    if args.distributed is None:
+        _train_in_group(args, None)
+        return
+    from lucid_maskrcnn.training import init_group
+
+    with init_group(args.distributed, timeout=args.distributed_timeout) as group, _only_main_speaks(group):
+        _train_in_group(args, group)
+
+
+@contextmanager
+def _only_main_speaks(group: Any) -> Iterator[None]:
+    """Leave it to rank 0 to say what there is to say: it is told the errors of the others."""
+    if group.rank == 0:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    except (KeyboardInterrupt, OSError, SystemExit, TypeError, ValueError) as error:
+        group.abort(f"{type(error).__name__}: {error}")
+        if group.speaks:
+            raise
+        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from error
+
+
+def _train_in_group(args: argparse.Namespace, group: Any) -> None:
     import lucid
 
     from lucid_maskrcnn.training import DivergenceError, Interrupted, Trainer
     from lucid_maskrcnn.training.checkpoints import check_folder
     from lucid_maskrcnn.training.log import headline, is_better
 
-    resume = "auto" if args.auto_resume else args.resume
-    check_folder(args.out, resume)
+    resume, is_main = "auto" if args.auto_resume else args.resume, group is None or group.rank == 0
+    if is_main:
+        check_folder(args.out, resume)
     config = _config_of(args.weights) if args.weights else None
     dataset, held_out, ids = _data(args, config)
     lucid.random.seed(args.seed)  # new layers are initialized from it
@@ -296,9 +338,10 @@ def _train(args: argparse.Namespace) -> None:
         evaluate=evaluate,
         resume=resume,
         allow_changes=args.allow_changes,
-        progress=not args.quiet,
+        progress=not args.quiet and is_main,
         tensorboard=args.tensorboard,
-        callbacks=_callbacks(args, settings),
+        callbacks=_callbacks(args, settings) if is_main else (),
+        group=group,
     )
     say(_summary(args, dataset, loader, trainer.settings))
     try:

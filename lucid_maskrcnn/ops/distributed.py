@@ -38,7 +38,7 @@ class DistributedSum:
     def __init__(self, backend: str) -> None:
         choice("backend", backend, DISTRIBUTED_BACKENDS)
         if not mx.distributed.is_available(backend):
-            raise RuntimeError(f"This build of MLX {mx.__version__} has no backend {backend!r}.")
+            raise RuntimeError(f"this build of MLX has no backend {backend!r}")
         self._group = mx.distributed.init(strict=True, backend=backend)
         self.rank, self.size = int(self._group.rank()), int(self._group.size())
 

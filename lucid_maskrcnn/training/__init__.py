@@ -6,12 +6,14 @@ from .curves import draw_curves
 from .divergence import DivergenceError
 from .ema import EMA
 from .gradients import GradientMean, clip_gradients
+from .groups import Group, GroupError, init_group
 from .interruption import Interrupted
 from .log import read_log
 from .schedules import Schedule
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
-from .trainer import BatchSource, Trainer, TrainResult
+from .step_batches import BatchSource
+from .trainer import Trainer, TrainResult
 from .validation_losses import validation_losses
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "Callback",
     "DivergenceError",
     "GradientMean",
+    "Group",
+    "GroupError",
     "Interrupted",
     "MLflowCallback",
     "Schedule",
@@ -32,6 +36,7 @@ __all__ = [
     "clip_gradients",
     "decay_groups",
     "draw_curves",
+    "init_group",
     "read_log",
     "validation_losses",
 ]

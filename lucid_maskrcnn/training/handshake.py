@@ -31,11 +31,11 @@ _SILENT = ("settings.processes",)  # of one machine
 def check_group(name: str, group: Any) -> Group:
     """Return a group if it is one."""
     methods = ("all_reduce", "broadcast", "barrier")
-    numbers = [getattr(group, n, None) for n in ("rank", "size")]
+    rank, size = (getattr(group, n, None) for n in ("rank", "size"))
     if isinstance(group, type) or not all(callable(getattr(group, n, None)) for n in methods):
         raise TypeError(f"{name} must be a group, as init_group returns it, got {shown(group)}.")
-    if not all(isinstance(n, int) for n in numbers) or not 0 <= numbers[0] < numbers[1]:
-        raise ValueError(f"{name} must have a rank below its size, got rank {numbers[0]} and size {numbers[1]}.")
+    if not isinstance(rank, int) or not isinstance(size, int) or not 0 <= rank < size:
+        raise ValueError(f"{name} must have a rank below its size, got rank {rank} and size {size}.")
     checked: Group = group
     return checked
 

@@ -14,7 +14,8 @@ __all__ = ["error_from_message", "message_of_error"]
 
 def message_of_error(error: Exception) -> dict[str, Any]:
     """Return an error as JSON values: its class, arguments, and where it was raised."""
-    message = {"kind": type(error).__name__, "text": str(error), "trace": "".join(traceback.format_exception(error))}
+    trace = "".join(traceback.format_exception(error))
+    message: dict[str, Any] = {"kind": type(error).__name__, "text": str(error), "trace": trace}
     if isinstance(error, DivergenceError):
         message |= {"step": error.step, "term": error.term, "problem": error.problem}
         message["image_ids"] = [i if isinstance(i, int) else str(i) for i in error.image_ids]

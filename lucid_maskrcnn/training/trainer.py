@@ -51,7 +51,7 @@ from .step_batches import BatchSource, StepBatches
 from .tensorboard import EventLog, is_installed
 from .workers import check_processes, start_workers
 
-__all__ = ["BatchSource", "TrainResult", "Trainer"]
+__all__ = ["TrainResult", "Trainer"]
 
 _ENDLESS = 2**40  # steps: of a run limited by time
 

@@ -16,9 +16,8 @@ __all__ = ["ForkedGroup"]
 
 _ALIGNMENT = 64  # bytes
 
-type _Message = list[
-    tuple[Any, Any]
-]  # of each array: dtype and shape, if it is in shared memory; or None and the array
+# Of each array: its dtype and place in shared memory, and its shape; or None, and the array.
+type _Message = list[tuple[Any, Any]]
 
 
 class ForkedGroup:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -83,7 +84,7 @@ class LaunchedGroup:
     def __init__(self, engine: Any, timeout: float) -> None:
         self._engine = engine
         self.rank, self.size = engine.rank, engine.size
-        self._watch: Watch | None = None
+        self._watch: Watch | None = None  # it is set up by the engine
         if self.size > 1:
             self._watch = Watch(self.rank, self.size, self._share, timeout)
             atexit.register(self._at_exit)
@@ -96,9 +97,9 @@ class LaunchedGroup:
         GroupError
             If another process has ended or does not answer.
         """
-        if self._watch is None:
+        if self.size == 1:
             return list(arrays)
-        with self._watch.waiting():
+        with nullcontext() if self._watch is None else self._watch.waiting():
             return [self._engine(array) for array in arrays]
 
     def broadcast(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -113,9 +114,18 @@ class LaunchedGroup:
         self.all_reduce([np.zeros(1, np.uint8)])
 
     def abort(self, message: str) -> None:
-        """Tell the others that this process stops, and why: they stop, too."""
+        """Tell the others that this process stops, and why: they stop, too.
+
+        A rank other than 0 waits until rank 0 has ended, which may have a checkpoint to write: launchers end all
+        processes once one of them has failed.
+        """
         if self._watch is not None:
             self._watch.tell(message)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank tells the user what has happened: rank 0, and rank 1 if that is lost."""
+        return self.rank == 0 if self._watch is None else self._watch.speaks
 
     def close(self) -> None:
         """Leave the group, once all do."""
@@ -135,24 +145,15 @@ class LaunchedGroup:
             self.abort(f"{kind.__name__}: {error}" if kind is not None and str(error) else type(error).__name__)
 
     def _share(self, message: dict[str, Any] | None) -> Any:
-        return json.loads(share(_Unwatched(self), None if message is None else json.dumps(message).encode()))
+        return json.loads(share(self, None if message is None else json.dumps(message).encode()))
 
     def _at_exit(self) -> None:
         assert self._watch is not None
         if self._watch.lost is not None:
+            self._watch.end_frozen()
             self._engine.leave_at_once()
         elif getattr(sys, "last_exc", None) is None:  # training is over, and close() has been forgotten
             self._watch.close()
-
-
-class _Unwatched:
-    """The group before its watch is set up."""
-
-    def __init__(self, group: LaunchedGroup) -> None:
-        self.rank, self.size, self._engine = group.rank, group.size, group._engine
-
-    def all_reduce(self, arrays: Sequence[Any]) -> list[Any]:
-        return [self._engine(array) for array in arrays]
 
 
 # ------------------------------------------------------------------ engines

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ __all__ = ["StartLimit", "Watch"]
 _BEAT = 1.0  # seconds between two lines
 _GRACE = 5.0  # seconds in which the engine may raise an error by itself, so that rank 0 can write a checkpoint
 _CONNECT = 20.0  # seconds to connect to rank 0, whose machine the engine has reached already
+_LAST_WORDS = 60.0  # seconds that rank 0 has to write a checkpoint after an error
 _OWN_PAUSE = 5.0  # seconds without a turn of the loop: this process itself has been stopped
 
 _WATCHER = """
@@ -75,8 +77,11 @@ class Watch:
     def __init__(self, rank: int, size: int, share: Callable[[dict[str, Any] | None], Any], timeout: float) -> None:
         self._rank, self._size, self._timeout = rank, size, timeout
         self._names: dict[int, str] = {}  # of the others' machines
+        self._places: dict[int, list[Any]] = {}  # as _place() returns them
         self._peers: dict[int, _Peer] = {}
         self._lock = threading.Lock()
+        self._told = False
+        self._frozen: list[Any] | None = None  # where a process is that does not answer
         self._lost: str | None = None
         self._lost_at = 0.0
         self._waiting_since: float | None = None
@@ -106,10 +111,16 @@ class Watch:
             self._waiting_since = None
 
     def tell(self, message: str) -> None:
-        """Tell all that this process stops, and why."""
+        """Tell all that this process stops, and why; a rank other than 0 then waits until rank 0 has ended."""
+        if self._told:
+            return
+        self._told = True
         with self._lock:
             for peer in self._peers.values():
                 peer.send({"stopped": message})
+        end = time.monotonic() + (2 * _BEAT if self._rank == 0 else _LAST_WORDS)
+        while time.monotonic() < end and (self._rank == 0 or 0 in self._peers):
+            time.sleep(_BEAT / 4)  # what is sent is read by then
 
     def close(self) -> None:
         """End the watch: this process needs the others no more."""
@@ -121,10 +132,22 @@ class Watch:
                     peer.send({"done": True})
                     peer.close()
 
+    def end_frozen(self) -> None:
+        """End a process of this machine that does not answer: its launcher would wait for it for ever."""
+        *machine, number = self._frozen or [None]
+        if machine == _place()[:-1] and hasattr(signal, "SIGKILL"):
+            with contextlib.suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+
     @property
     def is_closed(self) -> bool:
         """Whether :meth:`close` has been called."""
         return self._closed.is_set()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process tells the user what has happened: one of them does."""
+        return self._rank == (1 if (self._lost or "").startswith("Rank 0 ") else 0)
 
     @property
     def lost(self) -> str | None:
@@ -140,15 +163,14 @@ class Watch:
     def _connect(self, share: Callable[[dict[str, Any] | None], Any]) -> None:
         if self._rank:
             told = share(None)
-            self._names[0] = told["name"]
+            self._names[0], self._places[0] = told["name"], told["place"]
             self._peers[0] = _Peer(_dial(told, self._rank))
             return
         token = secrets.token_hex(16)
-        with socket.create_server(("", 0)) as server:
+        with _server() as server:
             server.settimeout(_CONNECT)
-            share(
-                {"name": socket.gethostname(), "hosts": _addresses(), "port": server.getsockname()[1], "token": token}
-            )
+            where = {"name": socket.gethostname(), "hosts": _addresses(), "port": server.getsockname()[1]}
+            share({**where, "token": token, "place": _place()})
             while len(self._peers) < self._size - 1:
                 try:
                     connection, _ = server.accept()
@@ -167,7 +189,7 @@ class Watch:
             said = peer.first_line(_CONNECT)
             rank = said["rank"]
             if secrets.compare_digest(said["token"], token) and 0 < rank < self._size and rank not in self._peers:
-                self._names[rank], self._peers[rank] = said["name"], peer
+                self._names[rank], self._places[rank], self._peers[rank] = said["name"], said["place"], peer
                 return
         peer.close()
 
@@ -201,6 +223,7 @@ class Watch:
                 self._note(f"{self._who(rank)} has ended.", rank)
             elif not peer.is_closed and now - peer.heard > self._timeout:
                 self._note(f"{self._who(rank)} has not answered for {self._timeout:g} seconds.", rank)
+                self._frozen = self._places[rank]
             if peer.is_closed:
                 with self._lock:
                     del self._peers[rank]
@@ -221,8 +244,9 @@ class Watch:
 
     def _end_process(self, lost: str) -> None:
         """End this process, whose main thread waits in the engine: no exception would reach it there."""
-        if self._rank == (1 if lost.startswith("Rank 0 ") else 0):  # one of them says it
+        if self.speaks:
             print(f"lucid-maskrcnn: {lost}", file=sys.stderr, flush=True)
+        self.end_frozen()
         os._exit(1)
 
 
@@ -277,6 +301,21 @@ class _Peer:
         self._socket.close()
 
 
+def _server() -> socket.socket:
+    """Return a socket that listens on a port that the system chooses."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
+def _place() -> list[Any]:
+    """Return machine, space of process numbers (a container has its own), and this process's number."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return [socket.gethostname(), space, os.getpid()]
+
+
 def _addresses() -> list[str]:
     """Return what other machines may reach this one by, the likeliest first."""
     found: list[str] = []
@@ -297,7 +336,7 @@ def _dial(told: dict[str, Any], rank: int) -> socket.socket:
     for host in hosts:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((host, told["port"]), timeout=_CONNECT / len(hosts))
-            hello = {"token": told["token"], "rank": rank, "name": socket.gethostname()}
+            hello = {"token": told["token"], "rank": rank, "name": socket.gethostname(), "place": _place()}
             connection.sendall(json.dumps(hello).encode() + b"\n")
             connection.setblocking(False)
             return connection
