@@ -16,6 +16,7 @@ import numpy as np
 from ...call_answers import answers_wrong_calls
 from ...ops import is_device_array
 from ...ops.distributed import DistributedSum
+from ...user_warnings import warn_user
 from ...validators import choice, positive_number
 from .protocol import GroupError, share
 from .watch import StartLimit, Watch
@@ -24,7 +25,8 @@ __all__ = ["GROUP_BACKENDS", "LaunchedGroup", "init_group"]
 
 GROUP_BACKENDS = ("ring", "mpi", "nccl", "jaccl")
 
-_LAUNCHERS = {"mpi": "mpiexec -n N python -m mpi4py …"}
+_MLX_LAUNCHER = "mlx.launch -n N"
+_LAUNCHERS = {"mpi": "mpiexec -n N python -m mpi4py"}
 _RANK_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")  # what launchers of MPI tell their processes
 
 
@@ -69,7 +71,10 @@ def init_group(backend: str, *, timeout: float = 60.0, start_timeout: float = 30
     sentence = f"lucid-maskrcnn: The other ranks of the group have not started within {start_timeout:g} seconds."
     with StartLimit(start_timeout, sentence):
         engine = _MPI() if backend == "mpi" and _has_mpi4py() else _mlx(backend)
-        return LaunchedGroup(engine, timeout)
+        group = LaunchedGroup(engine, timeout)
+    if group.size == 1:
+        warn_user(f"The group has this process only: start it with {_LAUNCHERS.get(backend, _MLX_LAUNCHER)}.")
+    return group
 
 
 class LaunchedGroup:
