@@ -36,16 +36,8 @@ def launched(backend: str, size: int, *command: object) -> list[str]:
     if backend == "mpi":
         return [str(BIN / "mpiexec"), "-n", str(size), sys.executable, "-m", "mpi4py", *words]
     # Which picks its ports by itself; a Python file that is not executable needs its interpreter.
-    return [
-        str(BIN / "mlx.launch"),
-        "-n",
-        str(size),
-        "--starting-port",
-        str(free_ports()),
-        "--",
-        sys.executable,
-        *words,
-    ]
+    ring = ["-n", str(size), "--starting-port", str(free_ports())]
+    return [str(BIN / "mlx.launch"), *ring, "--", sys.executable, *words]
 
 
 def free_ports() -> int:

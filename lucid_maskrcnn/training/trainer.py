@@ -183,8 +183,8 @@ class Trainer:
         self._tensorboard = _with_tensorboard(tensorboard)
         self.callbacks = check_callbacks(callbacks) if self._is_main else ()
         self._notes: list[str] = []
-        _check_size(self.group, settings)
         shake_hands(self.group, {**self._description(settings), "evaluate": evaluate is not None}, model)
+        _check_size(self.group, settings)
         self.settings = self._completed(settings, allow_changes=flag("allow_changes", allow_changes))
         self._lr_schedule = self.settings.lr_schedule
         self.optimizer = self._make_optimizer()

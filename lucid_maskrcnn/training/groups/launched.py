@@ -176,11 +176,11 @@ def _mlx(backend: str) -> _MLX:
         if backend == "mpi":
             raise ImportError(
                 "The group 'mpi' needs mpi4py: pip install 'lucid-maskrcnn[mpi]', and start the processes with "
-                "mpiexec -n N python -m mpi4py …"
+                f"{_LAUNCHERS['mpi']}."
             ) from error
         raise GroupError(
-            f"Cannot join a group {backend!r}: start the processes with mlx.launch -n N --backend {backend} …. "
-            f"MLX says: {str(error).strip()}"
+            f"Cannot join a group {backend!r}: start the processes with {_MLX_LAUNCHER} --backend {backend}. MLX says: "
+            f"{str(error).strip()}"
         ) from error
 
 
