@@ -85,6 +85,7 @@ OPTIONAL = {
     "fsspec",
     "IPython",
     "mlflow",
+    "mpi4py",
     "wandb",
     "pycocotools",
     "starlette",

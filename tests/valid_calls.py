@@ -1107,6 +1107,7 @@ def _() -> Valid:
         "progress": False,
         "tensorboard": False,
         "callbacks": [],
+        "group": None,
     }
 
 

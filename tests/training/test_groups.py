@@ -185,6 +185,21 @@ def test_what_is_no_group(tmp_path: Path, group: Any, error: str) -> None:
         toy_trainer(tmp_path, group=group)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("gloo",), ValueError, r"backend must be one of 'ring', 'mpi', 'nccl', 'jaccl', got 'gloo'"),
+        ((2,), TypeError, r"backend must be .*, got 2"),
+        (("ring", 0), ValueError, r"timeout must be .* above 0, got 0"),
+        (("ring", 5, "soon"), TypeError, r"start_timeout must be a number.*, got 'soon'"),
+    ],
+)
+def test_wrong_arguments_of_a_group(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    backend, *seconds = arguments
+    with pytest.raises(error, match=message):
+        init_group(backend, **dict(zip(("timeout", "start_timeout"), seconds, strict=False)))
+
+
 def test_a_ring_without_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLX_RANK", "MLX_HOSTFILE"):
         monkeypatch.delenv(name, raising=False)
