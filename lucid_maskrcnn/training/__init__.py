@@ -9,6 +9,7 @@ from .gradients import GradientMean, clip_gradients
 from .groups import Group, GroupError, init_group
 from .interruption import Interrupted
 from .log import read_log
+from .ray_train import ray_ring
 from .schedules import Schedule
 from .settings import TrainerSettings
 from .sgd import SGD, decay_groups
@@ -37,6 +38,7 @@ __all__ = [
     "decay_groups",
     "draw_curves",
     "init_group",
+    "ray_ring",
     "read_log",
     "validation_losses",
 ]
