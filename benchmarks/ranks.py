@@ -6,12 +6,13 @@
 
 The model of a step: the slowest rank's gradients, then the sum over the ranks, then the optimizer.
 
-    T(n) = max over ranks of (batches per rank × compute) + 2 (n - 1) / n × bytes / bandwidth + 2 (n - 1) × latency + rest
+    T(n) = max over ranks of (batches per rank × compute) + 2 (n - 1) / n × bytes / bandwidth + 2 (n - 1) × latency
 
-"measure" gets each part by itself: compute and rest from two processes that train alone side by side, as they share the
-memory of this machine, and the bandwidth from sums of a vector of as many bytes. It then trains with two ranks, and
-compares. "simulate" puts in more ranks, other networks and faster machines: nothing of that is measured, and a network
-is taken to carry ``--efficiency`` of its nominal rate. How much a step's compute varies is drawn from what was measured.
+"measure" gets each part by itself: compute, with the optimizer, from two processes that train alone side by side, as
+they share the memory of this machine, and the time of the sum from sums of a vector of as many bytes. It then trains
+with two ranks, and compares. "simulate" puts in more ranks, other networks and faster machines: nothing of that is
+measured, and a network is taken to carry ``--efficiency`` of its nominal rate. How much a step's compute varies is drawn
+from what was measured.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def simulate(args: argparse.Namespace, measured: dict[str, Any]) -> list[dict[st
     """Print what 64 pictures a step take on many machines, and return it."""
     rows = []
     print(f"\nSIMULATION: a step of 64 pictures of {measured['side']} x {measured['side']}, gradients in float64")
-    print("model, machine       network     " + "".join(f"{f'{n} ranks':>14}" for n in RANKS))
+    print("model, machine          network     " + "".join(f"{f'{n} ranks':>14}" for n in RANKS))
     for name, factor in (("R-50", 1.0), ("R-101", args.r101)):
         for cores, speed in ((1, 1.0), (8, 8.0), (32, 32.0)):
             compute = measured["compute"] * factor / speed
@@ -192,7 +193,7 @@ def simulate(args: argparse.Namespace, measured: dict[str, Any]) -> list[dict[st
                     {"model": name, "cores": cores, "gbits": gbits, "seconds": seconds, "efficiency": efficiency}
                 )
                 cells = "".join(f"{f'{s:.2f} s {e:.0%}':>14}" for s, e in zip(seconds, efficiency, strict=True))
-                print(f"{name + ', ' + str(cores) + ' cores a rank':<22}{f'{gbits} Gbit/s':<12}{cells}")
+                print(f"{f'{name}, {cores} cores a rank':<24}{f'{gbits} Gbit/s':<12}{cells}")
     return rows
 
 
