@@ -11,8 +11,8 @@ The model of a step: the slowest rank's gradients, then the sum over the ranks, 
 "measure" gets each part by itself: compute, with the optimizer, from two processes that train alone side by side, as
 they share the memory of this machine, and the time of the sum from sums of a vector of as many bytes. It then trains
 with two ranks, and compares. "simulate" puts in more ranks, other networks and faster machines: nothing of that is
-measured, and a network is taken to carry ``--efficiency`` of its nominal rate. How much a step's compute varies is drawn
-from what was measured.
+measured, and a network is taken to carry ``--efficiency`` of its nominal rate. How much the compute of a step varies is
+drawn from what was measured.
 """
 
 from __future__ import annotations

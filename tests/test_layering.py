@@ -97,6 +97,7 @@ OPTIONAL = {
     "psutil",
     "ray",
     "pyarrow",
+    "ray",
     "roifile",
     "supervision",
     "yaml",

@@ -89,6 +89,7 @@ NOT_CALLED = {
     **dict.fromkeys(["data.DataFaultError", "data.LoadingError", "training.DivergenceError"], TYPES),
     **dict.fromkeys(["training.Group", "training.GroupError"], TYPES),
     **{f"training.Group.{method}": TYPES for method in ("all_reduce", "broadcast", "barrier")},
+    "training.ray_ring": "it has no arguments",
     "training.init_group": "a launcher starts what it joins; tests/training/test_groups.py calls it",
     **dict.fromkeys(["training.Interrupted", "images.ImageHandle", "training.BatchSource.iterate"], TYPES),
     **dict.fromkeys(["ops.BoxDetections", "ops.DetectionRules", "ops.GPUBackend", "ops.ProposalRules"], RECORDS),
