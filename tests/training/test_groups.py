@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rank_runs import ENVIRONMENT, alone, free_ports, has_launcher, run
 from run_processes import check_resumed
+from thread_groups import in_threads
 from tiny_runs import Toy, close_arrays, same_arrays, steps_of, toy_settings, toy_trainer
 
 from lucid_maskrcnn.training import GroupError, init_group
@@ -165,12 +166,10 @@ def test_ranks_that_differ_are_refused(tmp_path: Path) -> None:
 
 
 def test_more_ranks_than_batches_are_refused(tmp_path: Path) -> None:
-    class Two:
-        rank, size = 0, 2
-        all_reduce = broadcast = barrier = lambda *_: None
-
-    with pytest.raises(ValueError, match=r"accumulate must be at least 2, the number of ranks, got 1"):
-        toy_trainer(tmp_path, toy_settings(2, accumulate=1), group=Two())
+    models = [Toy() for _ in range(3)]
+    found = in_threads(3, lambda group: toy_trainer(tmp_path, toy_settings(2), model=models[group.rank], group=group))
+    wanted = "accumulate must be at least 3, the number of ranks, got 2: each of them computes at least one batch"
+    assert all(isinstance(error, ValueError) and str(error).startswith(wanted) for error in found)
 
 
 @pytest.mark.parametrize(
