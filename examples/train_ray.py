@@ -1,6 +1,6 @@
 """Train on a Ray cluster: the workers are ranks that share the batches of each step; if one fails, all start again.
 
-    pip install 'ray[train]'
+    pip install 'lucid-maskrcnn[ray-train]'
     python examples/train_ray.py IMAGES ANNOTATIONS --out /shared/run --workers 4 --threads-per-worker 8 --address auto
 
 IMAGES, ANNOTATIONS and --out are paths that all machines of the cluster have.

@@ -97,7 +97,6 @@ OPTIONAL = {
     "psutil",
     "ray",
     "pyarrow",
-    "ray",
     "roifile",
     "supervision",
     "yaml",

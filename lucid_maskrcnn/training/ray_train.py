@@ -47,7 +47,7 @@ def ray_ring() -> Any:
         import ray
         from ray.train.backend import Backend, BackendConfig
     except ImportError as error:
-        raise ImportError("ray_ring needs Ray Train: pip install 'ray[train]'.") from error
+        raise ImportError("ray_ring needs Ray Train: pip install 'lucid-maskrcnn[ray-train]'.") from error
 
     class RingBackend(Backend):
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
