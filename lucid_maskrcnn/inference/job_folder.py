@@ -115,6 +115,10 @@ class JobFolder:
             folder._parts.find()
             try:
                 yield folder
+            except OSError:
+                with suppress(OSError):  # the first one says more
+                    folder._parts.sync()
+                raise
             finally:
                 folder._parts.sync()
 

@@ -194,7 +194,8 @@ class JobParts:
 
     def unwritten(self, error: OSError, name: str = "") -> OSError:
         """Return the error of a row that could not be written, with what is kept."""
-        done = f"{self.n_done} of {len(self._job.images)} images have their results"
+        lost = sum(self._num_done(number) for number in self._grown) if self._storage.is_remote else 0
+        done = f"{self.n_done - lost} of {len(self._job.images)} images have their results"
         reason = f"{error.strerror}; {done}, resume to go on"
         if not self._storage.folder.is_dir():
             reason = "The folder is gone, with all results"
@@ -244,11 +245,11 @@ class JobParts:
 
     def sync(self) -> None:
         """Put the parts where they belong that have got some of their rows only."""
-        for number in self._grown:
+        grown, self._grown = self._grown, set()
+        self._taken.clear()
+        for number in sorted(grown):
             if (self._storage.folder / _lines(number)).exists():
                 self._storage.publish(_lines(number))
-        self._grown.clear()
-        self._taken.clear()
 
     def _take(self, number: int) -> Path:
         """Return the file of lines that rows are added to until the part is complete.
@@ -293,9 +294,12 @@ class JobParts:
     def _images_of(self, number: int) -> Sequence[ListedImage]:
         return self._job.images[number * self._size : (number + 1) * self._size]
 
-    def _is_complete(self, number: int) -> bool:
+    def _num_done(self, number: int) -> int:
         ids = self._ids_of(number)
-        return self._done.count(1, ids.start, ids.stop) == len(ids)
+        return self._done.count(1, ids.start, ids.stop)
+
+    def _is_complete(self, number: int) -> bool:
+        return self._num_done(number) == len(self._ids_of(number))
 
 
 def _lines(number: int) -> str:

@@ -45,11 +45,11 @@ def images(tmp_path: Path) -> list[Path]:
     return make_images(tmp_path / "images", 7, side=64)
 
 
-def predict(images: Any, model: Any, out: Path, **options: Any) -> Any:
+def predict(images: Any, model: Any, out: Path | str, **options: Any) -> Any:
     return predict_files(images, model, out, **{"shard_size": 2, "progress": False, **options})
 
 
-def predict_by_ray(images: Any, model: Any, out: Path, **options: Any) -> Any:
+def predict_by_ray(images: Any, model: Any, out: Path | str, **options: Any) -> Any:
     return predict(images, model, out, **{"engine": "ray", "workers": 1, **options})
 
 
@@ -107,6 +107,21 @@ def test_failed_images_are_tried_again_by_workers(tmp_path: Path, images: list[P
     away.rename(images[2])
     assert predict_by_ray(images, TwoBoxes(), out, resume=True).n_failed == 0
     assert content(out) == content(whole)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_workers_read_and_write_at_urls(tmp_path: Path, images: list[Path], format: str) -> None:
+    """Which are on this machine, but are written to as elsewhere; the part of the interrupted run has an error."""
+    pytest.importorskip("fsspec")
+    urls, out, away = [f"local://{path}" for path in images], tmp_path / "out", tmp_path / "away"
+    predict(urls, TwoBoxes(), tmp_path / "whole", format=format)
+    images[2].rename(away)
+    with pytest.raises(KeyboardInterrupt):
+        predict(urls, stop_at(4), f"local://{out}", format=format)
+    away.rename(images[2])
+    assert predict_by_ray([], TwoBoxes(), f"local://{out}", format=format, resume=True).n_failed == 0
+    assert content(out) == content(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("cluster")

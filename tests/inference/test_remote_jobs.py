@@ -366,13 +366,22 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Failing]]:
 
 def test_part_that_cannot_be_written_is_one_sentence(images: list[str], failing: type[Failing]) -> None:
     failing.fails = "part-00001.jsonl"
-    with pytest.raises(OSError, match="503: slow down") as error:
+    sentence = r"503: slow down\. More of it; 2 of 5 images have their results, resume to go on"
+    with pytest.raises(OSError, match=sentence) as error:
         predict(images, "failing://out")
     assert error.value.filename == "failing://out/results/part-00001.jsonl"
     failing.fails = ""
     model = TwoBoxes()
     assert predict(images, "failing://out", model, resume=True).n_objects == 10
     assert model.calls == 3
+
+
+def test_interruption_does_not_hide_that_rows_are_lost(images: list[str], failing: type[Failing]) -> None:
+    failing.fails = "part-00001.jsonl"
+    with pytest.raises(OSError, match="503: slow down") as error:
+        predict(images, "failing://out", stop_at(4))
+    assert error.value.filename == "failing://out/results/part-00001.jsonl"
+    assert isinstance(error.value.__context__.__context__, KeyboardInterrupt)
 
 
 def test_drawing_that_cannot_be_written_does_not_stop_the_job(images: list[str], failing: type[Failing]) -> None:
