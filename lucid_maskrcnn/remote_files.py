@@ -10,9 +10,13 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -30,10 +34,13 @@ __all__ = [
     "open_remote",
     "path_or_url",
     "remote_errors",
+    "temporary_folder",
     "url_key",
 ]
 
 _LONGEST_REASON = 300
+_PREFIX = "lucid_maskrcnn-"  # of temporary folders
+_YOUNG = 60.0  # seconds: a folder that is so new may not have its lock yet
 
 
 def path_or_url(name: str, value: Any) -> Path | str:
@@ -132,6 +139,35 @@ def exists_at(name: str, url: str) -> bool:
         return bool(system.exists(path))
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder for copies on this machine, which is gone when the block ends.
+
+    The first one of a process deletes what processes that were killed have left.
+    """
+    from filelock import FileLock
+
+    _remove_abandoned(tempfile.gettempdir())
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder,
+        FileLock(os.path.join(folder, ".lock")),  # which the system releases, however this process ends
+    ):
+        yield Path(folder)
+
+
+@cache
+def _remove_abandoned(root: str) -> None:
+    from filelock import FileLock, Timeout
+
+    for path in Path(root).glob(f"{_PREFIX}*"):
+        with suppress(OSError, Timeout):
+            info = path.lstat()
+            is_own = stat.S_ISDIR(info.st_mode) and (not hasattr(os, "getuid") or info.st_uid == os.getuid())
+            if is_own and time.time() - info.st_mtime > _YOUNG:
+                with FileLock(path / ".lock").acquire(timeout=0):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
 def open_remote(name: str, url: str) -> BinaryIO:
     """Return a local copy of a file at a URL, open for reading; it is gone when it is closed.
 
@@ -149,10 +185,10 @@ def open_remote(name: str, url: str) -> BinaryIO:
         As :func:`file_system`.
     """
     system, path = file_system(name, url)
-    with tempfile.TemporaryDirectory(prefix="lucid_maskrcnn-") as folder:
-        copy = os.path.join(folder, "copy")
+    with temporary_folder() as folder:
+        copy = folder / "copy"
         with remote_errors(url):
-            system.get_file(path, copy)
+            system.get_file(path, str(copy))
         file = open(copy, "rb")  # noqa: SIM115
         if os.name != "nt":
             return file

@@ -8,17 +8,24 @@ appears whole or not at all.
 from __future__ import annotations
 
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lucid_maskrcnn.atomic import remove_leftovers
 from lucid_maskrcnn.call_answers import answers_wrong_calls
-from lucid_maskrcnn.remote_files import file_system, is_web, joined, path_or_url, remote_errors, url_key
+from lucid_maskrcnn.remote_files import (
+    file_system,
+    is_web,
+    joined,
+    path_or_url,
+    remote_errors,
+    temporary_folder,
+    url_key,
+)
 
 from .job_exports import delete_file
 
@@ -196,7 +203,8 @@ class _RemoteFolder(JobStorage):
         self.place: str = place
         self.key = url_key(place)
         self._known: dict[str, set[str]] = {}  # names in each folder
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._open = ExitStack()
+        self._folder: Path | None = None  # made when it is needed
 
     def check(self) -> None:
         """Raise what :func:`job_storage` says."""
@@ -221,10 +229,10 @@ class _RemoteFolder(JobStorage):
 
     @property
     def folder(self) -> Path:
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="lucid_maskrcnn-", ignore_cleanup_errors=True)
-            os.mkdir(os.path.join(self._temporary.name, "results"))
-        return Path(self._temporary.name)
+        if self._folder is None:
+            self._folder = self._open.enter_context(temporary_folder())
+            (self._folder / "results").mkdir()
+        return self._folder
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -236,9 +244,8 @@ class _RemoteFolder(JobStorage):
             self.close()
 
     def close(self) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
-            self._temporary = None
+        self._folder = None
+        self._open.close()
 
     # -------------------------------------------------------------- what is there
 
@@ -302,8 +309,8 @@ class _RemoteFolder(JobStorage):
         path.unlink()
 
     def forget(self, name: str) -> None:
-        if self._temporary is not None:
-            (self.folder / name).unlink(missing_ok=True)
+        if self._folder is not None:
+            (self._folder / name).unlink(missing_ok=True)
 
     def _replace(self, path: Path, target: str) -> None:
         """Upload under another name, so that a process that is killed leaves no half file under this one."""

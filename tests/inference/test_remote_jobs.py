@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from remote_places import objects, s3_server, upload, web_server
@@ -188,6 +191,22 @@ def test_job_is_found_at_a_url(images: list[str]) -> None:
     assert not holds_job(OUT)
     predict(images[:1])
     assert holds_job(OUT)
+
+
+def test_folder_of_a_killed_process_is_deleted_by_the_next_one(temporary: Path, images: list[str]) -> None:
+    left, held, new, link = (temporary / f"lucid_maskrcnn-{name}" for name in ("left", "held", "new", "link"))
+    elsewhere = temporary / "elsewhere"
+    for folder in (left, held, new, elsewhere):
+        (folder / "results").mkdir(parents=True)
+        os.utime(folder, (0, 0 if folder != new else time.time()))
+    link.symlink_to(elsewhere)
+    with FileLock(held / ".lock"):
+        os.utime(held, (0, 0))
+        predict(images)
+    assert sorted(path.name for path in temporary.iterdir()) == ["elsewhere", *(f.name for f in (held, link, new))]
+    link.unlink()
+    for folder in (held, new, elsewhere):
+        shutil.rmtree(folder)
 
 
 # ------------------------------------------------------------------ images
