@@ -93,9 +93,9 @@ class TrainerSettings:
     processes : int
         Number of processes that compute these batches, at most ``accumulate``; more than one on Linux and for a model
         on cpu only. Each has an equal part of the cores, and needs the memory of a step. Small models gain most, as
-        their threads wait for each other longer than they compute. The weights differ from those of one process by
-        rounding, and with live batch norm by its statistics, which each process updates separately before their mean
-        is taken.
+        their threads wait for each other longer than they compute. Gradients are added in float64 and rounded once, so
+        that the weights are those of one process whose BLAS has as many threads; with live batch norm they differ by
+        its statistics, which each process updates separately before their mean is taken.
     lr : float, optional
         Highest learning rate; by default 0.00125 for each image of a step, over all of its batches (0.02 for 16). In
         fine-tuning, that is, if all of the model's layers have weights of a detector, it is a fifth of that for runs
