@@ -9,6 +9,7 @@ IMAGES, ANNOTATIONS and --out are paths that all machines of the cluster have.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60, help="seconds of silence of a lost worker (default: 60)")
     args = parser.parse_args()
 
+    # Under "uv run" Ray would copy this folder to each worker, and run uv there.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
