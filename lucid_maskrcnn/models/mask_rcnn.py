@@ -387,7 +387,8 @@ class MaskRCNN(HalfPrecision):
         images : Tensor, path, PIL image, uint8 array, or list of those
             A tensor (N, 3, H, W) or (3, H, W), or a list of tensors (3, H, W), is taken as it is: resized and
             normalized with mean and deviation, not only scaled to [0, 1]. A path, a PIL image or a uint8 array
-            (H, W, 3), RGB, or a list of those of any sizes, is resized, normalized and padded.
+            (H, W, 3), RGB, or a list of those of any sizes, is resized, normalized and padded. A path may be a URL that
+            fsspec knows, such as ``"s3://bucket/a.png"`` (extra ``storage``).
         score_thresh : float
             Detections have a higher score than this.
         nms_thresh : float, optional
