@@ -107,9 +107,11 @@ def file_system(name: str, url: str) -> tuple[Any, str]:
         raise ValueError(f"{name} must be a path or a URL of a protocol that fsspec knows, got {shown(url)}.")
     with remote_errors(url):
         try:
-            return url_to_fs(url)
+            system, path = url_to_fs(url)
         except ImportError as error:
             raise ImportError(f"{name} {shown(url)} needs the package of {scheme}: {_reason(error)}.") from error
+        system.invalidate_cache()  # of what it has listed before: other processes write there
+        return system, path
 
 
 @contextmanager

@@ -49,7 +49,6 @@ __all__ = [
     "positive_int",
     "positive_number",
     "reading",
-    "refuse_url_as_path",
     "sequence",
     "shown",
     "text",
@@ -201,14 +200,12 @@ def path(name: str, value: Any) -> Path:
             f"{name} must be a path on this machine, got the URL {shown(plain)}; only images and jobs of predict "
             "can be at URLs."
         )
-    refuse_url_as_path(name, value)
+    if _URL_AS_PATH.match(plain):
+        raise ValueError(
+            f"{name} must be a path, got {shown(plain)}, a URL that lacks a slash: give it as a str, since a Path "
+            "leaves one of the two."
+        )
     return Path(text(name, plain))
-
-
-def refuse_url_as_path(name: str, value: Any) -> None:
-    """Raise ``ValueError`` for a URL that has been made a ``Path``, which leaves one of its slashes."""
-    if isinstance(value, Path) and _URL_AS_PATH.match(str(value)):
-        raise ValueError(f"{name} must be a path, got a Path made of a URL, {str(value)!r}: a URL is given as a str.")
 
 
 def choice[T](name: str, value: T, options: Collection[T]) -> T:

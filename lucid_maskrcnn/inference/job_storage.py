@@ -236,7 +236,7 @@ class _RemoteFolder(JobStorage):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        self._system.invalidate_cache()
+        self._system.invalidate_cache()  # of the system and of this object
         self._known.clear()
         try:
             yield

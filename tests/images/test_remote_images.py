@@ -92,7 +92,7 @@ def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
         (
             Path("s3://bucket/a.png"),
             ValueError,
-            r"^image must be a path, got a Path made of a URL, 's3:/bucket/a\.png'",
+            r"^image must be a path, got 's3:/bucket/a\.png'",
         ),
     ],
 )

@@ -341,6 +341,38 @@ def test_killed_job_in_s3_goes_on_with_its_parts(tmp_path: Path, s3: str) -> Non
     assert {name: killed[name] for name in names} == {name: whole[name] for name in names}
 
 
+def test_what_others_have_uploaded_since_is_seen(tmp_path: Path, s3: str) -> None:
+    """Listings are remembered by s3fs for as long as the process lives."""
+    make_images(tmp_path / "images", 3)
+    upload(tmp_path / "images", f"{s3}/growing")
+    assert not holds_job(f"{s3}/grown")
+    assert predict([f"{s3}/growing"], tmp_path / "out").n_images == 3
+    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    other.pipe_file("bucket/growing/new.png", (tmp_path / "images" / "000.png").read_bytes())
+    other.pipe_file("bucket/grown/job.json", b"")
+    assert len(expand_pattern(f"{s3}/growing/*.png")) == 4
+    assert predict([f"{s3}/growing"], tmp_path / "out", resume=True).n_images == 4
+    assert holds_job(f"{s3}/grown")
+
+
+def test_odd_names_of_objects(tmp_path: Path, s3: str) -> None:
+    for name in ("a b", "c#d", "e?f", "g*h", "ü[1]", "100%"):
+        make_image(tmp_path / "images" / f"{name}.png")
+    upload(tmp_path / "images", f"{s3}/odd")
+    job = predict([f"{s3}/odd/"], f"{s3}/odd found/")
+    assert (job.n_images, job.failures) == (6, ())
+    predict([tmp_path / "images"], tmp_path / "out")
+    assert sorted(objects(f"{s3}/odd found")) == sorted(content(tmp_path / "out", but=()))
+    assert predict([], f"{s3}/odd found", resume=True, overwrite=False).n_failed == 0
+
+
+def test_bucket_itself_can_be_the_folder(tmp_path: Path, s3: str) -> None:
+    fsspec.filesystem("s3").mkdir("whole-bucket")
+    predict([make_image(tmp_path / "a.png")], "s3://whole-bucket")
+    predict([tmp_path / "a.png"], tmp_path / "out")
+    assert objects("s3://whole-bucket") == content(tmp_path / "out", but=())
+
+
 def test_parquet_in_s3_is_read_in_one_line(tmp_path: Path, s3: str) -> None:
     import pandas
 
@@ -472,7 +504,7 @@ def test_file_server_has_no_half_files(tmp_path: Path, images: list[str], monkey
         (
             Path("s3://bucket/out"),
             ValueError,
-            r"^out must be a path, got a Path made of a URL, 's3:/bucket/out': a URL ",
+            r"^out must be a path, got 's3:/bucket/out'",
         ),
         ("dropbox://out", ImportError, r"^out 'dropbox://out' needs the package of dropbox: .*dropbox"),
     ],
@@ -495,7 +527,7 @@ def test_wrong_places_are_refused(
             r"^paths must be a path or a URL of a protocol that fsspec knows, got 'nosuch://a'\.$",
         ),
         ("file://elsewhere/a", ValueError, r"^paths\[0\] must be on this machine if it begins with file://, got 'file"),
-        (Path("s3://bucket/a.png"), ValueError, r"^paths\[0\] must be a path, got a Path made of a URL, 's3:/bucket/a"),
+        (Path("s3://bucket/a.png"), ValueError, r"^paths\[0\] must be a path, got 's3:/bucket/a"),
         ("dropbox://a", ImportError, r"^paths 'dropbox://a' needs the package of dropbox: .*dropbox"),
     ],
 )
