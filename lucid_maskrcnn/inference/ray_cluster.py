@@ -182,19 +182,30 @@ def _kept_folder() -> Iterator[str]:
 def _initialized(address: str, options: Mapping[str, Any]) -> Iterator[None]:
     import ray
 
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        try:
-            ray.init(address, configure_logging=False, **options)
-        except (Exception, SystemExit) as error:
-            raise ConnectionError(_reason(address, error)) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in kept.items():  # Ray sets its own
-                    signal.signal(number, handler)
+        _initialize(ray, address, options)
         yield
     finally:
         ray.shutdown()
+
+
+def _initialize(ray: Any, address: str, options: Mapping[str, Any]) -> None:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        ray.init(address, configure_logging=False, **options)
+        return
+    except SystemExit as error:
+        ended = error
+    except Exception as error:
+        raise ConnectionError(_reason(address, error)) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():  # Ray sets its own
+                if handler is not None:
+                    signal.signal(number, handler)
+    if address == "local":  # a SIGTERM came, which Ray's handler has taken
+        signal.raise_signal(signal.SIGTERM)
+    raise ConnectionError(_reason(address, ended)) from ended
 
 
 def _reason(address: str, error: BaseException) -> str:

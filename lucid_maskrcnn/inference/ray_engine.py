@@ -298,7 +298,13 @@ def _actor_class() -> type:
                     return f"lacks {name} {wanted}, which is installed here"
                 if found != wanted:
                     return f"has {name} {found}, and here it is {wanted}: rows would differ"
-            return self._ready(task).refusal()
+            from ray.exceptions import RaySystemError
+
+            try:
+                return self._ready(task).refusal()
+            except RaySystemError as error:  # the class of a model is in a module that is not installed there
+                reason = next(line for line in str(error).splitlines() if line)
+                return f"cannot open the model that it is sent ({reason})"
 
         def _ready(self, task: list[Any]) -> Any:
             if self._worker is None:  # also in one that Ray has started again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -193,6 +194,17 @@ def test_model_that_cannot_be_sent_is_refused(tmp_path: Path, images: list[Path]
     lock: Any = threading.Lock()
     with pytest.raises(TypeError, match="weights cannot be sent to workers: "):
         predict_by_ray(images, TwoBoxes(lambda *_: lock.acquire()), tmp_path / "out")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_model_that_workers_cannot_import_is_refused(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("from small_jobs import TwoBoxes\n\n\nclass Model(TwoBoxes):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("only_here").Model()
+    with pytest.raises(ValueError, match=r"^A machine of the Ray cluster cannot open the model .*No module"):
+        predict_by_ray(images, model, tmp_path / "out")
 
 
 # ------------------------------------------------------------------ what is refused, and what is left
