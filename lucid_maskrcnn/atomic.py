@@ -15,10 +15,17 @@ from typing import Any, BinaryIO
 
 from lucid_maskrcnn import validators
 
-__all__ = ["remove_leftovers", "replacing", "replacing_folder", "write_json"]
+__all__ = ["is_temporary", "remove_leftovers", "replacing", "replacing_folder", "temporary_name", "write_json"]
 
 
-_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
+def temporary_name() -> str:
+    """Return a hidden name that no other process has."""
+    return f".{secrets.token_hex(16)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of :func:`temporary_name`."""
+    return re.fullmatch(r"\.[0-9a-f]{32}\.tmp", name) is not None
 
 
 @contextmanager
@@ -36,7 +43,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     target = os.path.realpath(validators.path("path", path))  # a symbolic link stays one
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".{secrets.token_hex(16)}.tmp")
+    temporary = os.path.join(folder, temporary_name())
     try:
         with _open_unnamed(folder) or open(temporary, "xb") as file:
             yield file
@@ -83,7 +90,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     target = Path(os.path.realpath(validators.path("path", path)))  # a symbolic link stays one
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"There is no folder {str(target.parent)!r}", str(target))
-    new, old = (target.parent / f".{secrets.token_hex(16)}.tmp" for _ in range(2))
+    new, old = (target.parent / temporary_name() for _ in range(2))
     try:
         new.mkdir()
         yield new
@@ -109,7 +116,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder, in which nobody else is writing."""
     for path in folder.iterdir():
-        if not _LEFTOVER.fullmatch(path.name):
+        if not is_temporary(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lucid_maskrcnn.atomic import remove_leftovers
+from lucid_maskrcnn.atomic import is_temporary, remove_leftovers, temporary_name
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.remote_files import (
     file_system,
@@ -238,6 +238,9 @@ class _RemoteFolder(JobStorage):
     def opened(self) -> Iterator[None]:
         self._system.invalidate_cache()  # of the system and of this object
         self._known.clear()
+        for folder in ("", "results"):
+            for name in filter(is_temporary, self.names(folder)):
+                self.delete(f"{folder}/{name}".lstrip("/"))
         try:
             yield
         finally:
@@ -314,9 +317,9 @@ class _RemoteFolder(JobStorage):
 
     def _replace(self, path: Path, target: str) -> None:
         """Upload under another name, so that a process that is killed leaves no half file under this one."""
-        parent, _, last = target.rpartition("/")
+        parent = target.rpartition("/")[0]
         self._system.makedirs(parent, exist_ok=True)
-        temporary = f"{parent}/.{last}.tmp"
+        temporary = f"{parent}/{temporary_name()}"
         self._system.put_file(str(path), temporary)
         if self._system.exists(target):
             self._system.rm_file(target)

@@ -22,6 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from remote_places import objects, s3_server, upload, web_server
 from small_jobs import TwoBoxes, content, make_image, make_images, stop_at
 
+from lucid_maskrcnn.atomic import is_temporary
 from lucid_maskrcnn.inference import ImagePrediction, JobResult, JobStart, expand_pattern, holds_job, predict_files
 
 OUT = "memory://bucket/out"
@@ -394,7 +395,7 @@ def test_bucket_that_does_not_exist_is_one_sentence(tmp_path: Path, s3: str) -> 
 class Failing(MemoryFileSystem):
     """A storage that fails as soon as it is told to."""
 
-    protocol = "failing"
+    protocol = ("failing", "memory")  # so that an upload appears whole
     fails = ""
 
     def put_file(self, lpath: str, rpath: str, *arguments: Any, **options: Any) -> None:
@@ -482,7 +483,11 @@ def test_file_server_has_no_half_files(tmp_path: Path, images: list[str], monkey
     before = content(tmp_path / "out", but=())
     with pytest.raises(OSError, match="gone"):
         predict(images, out, resume=True)
-    assert {n: d for n, d in content(tmp_path / "out", but=()).items() if not n.endswith(".tmp")} == before
+    after = content(tmp_path / "out", but=())
+    half = [name for name in after if name not in before]
+    assert half
+    assert all(is_temporary(Path(name).name) for name in half)
+    assert {name: after[name] for name in before} == before
     monkeypatch.setattr(Disk, "breaks", False)
     predict(images, out, resume=True)
     assert content(tmp_path / "out", but=()) == content(tmp_path / "local", but=())
