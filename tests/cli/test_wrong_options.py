@@ -40,6 +40,7 @@ ZERO = {  # what 0 means is said in the help
     "--port",
 }
 FRACTIONS = {
+    "--distributed-timeout",
     "--epochs",
     "--minutes",
     "--min-area",
@@ -54,7 +55,7 @@ UNBOUNDED = {
     *("--min-area", "--max-area", "--top-k", "--page", "--channels", "--tile-size", "--overlap", "--shard-size"),
     *("--limit", "--batch-size", "--crop", "--min-size", "--max-size", "--steps", "--accumulate", "--processes"),
     *("--lr", "--weight-decay", "--warmup", "--max-grad-norm", "--save-every", "--keep-last", "--eval-every"),
-    *("--patience", "--max-upload", "--max-pixels", "--epochs", "--minutes"),
+    *("--patience", "--max-upload", "--max-pixels", "--epochs", "--minutes", "--distributed-timeout"),
 }
 
 
