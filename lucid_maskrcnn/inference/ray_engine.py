@@ -483,8 +483,10 @@ class _Crew:
         """Yield what is reported of images until there is nothing more to do."""
         patience = time.monotonic() + _PATIENCE
         while self._running or (self._parts and self._starting):
-            if not self._running and time.monotonic() > patience:
-                warn_user("No worker could begin in a minute: the Ray cluster is busy, or it lacks memory.")
+            if self._running:
+                patience = time.monotonic() + _PATIENCE
+            elif time.monotonic() > patience:
+                warn_user("No worker could begin for a minute: the Ray cluster is busy, or it lacks memory.")
                 patience = float("inf")
             for reference in self._next():
                 if reference in self._starting:

@@ -40,11 +40,11 @@ def arguments(images: Path, weights: Path, out: Path, shard_size: int) -> list[s
     return [str(images), "--weights", str(weights), "--out", str(out), "--quiet", *options]
 
 
-def start(*given: str) -> subprocess.Popen[str]:
+def start(*given: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *given, "--engine", "ray", "--workers", "2"],
         text=True,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job ignores
     )
 
@@ -120,21 +120,23 @@ def kill_workers(run: subprocess.Popen[str], out: Path, rng: random.Random, most
 
 @pytest.mark.slow
 def test_each_of_a_thousand_images_has_one_row_however_often_workers_and_drivers_are_killed(
-    tmp_path: Path, weights: Path, tidy: set[psutil.Process], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weights: Path, tidy: set[psutil.Process]
 ) -> None:
     make_images(tmp_path / "images", 1000)
     out, rng, killed = tmp_path / "out", random.Random(0), [0, 0]
     given: Any = [tmp_path / "images", weights]
     serial = [*COMMAND, *arguments(*given, tmp_path / "serial", 10)]
     subprocess.run(serial, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    said = tmp_path / "said"  # a pipe would fill up
     for last in (False,) * 5 + (True,):
-        run = start(*arguments(*given, out, 10), "--resume")
+        with open(said, "w") as file:
+            run = start(*arguments(*given, out, 10), "--resume", stderr=file)
         killed[0] += kill_workers(run, out, rng, 15 if last else rng.randint(1, 4))
         tidy |= families_of(run)
         if not last:
             run.kill()  # the next one begins while workers of this one may be at work
             killed[1] += run.wait() == -signal.SIGKILL
-    assert run.wait() == 0, run.communicate()[1]
+    assert run.wait() == 0, said.read_text()
     print(f"{killed[0]} workers and {killed[1]} drivers killed")
     assert killed[0] > 10
     assert killed[1] == 5
