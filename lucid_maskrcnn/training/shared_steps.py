@@ -83,10 +83,16 @@ class SharedSteps:
             If a rank has ended, or does not answer.
         """
         mean = GradientMean(self._gradients.params)
-        if self._group.size == 1:
-            losses = self._own(step, bn_frozen, mean)
-        else:
-            losses, interrupted = self._shared(step, bn_frozen, interrupted, mean)
+        before = [b.data if is_device_array(b.data) else b.data.copy() for b in self._buffers]
+        try:
+            if self._group.size == 1:
+                losses = self._own(step, bn_frozen, mean)
+            else:
+                losses, interrupted = self._shared(step, bn_frozen, interrupted, mean, before)
+        except BaseException:
+            for b, old in zip(self._buffers, before, strict=True):
+                b.data = old  # a checkpoint that is written now is of the step before
+            raise
         if assign:
             mean.assign_mean()
         return StepResult(losses, interrupted)
@@ -109,9 +115,8 @@ class SharedSteps:
     # -------------------------------------------------------------- with the others
 
     def _shared(
-        self, step: int, bn_frozen: bool, interrupted: bool, mean: GradientMean
+        self, step: int, bn_frozen: bool, interrupted: bool, mean: GradientMean, before: list[Any]
     ) -> tuple[list[BatchLosses], bool]:
-        before = [b.data if is_device_array(b.data) else b.data.copy() for b in self._buffers]
         failure: Exception | None = None
         message: dict[str, Any] = {"interrupted": interrupted}
         try:

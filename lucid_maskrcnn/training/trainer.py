@@ -183,7 +183,8 @@ class Trainer:
         self._tensorboard = _with_tensorboard(tensorboard)
         self.callbacks = check_callbacks(callbacks) if self._is_main else ()
         self._notes: list[str] = []
-        shake_hands(self.group, {**self._description(settings), "evaluate": evaluate is not None}, model)
+        more = {"evaluate": evaluate is not None, "fine-tuning": self._fine_tuning}
+        shake_hands(self.group, {**self._description(settings), **more}, model)
         _check_size(self.group, settings)
         self.settings = self._completed(settings, allow_changes=flag("allow_changes", allow_changes))
         self._lr_schedule = self.settings.lr_schedule
@@ -514,6 +515,7 @@ class Trainer:
     def _finish(self) -> TrainResult:
         """Write the weights and the curves."""
         state = self.state
+        check_same_weights(self.group, self.model, state.step)
         self._save()
         stopped_early = self._patience_is_out() and self._progress() < 1
         if stopped_early:

@@ -27,6 +27,7 @@ GROUP_BACKENDS = ("ring", "mpi", "nccl", "jaccl")
 
 _MLX_LAUNCHER = "mlx.launch -n N"
 _LAUNCHERS = {"mpi": "mpiexec -n N python -m mpi4py"}
+_LEAST_TIMEOUT = 3.0  # seconds: the processes hear of each other once a second
 _RANK_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")  # what launchers of MPI tell their processes
 
 
@@ -66,7 +67,8 @@ def init_group(backend: str, *, timeout: float = 60.0, start_timeout: float = 30
     to rank 0 on a port that the system chooses, to watch over each other.
     """
     choice("backend", backend, GROUP_BACKENDS)
-    timeout = positive_number("timeout", timeout)
+    if positive_number("timeout", timeout) < _LEAST_TIMEOUT:
+        raise ValueError(f"timeout must be at least {_LEAST_TIMEOUT:g} seconds, got {timeout:g}.")
     start_timeout = positive_number("start_timeout", start_timeout)
     sentence = f"lucid-maskrcnn: The other ranks of the group have not started within {start_timeout:g} seconds."
     with StartLimit(start_timeout, sentence):
@@ -135,6 +137,7 @@ class LaunchedGroup:
     def close(self) -> None:
         """Leave the group, once all do."""
         if self._watch is not None and not self._watch.is_closed:
+            self._watch.leave()
             self.barrier()
             self._watch.close()
 

@@ -27,9 +27,11 @@ __all__ = ["StartLimit", "Watch"]
 
 _BEAT = 1.0  # seconds between two lines
 _GRACE = 5.0  # seconds in which the engine may raise an error by itself, so that rank 0 can write a checkpoint
+_LEFT = 10.0  # seconds that one that has left may be waited for: its last messages are still on their way
 _CONNECT = 20.0  # seconds to connect to rank 0, whose machine the engine has reached already
 _LAST_WORDS = 60.0  # seconds that rank 0 has to write a checkpoint after an error
-_OWN_PAUSE = 5.0  # seconds without a turn of the loop: this process itself has been stopped
+_OWN_PAUSE = 5.0  # seconds without a turn of the loop, at most: this process itself has been stopped
+_LONGEST_LINE = 4096  # bytes, of the first one
 
 _WATCHER = """
 import os, signal, sys, time
@@ -84,6 +86,8 @@ class Watch:
         self._frozen: list[Any] | None = None  # where a process is that does not answer
         self._lost: str | None = None
         self._lost_at = 0.0
+        self._left: dict[int, float] = {}  # when others have left
+        self._is_leaving = self._main_speaks = False
         self._waiting_since: float | None = None
         self._closed = threading.Event()
         self._connect(share)
@@ -104,6 +108,8 @@ class Watch:
             while self._lost is None and time.monotonic() < end:
                 time.sleep(0.05)
             self._raise_if_lost(error)
+            if self._left:
+                raise GroupError(f"{self._who(min(self._left))} has left the group.") from error
             if isinstance(error, GroupError):
                 raise
             raise GroupError(f"The connection to the other ranks is broken ({error}).") from error
@@ -112,7 +118,7 @@ class Watch:
 
     def tell(self, message: str) -> None:
         """Tell all that this process stops, and why; a rank other than 0 then waits until rank 0 has ended."""
-        if self._told:
+        if self._told or self._closed.is_set():
             return
         self._told = True
         with self._lock:
@@ -121,6 +127,13 @@ class Watch:
         end = time.monotonic() + (2 * _BEAT if self._rank == 0 else _LAST_WORDS)
         while time.monotonic() < end and (self._rank == 0 or 0 in self._peers):
             time.sleep(_BEAT / 4)  # what is sent is read by then
+
+    def leave(self) -> None:
+        """Say that this process is about to close: who waits for it in anything else waits in vain."""
+        self._is_leaving = True
+        with self._lock:
+            for peer in self._peers.values():
+                peer.send({"leaving": True})
 
     def close(self) -> None:
         """End the watch: this process needs the others no more."""
@@ -135,7 +148,7 @@ class Watch:
     def end_frozen(self) -> None:
         """End a process of this machine that does not answer: its launcher would wait for it for ever."""
         *machine, number = self._frozen or [None]
-        if machine == _place()[:-1] and hasattr(signal, "SIGKILL"):
+        if machine == _place()[:-1] and hasattr(signal, "SIGKILL") and _is_stopped(number):
             with contextlib.suppress(OSError):
                 os.kill(number, signal.SIGKILL)
 
@@ -147,7 +160,8 @@ class Watch:
     @property
     def speaks(self) -> bool:
         """Whether this process tells the user what has happened: one of them does."""
-        return self._rank == (1 if (self._lost or "").startswith("Rank 0 ") else 0)
+        main_is_lost = (self._lost or "").startswith("Rank 0 ") and not self._main_speaks
+        return self._rank == (1 if main_is_lost else 0)
 
     @property
     def lost(self) -> str | None:
@@ -166,31 +180,34 @@ class Watch:
             self._names[0], self._places[0] = told["name"], told["place"]
             self._peers[0] = _Peer(_dial(told, self._rank))
             return
-        token = secrets.token_hex(16)
+        token, end = secrets.token_hex(16), time.monotonic() + _CONNECT
         with _server() as server:
-            server.settimeout(_CONNECT)
+            server.settimeout(_BEAT / 4)
             where = {"name": socket.gethostname(), "hosts": _addresses(), "port": server.getsockname()[1]}
             share({**where, "token": token, "place": _place()})
             while len(self._peers) < self._size - 1:
-                try:
+                with contextlib.suppress(TimeoutError):
                     connection, _ = server.accept()
-                except TimeoutError:
-                    missing = sorted({*range(1, self._size)} - {*self._peers})
+                    # In threads: strangers who say nothing do not keep the others waiting.
+                    threading.Thread(target=self._welcome, args=(connection, token, end), daemon=True).start()
+                if time.monotonic() > end:
+                    missing = min({*range(1, self._size)} - {*self._peers})
                     raise GroupError(
-                        f"Rank {missing[0]} cannot connect to rank 0 on {socket.gethostname()}: allow TCP connections "
+                        f"Rank {missing} cannot connect to rank 0 on {socket.gethostname()}: allow TCP connections "
                         "between the machines of the group."
-                    ) from None
-                self._welcome(connection, token)
+                    )
 
-    def _welcome(self, connection: socket.socket, token: str) -> None:
+    def _welcome(self, connection: socket.socket, token: str, end: float) -> None:
         """Take a connection if it is from a process of this group."""
         peer = _Peer(connection)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            said = peer.first_line(_CONNECT)
-            rank = said["rank"]
-            if secrets.compare_digest(said["token"], token) and 0 < rank < self._size and rank not in self._peers:
-                self._names[rank], self._places[rank], self._peers[rank] = said["name"], said["place"], peer
-                return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            said = peer.first_line(end)
+            rank, name, place = said["rank"], said["name"], said["place"]
+            if secrets.compare_digest(said["token"], token) and 0 < rank < self._size:
+                with self._lock:
+                    if rank not in self._peers:
+                        self._names[rank], self._places[rank], self._peers[rank] = name, place, peer
+                        return
         peer.close()
 
     # -------------------------------------------------------------- in the watching thread
@@ -199,11 +216,12 @@ class Watch:
         turn = time.monotonic()
         while not self._closed.wait(_BEAT / 4):
             now = time.monotonic()
-            if now - turn > _OWN_PAUSE:  # this process was stopped, or its machine slept
+            if now - turn > min(_OWN_PAUSE, self._timeout / 2):  # this process was stopped, or its machine slept
                 for peer in self._peers.values():
                     peer.heard = now
             turn = now
             self._turn(now)
+            self._miss(now)
             since, lost = self._waiting_since, self._lost
             if lost is not None and since is not None and now - max(since, self._lost_at) > _GRACE:
                 self._end_process(lost)
@@ -214,11 +232,13 @@ class Watch:
                 peer.beat(now)
             for said in peer.lines(now):
                 if "stopped" in said:
+                    self._main_speaks = self._main_speaks or rank == 0
                     self._note(f"{self._who(rank)} has stopped: {said['stopped']}", rank)
                 elif "lost" in said:
                     self._note(said["lost"], rank)
-                elif "done" in said:
-                    peer.is_done = True
+                elif "leaving" in said or "done" in said:
+                    self._left.setdefault(rank, now)
+                    peer.is_done = peer.is_done or "done" in said
             if peer.is_closed and not peer.is_done:
                 self._note(f"{self._who(rank)} has ended.", rank)
             elif not peer.is_closed and now - peer.heard > self._timeout:
@@ -227,6 +247,15 @@ class Watch:
             if peer.is_closed:
                 with self._lock:
                     del self._peers[rank]
+
+    def _miss(self, now: float) -> None:
+        """Note that this process waits for one that has left the group."""
+        since = self._waiting_since
+        if since is None or self._is_leaving:
+            return
+        for rank, moment in self._left.items():
+            if now - max(since, moment) > _LEFT:
+                self._note(f"{self._who(rank)} has left the group.", rank)
 
     def _note(self, what: str, rank: int) -> None:
         """Keep the first loss, and tell the others if this is rank 0."""
@@ -260,12 +289,12 @@ class _Peer:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def first_line(self, timeout: float) -> Any:
-        """Wait for a line, and then for none any more."""
-        self._socket.settimeout(timeout)
+    def first_line(self, end: float) -> Any:
+        """Wait for a line until a moment of the clock, and then for none any more."""
         while b"\n" not in self._rest:
-            more = self._socket.recv(4096)
-            if not more or len(self._rest) > 4096:
+            self._socket.settimeout(max(0.01, end - time.monotonic()))
+            more = self._socket.recv(_LONGEST_LINE)
+            if not more or len(self._rest) > _LONGEST_LINE or time.monotonic() > end:
                 raise ConnectionError
             self._rest += more
         line, _, self._rest = self._rest.partition(b"\n")
@@ -314,6 +343,15 @@ def _place() -> list[Any]:
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
     return [socket.gethostname(), space, os.getpid()]
+
+
+def _is_stopped(number: int) -> bool:
+    """Whether a process of this machine is stopped, as by SIGSTOP; one that is only busy ends by itself."""
+    try:
+        with open(f"/proc/{number}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:  # there is no /proc, or no such process
+        return not os.path.isdir("/proc/self")
 
 
 def _addresses() -> list[str]:
