@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rank_runs import ENVIRONMENT, alone, free_ports, has_launcher, run
+from rank_runs import ENVIRONMENT, alone, free_ports, has_launcher, run, start
 from run_processes import check_resumed
 from thread_groups import in_threads
 from tiny_runs import Toy, close_arrays, same_arrays, steps_of, toy_settings, toy_trainer
@@ -141,6 +141,35 @@ def test_a_rank_that_is_lost_ends_all(tmp_path: Path, backend: str, what: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "how"),
+    [
+        pytest.param("ring", "exit", marks=BACKENDS[0].marks),
+        pytest.param("ring", "return", marks=BACKENDS[0].marks),
+        pytest.param("mpi", "exit", marks=BACKENDS[1].marks),  # MPI itself ends what does not fit together
+    ],
+)
+def test_a_rank_that_leaves_before_training_is_named(backend: str, how: str, tmp_path: Path) -> None:
+    leaving = {"exit": "sys.exit(0)", "return": "pass"}[how]
+    program = f"""
+import sys
+from pathlib import Path
+from tiny_runs import toy_settings, toy_trainer
+from lucid_maskrcnn.training import init_group
+with init_group({backend!r}, timeout=5) as group:
+    if group.rank == 1:
+        {leaving}
+    else:
+        toy_trainer(Path({str(tmp_path / "run")!r}), toy_settings(4), group=group).run()
+"""
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    output = start(backend, 2, script).communicate()[0]
+    assert "Rank 1 on " in output
+    assert "has left the group." in output or "SystemExit" in output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ranks_killed_at_random_steps_and_resumed(tmp_path: Path, backend: str, rank: int) -> None:
@@ -190,6 +219,7 @@ def test_what_is_no_group(tmp_path: Path, group: Any, error: str) -> None:
         (("gloo",), ValueError, r"backend must be one of 'ring', 'mpi', 'nccl', 'jaccl', got 'gloo'"),
         ((2,), TypeError, r"backend must be .*, got 2"),
         (("ring", 0), ValueError, r"timeout must be .* above 0, got 0"),
+        (("ring", 2), ValueError, r"timeout must be at least 3 seconds, got 2"),
         (("ring", 5, "soon"), TypeError, r"start_timeout must be a number.*, got 'soon'"),
     ],
 )

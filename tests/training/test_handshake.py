@@ -62,6 +62,12 @@ class _Dataset:
         return len(self.image_ids)
 
 
+def fine_tuned() -> Toy:
+    model = Toy()
+    model.pretrained = True
+    return model
+
+
 def frozen() -> Toy:
     model = Toy()
     model.first.bias.requires_grad = False
@@ -91,6 +97,7 @@ def double() -> Toy:
         ({"model": Toy(norm=False)}, "model.norm.running_mean is absent and '(192,) float32' there"),
         ({"model": frozen()}, "model.first.bias is '(2,) float32' and '(2,) float32 trained' there"),
         ({"model": double()}, "model.first.bias is '(2,) float64 trained' and '(2,) float32 trained' there"),
+        ({"model": fine_tuned()}, "fine-tuning is True and False there"),
         ({"evaluate": lambda _: {"score": 1.0}}, "evaluate is True and False there"),
     ],
 )

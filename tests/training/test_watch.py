@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -100,16 +101,44 @@ def test_processes_that_are_done_are_not_missed(watches: Any) -> None:
     first.close()
 
 
+@pytest.mark.parametrize("how", ["leave", "close"])
+def test_a_process_that_leaves_is_not_waited_for(watches: Any, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(watch, "_LEFT", 0.3)
+    monkeypatch.setattr(watch, "_GRACE", 60)  # it would end this process
+    first, second = watches(2)
+    with contextlib.suppress(GroupError), first.waiting():
+        getattr(second, how)()
+        assert lost(first) == f"Rank 1 on {socket.gethostname()} has left the group."
+
+
+def test_what_is_told_after_the_end_is_told_to_nobody(watches: Any) -> None:
+    first, second = watches(2)
+    first.close()
+    second.close()
+    second.tell("an error of the program")  # at once
+
+
 def test_strangers_are_not_let_in(watches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hello = {"rank": 1, "name": "stranger", "place": ["stranger", "", 1]}
     telling = Telling()
+    held: list[socket.socket] = []
 
     def knock() -> None:
         assert telling.ready.wait(20)
-        for line in (b"GET / HTTP/1.1\n", json.dumps({**hello, "token": "guessed"}).encode() + b"\n", b"[]\n"):
+        silent = socket.create_connection(("127.0.0.1", telling.told["port"]))
+        silent.sendall(b"{")  # and no more
+        held.append(silent)
+        for line in (
+            b"GET / HTTP/1.1\n",
+            b"[" * 4000 + b"\n",
+            b"x" * 100_000,
+            json.dumps({**hello, "token": "guessed"}).encode() + b"\n",
+            b"[]\n",
+        ):
             with socket.create_connection(("127.0.0.1", telling.told["port"])) as connection:
                 connection.sendall(line)
-                assert connection.recv(10) == b""  # it is closed
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(10) == b""  # it is closed
 
     with ThreadPoolExecutor(3) as pool:
         knocking = pool.submit(knock)
@@ -120,6 +149,7 @@ def test_strangers_are_not_let_in(watches: Any, monkeypatch: pytest.MonkeyPatch)
     assert made[0]._names == {1: socket.gethostname()}
     for watcher in made:
         watcher.close()
+    held[0].close()
 
 
 def test_a_rank_that_cannot_connect(monkeypatch: pytest.MonkeyPatch) -> None:

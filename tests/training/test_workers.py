@@ -193,6 +193,27 @@ def test_infinite_gradients_name_the_images_of_all_processes(tmp_path: Path, mon
     assert caught.value.image_ids == [100, 101, 102, 103]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_statistics_of_an_unfinished_step_are_not_kept(tmp_path: Path, processes: int) -> None:
+    if processes > 1 and sys.platform != "linux":
+        pytest.skip("only Linux forks safely")
+
+    class Failing(Squares):
+        def batch(self, step: int) -> Any:
+            if step == 14 and failing:
+                raise ValueError("bad data")
+            return super().batch(step)
+
+    failing = True
+    settings = toy_settings(8, accumulate=4, processes=processes, save_every=100)
+    with pytest.raises(ValueError, match="bad data"):
+        toy_trainer(tmp_path / "parts", settings, loader=Failing(2, side=8)).run()
+    failing = False
+    toy_trainer(tmp_path / "parts", settings, loader=Failing(2, side=8), resume=True).run()
+    toy_trainer(tmp_path / "whole", settings).run()
+    assert same_arrays(*(tmp_path / name / "weights.safetensors" for name in ("parts", "whole")))
+
+
 @forks
 def test_loader_that_ends_too_early_for_another_process(tmp_path: Path) -> None:
     class Short(Squares):
