@@ -156,8 +156,8 @@ def predict_files(
     workers : int, optional
         Workers of Ray, by default as many as the cluster has room for, on a GPU one for each.
     threads_per_worker : int, optional
-        Threads of each worker, and the CPUs that it asks Ray for. One by default, which predicts on the most images a
-        second; more take less memory for as many CPUs.
+        Threads of each worker, and the CPUs that it asks Ray for. One by default, which loses least to threads that
+        wait for each other; more take less memory for as many CPUs.
     format : {"jsonl", "parquet"}
         What the results become once a part of them is complete: the lines of JSON that they are until then, or
         ``results/part-00000.parquet`` in place of those. Needs pyarrow (extra ``parquet``).
