@@ -3,7 +3,8 @@
     pip install 'lucid-maskrcnn[ray-train]'
     python examples/train_ray.py IMAGES ANNOTATIONS --out /shared/run --workers 4 --threads-per-worker 8 --address auto
 
-IMAGES, ANNOTATIONS and --out are paths that all machines of the cluster have.
+All machines of the cluster must have IMAGES, ANNOTATIONS, --weights and --out. The weights are of a ResNet-18.
+Ray itself keeps records in the folder OUT_ray, its sessions in /tmp/ray and a token in ~/.ray.
 """
 
 from __future__ import annotations
@@ -14,20 +15,34 @@ from pathlib import Path
 from typing import Any
 
 
+def make_run(options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the model, with new class layers if the weights have other classes, and the loader."""
+    import lucid
+
+    from lucid_maskrcnn import mask_rcnn_resnet_18_fpn
+    from lucid_maskrcnn.config import make_categories
+    from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
+
+    dataset = CocoInstances(options["images"], options["annotations"])
+    lucid.random.seed(0)  # new layers are initialized from it
+    model = mask_rcnn_resnet_18_fpn(
+        max(dataset.categories),
+        weights=options["weights"],
+        categories=make_categories(dataset.categories, dataset.category_ids),
+    )
+    augment = Augmentation.suited_to(model.config.image, fine_tuning=model.pretrained)
+    return model, Loader(dataset, batch_size=1, augment=augment)
+
+
 def train_rank(options: dict[str, Any]) -> None:
     """Train as one rank: Ray calls this in each worker, and after a failure in new ones."""
-    from lucid_maskrcnn import MaskRCNN
-    from lucid_maskrcnn.data import Augmentation, CocoInstances, Loader
     from lucid_maskrcnn.training import Trainer, TrainerSettings, init_group
 
     with init_group("ring", timeout=options["timeout"]) as group:
-        model = MaskRCNN.from_file(options["weights"])
-        dataset = CocoInstances(options["images"], options["annotations"], categories=list(model.categories.values()))
-        augment = Augmentation.suited_to(model.config.image, fine_tuning=True)
+        model, loader = make_run(options)
         settings = TrainerSettings(
             steps=options["steps"], accumulate=options["accumulate"], save_every=options["save_every"]
         )
-        loader = Loader(dataset, batch_size=1, augment=augment)
         Trainer(model, loader, out=options["out"], settings=settings, resume="auto", group=group).run()
 
 
@@ -37,7 +52,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", default="NUCLEI", help="a name or a file (default: NUCLEI)")
+    parser.add_argument("--weights", default="NUCLEI", help="of a ResNet-18: a name or a file (default: NUCLEI)")
     parser.add_argument("--address", help="of the cluster, such as auto (default: one on this machine)")
     parser.add_argument("--workers", type=int, default=2, help="(default: 2)")
     parser.add_argument("--threads-per-worker", type=int, default=1, help="(default: 1)")
@@ -56,9 +71,10 @@ def main() -> None:
 
     from lucid_maskrcnn.training import ray_ring
 
+    paths = ["images", "annotations", "out", *(["weights"] if Path(args.weights).exists() else [])]
+    options = vars(args) | {name: str(Path(getattr(args, name)).absolute()) for name in paths}
+    make_run(options)  # what is wrong with it is said here, and not by each worker
     ray.init(args.address)
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    options |= {name: str(Path(options[name]).absolute()) for name in ("images", "annotations", "out")}
     DataParallelTrainer(
         train_rank,
         train_loop_config=options,

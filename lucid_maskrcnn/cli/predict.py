@@ -276,9 +276,8 @@ def _predict(args: argparse.Namespace, parser: Parser) -> int:
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, _Stopped) else signal.SIGINT
         why = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        warn(
-            f"lucid-maskrcnn: {why}; what was predicted is kept in {str(args.out)!r}, and --resume goes on from there."
-        )
+        kept = f"what was predicted is kept in {str(args.out)!r}, and --resume goes on from there"
+        warn(f"lucid-maskrcnn: {why}; {kept if report.has_begun else 'nothing has been written'}.")
         return 128 + number
     return report.end(job)
 
@@ -304,6 +303,7 @@ class _Report:
 
     def __init__(self) -> None:
         self._error: OSError | None = None
+        self.has_begun = False  # whether there is a folder
 
     def _say(self, line: str) -> None:
         try:
@@ -312,6 +312,7 @@ class _Report:
             self._error = error
 
     def start(self, start: JobStart) -> None:
+        self.has_begun = True
         if start.resumed:
             new = f", {start.n_new} of them new" if start.n_new else ""
             images = count_of(start.n_images, "image")

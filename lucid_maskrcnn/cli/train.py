@@ -283,12 +283,23 @@ def _add_output(group: Any) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     if args.distributed is None:
+        _check_launcher()
         _train_in_group(args, None)
         return
     from lucid_maskrcnn.training import init_group
 
     with init_group(args.distributed, timeout=args.distributed_timeout) as group, _only_main_speaks(group):
         _train_in_group(args, group)
+
+
+def _check_launcher() -> None:
+    """Refuse to train alone in one of several processes that a launcher has started: each would be a run of its own."""
+    sizes = (os.environ.get(name, "") for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    backend = (
+        "ring" if "MLX_RANK" in os.environ else "mpi" if any(n.isdecimal() and int(n) > 1 for n in sizes) else None
+    )
+    if backend is not None:
+        raise ValueError(f"A launcher has started this process as one of several: say --distributed {backend}.")
 
 
 @contextmanager

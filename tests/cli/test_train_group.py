@@ -98,6 +98,22 @@ def test_a_group_without_its_launcher(data: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "lucid-maskrcnn: Cannot join a group 'ring': start the processes with mlx.launch -n N --backend ring. MLX says"
+        "lucid-maskrcnn: Cannot join a group 'ring': start the processes with mlx.launch -n N -- COMMAND. MLX"
     )
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "backend"), [("MLX_RANK", "1", "ring"), ("PMI_SIZE", "2", "mpi"), ("PMI_SIZE", "1", None)]
+)
+def test_a_launcher_without_distributed(
+    data: Path, tmp_path: Path, variable: str, value: str, backend: str | None
+) -> None:
+    command = [str(BIN / "lucid-maskrcnn"), *train(data, tmp_path / "run", "--quiet", "--steps", 1)]
+    done = subprocess.run(command, env={**ENVIRONMENT, variable: value}, capture_output=True, text=True)
+    if backend is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        problem = f"A launcher has started this process as one of several: say --distributed {backend}."
+        assert (done.returncode, done.stderr) == (2, f"lucid-maskrcnn: {problem}\n")
+        assert not (tmp_path / "run").exists()

@@ -25,8 +25,12 @@ __all__ = ["GROUP_BACKENDS", "LaunchedGroup", "init_group"]
 
 GROUP_BACKENDS = ("ring", "mpi", "nccl", "jaccl")
 
-_MLX_LAUNCHER = "mlx.launch -n N"
-_LAUNCHERS = {"mpi": "mpiexec -n N python -m mpi4py"}
+_LAUNCHERS = {
+    "ring": "mlx.launch -n N -- COMMAND",
+    "mpi": "mpiexec -n N python -m mpi4py -m lucid_maskrcnn … (or a script)",
+    "nccl": "mlx.launch -n N --backend nccl -- COMMAND",
+    "jaccl": "mlx.launch -n N --backend jaccl -- COMMAND",
+}
 _LEAST_TIMEOUT = 3.0  # seconds: the processes hear of each other once a second
 _RANK_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")  # what launchers of MPI tell their processes
 
@@ -75,7 +79,7 @@ def init_group(backend: str, *, timeout: float = 60.0, start_timeout: float = 30
         engine = _MPI() if backend == "mpi" and _has_mpi4py() else _mlx(backend)
         group = LaunchedGroup(engine, timeout)
     if group.size == 1:
-        warn_user(f"The group has this process only: start it with {_LAUNCHERS.get(backend, _MLX_LAUNCHER)}.")
+        warn_user(f"The group has this process only: start it with {_LAUNCHERS[backend]}.")
     return group
 
 
@@ -182,7 +186,7 @@ def _mlx(backend: str) -> _MLX:
                 f"{_LAUNCHERS['mpi']}."
             ) from error
         raise GroupError(
-            f"Cannot join a group {backend!r}: start the processes with {_MLX_LAUNCHER} --backend {backend}. MLX says: "
+            f"Cannot join a group {backend!r}: start the processes with {_LAUNCHERS[backend]}. MLX says: "
             f"{str(error).strip()}"
         ) from error
 
