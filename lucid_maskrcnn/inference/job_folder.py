@@ -16,7 +16,7 @@ the system writes it to the disk; a part that is complete is on the disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -136,6 +136,13 @@ class JobFolder:
     def append(self, image: ListedImage, content: Mapping[str, Any]) -> None:
         """Write the row of an image, see :meth:`JobParts.append`."""
         self._parts.append(image, content)
+
+    def unfinished(self, images: Iterable[ListedImage]) -> Iterator[tuple[ListedImage, bool]]:
+        """Yield those of the images that there is something to do for, and whether each has no row yet."""
+        for image in images:
+            is_new = not self.has_row(image)
+            if is_new or self.lacks_files(image):
+                yield image, is_new
 
     def lacks_files(self, image: ListedImage) -> bool:
         """Whether a run was ended after the image's row was written and before its drawing and exports were."""

@@ -147,8 +147,8 @@ def predict_files(
         call ends. No two processes may work in one folder there, which no lock prevents.
     engine : {"local", "ray"}
         What predicts: this process, or workers of a Ray cluster (extra ``ray``), each with a model of its own, which
-        write a part of the results at a time. The results are the same to the byte, and a job may be resumed with the
-        other engine.
+        write a part of the results at a time. The results are the same to the byte if as many threads compute them, and
+        a job may be resumed with the other engine.
     address : str, optional
         Of a Ray cluster: ``"auto"`` on one of its machines, ``"host:port"``, or ``"ray://host:port"``. A process that
         is connected already (``ray.init``) uses what it has, and leaves it as it is. By default the address is that in

@@ -50,18 +50,16 @@ def predict_locally(
     """
     problems: list[str] = []
     with progress_bar(len(folder.job.images), folder.n_done, progress) as advance:
-        for image in folder.job.images:
-            is_new = not folder.has_row(image)
-            if is_new or folder.lacks_files(image):
-                write_row = partial(folder.append, image) if is_new else None
-                with Limits() as limits:  # one warning an image, after its row is written
-                    limits.name = repr(image.source)
-                    done, failed = work.do(image, model, write_row=write_row, may_write=folder.may_write)
-                problems += failed
-                if done is not None and on_image is not None:
-                    on_image(done)
-                if is_new:
-                    advance()
+        for image, is_new in folder.unfinished(folder.job.images):
+            write_row = partial(folder.append, image) if is_new else None
+            with Limits() as limits:  # one warning an image, after its row is written
+                limits.name = repr(image.source)
+                done, failed = work.do(image, model, write_row=write_row, may_write=folder.may_write)
+            problems += failed
+            if done is not None and on_image is not None:
+                on_image(done)
+            if is_new:
+                advance()
     return problems
 
 

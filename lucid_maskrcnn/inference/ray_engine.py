@@ -420,8 +420,7 @@ def _parts(folder: JobFolder) -> Iterator[tuple[int, list[tuple[ListedImage, boo
     """Yield the number of each part that is to be worked on, its images, and whether each has no row yet."""
     images, size = folder.job.images, folder.job.settings.shard_size
     for number, start in enumerate(range(0, len(images), size)):
-        listed = [(image, not folder.has_row(image)) for image in images[start : start + size]]
-        if found := [(image, is_new) for image, is_new in listed if is_new or folder.lacks_files(image)]:
+        if found := list(folder.unfinished(images[start : start + size])):
             yield number, found
 
 

@@ -48,7 +48,6 @@ class DistributedSum:
         All processes must give the same shape and dtype: the ring adds others up to wrong numbers without a word.
         """
         on_host = isinstance(array, np.ndarray)
-        # A 0-d array and one of no values are summed as vectors.
         given = mx.array(np.ascontiguousarray(array), _MLX_DTYPES.get(array.dtype.name)) if on_host else array
         total = mx.distributed.all_sum(given, group=self._group)
         mx.eval(total)

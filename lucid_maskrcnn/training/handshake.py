@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
@@ -16,10 +15,11 @@ import numpy as np
 from lucid.nn import Module
 from threadpoolctl import threadpool_info
 
+from ..ops import dtype_name
 from ..user_warnings import warn_user
 from ..validators import shown
 from ..version import __version__
-from .groups import Group, exchange, share
+from .groups import Group, exchange_values, share_value
 from .shared_errors import error_from_message, message_of_error
 
 __all__ = ["check_group", "check_same_weights", "on_main", "shake_hands", "threads_per_rank"]
@@ -66,8 +66,7 @@ def shake_hands(group: Group, description: Mapping[str, Any], model: Module) -> 
         return
     mine = {**_flat(description), **_versions(), **_variables(model), "size of the group": group.size}
     machine = {"processor": _processor(), "BLAS threads": _blas_threads()}
-    content = json.dumps({"run": mine, "machine": machine, "name": socket.gethostname()}, default=str)
-    answers = [json.loads(answer) for answer in exchange(group, content.encode())]
+    answers = exchange_values(group, {"run": mine, "machine": machine, "name": socket.gethostname()})
     for rank, answer in enumerate(answers):
         found = _differences(answers[0]["run"], answer["run"])
         if found:
@@ -90,8 +89,8 @@ def threads_per_rank(group: Group) -> int | None:
     if group.size == 1:
         return None
     own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    here = json.dumps([socket.gethostname(), own]).encode()
-    sharing = exchange(group, here).count(here)  # ranks that a launcher has bound to other cores are not among them
+    here = [socket.gethostname(), own]
+    sharing = exchange_values(group, here).count(here)  # not those that a launcher has bound to other cores
     return None if sharing == 1 else max(1, (len(own) or os.cpu_count() or 1) // sharing)
 
 
@@ -114,7 +113,7 @@ def on_main(group: Group, function: Callable[[], Any]) -> Any:
             failure, answer = error, {"error": message_of_error(error)}
         except BaseException as error:  # Ctrl-C
             failure, answer = error, {"stopped": type(error).__name__}
-    answer = json.loads(share(group, json.dumps(answer).encode()))
+    answer = share_value(group, answer)
     if failure is not None:
         raise failure
     if "error" in answer:
@@ -131,7 +130,7 @@ def check_same_weights(group: Group, model: Module, step: int) -> None:
     checksum = 0
     for variable in model.state_dict(keep_vars=True).values():
         checksum = zlib.crc32(np.ascontiguousarray(variable.data).reshape(-1).view(np.uint8), checksum)
-    answers = exchange(group, str(checksum).encode())
+    answers = exchange_values(group, checksum)
     different = [rank for rank, answer in enumerate(answers) if answer != answers[0]]
     if different:
         raise RuntimeError(
@@ -149,8 +148,7 @@ def _versions() -> dict[str, str]:
 
 def _variables(model: Module) -> dict[str, str]:
     return {
-        f"model.{name}": f"{tuple(v.shape)} {str(v.data.dtype).rpartition('.')[2]}"
-        f"{' trained' if getattr(v, 'requires_grad', False) else ''}"
+        f"model.{name}": f"{tuple(v.shape)} {dtype_name(v)}{' trained' if getattr(v, 'requires_grad', False) else ''}"
         for name, v in model.state_dict(keep_vars=True).items()
     }
 

@@ -10,6 +10,7 @@ import lucid.nn as nn
 import numpy as np
 
 from ..config import config_from_version_0
+from ..ops import dtype_name
 from ..validators import check_keywords, integer, non_negative_int, positive_number, shown
 from .checkpoints import StoredArray, damaged, read_arrays, step_of
 from .run_state import RunState
@@ -155,7 +156,7 @@ def _check_model(path: Path, stored: Mapping[str, StoredArray], variables: Mappi
 
 def _dtypes(kind: str, variable: Any) -> list[str]:
     """Return the dtypes that an array of a variable may have."""
-    own = str(variable.data.dtype).rpartition(".")[2]  # of MLX: "mlx.core.float32"
+    own = dtype_name(variable)
     if kind in _OF_OPTIMIZER and own != "float32":
         return [own, "float32"]  # what a resumed optimizer has
     if kind == "ema" and "float" not in own:

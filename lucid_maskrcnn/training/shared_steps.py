@@ -6,7 +6,6 @@ same code, and on cpu it gives the same gradients for any number of them, bit fo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import lucid.nn as nn
 import numpy as np
 
-from ..ops import array_module, device_array, evaluate, is_device_array
+from ..ops import array_module, device_array, dtype_name, evaluate, is_device_array
 from ..ops.distributed import join_arrays, split_array
 from .batch_gradients import BatchGradients, BatchLosses
 from .divergence import DivergenceError
 from .gradients import GradientMean
-from .groups import Group, exchange
+from .groups import Group, exchange, exchange_values
 from .shared_errors import error_from_message, message_of_error
 from .step_batches import StepBatches
 
@@ -126,7 +125,7 @@ class SharedSteps:
             message["moved"] = not all(_same(b.data, old) for b, old in zip(self._buffers, before, strict=True))
         except Exception as error:
             failure, message = error, {"error": message_of_error(error)}
-        answers = [json.loads(answer) for answer in exchange(self._group, json.dumps(message).encode())]
+        answers = exchange_values(self._group, message)
         failed = next((rank for rank, answer in enumerate(answers) if "error" in answer), None)
         if failed is not None:
             raise self._error_of(failed, answers[failed]["error"], failure)
@@ -138,10 +137,8 @@ class SharedSteps:
 
     def _error_of(self, rank: int, message: dict[str, Any], own: Exception | None) -> Exception:
         """Return the error of a rank; rank 0 writes the batches of one that writes no files."""
-        is_own = rank == self._group.rank and own is not None
-        error = own if is_own and own is not None else error_from_message(message)
-        packed = getattr(error, "packed", None) or b""
-        packed = exchange(self._group, packed if is_own else b"")[rank]
+        error = own if own is not None and rank == self._group.rank else error_from_message(message)
+        packed = exchange(self._group, getattr(error, "packed", None) or b"")[rank]  # which is in no message
         if packed and self._group.rank == 0 and isinstance(error, DivergenceError):
             error.packed = packed
             error = self._gradients.guard.write_packed(error)
@@ -165,7 +162,7 @@ class SharedSteps:
         for values in statistics:
             parts = _views(values / self._group.size, [tuple(b.data.shape) for b in self._buffers])
             for b, part in zip(self._buffers, parts, strict=True):
-                b.data = device_array(part.astype(_dtype_name(b.data)), b.device)
+                b.data = device_array(part.astype(dtype_name(b)), b.device)
 
     def _joined(self, params: list[Any], sums: list[Any]) -> np.ndarray:
         """Return the sums as one vector, 0 where this rank has none: hundreds of messages would take longer."""
@@ -187,10 +184,6 @@ class SharedSteps:
 
 def _same(array: Any, before: Any) -> bool:
     return array is before if is_device_array(array) else np.array_equal(array, before)
-
-
-def _dtype_name(array: Any) -> str:
-    return str(array.dtype).rpartition(".")[2]  # of MLX: "mlx.core.float32"
 
 
 def _views(vector: np.ndarray, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:

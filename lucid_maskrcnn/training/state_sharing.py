@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from lucid.nn import Module
 
 from ..ops import device_array
 from .ema import EMA
-from .groups import Group, share
+from .groups import Group, share_value
 from .optimizer import Optimizer
 from .run_state import RunState
 
@@ -34,7 +33,7 @@ def share_state(group: Group, state: RunState, model: Module, optimizer: Optimiz
         "counts": optimizer.counts,
         "ema_updates": ema.updates if ema else 0,
     }
-    header = json.loads(share(group, json.dumps(header).encode()))
+    header = share_value(group, header)
     variables = list(model.state_dict(keep_vars=True).values())
     for variable, array in zip(variables, _shared(group, [v.data for v in variables]), strict=True):
         variable.data = device_array(array, variable.device)

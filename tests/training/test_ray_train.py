@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def workers(session: str) -> list[int]:
-    """Return the numbers of the workers of the run in this session."""
+    """Return the process numbers of the workers whose Ray has its files in this folder."""
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -119,7 +119,7 @@ def test_what_is_told_after_the_end_is_told_to_nobody(watches: Any) -> None:
 
 
 def test_strangers_are_not_let_in(watches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    hello = {"rank": 1, "name": "stranger", "place": ["stranger", "", 1]}
+    hello = {"rank": 1, "place": ["stranger", "", 1]}
     telling = Telling()
     held: list[socket.socket] = []
 
@@ -146,7 +146,7 @@ def test_strangers_are_not_let_in(watches: Any, monkeypatch: pytest.MonkeyPatch)
         knocking.result()
         second = pool.submit(Watch, 1, 2, telling, 20)
         made = [first.result(), second.result()]
-    assert made[0]._names == {1: socket.gethostname()}
+    assert {rank: place[0] for rank, place in made[0]._places.items()} == {1: socket.gethostname()}
     for watcher in made:
         watcher.close()
     held[0].close()
@@ -158,6 +158,6 @@ def test_a_rank_that_cannot_connect(monkeypatch: pytest.MonkeyPatch) -> None:
         Watch(0, 2, lambda message: message, 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    told = {"name": "far", "hosts": ["127.0.0.1"], "port": port, "token": "t", "place": ["far", "", 1]}
+    told = {"hosts": ["127.0.0.1"], "port": port, "token": "t", "place": ["far", "", 1]}
     with pytest.raises(GroupError, match=r"Rank 1 on .* cannot connect to rank 0 on far \(127.0.0.1\)"):
         Watch(1, 2, lambda _: told, 5)

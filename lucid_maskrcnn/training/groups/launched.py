@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import json
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from ...call_answers import answers_wrong_calls
-from ...ops import is_device_array
-from ...ops.distributed import DistributedSum
+from ...ops import device_array, is_device_array
+from ...ops.distributed import DISTRIBUTED_BACKENDS, DistributedSum
 from ...user_warnings import warn_user
 from ...validators import choice, positive_number
-from .protocol import GroupError, share
+from .protocol import GroupError, share_value
 from .watch import StartLimit, Watch
 
-__all__ = ["GROUP_BACKENDS", "LaunchedGroup", "init_group"]
-
-GROUP_BACKENDS = ("ring", "mpi", "nccl", "jaccl")
+__all__ = ["LaunchedGroup", "init_group"]
 
 _LAUNCHERS = {
     "ring": "mlx.launch -n N -- COMMAND",
@@ -70,7 +68,7 @@ def init_group(backend: str, *, timeout: float = 60.0, start_timeout: float = 30
     None of the connections is protected by a password or encrypted: use a private network. The processes also connect
     to rank 0 on a port that the system chooses, to watch over each other.
     """
-    choice("backend", backend, GROUP_BACKENDS)
+    choice("backend", backend, DISTRIBUTED_BACKENDS)
     if positive_number("timeout", timeout) < _LEAST_TIMEOUT:
         raise ValueError(f"timeout must be at least {_LEAST_TIMEOUT:g} seconds, got {timeout:g}.")
     start_timeout = positive_number("start_timeout", start_timeout)
@@ -157,7 +155,7 @@ class LaunchedGroup:
             self.abort(f"{kind.__name__}: {error}" if kind is not None and str(error) else type(error).__name__)
 
     def _share(self, message: dict[str, Any] | None) -> Any:
-        return json.loads(share(self, None if message is None else json.dumps(message).encode()))
+        return share_value(self, message)
 
     def _at_exit(self) -> None:
         assert self._watch is not None
@@ -192,8 +190,6 @@ def _mlx(backend: str) -> _MLX:
 
 
 def _has_mpi4py() -> bool:
-    import importlib.util
-
     return importlib.util.find_spec("mpi4py") is not None
 
 
@@ -217,20 +213,13 @@ class _MPI:
             )
 
     def __call__(self, array: Any) -> Any:
-        on_host = np.ascontiguousarray(array)  # an array of MLX is copied
-        if not on_host.flags.writeable or is_device_array(array):
+        on_gpu = is_device_array(array)
+        on_host = np.ascontiguousarray(array)
+        if on_gpu or not on_host.flags.writeable:
             on_host = on_host.copy()
         self._world.Allreduce(self._mpi.IN_PLACE, on_host)
-        if not is_device_array(array):
-            return on_host
-        return _device_array(on_host)
+        return device_array(on_host, "gpu") if on_gpu else on_host
 
     def leave_at_once(self) -> None:
         """End this process, and with it those that wait for it: MPI would wait for the lost one at the end."""
         self._world.Abort(1)
-
-
-def _device_array(array: np.ndarray) -> Any:
-    from ...ops import device_array
-
-    return device_array(array, "gpu")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Group", "GroupError", "SingleGroup", "exchange", "share"]
+__all__ = ["Group", "GroupError", "SingleGroup", "exchange", "exchange_values", "share", "share_value"]
 
 
 class GroupError(ConnectionError):
@@ -81,3 +82,13 @@ def exchange(group: Group, message: bytes) -> list[bytes]:
 def share(group: Group, message: bytes | None) -> bytes:
     """Return the message of rank 0; that of the others is ignored."""
     return exchange(group, message or b"")[0] if group.size > 1 else message or b""
+
+
+def exchange_values(group: Group, value: Any) -> list[Any]:
+    """Return the values of all ranks, as JSON has them."""
+    return [json.loads(message) for message in exchange(group, json.dumps(value).encode())]
+
+
+def share_value(group: Group, value: Any) -> Any:
+    """Return the value of rank 0, as JSON has it; that of the others is ignored."""
+    return json.loads(share(group, json.dumps(value).encode() if group.rank == 0 else None))

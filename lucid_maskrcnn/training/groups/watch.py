@@ -78,7 +78,6 @@ class Watch:
 
     def __init__(self, rank: int, size: int, share: Callable[[dict[str, Any] | None], Any], timeout: float) -> None:
         self._rank, self._size, self._timeout = rank, size, timeout
-        self._names: dict[int, str] = {}  # of the others' machines
         self._places: dict[int, list[Any]] = {}  # as _place() returns them
         self._peers: dict[int, _Peer] = {}
         self._lock = threading.Lock()
@@ -177,13 +176,13 @@ class Watch:
     def _connect(self, share: Callable[[dict[str, Any] | None], Any]) -> None:
         if self._rank:
             told = share(None)
-            self._names[0], self._places[0] = told["name"], told["place"]
+            self._places[0] = told["place"]
             self._peers[0] = _Peer(_dial(told, self._rank))
             return
         token, end = secrets.token_hex(16), time.monotonic() + _CONNECT
         with _server() as server:
             server.settimeout(_BEAT / 4)
-            where = {"name": socket.gethostname(), "hosts": _addresses(), "port": server.getsockname()[1]}
+            where = {"hosts": _addresses(), "port": server.getsockname()[1]}
             share({**where, "token": token, "place": _place()})
             while len(self._peers) < self._size - 1:
                 with contextlib.suppress(TimeoutError):
@@ -202,11 +201,11 @@ class Watch:
         peer = _Peer(connection)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             said = peer.first_line(end)
-            rank, name, place = said["rank"], said["name"], said["place"]
+            rank, place = said["rank"], said["place"]
             if secrets.compare_digest(said["token"], token) and 0 < rank < self._size:
                 with self._lock:
                     if rank not in self._peers:
-                        self._names[rank], self._places[rank], self._peers[rank] = name, place, peer
+                        self._places[rank], self._peers[rank] = place, peer
                         return
         peer.close()
 
@@ -269,7 +268,7 @@ class Watch:
                         peer.send({"lost": what})
 
     def _who(self, rank: int) -> str:
-        return f"Rank {rank} on {self._names[rank]}"
+        return f"Rank {rank} on {self._places[rank][0]}"
 
     def _end_process(self, lost: str) -> None:
         """End this process, whose main thread waits in the engine: no exception would reach it there."""
@@ -369,16 +368,17 @@ def _addresses() -> list[str]:
 
 def _dial(told: dict[str, Any], rank: int) -> socket.socket:
     """Return a connection to rank 0, at the first of its addresses that answers."""
-    here = told["name"] == socket.gethostname()
+    machine = told["place"][0]
+    here = machine == socket.gethostname()
     hosts = sorted(told["hosts"], key=lambda host: not (here and host == "127.0.0.1"))
     for host in hosts:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((host, told["port"]), timeout=_CONNECT / len(hosts))
-            hello = {"token": told["token"], "rank": rank, "name": socket.gethostname(), "place": _place()}
+            hello = {"token": told["token"], "rank": rank, "place": _place()}
             connection.sendall(json.dumps(hello).encode() + b"\n")
             connection.setblocking(False)
             return connection
     raise GroupError(
-        f"Rank {rank} on {socket.gethostname()} cannot connect to rank 0 on {told['name']} ({', '.join(hosts)}): allow "
+        f"Rank {rank} on {socket.gethostname()} cannot connect to rank 0 on {machine} ({', '.join(hosts)}): allow "
         "TCP connections between the machines of the group."
     )
