@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from . import validators
 from .validators import shown
@@ -50,6 +49,8 @@ def path_or_url(name: str, value: Any) -> Path | str:
     scheme, _, rest = value.partition("://")
     if scheme.lower() != "file":
         return f"{scheme.lower()}://{rest}"
+    from urllib.request import url2pathname  # here, as it imports what talks to web servers
+
     parts = urlsplit(value)
     if parts.netloc not in ("", "localhost"):
         raise ValueError(f"{name} must be on this machine if it begins with file://, got {shown(value)}.")

@@ -16,8 +16,6 @@ from lucid_maskrcnn.ops import device_name, host
 from .image_work import ImageWork
 from .job_folder import JobFolder
 from .local_engine import predict_locally
-from .ray_cluster import connected, require_ray
-from .ray_engine import predict_with_ray, ray_workers
 
 __all__ = ["Engine", "StartedEngine", "check_engine"]
 
@@ -87,6 +85,10 @@ class Engine:
         if self.name == "local":
             yield StartedEngine(partial(predict_locally, model=model), precision)
             return
+        # Here, as most processes need none of it.
+        from .ray_cluster import connected
+        from .ray_engine import predict_with_ray, ray_workers
+
         cpus = None if self.workers is None else self.workers * (self.threads or 1)
         with connected(self.address, cpus=cpus, model_bytes=_bytes_of(model)) as cluster:
             workers = ray_workers(cluster, self.workers, self.threads, on_gpu=_is_on_gpu(model, device))
@@ -123,6 +125,8 @@ def check_engine(engine: Any, address: Any, workers: Any, threads_per_worker: An
         positive("threads_per_worker", threads_per_worker),
     )
     if name == "ray":
+        from .ray_cluster import require_ray
+
         require_ray()
     return checked
 
