@@ -75,6 +75,19 @@ def test_frozen_parameters_do_not_move_in_several_processes(tmp_path: Path) -> N
 
 
 @forks
+@pytest.mark.parametrize("processes", [2, 4])
+def test_live_statistics_alone_depend_on_the_number_of_processes(tmp_path: Path, processes: int) -> None:
+    models = {}
+    for number in (1, processes):
+        settings = toy_settings(8, freeze_bn_after=None, ema=None, accumulate=4, processes=number)
+        models[number] = Toy()
+        toy_trainer(tmp_path / str(number), settings, model=models[number]).run()
+    one, several = (models[number].state_dict(keep_vars=True) for number in (1, processes))
+    for name, variable in one.items():
+        assert np.array_equal(variable.data, several[name].data) == (name != "norm.running_mean")
+
+
+@forks
 def test_live_statistics_are_the_mean_of_the_processes(tmp_path: Path) -> None:
     settings = toy_settings(1, warmup=0, freeze_bn_after=None, accumulate=2, processes=2, ema=None)
     model = Toy()
