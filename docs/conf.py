@@ -1,17 +1,34 @@
-"""Sphinx: uv run sphinx-build -W --keep-going -b html docs docs/_build/html."""
+"""Sphinx: uv run --group docs sphinx-build -W --keep-going -b html docs docs/_build/html."""
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # the extensions of these pages, in extensions/
 
 project = "lucid_maskrcnn"
 author = "the lucid_maskrcnn authors"
 copyright = f"2026, {author}"
 release = version = version_of("lucid-maskrcnn")
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",  # MyST Markdown, and the notebooks
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build"]
 default_role = "code"
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # the tests execute the notebooks; their outputs are in them
+suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # Classes that subclass lucid.nn.Module show what they add, not what Lucid gives them: no inherited-members.
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
@@ -26,6 +43,7 @@ maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"lucid_maskrcnn {release}"
 html_copy_source = False
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied
 
 
 def skip_generated(app: object, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:

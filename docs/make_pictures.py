@@ -1,4 +1,4 @@
-"""Make the pictures of docs/pictures.rst: ``uv run python docs/make_pictures.py``."""
+"""Make the pictures of docs/do/draw.md: ``uv run python docs/make_pictures.py``."""
 
 from pathlib import Path
 

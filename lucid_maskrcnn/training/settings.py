@@ -35,7 +35,7 @@ LR_PER_IMAGE = 0.02 / 16  # He et al. 2017, section 3.1: 0.02 for 16 images a st
 _ADAMW_LR, _ADAMW_IMAGES = 1e-4, 16
 _WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
 # Weights that are right already are moved by the noise of the gradients, with the square of the rate times the images
-# that are seen, and a few images cannot lead them back: this keeps that product constant; docs/training.rst has the
+# that are seen, and a few images cannot lead them back: this keeps that product constant; docs/do/train.md has the
 # runs.
 _FINE_TUNING_SHARES = (1 / 20, 1 / 5)  # of LR_PER_IMAGE, least and most
 _FINE_TUNING_IMAGES = 120  # up to so many seen images it is the most
