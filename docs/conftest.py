@@ -1,7 +1,8 @@
 """The pages run: pytest executes their ``python`` and ``sh`` blocks in order, each page in a folder of its own.
 
-The folder has the files of :func:`sample_files`. A block that cannot run here, as it downloads weights or needs a cluster,
-is marked by the line ``% skip: next "why"`` before it; ``tests/test_doc_pages.py`` still checks its syntax and its options.
+The folder has the files of :func:`sample_files`. A block that cannot run here, as it downloads weights or needs a
+cluster, is marked by the line ``% skip: next "why"`` before it; ``tests/test_doc_pages.py`` still checks its syntax and
+its options.
 Commands that are not to be run at all (``pip install``) are in blocks of another language: ``console`` or ``text``.
 """
 
@@ -30,8 +31,8 @@ ASSETS = ROOT / "lucid_maskrcnn" / "assets"
 def sample_files(folder: Path) -> None:
     """Put what the pages use into a folder: images of nuclei, and a data set in COCO's format.
 
-    ``cells.png`` and ``histology.png``; ``images`` with ``instances_train.json`` and ``instances_val.json``; ``new``, the
-    images of the second alone; ``stack.tif``, three pages of 16 bits; ``slide.tif``, 1024 × 1024 pixels.
+    ``cells.png`` and ``histology.png``; ``images`` with ``instances_train.json`` and ``instances_val.json``; ``new``,
+    the images of the second alone; ``stack.tif``, three pages of 16 bits; ``slide.tif``, 1024 × 1024 pixels.
     """
     cells = np.asarray(Image.open(ASSETS / "nuclei_fluorescence_small.png").convert("L"))
     shutil.copy(ASSETS / "nuclei_fluorescence_small.png", folder / "cells.png")
@@ -41,7 +42,9 @@ def sample_files(folder: Path) -> None:
     for image in json.loads((NUCLEI / "instances_val.json").read_text())["images"]:
         shutil.copy(NUCLEI / "images" / image["file_name"], folder / "new")
     pages = np.stack([cells, cells[::-1], cells[:, ::-1]]).astype(np.uint16) * 200 + 100
-    tifffile.imwrite(folder / "stack.tif", pages, imagej=True, metadata={"axes": "ZYX", "unit": "um"}, resolution=(2, 2))
+    tifffile.imwrite(
+        folder / "stack.tif", pages, imagej=True, metadata={"axes": "ZYX", "unit": "um"}, resolution=(2, 2)
+    )
     tifffile.imwrite(folder / "slide.tif", np.tile(cells, (4, 4)), tile=(256, 256))
 
 
