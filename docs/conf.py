@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -25,7 +26,13 @@ extensions = [
 exclude_patterns = ["_build"]
 default_role = "code"
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
+# Numbers that scripts in this folder compute: pages write {{ num_anchors }}.
+myst_substitutions = {
+    name: value
+    for file in (Path(__file__).parent / "understand").glob("*_numbers.json")
+    for name, value in json.loads(file.read_text(encoding="utf-8")).items()
+}
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tests execute the notebooks; their outputs are in them
 suppress_warnings = ["mystnb.unknown_mime_type"]
