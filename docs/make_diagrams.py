@@ -11,18 +11,22 @@ from pathlib import Path
 
 OUT = Path(__file__).parent / "images"
 WIDTH = 380
-STYLE = """
-  .diagram { width: 100%; max-width: 460px; display: block; margin: 1.2em auto; font-family: var(--font-stack), sans-serif }
-  .diagram text { fill: var(--color-foreground-primary, #000); font-size: 13px }
-  .diagram .small { fill: var(--color-foreground-secondary, #555); font-size: 11.5px }
-  .diagram .shape { fill: var(--color-foreground-secondary, #555); font-size: 11.5px; font-family: var(--font-stack--monospace), monospace }
-  .diagram rect { fill: var(--color-background-secondary, #f4f4f4); stroke: var(--color-foreground-border, #999) }
-  .diagram rect.data { fill: none; stroke-dasharray: 3 3 }
-  .diagram rect.group { fill: none }
-  .diagram a rect { stroke: var(--color-brand-content, #2757dd); stroke-width: 1.4 }
-  .diagram a:hover rect { fill: var(--color-background-hover, #eee) }
-  .diagram path { fill: none; stroke: var(--color-foreground-muted, #777); stroke-width: 1.5 }
-  .diagram .head { fill: var(--color-foreground-muted, #777); stroke: none }
+TEXT = "font-family: var(--font-stack), sans-serif"
+CODE = "font-family: var(--font-stack--monospace), monospace"
+NORMAL, PALE, LINE = (f"var(--color-foreground-{name})" for name in ("primary", "secondary", "muted"))
+STYLE = f"""
+  .diagram {{ width: 100%; max-width: 460px; display: block; margin: 1.2em auto; {TEXT} }}
+  .diagram text {{ fill: {NORMAL}; font-size: 13px }}
+  .diagram .small {{ fill: {PALE}; font-size: 11.5px }}
+  .diagram .shape {{ fill: {PALE}; font-size: 11.5px; {CODE} }}
+  .diagram rect {{ fill: var(--color-background-secondary); stroke: var(--color-foreground-border) }}
+  .diagram rect.data {{ fill: none; stroke-dasharray: 3 3 }}
+  .diagram rect.group {{ fill: none }}
+  .diagram a {{ text-decoration: none }}
+  .diagram a rect {{ stroke: var(--color-brand-content); stroke-width: 1.4 }}
+  .diagram a:hover rect {{ fill: var(--color-background-hover) }}
+  .diagram path {{ fill: none; stroke: {LINE}; stroke-width: 1.5 }}
+  .diagram .head {{ fill: {LINE}; stroke: none }}
 """
 
 
@@ -73,9 +77,9 @@ class Diagram:
 def predict_flow() -> Diagram:
     """Return the flow of data of a prediction, each stage a link."""
     title = (
-        "From images to detections: transforms.prepare, backbone, region proposal network, proposals, RoIAlign, box head, "
-        "post-processing, RoIAlign, mask head, pasting. The feature maps go to the region proposal network and to both "
-        "RoIAligns."
+        "From images to detections: transforms.prepare, backbone, region proposal network, proposals, RoIAlign, box "
+        "head, post-processing, RoIAlign, mask head, pasting. The feature maps go to the region proposal network and "
+        "to both RoIAligns."
     )
     d, x, w = Diagram(title, 908), 76, 228
     stages = [
@@ -120,8 +124,8 @@ def predict_flow() -> Diagram:
 def training_flow() -> Diagram:
     """Return the flow of data of get_loss."""
     title = (
-        "get_loss: the annotated objects are matched with anchors and with proposals; samples of both, and their targets, "
-        "meet the predictions in the five losses."
+        "get_loss: the annotated objects are matched with anchors and with proposals; samples of both, and their "
+        "targets, meet the predictions in the five losses."
     )
     d = Diagram(title, 560)
     d.box(8, 6, 168, 42, ["images", "(N, 3, H, W) after prepare"], kind="data")
@@ -141,10 +145,18 @@ def training_flow() -> Diagram:
     d.box(8, 244, 152, 58, ["roipool, box head", "mask_roipool,", "mask_head"], link="stage-box-head")
     d.arrow((196, 290), (160, 290))
     d.text(178, 305, "RoIs", "small")
-    d.box(8, 356, 364, 58, ["loss", "predictions of rpn and heads for the samples", "against gt_deltas, labels, gt_masks"])
+    d.box(
+        8, 356, 364, 58, ["loss", "predictions of rpn and heads for the samples", "against gt_deltas, labels, gt_masks"]
+    )
     d.arrow((84, 302), (84, 356))
     d.arrow((288, 302), (288, 356))
-    names = [("rpn_cls_loss", 8), ("rpn_reg_loss", 132), ("roi_cls_loss", 256), ("roi_reg_loss", 70), ("mask_loss", 194)]
+    names = [
+        ("rpn_cls_loss", 8),
+        ("rpn_reg_loss", 132),
+        ("roi_cls_loss", 256),
+        ("roi_reg_loss", 70),
+        ("mask_loss", 194),
+    ]
     for i, (name, x) in enumerate(names):
         d.box(x, 438 + 36 * (i > 2), 116, 28, [name], kind="data", link="train-losses")
     d.arrow((190, 414), (190, 436))
@@ -167,7 +179,9 @@ def modules() -> Diagram:
         for i, (part, what) in enumerate(parts):
             d.box(24 + i * (width + 10), y + 29, width, h - 39, [part, what], link=link)
 
-    group(36, 84, "backbone", "(N, 3, H, W) → P2 … P6", [("body", "ResNet, C2 … C5"), ("fpn", "pyramid")], "stage-pyramid")
+    group(
+        36, 84, "backbone", "(N, 3, H, W) → P2 … P6", [("body", "ResNet, C2 … C5"), ("fpn", "pyramid")], "stage-pyramid"
+    )
     anchors = ("anchor_generator", "(A, 4)")
     group(130, 84, "rpn", "→ objectness, deltas", [anchors, ("head", "conv, cls_logits, bbox_pred")], "stage-rpn")
     d.box(14, 224, 352, 42, ["roipool", "(R, C, 7, 7)"], link="stage-roialign")

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import lucid.nn as nn
 from lucid import Tensor
 
-from lucid_maskrcnn import MaskRCNN, list_weights, models, ops
+from lucid_maskrcnn import MaskRCNN, models, ops
 from lucid_maskrcnn.models.layers import BatchNorm2d, shapes_only
 from lucid_maskrcnn.models.pooling import FeatureMaps
 
@@ -130,7 +130,6 @@ def numbers() -> dict[str, str]:
         found[f"{name}_gmac_800_masks"] = f"{sum(all_masks.values()):.2f}"
         body = [getattr(model.backbone.body, part) for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")]
         found[f"{name}_body_parameters"] = f"{sum(num_parameters(part) for part in body):,}"
-    (nuclei,) = list_weights("mask_rcnn_resnet_18_fpn")
     model = factory("resnet_18")(weights="NUCLEI")
     of_stage = gigamacs(model, (640, 640), 2000, 50)
     found["nuclei_gflop"] = f"{2 * sum(of_stage.values()):.1f}"

@@ -1,7 +1,7 @@
 """Make the pictures and numbers of docs/understand: ``uv run python docs/make_stage_pictures.py``.
 
-They are the figures of the notebook ``examples/inside_the_model.ipynb``, by their names, on a transparent ground so that
-they fit light and dark pages; and numbers that the notebook's cells compute, which the pages write as ``{{ name }}``.
+They are the figures of the notebook ``examples/inside_the_model.ipynb``, by their names, on a transparent ground so
+that they fit light and dark pages; and numbers that its cells compute, which the pages write as ``{{ num_anchors }}``.
 """
 
 from __future__ import annotations
