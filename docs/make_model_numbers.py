@@ -6,6 +6,7 @@ have shapes and no memory, and the operators are replaced by ones that return sh
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from unittest.mock import patch
 import lucid.nn as nn
 from lucid import Tensor
 
-from lucid_maskrcnn import MaskRCNN, models, ops
+from lucid_maskrcnn import MaskRCNN, list_weights, models, ops
 from lucid_maskrcnn.models.layers import BatchNorm2d, shapes_only
 from lucid_maskrcnn.models.pooling import FeatureMaps
 
@@ -36,6 +37,18 @@ def num_parameters(model: nn.Module) -> int:
     """Return the numbers of a model that are trained, or would be with live batch norm; not its statistics."""
     frozen = [m for m in model.modules() if isinstance(m, BatchNorm2d) and not isinstance(m.weight, nn.Parameter)]
     return sum(p.size for p in model.parameters()) + sum(2 * norm.weight.size for norm in frozen)
+
+
+def parameters_of_parts(model: MaskRCNN) -> dict[str, int]:
+    """Return the parameters of each stage; they are those of the model together."""
+    box_head = [model.box_convs, model.fc1, model.fc2, model.cls_score, model.bbox_pred]
+    return {
+        "body": num_parameters(model.backbone.body),
+        "pyramid": num_parameters(model.backbone.fpn),
+        "rpn": num_parameters(model.rpn),
+        "box_head": sum(num_parameters(part) for part in box_head if part is not None),
+        "mask_head": num_parameters(model.mask_head),
+    }
 
 
 @contextmanager
@@ -115,6 +128,31 @@ def gigamacs(
     return found
 
 
+def weights_table(architecture: str) -> str:
+    """Return the published weights of an architecture as a table of Markdown."""
+    rows = ["| name | box AP | mask AP | file | data | conventions | labels |", "|" + " --- |" * 7]
+    for entry in list_weights(architecture):
+        size = "size not published" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
+        where = f"`{entry.file}`, in the package" if entry.url is None else f"[{entry.file}]({entry.url})"
+        labels = {"COCO": "COCO's ids, 1 to 90", "COCO_CONTIGUOUS": "1 to 80", "NUCLEI": "1, nucleus"}
+        metrics = [f"{entry.metrics[m]}" if m in entry.metrics else "–" for m in ("box AP", "mask AP")]
+        columns = [f"`{entry.name}`", *metrics, f"{where}, {size}", entry.dataset, entry.conventions]
+        rows.append("| " + " | ".join([*columns, labels[str(entry.categories)]]) + " |")
+    return "\n".join(rows)
+
+
+def signature_block(build: Any) -> str:
+    """Return the signature of a factory as a block of code, an argument a line."""
+    signature = inspect.signature(build)
+    arguments: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in arguments:
+            arguments.append("*")
+        arguments.append(f"{parameter.name}: {parameter.annotation} = {parameter.default!r}")
+    lines = "".join(f"    {argument},\n" for argument in arguments)
+    return f"```python\n{build.__name__}(\n{lines}) -> {signature.return_annotation}\n```"
+
+
 def numbers() -> dict[str, str]:
     """Return what the pages write."""
     found = {}
@@ -128,8 +166,9 @@ def numbers() -> dict[str, str]:
         found[f"{name}_gmac_800"] = f"{sum(gigamacs(model, (800, 800), ROIS, 0).values()):.2f}"
         all_masks = gigamacs(model, (800, 800), ROIS, DETECTIONS, every_class=True)
         found[f"{name}_gmac_800_masks"] = f"{sum(all_masks.values()):.2f}"
-        body = [getattr(model.backbone.body, part) for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")]
-        found[f"{name}_body_parameters"] = f"{sum(num_parameters(part) for part in body):,}"
+        found[f"{name}_weights"] = weights_table(factory(name).__name__)
+        found |= {f"{name}_{part}_parameters": f"{count:,}" for part, count in parameters_of_parts(model).items()}
+        found[f"{name}_signature"] = signature_block(factory(name))
     model = factory("resnet_18")(weights="NUCLEI")
     of_stage = gigamacs(model, (640, 640), 2000, 50)
     found["nuclei_gflop"] = f"{2 * sum(of_stage.values()):.1f}"
