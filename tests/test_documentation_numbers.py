@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lucid_maskrcnn.config import DETECTRON2, TORCHVISION
 from lucid_maskrcnn.models.layers import shapes_only
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -68,3 +69,11 @@ def test_numbers_of_the_stages(monkeypatch):
     for name, value in found.items():  # rounding differs between processors, and decides for some boxes
         numbers = [float(str(v).replace(",", "")) for v in (value, expected[name])]
         assert numbers[0] == pytest.approx(numbers[1], rel=0.03, abs=2), name
+
+
+def test_page_of_conventions_has_every_setting_that_differs():
+    page = (DOCS / "understand" / "conventions.md").read_text(encoding="utf-8")
+    for part in ("image", "rpn", "heads"):
+        ours, theirs = getattr(TORCHVISION, part).to_dict(), getattr(DETECTRON2, part).to_dict()
+        missing = [name for name in ours if ours[name] != theirs[name] and f"`{part}.{name}`" not in page]
+        assert not missing, part
