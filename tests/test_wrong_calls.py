@@ -29,7 +29,7 @@ from lucid_maskrcnn.cli import _is_answer
 PACKAGES = ["", "ops", "models", "data", "evaluation", "training", "inference", "masks", "images", "weights", "config"]
 PACKAGES += ["transforms", "visualization", "measure", "targets", "app", "annotation_formats"]
 
-DOCS = Path(__file__).parents[1] / "docs" / "api"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "api"
 
 # ------------------------------------------------------------------ the public names
 

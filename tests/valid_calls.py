@@ -7,6 +7,7 @@ current folder by :func:`write_files`.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import io
 import itertools
@@ -1262,6 +1263,7 @@ def _() -> Valid:
 @functools.cache
 def _taken_port() -> socket.socket:
     taken = socket.socket()
+    atexit.register(taken.close)
     taken.bind(("127.0.0.1", 0))
     taken.listen()
     return taken

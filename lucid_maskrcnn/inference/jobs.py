@@ -225,58 +225,29 @@ def predict_files(
     storage = job_storage(path_or_url("out", out))
     options = checked_options(score_thresh, nms_thresh, top_k, mask_thresh, class_agnostic_nms, mask_nms)
     chosen = _filters(min_area, max_area, exclude_edge)
-    if not validators.flag("tiles", tiles) and (tile_size is not None or overlap is not None):
-        setting = "overlap" if tile_size is None else "tile_size"
-        raise ValueError(f"{setting} is of tiles, got it without tiles=True (--tiles).")
+    _check_tiling(tiles, tile_size, overlap)
     number = validators.optional(validators.non_negative_int)("page", page)
     read = {"page": number, **validators.reading(channels, intensity)}
-    exports = check_exports("export", export)
-    if "imagej" in exports:
-        require_roifile()
+    exports = _exports(export, storage)
     if validators.choice("format", format, JOB_FORMATS) == "parquet":
         require_pyarrow()
     shard_size = validators.optional(validators.positive_int)("shard_size", shard_size)
     validators.flag("draw", draw)
-    mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
-    if all(mode.values()):
-        raise ValueError("resume and overwrite exclude each other: overwrite begins anew.")
+    mode = _mode(resume, overwrite)
     device_name("device", device)
     _check_dtype(dtype, weights)
     validators.flag("progress", progress)
-    for name, callback in (("on_start", on_start), ("on_image", on_image)):
-        if callback is not None and (not callable(callback) or isinstance(callback, type)):
-            raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
-    if storage.is_remote and "crops" in exports:
-        raise ValueError(
-            f"export cannot be 'crops' with out={storage.place!r}: a folder of files cannot appear whole at a URL."
-        )
+    _check_callbacks(on_start=on_start, on_image=on_image)
     images, earlier = _find(given, storage, **mode)
     if shard_size is None:
         shard_size = earlier.settings.shard_size if earlier and resume else runner.shard_size(len(images))
-    is_loaded = isinstance(weights, (str, os.PathLike))
     model = _load(runner, weights, device, dtype)
-    if read["intensity"] is None and isinstance(model, MaskRCNN):
-        read["intensity"] = model.config.image.intensity
-    if classes is not None:
-        options["classes"] = labels_of(model, classes)
-    if tiles:
-        options |= {
-            "tiles": True,
-            **dict(zip(("tile_size", "overlap"), check_tiles(model, tile_size, overlap), strict=True)),
-        }
-    with runner.started(model, *((device, dtype) if is_loaded else (None, None))) as started:
-        settings = JobSettings(
-            _row_options({**options, **chosen}, draw, exports, format, started.precision, read),
-            _describe(weights),
-            shard_size,
-            __version__,
-            _categories(model),
-        )
+    _complete(options, read, model, classes, (tile_size, overlap) if tiles else None)
+    with runner.started(model, *((device, dtype) if _is_file(weights) else (None, None))) as started:
+        row_options = _row_options({**options, **chosen}, draw, exports, format, started.precision, read)
+        settings = JobSettings(row_options, _describe(weights), shard_size, __version__, _categories(model))
         with JobFolder.open(storage, images, settings, **mode, draw=draw, export=exports) as job:
-            begun_with = job.job.settings.package_version
-            if begun_with != settings.package_version:
-                message = f"The job in {str(storage.place)!r} was begun with version {begun_with} of this package"
-                warn_user(f"{message}, which is now {settings.package_version}: results may differ.")
+            _warn_of_version(job)
             if on_start is not None:
                 on_start(JobStart(storage.place, job.resumed, len(job.job.images), job.n_done, job.n_new))
             work = ImageWork(job.storage, job.sources_from, job.job.settings.weights, options, chosen, read, progress)
@@ -328,19 +299,68 @@ def _filters(min_area: Any, max_area: Any, exclude_edge: Any) -> dict[str, Any]:
     return {**areas, **({"exclude_edge": True} if validators.flag("exclude_edge", exclude_edge) else {})}
 
 
+def _check_tiling(tiles: Any, tile_size: Any, overlap: Any) -> None:
+    """Refuse settings of tiles without tiles; what they may be depends on the model."""
+    if not validators.flag("tiles", tiles) and (tile_size is not None or overlap is not None):
+        setting = "overlap" if tile_size is None else "tile_size"
+        raise ValueError(f"{setting} is of tiles, got it without tiles=True (--tiles).")
+
+
+def _exports(export: Any, storage: JobStorage) -> tuple[str, ...]:
+    exports = check_exports("export", export)
+    if "imagej" in exports:
+        require_roifile()
+    if storage.is_remote and "crops" in exports:
+        raise ValueError(
+            f"export cannot be 'crops' with out={storage.place!r}: a folder of files cannot appear whole at a URL."
+        )
+    return exports
+
+
+def _mode(resume: Any, overwrite: Any) -> dict[str, bool]:
+    mode = {"resume": validators.flag("resume", resume), "overwrite": validators.flag("overwrite", overwrite)}
+    if all(mode.values()):
+        raise ValueError("resume and overwrite exclude each other: overwrite begins anew.")
+    return mode
+
+
+def _check_callbacks(**callbacks: Any) -> None:
+    for name, callback in callbacks.items():
+        if callback is not None and (not callable(callback) or isinstance(callback, type)):
+            raise TypeError(f"{name} must be a function, got {validators.shown(callback)}.")
+
+
 def _check_dtype(dtype: str | None, weights: Any) -> None:
     if dtype is None:
         return
     validators.choice("dtype", dtype, DTYPES)
-    if not isinstance(weights, (str, os.PathLike)):
+    if not _is_file(weights):
         raise ValueError('dtype is of a model that is loaded here, got a model: call model.to("gpu", dtype=...).')
 
 
+def _is_file(weights: Any) -> bool:
+    """Whether weights are a file, or the name of one, and not a model."""
+    return isinstance(weights, (str, os.PathLike))
+
+
 def _load(runner: Engine, weights: str | Path | MaskRCNN, device: str, dtype: str | None) -> Any:
-    if isinstance(weights, (str, os.PathLike)):
+    if _is_file(weights):
         return runner.load(weights, device, dtype)
     check_predictor("weights", weights, "a name, a path or a model")
     return weights
+
+
+def _complete(
+    options: dict[str, Any], read: dict[str, Any], model: Any, classes: Any, tiling: tuple[Any, Any] | None
+) -> None:
+    """Add to options and to how images are read what depends on the model."""
+    if read["intensity"] is None and isinstance(model, MaskRCNN):
+        read["intensity"] = model.config.image.intensity
+    if classes is not None:
+        options["classes"] = labels_of(model, classes)
+    if tiling is not None:
+        tile_size, overlap = check_tiles(model, *tiling)
+        options |= {"tiles": True, "tile_size": tile_size, "overlap": overlap}
 
 
 # ------------------------------------------------------------------ what a job was begun with
@@ -365,10 +385,11 @@ def _row_options(
     }
 
 
-def _warn_of_version(folder: Path, begun_with: str) -> None:
+def _warn_of_version(job: JobFolder) -> None:
+    begun_with = job.job.settings.package_version
     if begun_with != __version__:
-        message = f"The job in {str(folder)!r} was begun with version {begun_with} of this package, which is now "
-        warn_user(f"{message}{__version__}: results may differ.")
+        message = f"The job in {str(job.storage.place)!r} was begun with version {begun_with} of this package"
+        warn_user(f"{message}, which is now {__version__}: results may differ.")
 
 
 def _describe(weights: Any) -> dict[str, Any]:
