@@ -233,11 +233,11 @@ def test_failing_save_of_crops_leaves_the_old_ones(tmp_path, failing, monkeypatc
 
 
 def test_every_format_is_documented():
-    page = (Path(__file__).parents[2] / "docs" / "exports.rst").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "do" / "export.md").read_text(encoding="utf-8")
     for name, known in EXPORT_FORMATS.items():
         for text in (f"``{name}``", *(f"``{option}``" for option in known.options)):
             assert text in Detections.save.__doc__, text
-        assert f"``{name}``" in page
+        assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tif", "a.geojson", "a.zip", "a.txt", "a.json", "a.png"])
