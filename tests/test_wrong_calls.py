@@ -26,6 +26,8 @@ from taken_values import TAKES
 
 from lucid_maskrcnn.cli import _is_answer
 
+pytestmark = pytest.mark.once
+
 PACKAGES = ["", "ops", "models", "data", "evaluation", "training", "inference", "masks", "images", "weights", "config"]
 PACKAGES += ["transforms", "visualization", "measure", "targets", "app", "annotation_formats"]
 

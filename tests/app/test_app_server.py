@@ -24,6 +24,8 @@ from pycocotools.coco import COCO
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.detections import Detections
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:

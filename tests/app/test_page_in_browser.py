@@ -22,9 +22,10 @@ from lucid_maskrcnn.detections import Detections
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"),
+]
 
 # As root, without a screen, and without looking for anything outside.
 SWITCHES = (

@@ -20,6 +20,8 @@ from lucid_maskrcnn.cli.overview import EXAMPLES, GROUPS
 from lucid_maskrcnn.cli.parser import commands_of
 from lucid_maskrcnn.text_tables import cell_width
 
+pytestmark = pytest.mark.once
+
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo terminals that Python opens")
 
 

@@ -13,6 +13,8 @@ from rank_runs import BIN, ENVIRONMENT, free_ports, has_launcher
 from run_processes import check_resumed, num_logged, wait_for
 from training_data import make_training_data
 
+pytestmark = pytest.mark.once
+
 needs = {
     name: pytest.mark.skipif(not has_launcher(name), reason=f"there is no launcher of {name}")
     for name in ("ring", "mpi")

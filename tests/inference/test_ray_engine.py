@@ -27,6 +27,7 @@ from lucid_maskrcnn.inference.ray_engine import RayWorkers, ray_workers
 
 # Ray's own, in a process that has started a cluster and ended it.
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]

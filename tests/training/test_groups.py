@@ -20,6 +20,8 @@ from tiny_runs import Toy, close_arrays, same_arrays, steps_of, toy_settings, to
 from lucid_maskrcnn.training import GroupError, init_group
 from lucid_maskrcnn.training.checkpoints import find_checkpoints
 
+pytestmark = pytest.mark.once
+
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(not has_launcher(name), reason=f"there is no launcher of {name}"))
     for name in ("ring", "mpi")
