@@ -128,7 +128,7 @@ def training_flow() -> Diagram:
         "targets, meet the predictions in the five losses."
     )
     d = Diagram(title, 560)
-    d.box(8, 6, 168, 42, ["images", "(N, 3, H, W) after prepare"], kind="data")
+    d.box(8, 6, 168, 42, ["images", "(N, 3, H, W)"], kind="data")
     d.box(196, 6, 172, 42, ["targets", "boxes, labels, masks"], kind="data")
     d.box(8, 72, 168, 42, ["backbone, rpn", "as in a prediction"], link="stage-rpn")
     d.arrow((92, 48), (92, 72))

@@ -472,18 +472,19 @@ class MaskRCNN(HalfPrecision):
         options: PredictOptions,
         limits: Limits,
     ) -> list[Detections]:
-        batch, originals = self._prepare(images, self.config.image, limits, options.read)
-        features = self._features(batch.tensor)
-        proposals = self.rpn.propose(self.rpn(features), batch.sizes, training=False)
-        # A gpu is waited for here: how many are there?
-        proposals, found = self._detect(features, proposals, batch.sizes, options.of_boxes)
+        batch, originals = self._prepare(images, self.config.image, limits, options.read)  # (N, 3, H, W)
+        features = self._features(batch.tensor)  # L maps (N, C, h, w)
+        proposals = self.rpn.propose(self.rpn(features), batch.sizes, training=False)  # (R, 4)
+        # A gpu is waited for here, for the numbers of detections: the mask head's batch depends on them.
+        proposals, found = self._detect(features, proposals, batch.sizes, options.of_boxes)  # n boxes of each image
         check.finish()
-        mask_probs = self._mask_probs(features, found)
+        mask_probs = self._mask_probs(features, found)  # (n, M, M) of each image
         limits.add_proposals(proposals, self.config.rpn)
+        # From pixels of the network's input to those of the images as they were given.
         sizes = zip(batch.sizes, batch.original_sizes, strict=True)
         boxes = [transforms.resize_boxes(f.boxes, *size) for f, size in zip(found, sizes, strict=True)]
         scores, labels = [f.scores for f in found], [f.labels for f in found]
-        ops.evaluate(t.data for t in (*boxes, *scores, *labels, *mask_probs, *limits.objectness))  # and once more
+        ops.evaluate(t.data for t in (*boxes, *scores, *labels, *mask_probs, *limits.objectness))  # a gpu's second wait
         detections = [
             Detections(
                 *columns,
@@ -587,9 +588,9 @@ class MaskRCNN(HalfPrecision):
         loss_weights: Mapping[str, float],
         class_weights: Sequence[float] | None,
     ) -> MaskRCNNLosses:
-        features = self._features(batch.tensor)
-        rpn = self.rpn(features)
-        proposed = self.rpn.propose(rpn, batch.sizes, training=True)
+        features = self._features(batch.tensor)  # L maps (N, C, h, w)
+        rpn = self.rpn(features)  # objectness and deltas of all anchors
+        proposed = self.rpn.propose(rpn, batch.sizes, training=True)  # constants
         # Matching and sampling are the host's on either device: same boxes and random numbers give the same samples. A
         # gpu computes the proposals meanwhile, and is waited for once, when they are read.
         ops.begin(t.data for t in (*features.maps, rpn.objectness, rpn.deltas, proposed.boxes))

@@ -181,6 +181,7 @@ def _of_image(
     # 1. the anchors with the best objectness of each level
     rows, levels = top_k_per_level(objectness, level_sizes, rules.pre_nms_top_n)
     objectness = take(objectness, rows)
+    # For ``weakest``, of which a warning is made: whether what is cut off could still have been an object.
     last = [host(sigmoid(take(objectness, as_tensor(_last_rows(level_sizes, rules), dtype="int32"))))]
     # 2. the boxes that they predict
     boxes = decode_boxes(take(deltas, rows), take(anchors, rows))
