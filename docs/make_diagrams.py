@@ -68,7 +68,7 @@ class Diagram:
     def save(self, name: str) -> None:
         body = "\n".join(self.parts)
         svg = (
-            f'<svg class="diagram" viewBox="0 0 {WIDTH} {self.height}" role="img" xmlns="http://www.w3.org/2000/svg">\n'
+            f'<svg class="diagram" viewBox="0 0 {WIDTH} {self.height}" role="group" xmlns="http://www.w3.org/2000/svg">\n'
             f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>{body}\n</svg>\n"
         )
         (OUT / f"{name}.svg").write_text(svg, encoding="utf-8")

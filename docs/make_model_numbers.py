@@ -21,6 +21,7 @@ from lucid import Tensor
 from lucid_maskrcnn import MaskRCNN, list_weights, models, ops
 from lucid_maskrcnn.models.layers import BatchNorm2d, shapes_only
 from lucid_maskrcnn.models.pooling import FeatureMaps
+from lucid_maskrcnn.weights import PublishedWeights
 
 FILE = Path(__file__).parent / "understand" / "model_numbers.json"
 NAMES = ("resnet_18", "resnet_50", "resnet_50_v2", "resnet_101")
@@ -128,10 +129,10 @@ def gigamacs(
     return found
 
 
-def weights_table(architecture: str) -> str:
-    """Return the published weights of an architecture as a table of Markdown."""
+def weights_table(published: list[PublishedWeights]) -> str:
+    """Return published weights as a table of Markdown."""
     rows = ["| name | box AP | mask AP | file | data | conventions | labels |", "|" + " --- |" * 7]
-    for entry in list_weights(architecture):
+    for entry in published:
         size = "size not published" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
         where = f"`{entry.file}`, in the package" if entry.url is None else f"[{entry.file}]({entry.url})"
         labels = {"COCO": "COCO's ids, 1 to 90", "COCO_CONTIGUOUS": "1 to 80", "NUCLEI": "1, nucleus"}
@@ -166,7 +167,11 @@ def numbers() -> dict[str, str]:
         found[f"{name}_gmac_800"] = f"{sum(gigamacs(model, (800, 800), ROIS, 0).values()):.2f}"
         all_masks = gigamacs(model, (800, 800), ROIS, DETECTIONS, every_class=True)
         found[f"{name}_gmac_800_masks"] = f"{sum(all_masks.values()):.2f}"
-        found[f"{name}_weights"] = weights_table(factory(name).__name__)
+        published = list_weights(factory(name).__name__)
+        found[f"{name}_weights"] = weights_table(published)
+        found[f"{name}_weight_names"] = ", ".join(f"`{entry.name}`" for entry in published)
+        found[f"{name}_mask_aps"] = ", ".join(f"{entry.metrics['mask AP']}" for entry in published)
+        found[f"{name}_mask_ap"] = f"{max(entry.metrics['mask AP'] for entry in published)}"
         found |= {f"{name}_{part}_parameters": f"{count:,}" for part, count in parameters_of_parts(model).items()}
         found[f"{name}_signature"] = signature_block(factory(name))
     model = factory("resnet_18")(weights="NUCLEI")

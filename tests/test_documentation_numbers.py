@@ -77,3 +77,12 @@ def test_page_of_conventions_has_every_setting_that_differs():
         ours, theirs = getattr(TORCHVISION, part).to_dict(), getattr(DETECTRON2, part).to_dict()
         missing = [name for name in ours if ours[name] != theirs[name] and f"`{part}.{name}`" not in page]
         assert not missing, part
+
+
+def test_measured_rates_of_convolutions_are_those_that_were_recorded():
+    page = (DOCS / "understand" / "convolutions.md").read_text(encoding="utf-8")
+    recorded = (DOCS.parent / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith(("| 1, ", "| 70, "))]
+    assert len(rows) > 5
+    for row in rows:
+        assert row.rpartition(" | ")[0] in recorded
