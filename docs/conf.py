@@ -22,6 +22,7 @@ extensions = [
     "myst_nb",  # MyST Markdown, and the notebooks
     "sphinx_copybutton",
     "sphinx_design",
+    "extensions.messages",  # docs/reference/messages, from the package's source and messages.toml
 ]
 exclude_patterns = ["_build"]
 default_role = "code"
