@@ -16,6 +16,7 @@ __all__ = ["Origins"]
 type Definition = tuple[str, str]  # module, name
 
 _FAR = 6  # steps back
+_FEW = 6  # names that are worth a line
 
 
 class Source(Protocol):
@@ -44,23 +45,35 @@ class Origins:
         self._known: dict[Definition, tuple[str, ...]] = {}
 
     def of(self, module: str, name: str) -> tuple[str, ...]:
-        """Return the public names that a definition is or that lead to it, as people import them."""
+        """Return the public names that a definition is or that lead to it, as people import them.
+
+        They are those of the package itself, where there are few; else the first ones of its rooms.
+        """
         start = module, name
         if start not in self._known:
-            self._known[start] = tuple(sorted(self._followed(start)))
+            first, top = self._followed(start)
+            self._known[start] = tuple(sorted(top if 0 < len(top) <= _FEW else first))
         return self._known[start]
 
-    def _followed(self, start: Definition) -> Iterator[str]:
-        seen, now = {start}, [start]
+    def _followed(self, start: Definition) -> tuple[set[str], set[str]]:
+        """Return the first public names on each way back, and the names of the package itself."""
+        first: set[str] = set()
+        top: set[str] = set()
+        seen, now = {start}, [(start, False)]
         for _ in range(_FAR):
-            further = []
-            for definition in now:
-                if definition in self._public:
-                    yield self._public[definition]
-                else:
-                    further += [user for user in sorted(self._users[definition]) if user not in seen]
-                    seen.update(further)
+            further: list[tuple[Definition, bool]] = []
+            for definition, passed in now:
+                name = self._public.get(definition)
+                if name and not passed:
+                    first.add(name)
+                if name and name.count(".") == 1:
+                    top.add(name)
+                    continue
+                users = [user for user in sorted(self._users[definition]) if user not in seen]
+                further += [(user, passed or name is not None) for user in users]
+                seen.update(users)
             now = further
+        return first, top
 
     def _public_names(self) -> Iterator[tuple[Definition, str]]:
         rooms = sorted(

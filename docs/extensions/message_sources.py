@@ -334,7 +334,7 @@ class _Texts:
         self.modules = modules
 
     def of(self, node: ast.expr, place: _Place) -> list[str] | None:
-        handle = getattr(self, f"_{type(node).__name__}", None)
+        handle = getattr(self, f"_of_{type(node).__name__.lower()}", None)
         texts: list[str] | None = handle(node, place) if handle else None
         if texts is None:
             return None
@@ -344,10 +344,10 @@ class _Texts:
     def shown(self, node: ast.expr, place: _Place) -> list[str]:
         return self.of(node, place) or ["{" + _name_of(node) + "}"]
 
-    def _Constant(self, node: ast.Constant, place: _Place) -> list[str] | None:
+    def _of_constant(self, node: ast.Constant, place: _Place) -> list[str] | None:
         return [node.value] if isinstance(node.value, str) else None
 
-    def _JoinedStr(self, node: ast.JoinedStr, place: _Place) -> list[str] | None:
+    def _of_joinedstr(self, node: ast.JoinedStr, place: _Place) -> list[str] | None:
         parts = [self.shown(p.value if isinstance(p, ast.FormattedValue) else p, place) for p in node.values]
         parts = [["{" + _name_of(p) + "}"] if t == [""] else t for t, p in zip(parts, node.values, strict=True)]
         while (product := _product(map(len, parts))) > _MANY:
@@ -355,7 +355,7 @@ class _Texts:
             parts[widest] = ["{" + _name_of(node.values[widest]) + "}"] if product else []
         return ["".join(chosen) for chosen in itertools.product(*parts)]
 
-    def _BinOp(self, node: ast.BinOp, place: _Place) -> list[str] | None:
+    def _of_binop(self, node: ast.BinOp, place: _Place) -> list[str] | None:
         left, right = self.of(node.left, place), self.of(node.right, place)
         if isinstance(node.op, ast.Mult):
             text = left or right
@@ -365,23 +365,23 @@ class _Texts:
         first, second = left or self.shown(node.left, place), right or self.shown(node.right, place)
         return [a + b for a, b in itertools.product(first, second)]
 
-    def _IfExp(self, node: ast.IfExp, place: _Place) -> list[str] | None:
+    def _of_ifexp(self, node: ast.IfExp, place: _Place) -> list[str] | None:
         branches = [self.of(node.body, place), self.of(node.orelse, place)]
         if branches == [None, None]:
             return None
         shown = [b or self.shown(n, place) for b, n in zip(branches, (node.body, node.orelse), strict=True)]
         return [*shown[0], *shown[1]]
 
-    def _BoolOp(self, node: ast.BoolOp, place: _Place) -> list[str] | None:
+    def _of_boolop(self, node: ast.BoolOp, place: _Place) -> list[str] | None:
         texts = [self.of(value, place) for value in node.values]
         if all(t is None for t in texts):
             return None
         return [s for t, v in zip(texts, node.values, strict=True) for s in (t or self.shown(v, place)) if s]
 
-    def _NamedExpr(self, node: ast.NamedExpr, place: _Place) -> list[str] | None:
+    def _of_namedexpr(self, node: ast.NamedExpr, place: _Place) -> list[str] | None:
         return self.of(node.value, place)
 
-    def _Name(self, node: ast.Name, place: _Place) -> list[str] | None:
+    def _of_name(self, node: ast.Name, place: _Place) -> list[str] | None:
         bound = dict(place.bound).get(node.id)
         if bound is not None:
             return list(bound)
@@ -410,10 +410,7 @@ class _Texts:
             return None
         return [s for t, (v, _) in zip(texts, values, strict=True) for s in (t or self.shown(v, place))]
 
-    def _Attribute(self, node: ast.Attribute, place: _Place) -> list[str] | None:
-        return None
-
-    def _Subscript(self, node: ast.Subscript, place: _Place) -> list[str] | None:
+    def _of_subscript(self, node: ast.Subscript, place: _Place) -> list[str] | None:
         mapping = node.value
         if isinstance(mapping, ast.Name) and mapping.id in place.module.constants:
             mapping = place.module.constants[mapping.id]
@@ -431,7 +428,7 @@ class _Texts:
         texts = [self.of(value, place) for value in values]
         return [s for t in texts for s in t or []] or None if all(texts) else None
 
-    def _Call(self, node: ast.Call, place: _Place) -> list[str] | None:
+    def _of_call(self, node: ast.Call, place: _Place) -> list[str] | None:
         function = node.func
         if isinstance(function, ast.Name) and function.id in _THROUGH and node.args:
             return self.of(node.args[0], place)

@@ -60,6 +60,7 @@ def _entry(entry: Entry) -> str:
     kinds: dict[str, set[str]] = {}
     for message in entry.messages:
         kinds.setdefault(_sentence(message), set()).update(_kind(message))
+    kinds = {sentence: kind for sentence, kind in kinds.items() if _without_guess(sentence) not in kinds}
     said = [f"- {_escaped(sentence)} {{kind}}`{', '.join(sorted(kinds[sentence]))}`" for sentence in sorted(kinds)]
     first, more = "\n".join(said[:_SHOWN]), "\n".join(said[_SHOWN:])
     rest = f"\n\n:::{{dropdown}} {len(said) - _SHOWN} more of the kind\n{more}\n:::" if more else ""
@@ -74,6 +75,12 @@ def _sentence(message: Message) -> str:
     text = message.template
     begins = message.kind in _CAUGHT or not re.search(r"[.?!…]$", text)
     return f"… {text}" if begins and text[0].islower() else text
+
+
+def _without_guess(sentence: str) -> str | None:
+    """Return a sentence without what may have been meant, None if it says nothing of it."""
+    shorter = re.sub(r"[.;] [Dd]id you mean [^?]*\?$", ".", sentence)
+    return None if shorter == sentence else shorter
 
 
 def _kind(message: Message) -> list[str]:
@@ -106,8 +113,9 @@ def search_box() -> str:
     """Return the box that finds the entry of a message that is pasted, as HTML."""
     rows = []
     for entry in entries():
-        for template in sorted({message.template for message in entry.messages}):
-            rows.append([template, entry.title, f"{entry.group}.html#{entry.anchor}"])
+        templates = {message.template for message in entry.messages}
+        shown = sorted(t for t in templates if _without_guess(t) not in templates)
+        rows += [[template, entry.title, f"{entry.group}.html#{entry.anchor}"] for template in shown]
     script = (Path(__file__).parent / "messages_box.js").read_text(encoding="utf-8")
     data = json.dumps(rows, ensure_ascii=False).replace("</", "<\\/")
     label = html.escape("Paste a message, with or without its traceback")
@@ -137,8 +145,8 @@ def fill_page(app: Any, page: str, source: list[str]) -> None:
     if not page.startswith(FOLDER):
         return
     app.env.note_dependency(str(TABLE))
-    text = re.sub(r"^% messages: (\w+)$", lambda line: markdown_of(line[1]), source[0], flags=re.M)
-    text = re.sub(r"^% messages: find$", lambda _: f"```{{raw}} html\n{search_box()}\n```", text, flags=re.M)
+    text = re.sub(r"^% messages: find$", lambda _: f"```{{raw}} html\n{search_box()}\n```", source[0], flags=re.M)
+    text = re.sub(r"^% messages: (\w+)$", lambda line: markdown_of(line[1]), text, flags=re.M)
     source[0] = re.sub(r"^% messages$", lambda _: contents(), text, flags=re.M)
 
 
