@@ -4,6 +4,7 @@ The folder has the files of :func:`sample_files`. A block that cannot run here, 
 cluster, is marked by the line ``% skip: next "why"`` before it; ``tests/test_doc_pages.py`` still checks its syntax and
 its options.
 Commands that are not to be run at all (``pip install``) are in blocks of another language: ``console`` or ``text``.
+Python of other libraries, which docs/coming_from shows beside this package's, is in ``py`` blocks: they are not run.
 """
 
 from __future__ import annotations
