@@ -1,4 +1,4 @@
-"""Make the pictures of docs/do/draw.md: ``uv run python docs/make_pictures.py``."""
+"""Make the pictures of docs/do/draw.md, and the README's: ``uv run python docs/make_pictures.py``."""
 
 from pathlib import Path
 
@@ -23,6 +23,15 @@ def mosaic(found, pixels, times):
     return Detections(boxes, **parts, image_size=size), np.tile(pixels, (times, times, 1))
 
 
+def before_and_after(drawings, side=420, gap=8):
+    """Return a strip: each image as it is, and beside it with what was found."""
+    panels = [image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS) for pair in drawings for image in pair]
+    strip = Image.new("RGB", (len(panels) * (side + gap) - gap, side), "white")
+    for place, panel in enumerate(panels):
+        strip.paste(panel, (place * (side + gap), 0))
+    return strip
+
+
 def main():
     model = mask_rcnn_resnet_18_fpn(weights="NUCLEI").eval()
     lilac = np.asarray(Image.open(ASSETS / "nuclei_histology_lilac.png").convert("RGB"))
@@ -42,6 +51,10 @@ def main():
     for name, drawn in drawings.items():
         drawn.thumbnail((640, 640))
         drawn.save(OUT / f"pictures_{name}.jpg", quality=88)
+    cells = model.predict(dark, score_thresh=0.5)[0]
+    style = {"labels": False, "boxes": False, "alpha": 0.45, "scale": 3}
+    pairs = [(Image.fromarray(pixels), found.draw(pixels, **style)) for pixels, found in ((dark, cells), (lilac, found))]
+    before_and_after(pairs).save(OUT / "readme.jpg", quality=85)
 
 
 if __name__ == "__main__":
