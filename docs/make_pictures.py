@@ -25,7 +25,8 @@ def mosaic(found, pixels, times):
 
 def before_and_after(drawings, side=420, gap=8):
     """Return a strip: each image as it is, and beside it with what was found."""
-    panels = [image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS) for pair in drawings for image in pair]
+    images = [image.convert("RGB") for pair in drawings for image in pair]
+    panels = [image.resize((side, side), Image.Resampling.LANCZOS) for image in images]
     strip = Image.new("RGB", (len(panels) * (side + gap) - gap, side), "white")
     for place, panel in enumerate(panels):
         strip.paste(panel, (place * (side + gap), 0))
@@ -53,7 +54,8 @@ def main():
         drawn.save(OUT / f"pictures_{name}.jpg", quality=88)
     cells = model.predict(dark, score_thresh=0.5)[0]
     style = {"labels": False, "boxes": False, "alpha": 0.45, "scale": 3}
-    pairs = [(Image.fromarray(pixels), found.draw(pixels, **style)) for pixels, found in ((dark, cells), (lilac, found))]
+    both = (dark, cells), (lilac, found)
+    pairs = [(Image.fromarray(pixels), objects.draw(pixels, **style)) for pixels, objects in both]
     before_and_after(pairs).save(OUT / "readme.jpg", quality=85)
 
 
