@@ -1,13 +1,16 @@
-"""The pages for those who come from other libraries: what their tables call ours, exists."""
+"""The pages for those who come from other libraries: what their tables call ours exists, and their examples run."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import lucid
 import pytest
 
 import lucid_maskrcnn
@@ -80,3 +83,48 @@ def test_keywords_of_the_tables_exist(page: str, at_least: int) -> None:
 def test_every_keyword_of_torchvision_has_a_row() -> None:
     theirs = {span for cell, _ in rows_of("torchvision.md") for span in re.findall(r"`(\w+)`", cell)}
     assert theirs >= set(TORCHVISION.split())
+
+
+def example_with(word: str) -> str:
+    """Return the block of the page on Lucid's detectors that has a word."""
+    blocks = re.findall(r"```python\n(.*?)```", (PAGES / "lucid.md").read_text(encoding="utf-8"), re.DOTALL)
+    return next(block for block in blocks if word in block)
+
+
+def run(source: str) -> tuple[dict[str, Any], Any]:
+    """Execute as a notebook cell: return the names, and the value of the last line if it has one."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    names: dict[str, Any] = {}
+    exec(compile(tree, "lucid.md", "exec"), names)
+    value = eval(compile(ast.Expression(last.value), "lucid.md", "eval"), names) if last else None
+    return names, value
+
+
+def test_backbone_example() -> None:
+    lucid.random.seed(0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # Lucid 2.9's layers cast the uninitialized memory of a bias before they fill it.
+        warnings.filterwarnings("ignore", ".* encountered in cast", RuntimeWarning)
+        # Random weights find as much as they are let to.
+        warnings.filterwarnings("ignore", "Objects may be missing", UserWarning)
+        names, (boxes, scores, labels, masks) = run(example_with("class SimpleBackbone"))
+    assert [w.category for w in caught] == [UserWarning]
+    assert "anchor_stride" in str(caught[0].message)
+    r = names["cls_logits"].shape[0]
+    assert r > 0
+    assert names["cls_logits"].shape == (r, 6)
+    assert names["bbox_deltas"].shape == (r, 20)
+    assert names["mask_logits"].shape == (r, 5, 28, 28)
+    n = len(names["detections"][0])
+    assert (boxes, scores, labels, masks) == ((n, 4), (n,), (n,), (n, 512, 512))
+
+
+def test_training_example(capsys: pytest.CaptureFixture[str]) -> None:
+    lucid.random.seed(0)
+    names, _ = run(example_with("clip_gradients("))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    assert "total_loss" in printed[0]
+    assert all(p.grad is not None for p in names["optimizer"].params)
