@@ -49,6 +49,8 @@ napoleon_use_rtype = False
 maximum_signature_line_length = 88
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_title = f"lucid_maskrcnn {release}"
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied
