@@ -24,7 +24,7 @@ THEMES = {"light": "#24292f", "dark": "#d0d4d8"}  # the color of text and lines;
 
 def draw_ratios(machines: list[dict[str, Any]]) -> Any:
     """Bars of the median times over torchvision's, with the range of minimum and maximum."""
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), sharey=True, layout="constrained")
     for axis, task in zip(axes, (PREDICT, TRAIN), strict=True):
         labels = [n for n in COLORS if n in machines[0][task]]
         for m, machine in enumerate(machines):
@@ -41,13 +41,13 @@ def draw_ratios(machines: list[dict[str, Any]]) -> Any:
         axis.set_title(task, fontsize=9)
     axes[0].set_ylabel("time over torchvision's")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure
 
 
 def draw_stages(machine: dict[str, Any]) -> Any:
     """Bars of the seconds of each stage of predict."""
-    figure, axis = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.4, 3), layout="constrained")
     names = list(machine["stages"])
     left = [0.0] * len(names)
     shades = plt.colormaps["tab20c"]([0, 1, 2, 4, 5, 6, 8, 9, 12])
@@ -57,13 +57,13 @@ def draw_stages(machine: dict[str, Any]) -> Any:
         left = [a + b for a, b in zip(left, seconds, strict=True)]
     axis.invert_yaxis()
     axis.set_xlabel("seconds")
-    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
 
 
 def draw_growth(machine: dict[str, Any]) -> Any:
     """Lines of the seconds of predict over the size of its task."""
-    figure, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.9), layout="constrained")
     for axis, (what, rows) in zip(axes, machine["growth"].items(), strict=True):
         for name in [n for n in rows if n != "values"]:
             axis.plot(rows["values"], rows[name], "o-", color=COLORS[name], label=name, ms=4)
@@ -72,7 +72,7 @@ def draw_growth(machine: dict[str, Any]) -> Any:
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("seconds")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure
 
 
