@@ -65,7 +65,7 @@ class CocoInstances:
         :func:`~lucid_maskrcnn.images.load_image`. Give the ``intensity`` of the model,
         ``model.config.image.intensity``.
     progress : bool
-        Whether ``open_images`` shows a progress bar on a terminal.
+        Whether ``open_images`` shows a progress bar, on a terminal or in a notebook.
 
     Attributes
     ----------

@@ -52,7 +52,7 @@ class LabelImages:
         :func:`~lucid_maskrcnn.images.load_image`. Give the ``intensity`` of the model,
         ``model.config.image.intensity``.
     progress : bool
-        Whether to show a progress bar on a terminal.
+        Whether to show a progress bar, on a terminal or in a notebook.
 
     Attributes
     ----------

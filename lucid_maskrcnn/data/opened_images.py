@@ -75,5 +75,5 @@ def issues_of_files(
 
 
 def while_opening[T](items: Iterable[T], total: int, progress: bool) -> Iterable[T]:
-    """Return the items of a loop that opens files, behind a progress bar on a terminal."""
+    """Return the items of a loop that opens files, behind a progress bar."""
     return with_progress(items, total, progress, desc="open", unit=" images")

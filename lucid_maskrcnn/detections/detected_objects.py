@@ -5,10 +5,6 @@ Shapes: n detections, M × M cells of the mask head, H × W pixels of the image.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -20,7 +16,8 @@ from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import VIEW_SCORE, CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, mask_nms
 from lucid_maskrcnn.ops import as_tensor, batched_nms, evaluate, host, mask_patches, paste_masks
-from lucid_maskrcnn.text_tables import align_columns, printable
+from lucid_maskrcnn.streams import in_notebook
+from lucid_maskrcnn.text_tables import align_columns
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.validators import (
     choice,
@@ -46,6 +43,7 @@ from .detection_arguments import (
 )
 from .exports import DetectionExports, check_dense
 from .made_of_coco import from_coco_results
+from .notebook_html import detections_html, scores_below
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +53,6 @@ __all__ = ["Detections"]
 _KEYS = ("boxes", "scores", "labels", "masks")
 _FIXED = ("boxes", "scores", "labels", "mask_probs", "masks", "image_size", "mask_thresh", "snap_masks")
 _COLUMNS = ("boxes", "scores", "labels", "mask_probs")  # tensors with a row for each detection
-_NOTEBOOK_PIXELS = 1600  # along a side of a picture in a notebook
 _HEADINGS = ("#", "name", "score", "x1", "y1", "x2", "y2")
 
 
@@ -543,8 +540,10 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         )
 
     def _seen(self, score_thresh: float) -> np.ndarray:
-        """Return the rows of the detections that are drawn."""
-        return np.flatnonzero(host(self.scores) >= score_thresh)
+        """Return the rows of the detections that are drawn, the best first: they lie on top."""
+        scores = host(self.scores)
+        rows = np.flatnonzero(scores >= score_thresh)
+        return rows[np.argsort(-scores[rows], kind="stable")]
 
     def _masks_at(self, scale: int) -> CompressedMasks:
         """Return the masks in an image ``scale`` times as large, if they are pasted into its finer pixels."""
@@ -570,7 +569,7 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
             If there is no program that shows images, such as on a server.
         """
         drawn = self.draw(image, **options)
-        if _in_notebook():
+        if in_notebook():
             from IPython.display import display
 
             display(drawn)
@@ -602,38 +601,11 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         lines = [f"Detections({self.summary})", *(align_columns(table, left=(1,)) if len(self) else ())]
         if len(self) > limit:
             lines.append(f"… {len(self) - limit} more")
-        return "\n  ".join(lines)
-
-    def _repr_png_(self) -> bytes | None:
-        if self.image is None:
-            return None
-        drawn = self.draw()
-        drawn.thumbnail((_NOTEBOOK_PIXELS, _NOTEBOOK_PIXELS))  # a slide of 8000 × 8000 would make a notebook of 100 MB
-        buffer = io.BytesIO()
-        drawn.save(buffer, "PNG")
-        return buffer.getvalue()
+        low = scores_below(self)
+        return "\n  ".join([*lines, *([low] if low else [])])
 
     def _repr_html_(self) -> str:
-        limit = 10
-        png = self._repr_png_()
-        title = f"<p><b>Detections</b>: {self.summary}</p>"
-        if png is not None:
-            hidden = len(self) - len(self._seen(VIEW_SCORE))
-            if hidden:
-                title += f"<p>{hidden} with a score below {VIEW_SCORE:g} not drawn: draw(score_thresh=0) shows all.</p>"
-            return f'{title}<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
-        head = "".join(f"<th>{c}</th>" for c in _HEADINGS)
-        rows = ("".join(f"<td>{html.escape(printable(cell))}</td>" for cell in row) for row in self.rows(limit))
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        more = f"<p>… {len(self) - limit} more</p>" if len(self) > limit else ""
-        return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-
-
-def _in_notebook() -> bool:
-    """Whether the output of a cell can show an image."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return shell is not None and hasattr(shell, "kernel")
+        return detections_html(self, _HEADINGS)
 
 
 def _joined(tensors: Sequence[Tensor], like: Tensor) -> Tensor:

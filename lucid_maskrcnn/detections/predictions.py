@@ -8,10 +8,9 @@ from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import integer
 
 from .detected_objects import Detections
+from .notebook_html import SHOWN_IMAGES, predictions_html, scores_below
 
 __all__ = ["Predictions"]
-
-_SHOWN = 8  # images that a notebook shows
 
 
 class Predictions(list[Detections]):
@@ -41,16 +40,17 @@ class Predictions(list[Detections]):
     def _title(self) -> str:
         return f"Predictions({count_of(len(self), 'image')}, {count_of(sum(map(len, self)), 'object')})"
 
-    def _more(self) -> list[str]:
-        return [f"… {len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
-
     def __repr__(self) -> str:
-        lines = [f"[{i}] {found.summary}" for i, found in enumerate(self[:_SHOWN])]
-        return "\n  ".join([self._title(), *lines, *self._more()])
+        lines = [self._title()]
+        for i, found in enumerate(self[:SHOWN_IMAGES]):
+            low = scores_below(found)
+            lines.append(f"[{i}] {found.summary}{f', {low}' if low else ''}")
+        if len(self) > SHOWN_IMAGES:
+            lines.append(f"… {len(self) - SHOWN_IMAGES} more")
+        return "\n  ".join(lines)
 
     def _repr_html_(self) -> str:
-        parts = [f"<div><b>[{i}]</b> {found._repr_html_()}</div>" for i, found in enumerate(self[:_SHOWN])]
-        return "".join([f"<p>{self._title()}</p>", *parts, *(f"<p>{more}</p>" for more in self._more())])
+        return predictions_html(self, self._title())
 
     def show(self, **options: Any) -> None:
         """Show the drawing of each image; options are those of :meth:`Detections.draw`."""

@@ -69,7 +69,7 @@ def evaluate(
         categories, and are matched by name otherwise; detections of categories that the data set does not have are
         left out.
     progress : bool
-        Whether to show a progress bar on a terminal.
+        Whether to show a progress bar, on a terminal or in a notebook.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.models.limits import Limits
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
-from lucid_maskrcnn.streams import shows_progress
+from lucid_maskrcnn.streams import progress_bar, shows_progress
 from lucid_maskrcnn.validators import flag, instance, positive_int, shown
 
 __all__ = ["predict_stream"]
@@ -52,7 +52,7 @@ def predict_stream(
     batch_size : int
         So many images go through the network together.
     progress : bool
-        Show a progress bar on stderr if that is a terminal.
+        Show a progress bar, on stderr if that is a terminal, or in a notebook.
 
     Yields
     ------
@@ -98,9 +98,7 @@ def _stream(
     model: MaskRCNN, images: Iterable[Any], batch_size: int, shown_bar: bool, options: dict[str, Any]
 ) -> Iterator[Detections]:
     if shown_bar:
-        from tqdm import tqdm
-
-        images = tqdm(images, unit="image", dynamic_ncols=True)
+        images = progress_bar(images, unit="image")
     limits = Limits()
     for number, batch in enumerate(batched(images, batch_size)):
         with limits.collecting(first=number * batch_size):

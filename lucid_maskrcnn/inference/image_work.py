@@ -75,7 +75,7 @@ class ImageWork:
     read : mapping
         Keywords of :func:`~lucid_maskrcnn.images.load_image`.
     progress : bool
-        Whether a tiled image has a bar of its own, on a terminal.
+        Whether a tiled image has a bar of its own, on a terminal or in a notebook.
     """
 
     storage: JobStorage

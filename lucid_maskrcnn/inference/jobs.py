@@ -195,7 +195,7 @@ def predict_files(
     page, channels, intensity
         As in :func:`~lucid_maskrcnn.images.load_image`: of every image the same page.
     progress : bool
-        Show a progress bar on stderr if that is a terminal.
+        Show a progress bar, on stderr if that is a terminal, or in a notebook.
     on_start : callable, optional
         Called with a :class:`JobStart` before the first image.
     on_image : callable, optional

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from lucid_maskrcnn.models.limits import Limits
-from lucid_maskrcnn.streams import shows_progress
+from lucid_maskrcnn.streams import progress_bar, shows_progress
 
 from .image_work import ImagePrediction, ImageWork
 from .job_folder import JobFolder
 
-__all__ = ["predict_locally", "progress_bar"]
+__all__ = ["counting_images", "predict_locally"]
 
 
 def predict_locally(
@@ -36,7 +35,7 @@ def predict_locally(
     on_image : callable, optional
         Called with an :class:`ImagePrediction` after each image that could be read.
     progress : bool
-        Whether to show a bar, on a terminal.
+        Whether to show a bar, on a terminal or in a notebook.
 
     Returns
     -------
@@ -49,7 +48,7 @@ def predict_locally(
         If a row cannot be written.
     """
     problems: list[str] = []
-    with progress_bar(len(folder.job.images), folder.n_done, progress) as advance:
+    with counting_images(len(folder.job.images), folder.n_done, progress) as advance:
         for image, is_new in folder.unfinished(folder.job.images):
             write_row = partial(folder.append, image) if is_new else None
             with Limits() as limits:  # one warning an image, after its row is written
@@ -64,12 +63,10 @@ def predict_locally(
 
 
 @contextmanager
-def progress_bar(total: int, done: int, shown: bool) -> Iterator[Callable[[], object]]:
-    """Show how many of the images are done, on a terminal; yield what counts one more."""
+def counting_images(total: int, done: int, shown: bool) -> Iterator[Callable[[], object]]:
+    """Show how many of the images are done, on a terminal or in a notebook; yield what counts one more."""
     if not shows_progress(shown):
         yield lambda: None
         return
-    from tqdm import tqdm
-
-    with tqdm(total=total, initial=done, unit="image", file=sys.stderr, dynamic_ncols=True) as bar:
+    with progress_bar(total=total, initial=done, unit="image") as bar:
         yield bar.update

@@ -31,7 +31,7 @@ from .job_folder import JobFolder
 from .job_list import Job, ListedImage
 from .job_parts import JobParts
 from .job_storage import JobStorage
-from .local_engine import progress_bar
+from .local_engine import counting_images
 from .ray_cluster import RayCluster
 from .sources import located
 
@@ -363,7 +363,7 @@ def predict_with_ray(
     on_image : callable, optional
         Called with an :class:`ImagePrediction` after each image that could be read, in the order in which they come.
     progress : bool
-        Whether to show a bar, on a terminal.
+        Whether to show a bar, on a terminal or in a notebook.
 
     Returns
     -------
@@ -393,7 +393,7 @@ def predict_with_ray(
         _hash(folder.storage),
         on_image is not None,
     )
-    with progress_bar(len(folder.job.images), folder.n_done, progress) as advance:
+    with counting_images(len(folder.job.images), folder.n_done, progress) as advance:
         crew = _Crew(cluster, workers, task, parts)
         try:
             for report in crew.reports(folder):

@@ -76,7 +76,7 @@ def predict_tiled(
     page, channels, intensity
         As for :func:`~lucid_maskrcnn.images.load_image`; ``intensity`` is of the whole image, not of a tile.
     progress : bool
-        Show a progress bar on stderr if that is a terminal.
+        Show a progress bar, on stderr if that is a terminal, or in a notebook.
 
     Returns
     -------

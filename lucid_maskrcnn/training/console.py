@@ -1,4 +1,4 @@
-"""The output of a run on the terminal."""
+"""The output of a run on the terminal, or below the cell of a notebook."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lucid_maskrcnn.streams import shows_progress, write_text
+from lucid_maskrcnn.streams import in_notebook, progress_bar, shows_progress, write_text
 from lucid_maskrcnn.text_tables import printable
 
 __all__ = ["Console"]
@@ -17,7 +17,7 @@ _DECAY = 0.9  # of the moving averages that are shown: about ten steps
 
 
 class Console:
-    """A progress bar on stderr, or a line every half minute if that is a file.
+    """A progress bar on stderr or in a notebook, or a line every half minute if stderr is a file.
 
     Parameters
     ----------
@@ -38,12 +38,9 @@ class Console:
         self._means: dict[str, float] = {}
         self._bar: Any = None
         if shows_progress(shown):
-            from tqdm import tqdm
-
-            form = "{percentage:3.0f}%|{bar:12}| {n:.0f}/{total:.0f} {unit} [{elapsed}, {remaining} left]{postfix}"
-            self._bar = tqdm(
-                total=total, initial=done, unit=unit, bar_format=form, file=sys.stderr, dynamic_ncols=True, leave=True
-            )
+            bar = "{bar}" if in_notebook() else "{bar:12}"  # a widget has its own width
+            form = "{percentage:3.0f}%|" + bar + "| {n:.0f}/{total:.0f} {unit} [{elapsed}, {remaining} left]{postfix}"
+            self._bar = progress_bar(total=total, initial=done, unit=unit, bar_format=form, leave=True)
 
     def step(self, record: Mapping[str, float], done: float) -> None:
         """Show the losses and the speed of a step."""
@@ -63,7 +60,8 @@ class Console:
         self._last_line = time.perf_counter()
         line = printable(line)
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            # Notebooks show stderr like an error.
+            self._bar.write(line, file=sys.stdout if in_notebook() else sys.stderr)
         elif self.shown:
             write_text(f"{line}\n", sys.stderr)
 

@@ -125,7 +125,7 @@ class Trainer:
         Whether a resumed run may have other settings than it began with; they are named. Otherwise only its
         length may grow, and settings of checkpoints and evaluations may change.
     progress : bool
-        Whether to show a progress bar on stderr, or lines if that is a file.
+        Whether to show a progress bar, on stderr or in a notebook, or lines if stderr is a file.
     tensorboard : bool, optional
         Whether to write event files; by default if TensorBoard is installed.
     callbacks : sequence of Callback

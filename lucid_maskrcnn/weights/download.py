@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 from .. import validators
 from ..atomic import write_json
 from ..json_text import read_json
+from ..streams import progress_bar, shows_progress
 from .registry import PublishedWeights, file_hash
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def fetch(entry: PublishedWeights, *, progress: bool = True) -> Path:
     entry : PublishedWeights
         From :func:`lucid_maskrcnn.weights.list_weights`.
     progress : bool
-        Whether to draw a progress bar on a terminal.
+        Whether to draw a progress bar, on a terminal or in a notebook.
 
     Raises
     ------
@@ -391,16 +392,14 @@ def _begin_or_resume(response: requests.Response, part: _PartialFile) -> int | N
 
 
 def _write_body(response: requests.Response, part: _PartialFile, total: int | None, progress: bool) -> None:
-    from tqdm import tqdm
-
     part.check_size(total or 0)
-    bar = tqdm(
+    bar = progress_bar(
         total=total,
         initial=part.size,
         unit="B",
         unit_scale=True,
         desc=part.file.name.removesuffix(".part"),
-        disable=None if progress else True,  # None: on a terminal only
+        disable=not shows_progress(progress),
     )
     with bar, part.file.open("ab") as file:
         try:

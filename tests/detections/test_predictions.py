@@ -21,8 +21,6 @@ def test_predictions_are_a_list_that_shows_itself() -> None:
         *(f"  [{i}] 0 in 20 × 30 pixels, on cpu" for i in range(8)),
         "  … 2 more",
     ]
-    assert found._repr_html_().count("data:image/png") == 8
-    assert "2 more" in found._repr_html_()
     assert isinstance(found[0], Detections)
     assert isinstance(found[1:3], Predictions)
     for again in (copy.copy(found), pickle.loads(pickle.dumps(found))):
