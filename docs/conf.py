@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
+import shutil
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent))  # the extensions of these pages, in extensions/
 
@@ -61,5 +68,34 @@ def skip_generated(app: object, what: str, name: str, member: object, skip: bool
     return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def bring_notebooks(app: object) -> None:
+    """Copy the notebooks of examples/, and a picture of each for its card: of the cell tagged "card", or the first."""
+    folder = Path(__file__).parent / "notebooks"
+    for old in [*folder.glob("*.ipynb"), *folder.glob("cards/*")]:
+        old.unlink()
+    (folder / "cards").mkdir(exist_ok=True)
+    for path in sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb")):
+        shutil.copy(path, folder)
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells.sort(key=lambda cell: "card" not in cell["metadata"].get("tags", ()))
+        outputs = (output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+        picture = next((found for data in outputs if (found := _picture(data))), None)
+        if picture is None:
+            raise RuntimeError(f"{path.name} has no picture: run examples/run_notebooks.py {path.stem}")
+        small = Image.open(io.BytesIO(picture)).convert("RGB")
+        small = ImageOps.fit(small, (560, 350), Image.Resampling.LANCZOS)
+        small.save(folder / "cards" / f"{path.stem}.jpg", quality=85)
+
+
+def _picture(data: dict[str, Any]) -> bytes | None:
+    """Return the first picture in an output of a cell."""
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            return base64.b64decode("".join(data[kind]))
+    inside = re.search(r"data:image/\w+;base64,([^\"]*)", "".join(data.get("text/html", "")))
+    return base64.b64decode(inside[1]) if inside else None
+
+
 def setup(app: object) -> None:
+    app.connect("builder-inited", bring_notebooks)  # type: ignore[attr-defined]
     app.connect("autodoc-skip-member", skip_generated)  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,16 @@ def cleaned(notebook: Any) -> Any:
     for cell in notebook.cells:
         cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+            cell.outputs = [_lean(output) for output in cell.outputs if not _is_progress(output)]
     return notebook
+
+
+def _lean(output: Any) -> Any:
+    """Leave out the larger file of a picture that comes as PNG and as JPEG, as Pillow's do."""
+    data = output.get("data", {})
+    if {"image/png", "image/jpeg"} <= set(data):
+        del data[max(("image/png", "image/jpeg"), key=lambda kind: len(data[kind]))]
+    return output
 
 
 def _is_progress(output: Any) -> bool:
@@ -98,13 +107,13 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="of notebooks; by default all")
     names = parser.parse_args().names or sorted(path.stem for path in HERE.glob("*.ipynb"))
     for name in names:
-        path = HERE / f"{Path(name).stem}.ipynb"
+        path, start = HERE / f"{Path(name).stem}.ipynb", time.monotonic()
         notebook = cleaned(run(path))
         found = problems(notebook)
         if found:
             sys.exit("\n".join([f"{path.name} is not written:", *found]))
         nbformat.write(notebook, path)
-        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB, {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

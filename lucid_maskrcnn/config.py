@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.reprs import brief, described
 from lucid_maskrcnn.validators import (
     Check,
     check_keywords,
@@ -567,6 +568,14 @@ mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_n
     categories: tuple[Category, ...] = _setting((), _categories)
     backbone: BackboneConfig | None = _setting(None, optional(_part(BackboneConfig, "a BackboneConfig")))  # noqa: RUF009
 
+    @described
+    def __repr__(self) -> str:
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        parts = {n: changed.pop(n) for n in ("image", "rpn", "heads", "backbone", "categories") if n in changed}
+        numbers = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        lines = [f"{numbers},", *(f"{n}={brief(v) if n == 'categories' else repr(v)}," for n, v in parts.items())]
+        return "\n  ".join(["ModelConfig(", *lines]) + "\n)"
+
     def _check_relations(self) -> None:
         if (self.mask_out_size, self.mask_out_size) != (2 * self.mask_pool_size[0], 2 * self.mask_pool_size[1]):
             raise ValueError(
@@ -726,6 +735,10 @@ class Conventions:
         for name, kind in (("image", ImageConfig), ("rpn", RPNConfig), ("heads", HeadConfig)):
             instance(name, getattr(self, name), kind, f"an object of {kind.__name__}")
         flag("stride_in_1x1", self.stride_in_1x1)
+
+    @described
+    def __repr__(self) -> str:
+        return f"Conventions({self.name!r})"
 
 
 #: Those of torchvision 0.28, ``maskrcnn_resnet50_fpn`` and ``maskrcnn_resnet50_fpn_v2``.

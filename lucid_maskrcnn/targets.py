@@ -17,6 +17,7 @@ from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import Size
 from lucid_maskrcnn.masks import CompressedMasks, are_segmentations
 from lucid_maskrcnn.ops import as_tensor, dtype_name
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.transforms import resize_boxes, resize_masks
 from lucid_maskrcnn.validators import instance, non_negative_int, pair, positive_int
 
@@ -43,6 +44,8 @@ class Target:
     masks : Tensor of shape (G, H, W), bool, or CompressedMasks
         The pixels of each object. Compressed ones stay so, through :meth:`resized` as well.
     """
+
+    __repr__ = fields_repr
 
     boxes: Tensor
     labels: Tensor

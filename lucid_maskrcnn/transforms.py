@@ -34,6 +34,7 @@ from lucid_maskrcnn.ops import (
     nearest_cells,
     parallel_for,
 )
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.validators import image_size, instance, pair, positive_int, shown
 
@@ -74,6 +75,9 @@ class ImageBatch(NamedTuple):
     tensor: Tensor
     sizes: list[Size]
     original_sizes: list[Size]
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
 
 @answers_wrong_calls
@@ -258,6 +262,9 @@ class InputCheck:
             self.finish()
         else:
             begin([self._statistics.data])
+
+    def __repr__(self) -> str:
+        return "InputCheck()"
 
     def finish(self) -> None:
         """Raise the error, or issue the warning, unless it has been done; on gpu this waits for the values."""

@@ -34,6 +34,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
         "call_answers",
         "streams",
         "text_tables",
+        "reprs",
         "user_warnings",
         "json_text",
         "config",

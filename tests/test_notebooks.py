@@ -18,7 +18,22 @@ NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 MAX_BYTES = 1_500_000
 SLOW = {"train_from_nothing", "fine_tune_nuclei"}  # minutes
 # What must hold after the last cell, in the notebook's names.
-PROMISES: dict[str, str] = {}
+PROMISES = {
+    "quick_start": """
+assert (len(found), len(whole), len(many)) == (57, 13, 3)
+assert 20 == (np.asarray(found.scores) >= 0.5).sum()
+assert [round(area / 100) for area in largest.areas] == [32, 30, 29]
+assert len(__import__("json").loads((out / "nuclei.geojson").read_text())["features"]) == len(table) == 13
+""",
+    "measure_and_export": """
+assert [len(found) for found in images] == [30, 16, 22, 9]
+assert (len(table), sum(map(len, kept)), len(first)) == (77, 57, 20)
+assert np.allclose(table["area_um2"], table["area"] / 4)
+assert (again.areas == first.areas).all()
+assert (job.n_images, job.n_failed) == (18, 0)
+assert job.n_objects > 300
+""",
+}
 ids = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

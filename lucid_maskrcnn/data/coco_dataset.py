@@ -16,6 +16,7 @@ import numpy as np
 from lucid_maskrcnn.annotation_formats.coco import bboxes_of, read_annotations
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import load_checked
+from lucid_maskrcnn.reprs import described
 from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import choice, flag, path, reading
 
@@ -162,6 +163,7 @@ class CocoInstances:
     def __len__(self) -> int:
         return len(self._images)
 
+    @described
     def __repr__(self) -> str:
         lost = f", without {count_of(self.num_left_out, 'annotation')}" if self.num_left_out else ""
         categories = f"{len(self.categories)} categories"

@@ -15,6 +15,7 @@ from lucid_maskrcnn.atomic import replacing, replacing_folder
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.text_tables import count_of
 from lucid_maskrcnn.validators import choice, flag, optional, text
 from lucid_maskrcnn.validators import path as checked_path
@@ -49,6 +50,8 @@ class Conversion:
     issues : list of Issue
         What was skipped for a fault, with ``on_fault="skip"``, and warnings.
     """
+
+    __repr__ = fields_repr
 
     out: Path
     from_format: str

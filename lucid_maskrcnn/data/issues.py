@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.text_tables import count_of, printable
 from lucid_maskrcnn.user_warnings import warn_user
 
@@ -44,6 +45,8 @@ class Issue:
     kind : str
         Issues of one kind are shown as a group; by default the problem.
     """
+
+    __repr__ = fields_repr
 
     place: str
     problem: str

@@ -15,6 +15,7 @@ from lucid_maskrcnn.annotation_formats.foreign import foreign_folder
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import SUFFIXES, load_checked, size_mismatch, size_on_disk
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.reprs import described
 from lucid_maskrcnn.validators import choice, flag, path, reading, text
 
 from .dataset import check_index
@@ -125,6 +126,7 @@ class LabelImages:
     def __len__(self) -> int:
         return len(self._held)
 
+    @described
     def __repr__(self) -> str:
         return f"LabelImages({len(self)} images, category {self.categories[1]!r})"
 

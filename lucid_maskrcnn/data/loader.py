@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.reprs import brief, described, fields_repr
 from lucid_maskrcnn.validators import flag, function, non_negative_int, positive_fraction, positive_int, shown
 
 from .dataset import check_dataset, check_pair, load_pair
@@ -51,6 +52,9 @@ class Batch(NamedTuple):
     targets: list[dict[str, Any]]
     image_ids: list[int]
     indices: list[int]
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
 
 @answers_wrong_calls
@@ -143,6 +147,15 @@ class Loader:
         self._log_ratios = self._aspect_ratios()
         self._orders: dict[int, list[np.ndarray]] = {}
         self._lock = threading.Lock()
+
+    @described
+    def __repr__(self) -> str:
+        options: dict[str, Any] = {"seed": self.seed, "augment": self.augment and type(self.augment).__name__}
+        options |= {"sample_weights": self.sample_weights, "repeat_thresh": self.repeat_thresh}
+        named = "".join(f", {name}={brief(value)}" for name, value in options.items() if value is not None)
+        order = "shuffled" if self.shuffle else "in order"
+        size = f"batches of {self.batch_size}, {self.steps_per_epoch} an epoch, {order}"
+        return f"Loader({brief(self.dataset)}, {size}{named})"
 
     def _aspect_ratios(self) -> np.ndarray | None:
         """Return the logarithms of height / width (N,), or None if batches are not grouped by them."""

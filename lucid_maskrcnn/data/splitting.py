@@ -19,6 +19,7 @@ import numpy as np
 
 from lucid_maskrcnn.annotation_formats.coco import read_annotations
 from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.validators import integer, open_fraction, optional, sequence, shown, text
 
 __all__ = ["DataPart", "split_coco"]
@@ -37,6 +38,8 @@ class DataPart:
     content : dict
         COCO's format: the images of the part and their annotations, and all else of the whole, categories included.
     """
+
+    __repr__ = fields_repr
 
     name: str
     content: dict[str, Any]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.reprs import described
 from lucid_maskrcnn.validators import integer, non_negative_int, number, sequence, shown
 
 from .dataset import check_dataset, check_index
@@ -60,6 +61,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @described
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {self.dataset!r})"
 

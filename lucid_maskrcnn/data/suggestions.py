@@ -21,6 +21,7 @@ from lucid_maskrcnn.annotation_formats.coco import complete_annotation
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import BackboneConfig, ModelConfig, anchor_levels
 from lucid_maskrcnn.plotting import INK, new_figure, plot_path, save_figure, style_axes
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.text_tables import align_columns, count_of
 from lucid_maskrcnn.transforms import resized_size
 from lucid_maskrcnn.validators import instance
@@ -63,6 +64,8 @@ class Suggestions:
     sentences : tuple of str
         What to set; what is said first matters most.
     """
+
+    __repr__ = fields_repr
 
     num_images: int
     sizes: np.ndarray

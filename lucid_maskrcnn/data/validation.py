@@ -14,6 +14,7 @@ from lucid_maskrcnn.annotation_formats.coco import read_annotations
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.images import Size, load_image
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.targets import Target
 from lucid_maskrcnn.text_tables import count_of, printable
 from lucid_maskrcnn.validators import flag, function, path
@@ -46,6 +47,8 @@ class ValidatedImage:
         Label -> name.
     """
 
+    __repr__ = fields_repr
+
     index: int
     total: int
     file_name: str
@@ -73,6 +76,8 @@ class ValidationReport:
     size_counts : Counter
         Number of ``"small"``, ``"medium"`` and ``"large"`` objects, by COCO's limits of 32² and 96² pixels.
     """
+
+    __repr__ = fields_repr
 
     issues: list[Issue] = field(default_factory=list)
     num_images: int = 0

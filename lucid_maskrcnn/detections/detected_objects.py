@@ -16,6 +16,7 @@ from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.config import VIEW_SCORE, CategoryNames
 from lucid_maskrcnn.masks import CompressedMasks, mask_nms
 from lucid_maskrcnn.ops import as_tensor, batched_nms, evaluate, host, mask_patches, paste_masks
+from lucid_maskrcnn.reprs import described
 from lucid_maskrcnn.streams import in_notebook
 from lucid_maskrcnn.text_tables import align_columns
 from lucid_maskrcnn.user_warnings import warn_user
@@ -595,6 +596,7 @@ class Detections(DetectionExports, Mapping[str, Tensor]):
         height, width = self.image_size
         return f"{len(self)} in {height} × {width} pixels, on {self.boxes.device}"
 
+    @described
     def __repr__(self) -> str:
         limit = 5
         table = [_HEADINGS, *self.rows(limit)]

@@ -116,7 +116,7 @@ def _reduced(found: Detections, side: int) -> Detections:
     assert found.image is not None
     image = Image.fromarray(found.image).resize((width, height), Image.Resampling.BOX)
     changes: dict[str, Any] = {"image": np.asarray(image), "image_size": (height, width)}
-    shrunk = np.float32([width / found.image_size[1], height / found.image_size[0]] * 2)
+    shrunk = np.array([width / found.image_size[1], height / found.image_size[0]] * 2, np.float32)
     changes["boxes"] = as_tensor(host(found.boxes) * shrunk, found.boxes)
     if found.mask_probs is None:
         changes["_compressed"] = found.compressed_masks.resized((height, width), keep_all=True)

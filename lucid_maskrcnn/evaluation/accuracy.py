@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.reprs import fields_repr
 
 from .coco_results import by_image, masks_of
 from .instance_matching import mask_iou, match_objects
@@ -51,6 +52,8 @@ class ImageMetrics:
     tp, fp, fn : tuple of int
         Pairs, unmatched detections and unmatched objects, at IoUs of 0.5, 0.55 … 0.95.
     """
+
+    __repr__ = fields_repr
 
     image_id: int
     file_name: str
@@ -106,6 +109,8 @@ class InstanceAccuracy:
     per_image : tuple of float
         Mean of the AP_t of the images; images without objects and detections have none and are left out.
     """
+
+    __repr__ = fields_repr
 
     num_images: int
     num_objects: int

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.reprs import fields_repr
+
 from .accuracy import overlaps
 from .coco_results import by_image
 from .instance_matching import match_objects
@@ -34,6 +36,8 @@ class ConfusionMatrix:
     iou_thresh, score_thresh : float
         Masks of pairs have at least this IoU, detections at least this score.
     """
+
+    __repr__ = fields_repr
 
     counts: np.ndarray
     names: tuple[str, ...]

@@ -12,6 +12,7 @@ from typing import Any
 from lucid_maskrcnn.atomic import write_json
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.plotting import plot_path
+from lucid_maskrcnn.reprs import described, fields_repr
 from lucid_maskrcnn.text_tables import align_columns, printable
 from lucid_maskrcnn.validators import choice, fraction, non_negative_int, open_fraction
 from lucid_maskrcnn.validators import path as path_of
@@ -43,6 +44,8 @@ class CategoryMetrics:
     metrics : dict of str to float
         ``"segm/AP"``, ``"segm/AP50"``, ``"segm/AP75"`` and the same of ``"bbox"``; NaN without objects.
     """
+
+    __repr__ = fields_repr
 
     category_id: int
     name: str
@@ -107,6 +110,7 @@ class Evaluation:
     results: tuple[Mapping[str, Any], ...]
     precisions: Mapping[str, Precision] = field(default_factory=dict)
 
+    @described
     def __repr__(self) -> str:
         shown = ("segm/AP", "bbox/AP", "AP_0.5")
         metrics = ", ".join(f"{name} {self.metrics[name]:.3f}" for name in shown if name in self.metrics)

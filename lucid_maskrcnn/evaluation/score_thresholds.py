@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from lucid_maskrcnn.reprs import fields_repr
+
 from .accuracy import overlaps
 from .coco_results import by_image
 from .instance_matching import right_in_order
@@ -38,6 +40,8 @@ class ThresholdCurve:
     tp, fp, fn : ndarray of shape (S,), int64
         Matched and unmatched detections, and unmatched objects, of all images.
     """
+
+    __repr__ = fields_repr
 
     iou_thresh: float
     thresholds: np.ndarray

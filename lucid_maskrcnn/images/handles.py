@@ -14,6 +14,7 @@ import numpy as np
 
 from lucid_maskrcnn import validators
 from lucid_maskrcnn.call_answers import answers_wrong_calls
+from lucid_maskrcnn.reprs import brief, described, fields_repr
 
 from .intensity import find_levels, scaled, to_8_bit
 
@@ -39,6 +40,9 @@ class Samples(NamedTuple):
     array: np.ndarray
     bits: int | None = None
 
+    def __repr__(self) -> str:
+        return fields_repr(self)
+
 
 class RGBRegions(NamedTuple):
     """A page whose parts are read one by one, each as the network takes it.
@@ -54,6 +58,9 @@ class RGBRegions(NamedTuple):
 
     size: Size
     read: Callable[[slice, slice], np.ndarray]
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
 
 @answers_wrong_calls
@@ -85,6 +92,10 @@ class ImageHandle(ABC):
     channels: int = 1
     pixel_size: tuple[float, float] | None = None
     turned: bool = False
+
+    @described
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({brief(self.name)})"
 
     def __enter__(self) -> Self:
         return self

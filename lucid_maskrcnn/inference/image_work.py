@@ -14,6 +14,7 @@ import numpy as np
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import load_image
 from lucid_maskrcnn.remote_files import path_or_url
+from lucid_maskrcnn.reprs import fields_repr
 
 from .drawings import save_drawing
 from .job_exports import save_export
@@ -47,6 +48,8 @@ class ImagePrediction:
     exports : tuple of Path or str
         The other files about it.
     """
+
+    __repr__ = fields_repr
 
     image_id: int
     path: Path | str

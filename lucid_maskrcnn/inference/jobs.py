@@ -18,6 +18,7 @@ from lucid_maskrcnn.detections.detection_arguments import checked_areas
 from lucid_maskrcnn.models.mask_rcnn import MaskRCNN
 from lucid_maskrcnn.ops import DTYPES, device_name, host
 from lucid_maskrcnn.remote_files import exists_at, path_or_url
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.user_warnings import warn_user
 from lucid_maskrcnn.version import __version__
 from lucid_maskrcnn.weights.registry import file_hash, locate
@@ -53,6 +54,8 @@ class JobStart:
         Images of the job, those of them that have their results, and those that were added to the list now.
     """
 
+    __repr__ = fields_repr
+
     out: Path | str
     resumed: bool
     n_images: int
@@ -78,6 +81,8 @@ class JobResult:
         Why the first ten of them failed; also drawings and exports that could not be written. Each begins with the
         image's path.
     """
+
+    __repr__ = fields_repr
 
     out: Path | str
     n_images: int

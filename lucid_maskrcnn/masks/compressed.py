@@ -25,6 +25,7 @@ from lucid_maskrcnn.masks.polygons import PolygonError, check_polygon, fill_poly
 from lucid_maskrcnn.masks.rle import decode_counts, encode_counts, parse_rle
 from lucid_maskrcnn.masks.runs import run_lengths, runs_of_mask
 from lucid_maskrcnn.ops import nearest_cells
+from lucid_maskrcnn.reprs import described
 from lucid_maskrcnn.validators import (
     flag,
     inner_slice,
@@ -290,6 +291,7 @@ class CompressedMasks:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @described
     def __repr__(self) -> str:
         height, width = self.image_size
         return f"CompressedMasks({len(self)} of {height} × {width} pixels, {self.nbytes} bytes)"

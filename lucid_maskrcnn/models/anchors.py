@@ -13,6 +13,7 @@ from lucid import Tensor
 
 from .. import ops
 from ..config import anchor_levels
+from ..reprs import described
 from ..user_warnings import warn_user
 from ..validators import positive_number, sequence
 from .pooling import FeatureMaps, map_scale
@@ -59,6 +60,11 @@ class _AnchorGenerator(nn.Module):
         self.cells = [ops.cell_anchors(level, ratios, **options) for level in levels]
         self.num_anchors = len(self.cells[0])
         self._warned = False
+
+    @described
+    def __repr__(self) -> str:
+        strides = "the stride of each map" if self.stride is None else f"stride {self.stride:g}"
+        return f"_AnchorGenerator({len(self.cells)} maps, {self.num_anchors} anchors at a position, {strides})"
 
     def forward(self, features: FeatureMaps) -> list[Tensor]:
         """Return each map's anchors, (rows · columns · num_anchors, 4), in pixels of the images that the maps cover.

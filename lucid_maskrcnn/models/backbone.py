@@ -14,8 +14,9 @@ from lucid import Tensor
 from .. import ops
 from ..call_answers import answers_wrong_calls
 from ..config import BackboneConfig
+from ..reprs import described
 from ..validators import integer
-from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm
+from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm, parameters_of
 
 __all__ = ["BasicBlock", "Bottleneck", "FeaturePyramid", "ResNet", "_ResNetFPNBackbone"]
 
@@ -34,6 +35,10 @@ class BasicBlock(nn.Module):
         self.conv2 = Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = make_norm(norm, width)
         self.downsample = _shortcut(in_channels, width, stride, norm)
+
+    @described
+    def __repr__(self) -> str:
+        return f"BasicBlock({parameters_of(self)})"
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, width, H / stride, W / stride)."""
@@ -57,6 +62,10 @@ class Bottleneck(nn.Module):
         self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = make_norm(norm, 4 * width)
         self.downsample = _shortcut(in_channels, 4 * width, stride, norm)
+
+    @described
+    def __repr__(self) -> str:
+        return f"Bottleneck({parameters_of(self)})"
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, 4 · width, H / stride, W / stride)."""
@@ -108,6 +117,10 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             self.out_channels.append(channels)
 
+    @described
+    def __repr__(self) -> str:
+        return f"ResNet(4 stages of {self.out_channels} channels, {parameters_of(self)})"
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return C2 … C5 of the images (N, 3, H, W)."""
         x = conv_norm(x, self.conv1, self.bn1, relu=True)
@@ -142,6 +155,10 @@ class FeaturePyramid(nn.Module):
         self.layer_blocks = nn.ModuleList(outputs)
         self.inner_norms = nn.ModuleList([make_norm(norm, out_channels) for _ in in_channels] if norm else [])
         self.layer_norms = nn.ModuleList([make_norm(norm, out_channels) for _ in in_channels] if norm else [])
+
+    @described
+    def __repr__(self) -> str:
+        return f"FeaturePyramid({len(self.inner_blocks)} maps, {parameters_of(self)})"
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
         """Return P2 … P6, all with ``out_channels`` channels; P6 is every second pixel of P5."""
@@ -218,6 +235,13 @@ class _ResNetFPNBackbone(nn.Module):
         for layer in frozen:
             for parameter in layer.parameters():
                 parameter.requires_grad = False
+
+    @described
+    def __repr__(self) -> str:
+        config = self.config
+        norm = f"norm={config.norm!r}" + (f", fpn_norm={config.fpn_norm!r}" if config.fpn_norm else "")
+        sizes = f"depth={config.depth}, width={config.width}, out_channels={config.out_channels}"
+        return f"_ResNetFPNBackbone({sizes}, {norm}, {parameters_of(self)})"
 
     @property
     def out_channels(self) -> int:

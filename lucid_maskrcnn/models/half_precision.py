@@ -101,8 +101,3 @@ class HalfPrecision(nn.Module):
                         f"float16 cannot hold {names[id(variable)]}, which has values beyond 65504 or NaN: "
                         'use dtype="bfloat16".'
                     )
-
-    def extra_repr(self) -> str:
-        """Return what ``repr`` shows beside the modules."""
-        extra = super().extra_repr()
-        return f"{extra}, dtype={self.dtype}" if extra else f"dtype={self.dtype}"

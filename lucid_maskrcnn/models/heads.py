@@ -18,8 +18,9 @@ from lucid import Tensor
 from .. import ops
 from ..config import HeadConfig
 from ..ops import BoxDetections
+from ..reprs import described, fields_repr
 from ..targets import Target
-from .layers import BatchNorm2d, Conv2d, ConvTranspose2d, conv_norm, make_norm
+from .layers import BatchNorm2d, Conv2d, ConvTranspose2d, conv_norm, make_norm, parameters_of
 from .matcher import BalancedSampler, Matcher
 
 __all__ = ["BoxDetections", "ConvStack", "RoISampler", "RoISamples", "_MaskHead", "postprocess_detections"]
@@ -43,6 +44,10 @@ class ConvStack(nn.Module):
             self.add_module(f"conv{i + 1}", conv)
             if norm:
                 self.add_module(f"bn{i + 1}", make_norm(norm, channels))
+
+    @described
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({parameters_of(self)})"
 
     @property
     def live(self) -> bool:
@@ -147,6 +152,9 @@ class RoISamples(NamedTuple):
     positive_class: Tensor  # (P,), int32
     gt_deltas: Tensor  # (P, 4), regression targets of the positive ones
     gt_masks: Tensor  # (P, M, M), float32, mask targets of the positive ones
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
     def on_device_of(self, tensor: Tensor) -> RoISamples:
         """Return the samples on the device of a tensor."""

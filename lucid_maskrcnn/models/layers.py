@@ -13,6 +13,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..reprs import described
 from ..validators import choice, flag, fraction, fraction_below_one, non_negative_int, positive_int
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Linear",
     "conv_norm",
     "make_norm",
+    "parameters_of",
     "shapes_only",
     "uninitialized",
 ]
@@ -94,6 +96,12 @@ class Conv2d(nn.Module):
         self.weight = _normal((out_channels, in_channels, kernel_size, kernel_size), std)
         self.bias = _parameter(out_channels) if flag("bias", bias) else None
 
+    @described
+    def __repr__(self) -> str:
+        channels, in_channels, size, _ = self.weight.shape
+        more = "" if self.bias is not None else ", bias=False"
+        return f"Conv2d({in_channels}, {channels}, {size}, stride={self.stride}, padding={self.padding}{more})"
+
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Convolve ``x`` (N, C, H, W), with ReLU if asked for."""
         x = ops.cast_like(x, self.weight)
@@ -110,6 +118,11 @@ class ConvTranspose2d(nn.Module):
         shape = (in_channels, out_channels, kernel_size, kernel_size)
         self.weight = _normal(shape, math.sqrt(2 / (in_channels * kernel_size**2)))
         self.bias = _parameter(out_channels)
+
+    @described
+    def __repr__(self) -> str:
+        in_channels, channels, size, _ = self.weight.shape
+        return f"ConvTranspose2d({in_channels}, {channels}, {size}, stride={self.stride})"
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Enlarge ``x`` (N, C, H, W), with ReLU if asked for."""
@@ -137,6 +150,11 @@ class Linear(nn.Module):
         else:
             self.weight = _normal((out_features, in_features), std)
 
+    @described
+    def __repr__(self) -> str:
+        out_features, in_features = self.weight.shape
+        return f"Linear({in_features}, {out_features})"
+
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Apply to the rows of ``x`` (R, in_features), with ReLU if asked for."""
         return ops.linear(ops.cast_like(x, self.weight), self.weight, self.bias, relu=relu)
@@ -155,6 +173,10 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = fraction_below_one("dropout", p)
+
+    @described
+    def __repr__(self) -> str:
+        return f"Dropout({self.p})"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x``, in training mode with dropout."""
@@ -184,6 +206,12 @@ class BatchNorm2d(nn.Module):
         self.bias = kind(ops.zeros(channels))
         self.running_mean = nn.Buffer(ops.zeros(channels))
         self.running_var = nn.Buffer(lucid.ones(channels, dtype=lucid.Float32))
+
+    @described
+    def __repr__(self) -> str:
+        return (
+            f"BatchNorm2d({self.weight.shape[0]}, frozen={self.frozen}, eps={self.eps:g}, momentum={self.momentum:g})"
+        )
 
     def freeze(self) -> None:
         """Make scale and shift constants, as with ``frozen=True``."""
@@ -221,6 +249,11 @@ class BatchNorm2d(nn.Module):
             residual=residual,
             relu=relu,
         )
+
+
+def parameters_of(module: nn.Module) -> str:
+    """Return how many numbers the parameters of a module are, in words."""
+    return f"{sum(math.prod(p.shape) for p in module.parameters()):,} parameters"
 
 
 def make_norm(norm: str | None, channels: int) -> BatchNorm2d | None:

@@ -13,6 +13,7 @@ import lucid.nn as nn
 from lucid import Tensor
 
 from .. import ops
+from ..reprs import described
 from ..validators import class_labels, instance, nearest, non_negative_number, positive_number, shown
 from .heads import RoISamples
 from .rpn import AnchorSamples, RPNOutput
@@ -47,6 +48,10 @@ class _MaskRCNNLoss(nn.Module):
     def __init__(self, beta: float = 1 / 9) -> None:
         super().__init__()
         self.beta = positive_number("beta", beta)
+
+    @described
+    def __repr__(self) -> str:
+        return f"_MaskRCNNLoss(beta={self.beta:g})"
 
     def forward(
         self,

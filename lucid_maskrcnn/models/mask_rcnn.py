@@ -21,7 +21,9 @@ from ..call_answers import answers_wrong_calls
 from ..config import TORCHVISION, Category, CategoryNames, HeadConfig, ImageConfig, ModelConfig, RPNConfig
 from ..detections import Detections, Predictions
 from ..images import check_source, load_pages
+from ..reprs import brief, described
 from ..targets import Target
+from ..text_tables import printable
 from ..validators import (
     flag,
     fraction_below_one,
@@ -34,7 +36,7 @@ from .anchors import _AnchorGenerator
 from .backbone import _ResNetFPNBackbone
 from .half_precision import HalfPrecision
 from .heads import BoxDetections, ConvStack, RoISampler, RoISamples, _MaskHead, postprocess_detections
-from .layers import BatchNorm2d, Dropout, Linear
+from .layers import BatchNorm2d, Dropout, Linear, parameters_of
 from .limits import Limits
 from .losses import MaskRCNNLosses, _MaskRCNNLoss, check_loss_weights, class_weight_row
 from .pooling import FeatureMaps, MultiScaleROIAlign, ROIAlign
@@ -153,6 +155,25 @@ class MaskRCNN(HalfPrecision):
         self.config = ModelConfig(**settings, backbone=of_backbone)
         self.norm_by_default, self.pretrained = False, False
         self._build()
+
+    @described
+    def __repr__(self) -> str:
+        config, heads, image = self.config, self.config.heads, self.config.image
+        names = list(self.categories.values()) if self.categories else []
+        named = f": {', '.join(printable(name) for name in names[:5])}{', …' * (len(names) > 5)}" if names else ""
+        size = f"shorter side {image.min_size}" if image.scale is None else f"{image.scale:g} times their size"
+        sizes = ", ".join(brief(sizes) for sizes in config.anchor_sizes)
+        mode = "training" if self.training else "evaluation"
+        lines = [
+            f"backbone   {brief(self.backbone, longest=100)}",
+            f"classes    {config.num_classes}{named}",
+            f"images     {size}, longer side at most {image.max_size} pixels",
+            f"anchors    {sizes} pixels, ratios {', '.join(f'{ratio:g}' for ratio in config.aspect_ratios)}",
+            f"detections at most {heads.top_k} an image, nms_thresh={heads.nms_thresh:g}",
+            f"numbers    {parameters_of(self)}, {self.dtype} on {self.device}, {mode} mode",
+            f"modules    {', '.join(self._modules)}",
+        ]
+        return "\n  ".join(["MaskRCNN(", *lines]) + "\n)"
 
     def _build(self) -> None:
         """Make everything but the backbone."""

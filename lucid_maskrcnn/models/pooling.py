@@ -16,6 +16,7 @@ from lucid import Tensor
 from .. import ops
 from ..call_answers import answers_wrong_calls
 from ..config import MAX_CELLS
+from ..reprs import described, fields_repr
 from ..validators import flag, instance, non_negative_int, non_negative_number, pair, positive_int
 
 __all__ = ["FeatureMaps", "MultiScaleROIAlign", "ROIAlign", "map_scale"]
@@ -47,6 +48,9 @@ class FeatureMaps(NamedTuple):
 
     maps: list[Tensor]
     image_size: tuple[int, int]
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
     @property
     def scales(self) -> list[tuple[float, float]]:
@@ -81,6 +85,11 @@ class ROIAlign(nn.Module):
         self.output_size = pair("output_size", output_size, _cells)
         self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio, MAX_CELLS)
         self.aligned = flag("aligned", aligned)
+
+    @described
+    def __repr__(self) -> str:
+        options = f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
+        return f"ROIAlign({self.output_size}, {options})"
 
     def forward(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of the images that the one map covers: ``(R, C, h, w)``."""
@@ -120,6 +129,11 @@ class MultiScaleROIAlign(nn.Module):
         self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio, MAX_CELLS)
         self.aligned = flag("aligned", aligned)
         self.level_margin = pair("level_margin", level_margin, non_negative_number)
+
+    @described
+    def __repr__(self) -> str:
+        options = f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
+        return f"MultiScaleROIAlign({self.output_size}, num_levels={self.num_levels}, {options})"
 
     def forward(self, features: FeatureMaps, rois: Tensor, roi_idx: Tensor) -> Tensor:
         """Pool the RoIs (R, 4), in pixels of the images that the maps cover: ``(R, C, h, w)``."""

@@ -16,10 +16,11 @@ from lucid import Tensor
 
 from .. import ops
 from ..config import RPNConfig
+from ..reprs import described, fields_repr
 from ..targets import Target
 from ..validators import instance, positive_int
 from .anchors import _AnchorGenerator
-from .layers import Conv2d
+from .layers import Conv2d, parameters_of
 from .matcher import BalancedSampler, Matcher
 from .pooling import FeatureMaps
 
@@ -34,6 +35,9 @@ class RPNOutput(NamedTuple):
     anchors: Tensor  # (A, 4), pixels of the network's input
     level_sizes: list[int]  # anchors of each map
 
+    def __repr__(self) -> str:
+        return fields_repr(self)
+
 
 class AnchorSamples(NamedTuple):
     """The anchors that the loss is taken over; indices are int32."""
@@ -44,6 +48,9 @@ class AnchorSamples(NamedTuple):
     positive_image: Tensor  # (P,)
     positive_anchor: Tensor  # (P,)
     gt_deltas: Tensor  # (P, 4), regression targets of the positive ones
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
     def on_device_of(self, tensor: Tensor) -> AnchorSamples:
         """Return the samples on the device of a tensor."""
@@ -71,6 +78,10 @@ class _RPNHead(nn.Module):
             self.add_module(f"conv{i + 1}" if i else "conv", Conv2d(channels, channels, 3, padding=1, std=0.01))
         self.cls_logits = Conv2d(channels, num_anchors, 1, std=0.01)
         self.bbox_pred = Conv2d(channels, 4 * num_anchors, 1, std=0.01)
+
+    @described
+    def __repr__(self) -> str:
+        return f"_RPNHead(depth={self.depth}, {parameters_of(self)})"
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return each map's logits (N, num_anchors, H, W) and deltas (N, 4 · num_anchors, H, W)."""
@@ -101,6 +112,12 @@ class _RegionProposalNetwork(nn.Module):
         self.head = _RPNHead(channels, anchor_generator.num_anchors, depth)
         self.matcher = Matcher(config.foreground_iou, config.background_iou, allow_low_quality_matches=True)
         self.sampler = BalancedSampler(config.batch_size, config.positive_fraction)
+
+    @described
+    def __repr__(self) -> str:
+        config = self.config
+        kept = f"{config.post_nms_top_n} proposals, {config.post_nms_top_n_train} in training"
+        return f"_RegionProposalNetwork({kept}, nms_thresh={config.nms_thresh:g}, {parameters_of(self)})"
 
     def forward(self, features: FeatureMaps) -> RPNOutput:
         """Score all anchors on the maps."""

@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.validators import instance
 
 from ._checks import check_tensor, image_sizes
@@ -66,6 +67,9 @@ class BoxDetections(NamedTuple):
     scores: Tensor
     labels: Tensor
     num_before_top_k: int
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
 
 def detect_boxes(

@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.validators import instance, non_negative_int, sequence, shown
 
 from ._checks import check_tensor, image_sizes, tensors
@@ -74,6 +75,9 @@ class Proposals(NamedTuple):
     weakest: Tensor
     settled: Tensor
     again: Callable[[], Proposals]
+
+    def __repr__(self) -> str:
+        return fields_repr(self)
 
     @classmethod
     def of(cls, boxes: Sequence[Tensor]) -> Proposals:

@@ -35,6 +35,9 @@ class Callback:
     resumed; the method is not called for that step again. All callbacks' ``on_end`` are called in any case.
     """
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Be told of a step of the optimizer.
 

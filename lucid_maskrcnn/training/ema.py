@@ -11,6 +11,7 @@ from lucid.nn import Module
 
 from .. import ops
 from ..call_answers import answers_wrong_calls
+from ..reprs import described
 from ..validators import fraction_below_one, instance, non_negative_int
 
 __all__ = ["EMA"]
@@ -44,6 +45,10 @@ class EMA:
         self.decay, self.updates = fraction_below_one("decay", decay), 0
         self._averages = {name: v.data + 0 for name, v in model.state_dict(keep_vars=True).items()}
         ops.begin(self._averages.values())
+
+    @described
+    def __repr__(self) -> str:
+        return f"EMA({len(self._averages)} weights, decay={self.decay}, updates={self.updates})"
 
     @property
     def averages(self) -> dict[str, Any]:

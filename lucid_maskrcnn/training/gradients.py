@@ -12,6 +12,7 @@ from lucid import Tensor
 
 from .. import ops
 from ..call_answers import answers_wrong_calls
+from ..reprs import described
 from ..validators import positive_int, positive_number, sequence, shown
 from .parameters import parameter_list
 
@@ -48,6 +49,10 @@ class GradientMean:
     def __init__(self, params: Iterable[Tensor]) -> None:
         self.params, self.count = parameter_list("params", params), 0
         self.sums: list[Any | None] = [None] * len(self.params)
+
+    @described
+    def __repr__(self) -> str:
+        return f"GradientMean({len(self.params)} parameters, {self.count} passes)"
 
     def accumulate(self) -> None:
         """Add the gradients of one backward pass, and remove them from the parameters."""

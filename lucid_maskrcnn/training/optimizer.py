@@ -16,12 +16,16 @@ from lucid.nn import Module
 
 from .. import ops
 from ..call_answers import answers_wrong_calls
+from ..reprs import described
 from ..validators import check_keywords, non_negative_int, non_negative_number, shown
 from .parameters import is_iterable, parameter_list
 
 __all__ = ["Optimizer", "decay_groups"]
 
 type Array = Any  # np.ndarray or mx.array
+
+
+_SHOWN_GROUPS = 4
 
 
 @answers_wrong_calls
@@ -50,6 +54,15 @@ class Optimizer(ABC):
         count = len(self.params)
         self._slots: dict[str, list[Array | None]] = {name: [None] * count for name in slots}
         self._counts = [0] * count
+
+    @described
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}("]
+        for group in self.groups[:_SHOWN_GROUPS]:
+            settings = ", ".join(f"{name}={value}" for name, value in group.items() if name != "params")
+            lines.append(f"{len(group['params'])} parameters: {settings}")
+        more = len(self.groups) - _SHOWN_GROUPS
+        return "\n  ".join([*lines, *([f"… {more} more groups"] if more > 0 else [])]) + "\n)"
 
     @property
     def params(self) -> list[Tensor]:

@@ -22,6 +22,7 @@ from ..call_answers import answers_wrong_calls
 from ..config import ImageConfig
 from ..models import MaskRCNN
 from ..models.losses import check_loss_weights, class_weight_row
+from ..reprs import brief, described, fields_repr
 from ..user_warnings import warn_user
 from ..validators import flag, instance, nearest, optional, path, positive_int, shown
 from ..weights import save_weights
@@ -79,6 +80,8 @@ class TrainResult:
     best_step : int
         Step of ``best``; 0 if there is none, or it is that of the weights that the run started from.
     """
+
+    __repr__ = fields_repr
 
     step: int
     seconds: float
@@ -192,6 +195,23 @@ class Trainer:
         self.ema: EMA | None = None
         self.state = RunState()
         self._saved: tuple[int, int] | None = None  # the step of the last checkpoint, and of its last evaluation
+
+    @described
+    def __repr__(self) -> str:
+        settings = self.settings
+        length = f"{settings.steps} steps" if settings.steps else f"{settings.minutes} minutes"
+        optimizer = f"{settings.optimizer}, lr={settings.lr:g}, {settings.schedule}"
+        evaluation = f"every {settings.eval_every} steps" if settings.eval_every else "at the end"
+        evaluation = evaluation if self.evaluate is not None else "none"
+        lines = [
+            f"model      {type(self.model).__name__} on {self.model.device}",
+            f"data       {brief(self.loader, longest=100)}",
+            f"length     {length}, {self.state.step} steps done",
+            f"optimizer  {optimizer}, warm-up of {settings.warmup} steps",
+            f"evaluation {evaluation}",
+            f"out        {str(self.out)!r}",
+        ]
+        return "\n  ".join(["Trainer(", *lines]) + "\n)"
 
     @property
     def _is_main(self) -> bool:

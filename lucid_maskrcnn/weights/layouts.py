@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import ARCHITECTURES, ModelConfig
+from ..reprs import fields_repr
 from ..validators import shown
 from .naming import (
     CAFFE2,
@@ -83,6 +84,8 @@ class Body:
     conventions : {"detectron2"} or None
         The library in whose conventions the body expects its input, if the names determine it.
     """
+
+    __repr__ = fields_repr
 
     source: str
     arrays: dict[str, Array]

@@ -16,6 +16,7 @@ from typing import Literal
 
 from .. import validators
 from ..call_answers import answers_wrong_calls
+from ..reprs import fields_repr
 from .formats import file_in_folder
 
 __all__ = [
@@ -69,6 +70,8 @@ class PublishedWeights:
         Added to the variance in batch norm: 1e-5, but 0 for torchvision's ``COCO_V1``, which was trained before
         torchvision's frozen batch norm had an epsilon.
     """
+
+    __repr__ = fields_repr
 
     name: str
     architecture: str

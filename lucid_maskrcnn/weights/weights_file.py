@@ -16,6 +16,7 @@ from ..atomic import replacing
 from ..call_answers import answers_wrong_calls
 from ..config import TORCHVISION, BackboneConfig, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..json_text import parse_json
+from ..reprs import fields_repr
 from ..user_warnings import warn_user
 from ..validators import choice, instance, shown, text
 from .assign import as_arrays, assign, check_values
@@ -75,6 +76,8 @@ class WeightsFile:
     size : int
         Of the file, or of all files of a model, in bytes.
     """
+
+    __repr__ = fields_repr
 
     arrays: dict[str, Any]
     config: ModelConfig | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...reprs import described
 from .protocol import GroupError
 
 __all__ = ["ForkedGroup"]
@@ -39,6 +40,10 @@ class ForkedGroup:
         self._others: list[Connection] = [other for _, other in pairs]
         self._slots = [_SharedMemory(capacity) for _ in range(size)]  # that of rank 0 has the results
         self._ended: Callable[[int], str] = lambda rank: "has ended"
+
+    @described
+    def __repr__(self) -> str:
+        return f"ForkedGroup(rank {self.rank} of {self.size})"
 
     def enter_worker(self, rank: int) -> None:
         """Make this the group of a worker: called once in it, first."""

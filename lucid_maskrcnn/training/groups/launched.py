@@ -16,6 +16,7 @@ import numpy as np
 from ...call_answers import answers_wrong_calls
 from ...ops import device_array, is_device_array
 from ...ops.distributed import DISTRIBUTED_BACKENDS, DistributedSum
+from ...reprs import described
 from ...user_warnings import warn_user
 from ...validators import choice, positive_number
 from .protocol import GroupError, share_value
@@ -97,6 +98,10 @@ class LaunchedGroup:
         if self.size > 1:
             self._watch = Watch(self.rank, self.size, self._share, timeout)
             atexit.register(self._at_exit)
+
+    @described
+    def __repr__(self) -> str:
+        return f"LaunchedGroup(rank {self.rank} of {self.size})"
 
     def all_reduce(self, arrays: Sequence[Any]) -> list[Any]:
         """Return the sums over all ranks of NumPy or MLX arrays.

@@ -52,6 +52,9 @@ class Group(Protocol):
 class SingleGroup:
     """A process that trains alone."""
 
+    def __repr__(self) -> str:
+        return "SingleGroup(rank 0 of 1)"
+
     rank, size = 0, 1
 
     def all_reduce(self, arrays: Sequence[Any]) -> list[Any]:

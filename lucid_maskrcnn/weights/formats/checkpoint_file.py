@@ -10,6 +10,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO
 
 from ... import validators
+from ...reprs import fields_repr
 from .numpy_pickles import NumpyArray, read_numpy_pickle
 from .other_formats import other_format
 from .pickles import PickledObject, PickledStr
@@ -51,6 +52,8 @@ class Checkpoint:
     size : int
         In bytes: of the file, or of all files of a model.
     """
+
+    __repr__ = fields_repr
 
     path: Path
     kind: str
