@@ -60,6 +60,8 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_title = f"lucid_maskrcnn {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["notebooks.css"]
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied
 
 
@@ -83,7 +85,8 @@ def bring_notebooks(app: object) -> None:
         if picture is None:
             raise RuntimeError(f"{path.name} has no picture: run examples/run_notebooks.py {path.stem}")
         small = Image.open(io.BytesIO(picture)).convert("RGB")
-        small = ImageOps.fit(small, (560, 350), Image.Resampling.LANCZOS)
+        near = 1.1 < small.width / small.height < 2.2  # another shape is shown whole, on white as plots are
+        small = ImageOps.fit(small, (560, 350)) if near else ImageOps.pad(small, (560, 350), color="white")
         small.save(folder / "cards" / f"{path.stem}.jpg", quality=85)
 
 

@@ -16,7 +16,6 @@ from notebook_runs import EXAMPLES, run_notebook, text_of
 
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 MAX_BYTES = 1_500_000
-SLOW = {"train_from_nothing", "fine_tune_nuclei"}  # minutes
 # What must hold after the last cell, in the notebook's names.
 PROMISES = {
     "quick_start": """
@@ -41,11 +40,8 @@ def code_cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else ()) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.once
+@ids
 def test_a_notebook_runs_from_a_fresh_clone(path: Path, tmp_path: Path) -> None:
     """In a copy of the examples and nothing else: no error, no warning, and what it promises."""
     folder = tmp_path / "examples"
