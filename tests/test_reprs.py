@@ -68,7 +68,7 @@ def test_a_model_says_what_it_is() -> None:
         "depth=18",
         "1: nucleus",
         "2.5 times their size",
-        "float32 on cpu, evaluation mode",
+        "dtype=float32, device=cpu, evaluation mode",
         "modules    backbone",
     ):
         assert part in text
@@ -77,7 +77,7 @@ def test_a_model_says_what_it_is() -> None:
 
 def test_a_model_on_gpu_is_shown_without_reading_weights() -> None:
     model = slim().to("gpu")
-    assert "float32 on gpu" in repr(model)
+    assert "dtype=float32, device=gpu" in repr(model)
     assert "Conv2d(3, 8, 7" in repr(model.backbone.body.conv1)
 
 

@@ -170,7 +170,7 @@ class MaskRCNN(HalfPrecision):
             f"images     {size}, longer side at most {image.max_size} pixels",
             f"anchors    {sizes} pixels, ratios {', '.join(f'{ratio:g}' for ratio in config.aspect_ratios)}",
             f"detections at most {heads.top_k} an image, nms_thresh={heads.nms_thresh:g}",
-            f"numbers    {parameters_of(self)}, {self.dtype} on {self.device}, {mode} mode",
+            f"numbers    {parameters_of(self)}, dtype={self.dtype}, device={self.device}, {mode} mode",
             f"modules    {', '.join(self._modules)}",
         ]
         return "\n  ".join(["MaskRCNN(", *lines]) + "\n)"
