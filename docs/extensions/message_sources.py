@@ -441,7 +441,7 @@ class _Texts:
             rest = self.of(node.args[1], place)
             return [*values, *(rest or [])] if values else None
         target = self.function_of(function, place)
-        if target is None or target[1] in _OPAQUE:
+        if target is None or target[1].rpartition(".")[2] in _OPAQUE:
             return None
         key = f"{target[0].name}.{target[1]}"
         if key in place.calls:

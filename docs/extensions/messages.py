@@ -61,12 +61,12 @@ def _entry(entry: Entry) -> str:
     for message in entry.messages:
         kinds.setdefault(_sentence(message), set()).update(_kind(message))
     kinds = {sentence: kind for sentence, kind in kinds.items() if _without_guess(sentence) not in kinds}
-    said = [f"- {_escaped(sentence)} {{kind}}`{', '.join(sorted(kinds[sentence]))}`" for sentence in sorted(kinds)]
+    said = [f"- {{said}}`` {sentence} `` {{kind}}`{', '.join(sorted(kinds[sentence]))}`" for sentence in sorted(kinds)]
     first, more = "\n".join(said[:_SHOWN]), "\n".join(said[_SHOWN:])
     rest = f"\n\n:::{{dropdown}} {len(said) - _SHOWN} more of the kind\n{more}\n:::" if more else ""
     return (
         f"({entry.anchor})=\n\n## {entry.title}\n\n:::{{div}} messages\n{first}\n:::{rest}\n\n"
-        f"Cause\n: {entry.cause}\n\nRemedy\n: {entry.remedy}{_origins(entry)}"
+        f":::{{div}} message-why\nCause\n: {entry.cause}\n\nRemedy\n: {entry.remedy}{_origins(entry)}\n:::"
     )
 
 
@@ -86,16 +86,6 @@ def _without_guess(sentence: str) -> str | None:
 def _kind(message: Message) -> list[str]:
     kind = _KINDS.get(message.kind, _CAUGHT.get(message.kind, message.kind))
     return kind.split(" or ")
-
-
-def _escaped(template: str) -> str:
-    """Return a template as Markdown: its own characters as they are, names in braces in italics."""
-    parts = re.split(r"\{([^{}]+)\}", template)
-    return "".join(f"*{_plain(p)}*" if i % 2 else _plain(p) for i, p in enumerate(parts) if p)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def _origins(entry: Entry) -> str:
@@ -162,8 +152,19 @@ def kind_role(
     return [nodes.inline(raw, text, classes=["message-kind"])], []
 
 
+def said_role(
+    name: str, raw: str, text: str, line: int, inliner: Any, options: Any = None, content: Any = ()
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    """Return a sentence with the names of its values in italics, and with the quotes and dashes that it has."""
+    sentence = nodes.inline(raw, "", support_smartquotes=False)
+    for i, part in enumerate(re.split(r"\{([^{}]+)\}", text.strip())):
+        sentence += nodes.emphasis("", part, support_smartquotes=False) if i % 2 else nodes.Text(part)
+    return [sentence], []
+
+
 def setup(app: Any) -> dict[str, Any]:
     entries.cache_clear()
+    app.add_role("said", said_role)
     app.add_role("kind", kind_role)
     app.connect("source-read", fill_page)
     app.connect("env-get-outdated", outdated)

@@ -26,7 +26,7 @@ box.addEventListener("input", () => {
   const best = new Map();
   for (const row of asked.size ? known : []) {
     const points = score(row, text, asked);
-    if (points > 0.5 && points > (best.get(row.href)?.points || 0)) best.set(row.href, { points, row });
+    if (points > 0.15 && points > (best.get(row.href)?.points || 0)) best.set(row.href, { points, row });
   }
   const found = [...best.values()].sort((a, b) => b.points - a.points).slice(0, 5);
   list.replaceChildren(...found.map(({ row }) => {

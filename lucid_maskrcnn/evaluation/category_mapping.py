@@ -47,10 +47,13 @@ def category_ids_of(model: Any, categories: Mapping[int, str], category_ids: Map
             f"{brief(own.values())}. Rename them, leave them out with CocoInstances(categories=...), or pass "
             "category_ids."
         )
-    if len(ids) < len(categories) or len(labels) < len(own):
-        raise ValueError(
-            "Two categories have the same name, so that they cannot be matched by name: pass category_ids."
-        )
+    for whose, named in (("data set", categories), ("model", own)):
+        names = list(named.values())
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"The {whose} has two categories {twice[0]!r}, which cannot be matched by name: pass category_ids."
+            )
     return {labels[name]: number for name, number in ids.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +66,8 @@ class GroundTruth:
             if len(values) != count:
                 raise ValueError(f"dataset.{name} must have one entry for each of {count} images, got {len(values)}.")
         if len(set(self.image_ids)) < count:
-            raise ValueError("dataset must have each image once, but an image id comes twice.")
+            twice = next(i for i, times in Counter(self.image_ids).items() if times > 1)
+            raise ValueError(f"dataset.image_ids must have each id once, got {twice!r} twice.")
 
     def label_ids(self, model: Any, category_ids: Mapping[int, int] | None) -> dict[int, int]:
         """Return the category id of each of the model's labels.

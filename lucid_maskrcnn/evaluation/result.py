@@ -225,7 +225,9 @@ class Evaluation:
 
     def _need_masks(self, what: str) -> None:
         if self.instance_accuracy is None:
-            raise ValueError(f"{what} needs masks in all annotations and results, and some have none.")
+            raise ValueError(
+                f"{what} needs masks in all annotations and results, and some have none: give them a segmentation."
+            )
 
     # -------------------------------------------------------------- files and tables
 

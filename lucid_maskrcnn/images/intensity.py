@@ -116,8 +116,8 @@ def _check_range(dtype: np.dtype, least: float, largest: float, high: float, nam
             f"Cannot read {name}: {extent}, and black is 0; set percentiles, such as intensity=(0.1, 99.9)."
         )
     if dtype.kind == "f":
-        scale = ", divide values of 0 to 255 by 255" if largest <= 255 else ""
-        raise ValueError(f"Cannot read {name}: {extent}, beyond the range of floats, 0 to 1{scale}, or set {_REMEDY}.")
+        scale = "divide values of 0 to 255 by 255, or " if largest <= 255 else ""
+        raise ValueError(f"Cannot read {name}: {extent}, beyond the range of floats, 0 to 1: {scale}set {_REMEDY}.")
     raise ValueError(f"Cannot read {name}: {extent}, beyond {_bits_of(high)} bits; set {_REMEDY}.")
 
 

@@ -485,7 +485,10 @@ class _Crew:
             if self._running:
                 patience = time.monotonic() + _PATIENCE
             elif time.monotonic() > patience:
-                warn_user("No worker could begin for a minute: the Ray cluster is busy, or it lacks memory.")
+                warn_user(
+                    "No worker could begin for a minute: the Ray cluster is busy, or it lacks memory; `ray status` "
+                    "says what is free."
+                )
                 patience = float("inf")
             for reference in self._next():
                 if reference in self._starting:

@@ -468,7 +468,7 @@ class CompressedMasks:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return :meth:`to_dense` to NumPy's functions: ``np.asarray(masks)``."""
         if copy is False:
-            raise ValueError("Compressed masks cannot be an array without a copy.")
+            raise ValueError("Compressed masks cannot be an array without a copy: leave copy=False out.")
         dense = self.to_dense()
         return dense if dtype is None else dense.astype(dtype)
 

@@ -108,7 +108,7 @@ class _RegionProposalNetwork(nn.Module):
     def __init__(self, channels: int, anchor_generator: _AnchorGenerator, config: RPNConfig, depth: int = 1) -> None:
         super().__init__()
         self.config = instance("config", config, RPNConfig, "an RPNConfig")
-        self.anchor_generator = instance("anchor_generator", anchor_generator, _AnchorGenerator, "an _AnchorGenerator")
+        self.anchor_generator = instance("anchor_generator", anchor_generator, _AnchorGenerator, "an anchor generator")
         self.head = _RPNHead(channels, anchor_generator.num_anchors, depth)
         self.matcher = Matcher(config.foreground_iou, config.background_iou, allow_low_quality_matches=True)
         self.sampler = BalancedSampler(config.batch_size, config.positive_fraction)

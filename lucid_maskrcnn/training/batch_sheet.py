@@ -15,6 +15,7 @@ from ..array_arguments import finite_boxes
 from ..atomic import replacing
 from ..images import load_image
 from ..masks import CompressedMasks
+from ..validators import shown
 from ..visualization import draw_target
 from ..visualization.sheets import INK, LINE, PAPER, TILE, make_sheet
 
@@ -72,7 +73,7 @@ def _scaled(target: Any, size: tuple[int, int], new: tuple[int, int]) -> dict[st
     """Return a target for its image at another size."""
     missing = [key for key in ("boxes", "labels", "masks") if target.get(key) is None]
     if missing:
-        raise ValueError(f"a target has no {' and no '.join(map(repr, missing))}.")
+        raise ValueError(f"a target has no {' and no '.join(map(repr, missing))}: it has {shown(list(target))}.")
     factors = np.array([new[1] / size[1], new[0] / size[0]] * 2, np.float32)
     return {
         "boxes": finite_boxes("boxes", target["boxes"]) * factors,

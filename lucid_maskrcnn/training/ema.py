@@ -118,5 +118,5 @@ class EMA:
 def _require_same_names(what: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if given.keys() != wanted.keys():
         name = min(given.keys() ^ wanted.keys())
-        problem = f"{what} {name!r}, which the averaged model has not" if name in given else f"{what} no {name!r}"
+        problem = f"{what} {name!r}, which the averaged model does not have" if name in given else f"{what} no {name!r}"
         raise ValueError(f"{problem}: it must be the same model.")

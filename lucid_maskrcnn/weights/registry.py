@@ -325,7 +325,7 @@ def find_published(name: str, architecture: str) -> PublishedWeights:
     if known:
         wanted = f"weights of {architecture} must be one of {_quoted(known)}, got {name!r}"
     else:
-        wanted = f"no weights are published for {architecture!r}, only for {_quoted(e.architecture for e in _WEIGHTS)}"
+        wanted = f"No weights are published for {architecture!r}, only for {_quoted(e.architecture for e in _WEIGHTS)}"
     others = _quoted(entry.architecture for entry in _WEIGHTS if entry.name == name)
     raise ValueError(f"{wanted}; {name!r} exists for {others}." if known and others else f"{wanted}.")
 

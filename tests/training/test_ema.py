@@ -103,7 +103,7 @@ def test_averages_of_another_model_are_refused(
 def test_average_of_another_model_is_refused() -> None:
     ema, other = EMA(Cell(1.0)), Linear(2, 2)
     for method in (ema.update, ema.apply, ema.applied(other).__enter__):
-        with pytest.raises(ValueError, match="model has 'bias', which the averaged model has not"):
+        with pytest.raises(ValueError, match="model has 'bias', which the averaged model does not have"):
             method(*([] if method.__name__ == "__enter__" else [other]))
     assert ema.updates == 0
 
