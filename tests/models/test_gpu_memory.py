@@ -16,6 +16,8 @@ from tiny_runs import Batch, Squares, slim, without_objects
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.training import EMA, SGD, Trainer, TrainerSettings
 
+pytestmark = pytest.mark.once
+
 STEPS, EVERY, SETTLED = 50, 7, 3  # steps, of which each 7th is measured, and measurements at the start
 
 

@@ -206,6 +206,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[None]:
     repair_engine()
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("run", ["first", "all", "empty"])
 def test_losses_and_gradients(weights: dict, images: list, recorded: dict, run: str) -> None:

@@ -172,6 +172,7 @@ print(peak() - start)
 """
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 def test_memory_of_repeated_predictions_does_not_grow() -> None:
     result = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)
