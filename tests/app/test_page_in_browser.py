@@ -88,10 +88,17 @@ class Page:
         chain.perform()
 
     def save(self, format: str) -> Path:
+        """Save what is seen, and return the file once it is whole: until then Chromium writes one of another name."""
         before = set(self.saved.iterdir())
         self.part(f"[data-format={format}]").click()
-        done = lambda: [p for p in set(self.saved.iterdir()) - before if not p.name.endswith((".crdownload", ".tmp"))]  # noqa: E731
-        return self.until(done)[0]
+
+        def new_file() -> Path | None:
+            files = set(self.saved.iterdir())
+            if any(path.name.startswith(".") or path.suffix in (".crdownload", ".tmp") for path in files):
+                return None
+            return next(iter(files - before), None)
+
+        return self.until(new_file)
 
 
 @pytest.fixture(scope="module")
