@@ -1,12 +1,13 @@
 """The pages of docs/ and the README, as far as that can be said without running them.
 
-Their blocks run with ``uv run pytest docs``; here are those that are skipped there, too, the options of commands, and links.
+Their blocks run with ``uv run pytest docs``; here are those that are skipped there, too, options of commands, and links.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import re
 import shlex
 import textwrap
@@ -29,12 +30,32 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<c
 SKIP = re.compile(r"^ *% skip: (?P<what>.*)$", re.M)
 MOST_SKIPPED = 40  # blocks of all pages together that are not run
 HOSTS = {
-    "arxiv.org", "bbbc.broadinstitute.org", "cocodataset.org", "dl.fbaipublicfiles.com", "docs.ray.io", "docs.pytorch.org",
-    "docs.ultralytics.com", "download.pytorch.org", "filesystem-spec.readthedocs.io", "github.com", "huggingface.co",
-    "imagej.net", "keepachangelog.com", "learn.microsoft.com", "lucid-api.github.io", "ml-explore.github.io", "numpy.org",
-    "openaccess.thecvf.com", "pytorch.org", "qupath.github.io", "qupath.readthedocs.io", "semver.org",
-    "supervision.roboflow.com", "detectron2.readthedocs.io", "doi.org",
-}  # fmt: skip
+    "arxiv.org",
+    "bbbc.broadinstitute.org",
+    "cocodataset.org",
+    "detectron2.readthedocs.io",
+    "dl.fbaipublicfiles.com",
+    "docs.pytorch.org",
+    "docs.ray.io",
+    "docs.ultralytics.com",
+    "doi.org",
+    "download.pytorch.org",
+    "filesystem-spec.readthedocs.io",
+    "github.com",
+    "huggingface.co",
+    "imagej.net",
+    "keepachangelog.com",
+    "learn.microsoft.com",
+    "lucid-api.github.io",
+    "ml-explore.github.io",
+    "numpy.org",
+    "openaccess.thecvf.com",
+    "pytorch.org",
+    "qupath.github.io",
+    "qupath.readthedocs.io",
+    "semver.org",
+    "supervision.roboflow.com",
+}
 
 
 @cache
@@ -64,7 +85,7 @@ def test_python_is_python(name: str) -> None:
 
 
 def commands(name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line and arguments of each call of ``lucid-maskrcnn``: in ``sh`` all lines, in ``console`` those at a prompt."""
+    """Yield line and arguments of each call of ``lucid-maskrcnn``: in ``console`` only lines with a prompt."""
     for line, language, code in blocks(name, "sh", "console"):
         joined = re.sub(r"\\\n", lambda _: "  ", code)
         for offset, row in enumerate(joined.splitlines()):
@@ -110,7 +131,7 @@ def refused(arguments: list[str]) -> str | None:
         option = argument.partition("=")[0]
         if re.match(r"--?[a-zA-Z]", option) and option not in options:
             return f"{command} has no option {option!r}"
-    for option, value in zip(rest, [*rest[1:], None], strict=True):
+    for option, value in itertools.zip_longest(rest, rest[1:]):
         if option in options and options[option].nargs != 0 and (value is None or value in options):
             return f"{command} {option} lacks its value"
         choices = options[option].choices if option in options else None
