@@ -1,6 +1,7 @@
 """The pages of docs/ and the README, as far as that can be said without running them.
 
-Their blocks run with ``uv run pytest docs``; here are those that are skipped there, too, options of commands, and links.
+Their blocks run with ``uv run pytest docs``; here are those that are skipped there, too, options of commands, and
+links.
 """
 
 from __future__ import annotations
