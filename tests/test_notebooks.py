@@ -29,8 +29,8 @@ assert [len(found) for found in images] == [30, 16, 22, 9]
 assert (len(table), sum(map(len, kept)), len(first)) == (77, 57, 20)
 assert np.allclose(table["area_um2"], table["area"] / 4)
 assert (again.areas == first.areas).all()
-assert (job.n_images, job.n_failed) == (18, 0)
-assert job.n_objects > 300
+assert (job.n_images, job.n_failed) == (8, 0)
+assert job.n_objects > 100
 """,
 }
 ids = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
