@@ -281,6 +281,7 @@ TAKES: dict[str, str] = {
         ops.nonzero_above.scores ops.numbers.tensors ops.padded_rows.*arrays ops.parallel_for.tasks
         ops.remove_small_boxes.boxes ops.roi_levels.rois ops.sample_balanced.matches ops.sigmoid.x
         ops.softmax.logits ops.subsample.x ops.take.rows models.ResNet.forward.x MaskRCNN.aspect_ratios
+        models.FeaturePyramid.in_channels
         ModelConfig.anchor_sizes ModelConfig.aspect_ratios mask_rcnn_resnet_18_fpn.aspect_ratios
         MaskRCNN.predict.images config.anchor_levels.anchor_sizes CompressedMasks.of.masks
         CompressedMasks.from_dense.masks CompressedMasks.from_coco.segmentations

@@ -46,6 +46,12 @@ def add_commands(commands: Any) -> None:
         "--labels", type=file_path, metavar="DIR", help="folder of label images, instead of ANNOTATIONS"
     )
     add_weights(evaluate)
+    evaluate.add_argument(
+        "--results",
+        type=file_path,
+        metavar="FILE",
+        help="measure these detections (COCO results, a JSON file of any program) instead of those of --weights",
+    )
     add_top_k(evaluate)
     add_score_thresh(evaluate, 0.05)
     evaluate.add_argument(
@@ -68,33 +74,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from lucid_maskrcnn.evaluation import evaluate
-    from lucid_maskrcnn.evaluation.category_mapping import category_ids_of
-    from lucid_maskrcnn.models import MaskRCNN
-
     _check(args)
-    say_device(args.device)
-    model = MaskRCNN.from_file(args.weights).to(args.device, args.dtype)
-    dataset, lines = _dataset(args, model)
-    ids = category_ids_of(model, dataset.categories, dataset.category_ids)
-    for line in lines:
-        say(line)
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    found = evaluate(
-        model,
-        dataset,
-        top_k=args.top_k,
-        score_thresh=args.score_thresh,
-        object_score=max(_OBJECT_SCORE, args.score_thresh),
-        category_ids=ids,
-        iou_types=() if args.without_coco else ("segm", "bbox"),
-        progress=not args.quiet,
-    )
-    seconds = time.perf_counter() - started
-    source = args.annotations or args.labels
-    say(f"{args.weights} on {len(dataset)} images of {source}: {seconds / len(dataset):.2f} s each")
+    common = {
+        "object_score": max(_OBJECT_SCORE, args.score_thresh),
+        "iou_types": () if args.without_coco else ("segm", "bbox"),
+    }
+    dataset, found = (_of_model if args.results is None else _of_results)(args, common)
     say()
     for line in found.table():
         say(line)
@@ -103,6 +88,51 @@ def _evaluate(args: argparse.Namespace) -> None:
         say(found.threshold_curve().sentence())
     if args.out is not None:
         _write(args.out, dataset, found)
+
+
+def _of_model(args: argparse.Namespace, common: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the data set, and the evaluation of what a model finds in it."""
+    from lucid_maskrcnn.evaluation import evaluate
+    from lucid_maskrcnn.evaluation.category_mapping import category_ids_of
+    from lucid_maskrcnn.models import MaskRCNN
+
+    say_device(args.device)
+    model = MaskRCNN.from_file(args.weights).to(args.device, args.dtype)
+    dataset = _dataset(args, model)
+    ids = category_ids_of(model, dataset.categories, dataset.category_ids)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    found = evaluate(
+        model,
+        dataset,
+        top_k=args.top_k,
+        score_thresh=args.score_thresh,
+        category_ids=ids,
+        progress=not args.quiet,
+        **common,
+    )
+    seconds = time.perf_counter() - started
+    say(f"{args.weights} on {_described(args, dataset)}: {seconds / len(dataset):.2f} s each")
+    return dataset, found
+
+
+def _of_results(args: argparse.Namespace, common: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the data set, and the evaluation of existing detections on it."""
+    from lucid_maskrcnn.evaluation import evaluate_results
+
+    if args.limit is not None:
+        raise ValueError(f"--limit must be left out with --results, got {args.limit}: all detections count.")
+    dataset = _dataset(args, None)
+    found = evaluate_results(dataset.coco(), args.results, max_detections=args.top_k, **common)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    say(f"{args.results} on {_described(args, dataset)}")
+    return dataset, found
+
+
+def _described(args: argparse.Namespace, dataset: Any) -> str:
+    return f"{len(dataset)} images of {args.annotations or args.labels}"
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -127,11 +157,11 @@ def _intensity_of(model: Any) -> Any:
     return None if config is None else config.image.intensity
 
 
-def _dataset(args: argparse.Namespace, model: Any) -> tuple[Any, list[str]]:
-    """Return the data set, and what there is to say about it if it is not sound."""
+def _dataset(args: argparse.Namespace, model: Any) -> Any:
+    """Return the data set, and say what there is to say about it if it is not sound."""
     from lucid_maskrcnn.data import Subset
 
-    names = list((model.categories or {}).values())
+    names = list((getattr(model, "categories", None) or {}).values())
     dataset = open_data(
         args.images,
         args.annotations,
@@ -143,8 +173,9 @@ def _dataset(args: argparse.Namespace, model: Any) -> tuple[Any, list[str]]:
         intensity=args.intensity or _intensity_of(model),
     )
     lines = describe_data(args.annotations or args.labels, dataset, "evaluate on")
-    lines = lines if dataset.issues else []
-    return dataset if args.limit is None else Subset(dataset, range(min(args.limit, len(dataset)))), lines
+    for line in lines if dataset.issues else []:
+        say(line)
+    return dataset if args.limit is None else Subset(dataset, range(min(args.limit, len(dataset))))
 
 
 def _write(out: Path, dataset: Any, found: Any) -> None:

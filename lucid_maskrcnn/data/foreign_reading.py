@@ -306,8 +306,8 @@ def _read_cvat(source: Source) -> ForeignData:
 def _read_yolo(source: Source) -> ForeignData:
     root = source.path if source.path.is_dir() else source.path.parent
     labels = root / "labels" if (root / "labels").is_dir() else root
-    if root.name == "labels" and (root.parent / "images").is_dir():
-        root = root.parent
+    if labels == root and root.name == "labels" and (root.parent / "images").is_dir():
+        root = root.parent  # the labels of a data set whose folder, with data.yaml, is the one above
     images_dir = _folder_of(source, root / "images", root)
     finder = ImageFinder(images_dir)
     data = ForeignData([], images_dir, finder=finder)

@@ -1,7 +1,7 @@
 """Mask R-CNN as Lucid modules: what the paper draws."""
 
 from .anchors import _AnchorGenerator
-from .backbone import ResNet, _ResNetFPNBackbone
+from .backbone import FeaturePyramid, ResNet, _ResNetFPNBackbone
 from .factories import (
     mask_rcnn_resnet_18_fpn,
     mask_rcnn_resnet_50_fpn,
@@ -16,6 +16,7 @@ from .rpn import _RegionProposalNetwork, _RPNHead
 
 __all__ = [
     "FeatureMaps",
+    "FeaturePyramid",
     "MaskRCNN",
     "MaskRCNNLosses",
     "MultiScaleROIAlign",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
 
 import lucid.nn as nn
 from lucid import Tensor
@@ -15,11 +17,12 @@ from .. import ops
 from ..call_answers import answers_wrong_calls
 from ..config import BackboneConfig
 from ..reprs import described
-from ..validators import integer
+from ..validators import choice, integer, optional, positive_int, sequence
 from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm, parameters_of
 
 __all__ = ["BasicBlock", "Bottleneck", "FeaturePyramid", "ResNet", "_ResNetFPNBackbone"]
 
+_MAX_CHANNELS = 65_536
 LAYERS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -132,21 +135,33 @@ class ResNet(nn.Module):
         return stages
 
 
+@answers_wrong_calls
 class FeaturePyramid(nn.Module):
-    """Lateral 1×1 convolutions, a top-down path of additions, and a 3×3 convolution on each level.
+    """The pyramid: lateral 1×1 convolutions, a top-down path of additions, and a 3×3 convolution on each level.
+
+    A body of your own returns its stages, each of half the height and width of the one before, and this makes of them
+    the maps that a :class:`MaskRCNN` with ``use_fpn=True`` takes: one more than stages.
 
     Parameters
     ----------
-    in_channels : list of int
+    in_channels : sequence of int
         Of the body's stages, finest first.
     out_channels : int
         Of every level.
     norm : {"frozen", "batch"}, optional
         Constant or live batch norm after each convolution; none by default, as in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
     """
 
-    def __init__(self, in_channels: list[int], out_channels: int, *, norm: str | None = None) -> None:
+    def __init__(self, in_channels: Sequence[int], out_channels: int, *, norm: str | None = None) -> None:
         super().__init__()
+        in_channels = sequence("in_channels", in_channels, partial(positive_int, maximum=_MAX_CHANNELS), minimum=1)
+        out_channels = positive_int("out_channels", out_channels, _MAX_CHANNELS)
+        norm = optional(partial(choice, options=("frozen", "batch")))("norm", norm)
         bias = norm is None
         laterals = [Conv2d(c, out_channels, 1, bias=bias, std=math.sqrt(1 / c)) for c in in_channels]
         std = math.sqrt(1 / (9 * out_channels))
@@ -161,7 +176,14 @@ class FeaturePyramid(nn.Module):
         return f"FeaturePyramid({len(self.inner_blocks)} maps, {parameters_of(self)})"
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
-        """Return P2 … P6, all with ``out_channels`` channels; P6 is every second pixel of P5."""
+        """Return a map for each stage and one more, P2 … P6 for C2 … C5, all with ``out_channels`` channels.
+
+        The last one, P6, is every second pixel of the one before.
+        """
+        if len(stages) != len(self.inner_blocks):
+            raise ValueError(
+                f"stages must be {len(self.inner_blocks)} feature maps, one for each of in_channels, got {len(stages)}."
+            )
         none = [None] * len(stages)
         inner_norms, layer_norms = list(self.inner_norms) or none, list(self.layer_norms) or none
         levels: list[Tensor] = []

@@ -55,6 +55,25 @@ def test_nuclei_in_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert image.width > 900
 
 
+def test_results_of_another_program_are_measured_without_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(NUCLEI.read_text())
+    results = [
+        {k: a[k] for k in ("image_id", "category_id", "segmentation")} | {"score": 0.9} for a in content["annotations"]
+    ]
+    file = tmp_path / "detections.json"
+    file.write_text(json.dumps(results[1:]))
+    monkeypatch.delattr(MaskRCNN, "from_file")
+    assert run(ASSETS, NUCLEI, "--results", file, "--out", tmp_path / "out", "--without-coco") == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{file} on 2 images of {NUCLEI}"
+    measured = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert measured["metrics"]["AP_0.95"] == 1 - 1 / len(results)
+    assert (tmp_path / "out" / "worst.png").exists()
+    assert run(ASSETS, NUCLEI, "--results", file, "--limit", 1, "--without-coco") == 2
+    assert "--limit must be left out with --results" in capsys.readouterr().err
+
+
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The model that the command loads, whatever the weights."""

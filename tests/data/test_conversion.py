@@ -246,6 +246,16 @@ def test_yolo(tmp_path: Path) -> None:
     assert areas(tmp_path / "out.json") == {"dog": [24 * 16]}
 
 
+def test_yolo_in_a_folder_called_labels_beside_the_images_has_its_names(tmp_path: Path) -> None:
+    for folder in ("images", "labels/labels"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.fromarray(noise_image((40, 60))).save(tmp_path / "images/a.png")
+    (tmp_path / "labels/labels/a.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n")
+    (tmp_path / "labels/data.yaml").write_text("path: .\ntrain: images\nval: images\nnames:\n  0: dog\n")
+    convert_data(tmp_path / "labels", tmp_path / "out.json", to="coco", images_dir=tmp_path / "images")
+    assert areas(tmp_path / "out.json") == {"dog": [24 * 16]}
+
+
 def test_voc(tmp_path: Path) -> None:
     for folder in ("Annotations", "JPEGImages", "SegmentationObject", "SegmentationClass"):
         (tmp_path / "voc" / folder).mkdir(parents=True)
