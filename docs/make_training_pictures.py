@@ -1,4 +1,4 @@
-"""Make the pictures of docs/do/evaluate.md, train.md and fine_tune.md: ``uv run python docs/make_training_pictures.py``.
+"""Make the pictures of docs/do/evaluate.md and train.md: ``uv run python docs/make_training_pictures.py``.
 
 With the folder of a training run as an argument, its curves and first batches are copied, too.
 """
