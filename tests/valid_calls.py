@@ -440,7 +440,7 @@ def _model_parts() -> None:
     _add("models.ResNet", models.ResNet, depth=18, width=4, norm="frozen", stride_in_1x1=False)
     _add("models.ResNet.forward", models.ResNet(18, width=4), x=of(1, 3, 32, 32))
     _add("models.FeaturePyramid", models.FeaturePyramid, in_channels=(4, 8), out_channels=4, norm="frozen")
-    _add("models.FeaturePyramid.forward", models.FeaturePyramid((4, 4), 4), stages=feature_maps(2))
+    _add("models.FeaturePyramid.forward", models.FeaturePyramid((3, 3), 4), stages=[of(1, 3, 8, 8), of(1, 3, 4, 4)])
     _add(
         "models._AnchorGenerator",
         models._AnchorGenerator,

@@ -17,7 +17,7 @@ from .. import ops
 from ..call_answers import answers_wrong_calls
 from ..config import BackboneConfig
 from ..reprs import described
-from ..validators import choice, integer, optional, positive_int, sequence
+from ..validators import choice, instance, integer, optional, positive_int, sequence
 from .layers import BatchNorm2d, Conv2d, conv_norm, make_norm, parameters_of
 
 __all__ = ["BasicBlock", "Bottleneck", "FeaturePyramid", "ResNet", "_ResNetFPNBackbone"]
@@ -180,6 +180,7 @@ class FeaturePyramid(nn.Module):
 
         The last one, P6, is every second pixel of the one before.
         """
+        sequence("stages", stages, partial(instance, kind=Tensor, wanted="a Lucid tensor"))
         if len(stages) != len(self.inner_blocks):
             raise ValueError(
                 f"stages must be {len(self.inner_blocks)} feature maps, one for each of in_channels, got {len(stages)}."
