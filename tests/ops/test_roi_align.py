@@ -356,7 +356,7 @@ def test_memory_on_gpu_is_bounded(monkeypatch, ratio):
     mx.reset_peak_memory()
     pooled = roi_align(leaf, *others, 7, 0.25, ratio)
     mx.eval(pooled.data)
-    assert mx.get_peak_memory() - before < 3.2 * pooled.data.nbytes + 12 * 4 * pieces
+    assert mx.get_peak_memory() - before < 3.5 * pooled.data.nbytes + 12 * 4 * pieces
     pooled.grad = cotangent
     before = mx.get_active_memory()
     mx.reset_peak_memory()

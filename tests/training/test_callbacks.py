@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,8 +174,19 @@ def stored_records(file: Path) -> Iterator[bytes]:
             record = b""
 
 
-def records_of_wandb(folder: Path) -> list[dict[str, float]]:
-    """Return the history of the offline runs in a folder, in the order of the runs."""
+def records_of_wandb(folder: Path, steps: int) -> list[dict[str, float]]:
+    """Return the history of the offline runs in a folder, in the order of the runs.
+
+    The process that writes them can be a moment behind a run that has ended, on a busy machine.
+    """
+    for _ in range(200):
+        if len(rows := _stored_history(folder)) >= steps:
+            break
+        time.sleep(0.05)
+    return rows
+
+
+def _stored_history(folder: Path) -> list[dict[str, float]]:
     from wandb.proto import wandb_internal_pb2
 
     rows = []
@@ -194,7 +206,7 @@ def test_wandb_gets_steps_and_evaluations_offline(tmp_path: Path, offline: list[
     toy_trainer(
         tmp_path, settings, evaluate=lambda model: {"score": 0.5, "AP_0.5:0.95": math.nan}, callbacks=[callback]
     ).run()
-    rows = records_of_wandb(tmp_path)
+    rows = records_of_wandb(tmp_path, 4)
     assert [row["_step"] for row in rows] == [1, 2, 3, 4]
     assert [row.get("score") for row in rows] == [None, 0.5, None, 0.5]
     logged = [r for r in read_log(tmp_path / "log.jsonl") if "evaluation" not in r]
@@ -213,7 +225,7 @@ def test_a_resumed_run_goes_on_in_wandb(tmp_path: Path, offline: list[Any]) -> N
     run(resume=True)
     names = {file.stem for file in tmp_path.glob("wandb/offline-run-*/run-*.wandb")}
     assert len(names) == 1, "another run was begun"
-    assert [row["_step"] for row in records_of_wandb(tmp_path)] == [1, 2, 3, 4]
+    assert [row["_step"] for row in records_of_wandb(tmp_path, 4)] == [1, 2, 3, 4]
 
 
 def mlflow_runs(store: str) -> list[Any]:
