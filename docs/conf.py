@@ -30,6 +30,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "extensions.messages",  # docs/reference/messages, from the package's source and messages.toml
+    "extensions.api_reference",
+    "extensions.inventories",
 ]
 exclude_patterns = ["_build"]
 default_role = "code"
@@ -52,8 +54,19 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True  # defaults as written: ImageConfig(), not its repr
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # attributes are documented by their class alone, not once more as members
+napoleon_preprocess_types = True  # by extensions/api_reference.py
 napoleon_use_rtype = False
 maximum_signature_line_length = 88
+
+nitpicky = True  # links that lead nowhere are errors, but for:
+nitpick_ignore_regex = [
+    # records that parts of the network hand each other, and that no public function takes
+    (
+        "py:class",
+        r"lucid_maskrcnn\..*\.(RPNOutput|AnchorSamples|RoISamples|MaskReader|PredictOptions|LaunchedGroup|Body|_Composed)",
+    ),
+    ("py:obj|py:class", r"(typing\.TypeVar|roifile\..*|pyarrow\..*|.*\bT)"),  # not in the inventories: seldom
+]
 
 html_theme = "furo"
 html_static_path = ["_static"]

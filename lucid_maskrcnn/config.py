@@ -45,6 +45,7 @@ __all__ = [
     "VIEW_SCORE",
     "BackboneConfig",
     "Category",
+    "CategoryNames",
     "Conventions",
     "HeadConfig",
     "ImageConfig",
@@ -181,7 +182,7 @@ class ImageConfig(_Config):
     clip_restored : bool
         Whether boxes are clipped, and empty ones dropped, once more in the original image.
     intensity : "full", "max" or (float, float), optional
-        How more than 8 bits became 8 in training, see :func:`~lucid_maskrcnn.images.intensity.to_8_bit`; predictions
+        How more than 8 bits became 8 in training, see :func:`~lucid_maskrcnn.images.load_image`; predictions
         follow it unless they are told otherwise. None is "full", with a warning where that makes an image dark.
 
     Raises

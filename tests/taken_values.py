@@ -5,7 +5,7 @@ TAKES: dict[str, str] = {
         ops.is_device_array.array ops.paste_masks.threshold ops.compiling.enabled ModelConfig.categories
         config.make_categories.categories ModelConfig.changed.num_classes masks.are_segmentations.masks
         training.TrainerSettings.max_grad_norm inference.check_exports.name inference.save_drawing.pixels
-        images.check_source.name images.ImageHandle.page.page annotation_formats.coco.make_data_set.boxes
+        images.check_source.name images.ImageHandle.page.page annotation_formats.make_data_set.boxes
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "text": """
@@ -61,8 +61,8 @@ TAKES: dict[str, str] = {
         masks.are_segmentations.masks Detections.to_coco.image_id Detections.to_json.image_id
         Predictions.__getitem__.index Detections.__getitem__.index data.CocoInstances.__getitem__.index
         data.LabelImages.__getitem__.index data.Subset.__getitem__.index inference.check_exports.name
-        images.check_source.name visualization.color_of.number annotation_formats.coco.make_annotations.image_id
-        annotation_formats.coco.make_annotations.first_id annotation_formats.coco.make_results.image_id
+        images.check_source.name visualization.color_of.number annotation_formats.make_annotations.image_id
+        annotation_formats.make_annotations.first_id annotation_formats.make_results.image_id
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "zero": """
@@ -129,8 +129,8 @@ TAKES: dict[str, str] = {
         visualization.draw_detections.alpha visualization.draw_detections.line_width
         visualization.draw_masks.alpha visualization.draw_masks.thickness visualization.draw_target.alpha
         visualization.draw_target.line_width measure.measure_objects.page app.AppOptions.max_waiting
-        annotation_formats.coco.make_annotations.image_id annotation_formats.coco.make_annotations.first_id
-        annotation_formats.coco.make_results.image_id weights.find_backbone.architecture
+        annotation_formats.make_annotations.image_id annotation_formats.make_annotations.first_id
+        annotation_formats.make_results.image_id weights.find_backbone.architecture
         weights.find_backbone.argument
     """,
     "fraction": """
@@ -189,8 +189,8 @@ TAKES: dict[str, str] = {
         app.AppOptions.max_upload app.AppOptions.max_pixels app.AppOptions.max_sessions
         app.AppOptions.max_images app.AppOptions.max_files app.AppOptions.max_results app.AppOptions.max_waiting
         app.AppOptions.expire_after visualization.viewing_scale.size
-        annotation_formats.coco.make_annotations.image_id annotation_formats.coco.make_annotations.first_id
-        annotation_formats.coco.make_results.image_id weights.find_backbone.architecture
+        annotation_formats.make_annotations.image_id annotation_formats.make_annotations.first_id
+        annotation_formats.make_results.image_id weights.find_backbone.architecture
         weights.find_backbone.argument
     """,
     "true": """
@@ -223,8 +223,8 @@ TAKES: dict[str, str] = {
         training.TrainerSettings.class_weights
         ops.is_device_array.array config.config_from_version_0.arguments config.config_from_version_0.categories
         config.make_categories.ids masks.are_segmentations.masks inference.check_exports.name
-        images.check_source.name annotation_formats.label_images.write_label_image.made_by
-        annotation_formats.coco.make_data_set.categories annotation_formats.coco.make_data_set.info
+        images.check_source.name annotation_formats.write_label_image.made_by
+        annotation_formats.make_data_set.categories annotation_formats.make_data_set.info
         weights.assign.names weights.check_fit.names weights.find_backbone.architecture
         weights.find_backbone.argument weights.WeightsFile.own_names.names
     """,
@@ -241,8 +241,8 @@ TAKES: dict[str, str] = {
         training.Schedule.milestones training.TrainerSettings.milestones training.clip_gradients.params
         training.decay_groups.params predict_files.paths predict_stream.images inference.check_exports.name
         images.check_source.name images.check_source.source transforms.resize_boxes.boxes
-        annotation_formats.coco.bboxes_of.boxes annotation_formats.coco.read_results.results
-        annotation_formats.label_images.write_label_image.labels weights.find_backbone.architecture
+        annotation_formats.bboxes_of.boxes annotation_formats.read_results.results
+        annotation_formats.write_label_image.labels weights.find_backbone.architecture
         weights.find_backbone.argument weights.WeightsFile.own_names.names
     """,
     "axes": """
@@ -292,7 +292,7 @@ TAKES: dict[str, str] = {
         evaluation.match_objects.iou evaluation.contact_sheet.images predict_tiled.image
         inference.check_exports.export transforms.InputCheck.images transforms.check_normalized.images
         transforms.pad.images transforms.resize_boxes.boxes transforms.resize_masks.masks
-        annotation_formats.coco.bboxes_of.boxes annotation_formats.label_images.write_label_image.labels
+        annotation_formats.bboxes_of.boxes annotation_formats.write_label_image.labels
     """,
     "not finite": """
         ops.scale_scalar.x ops.cross_entropy.weights
@@ -318,7 +318,7 @@ TAKES: dict[str, str] = {
         ops.softmax.logits ops.subsample.x ops.take.x ops.top_k_per_level.scores ops.upsample_add.coarse
         ops.upsample_add.fine ROIAlign.forward.rois MultiScaleROIAlign.forward.rois models.ResNet.forward.x
         MaskRCNN.forward.rois Target.boxes transforms.pad.images transforms.resize_boxes.boxes
-        annotation_formats.coco.bboxes_of.boxes annotation_formats.coco.make_annotations.boxes
-        annotation_formats.coco.make_results.boxes annotation_formats.coco.make_data_set.boxes
+        annotation_formats.bboxes_of.boxes annotation_formats.make_annotations.boxes
+        annotation_formats.make_results.boxes annotation_formats.make_data_set.boxes
     """,
 }

@@ -1394,15 +1394,15 @@ _pictures()
 
 def _formats() -> None:
     content = data_sets.coco()
-    _add("annotation_formats.coco.bboxes_of", coco.bboxes_of, boxes=BOXES)
+    _add("annotation_formats.bboxes_of", coco.bboxes_of, boxes=BOXES)
     _add(
-        "annotation_formats.coco.complete_annotation",
+        "annotation_formats.complete_annotation",
         coco.complete_annotation,
         annotation=content["annotations"][0],
         size=(40, 60),
     )
     _add(
-        "annotation_formats.coco.make_annotations",
+        "annotation_formats.make_annotations",
         coco.make_annotations,
         masks=compressed(),
         image_id=1,
@@ -1412,7 +1412,7 @@ def _formats() -> None:
         iscrowd=[0, 0, 1],
     )
     _add(
-        "annotation_formats.coco.make_results",
+        "annotation_formats.make_results",
         coco.make_results,
         image_id=1,
         category_ids=[7, 8, 7],
@@ -1420,17 +1420,17 @@ def _formats() -> None:
         scores=[0.9, 0.8, 0.7],
         segmentations=compressed().to_rle(),
     )
-    _add("annotation_formats.coco.read_annotations", coco.read_annotations, annotations="instances.json")
-    _add("annotation_formats.coco.read_results", coco.read_results, results="results.json")
+    _add("annotation_formats.read_annotations", coco.read_annotations, annotations="instances.json")
+    _add("annotation_formats.read_results", coco.read_results, results="results.json")
     _add(
-        "annotation_formats.label_images.labels_of_masks",
+        "annotation_formats.labels_of_masks",
         label_images.labels_of_masks,
         masks=compressed(),
         order=[2, 1, 0],
         dtype="uint16",
     )
     _add(
-        "annotation_formats.label_images.write_label_image",
+        "annotation_formats.write_label_image",
         label_images.write_label_image,
         file=io.BytesIO(),
         labels=np.uint16(dense_masks()[0]),
@@ -1438,7 +1438,7 @@ def _formats() -> None:
         made_by={"program": "a test"},
     )
     _add(
-        "annotation_formats.coco.make_data_set",
+        "annotation_formats.make_data_set",
         coco.make_data_set,
         masks=compressed(),
         image={"id": 1, "file_name": "a.png"},
@@ -1449,7 +1449,7 @@ def _formats() -> None:
         info={"description": "a test"},
     )
     for name in ("read_label_image", "read_label_image_size"):
-        _add(f"annotation_formats.label_images.{name}", getattr(label_images, name), path="labels/a.png")
+        _add(f"annotation_formats.{name}", getattr(label_images, name), path="labels/a.png")
 
 
 _formats()

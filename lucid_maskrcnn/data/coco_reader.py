@@ -103,7 +103,7 @@ class CocoReader:
     Parameters
     ----------
     content : mapping
-        What :func:`~lucid_maskrcnn.annotation_formats.coco.read_annotations` returns.
+        What :func:`~lucid_maskrcnn.annotation_formats.read_annotations` returns.
     images_dir : Path
     categories : sequence of str, or mapping of int to str, optional
         As for :class:`~lucid_maskrcnn.data.CocoInstances`.

@@ -5,17 +5,22 @@
 """
 
 from .accuracy import InstanceAccuracy
-from .average_precision import coco_average_precision
+from .average_precision import Precision, coco_average_precision
+from .confusion import ConfusionMatrix
 from .contact_sheets import contact_sheet
 from .evaluator import evaluate, evaluate_results
 from .instance_matching import mask_iou, match_objects
 from .result import CategoryMetrics, Evaluation, ImageMetrics
+from .score_thresholds import ThresholdCurve
 
 __all__ = [
     "CategoryMetrics",
+    "ConfusionMatrix",
     "Evaluation",
     "ImageMetrics",
     "InstanceAccuracy",
+    "Precision",
+    "ThresholdCurve",
     "coco_average_precision",
     "contact_sheet",
     "evaluate",

@@ -91,7 +91,7 @@ def evaluate(
     Notes
     -----
     AP_t is TP / (TP + FP + FN) after a one-to-one matching of detections and objects of the same category whose masks
-    have an IoU of at least t, with as many pairs as possible: see :mod:`lucid_maskrcnn.evaluation.accuracy`.
+    have an IoU of at least t, with as many pairs as possible: see :func:`match_objects`.
     """
     check_dataset("dataset", dataset)
     if isinstance(model, type) or not callable(getattr(model, "predict", None)):

@@ -96,7 +96,7 @@ class Evaluation:
 
     See Also
     --------
-    lucid_maskrcnn.evaluation.accuracy : how detections and objects are matched.
+    lucid_maskrcnn.evaluation.match_objects : how detections and objects are matched.
     """
 
     metrics: dict[str, float]

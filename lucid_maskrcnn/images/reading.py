@@ -118,7 +118,7 @@ def load_image(
         One or three, counted from 0, to be taken as gray or as red, green and blue. By default there must be one or
         three.
     intensity : "full", "max" or (float, float), optional
-        How more than 8 bits become 8: what becomes white, see :func:`~lucid_maskrcnn.images.intensity.to_8_bit`.
+        How more than 8 bits become 8: what becomes white.
         ``"full"``, the default, is the type's largest value: 65535, or 1 for floats; unless it is asked for, it warns
         where it makes an image dark. ``"max"`` is the largest value of the chosen page and channels, and a pair are
         the percentiles that become black and white.

@@ -92,7 +92,7 @@ def fill_polygons(
     Parameters
     ----------
     polygons : sequence of ndarrays of shape (2 · P,), float64
-        As :func:`check_polygon` returns them.
+        Corners ``x1, y1, x2, y2, …`` in pixels, at least three.
     image_size : (height, width)
 
     Returns
@@ -103,7 +103,7 @@ def fill_polygons(
 
     Raises
     ------
-    PolygonError
+    ValueError
         If a polygon crosses the columns of the image more often than any outline does. A few numbers could ask for
         any amount of time and memory.
     """

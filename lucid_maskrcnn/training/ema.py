@@ -83,7 +83,7 @@ class EMA:
                 variable.data = before[name]
 
     def restore(self, averages: Mapping[str, Any], updates: int) -> None:
-        """Continue from the :attr:`averages` and :attr:`updates` of an earlier object.
+        """Continue from the :attr:`averages` and number of updates of an earlier object.
 
         Parameters
         ----------

@@ -188,7 +188,7 @@ def assign(
     Raises
     ------
     ValueError
-        As :func:`check_fit` and :func:`check_values`.
+        As :func:`check_fit`, and for values that no training can have made, such as NaN.
     """
     check_fit(module, arrays, names=names, source=source)
     own = module.state_dict(keep_vars=True)

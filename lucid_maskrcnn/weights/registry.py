@@ -63,7 +63,7 @@ class PublishedWeights:
     source : str
         The publisher's page.
     categories : str or None
-        Key of :data:`lucid_maskrcnn.weights.categories.CATEGORIES`; None for a backbone.
+        Name of the list of categories that its labels have, such as ``"COCO"``; None for a backbone.
     conventions : {"torchvision", "detectron2"}
         The library whose names, input, anchors, RoIAlign and rounding the weights were trained with.
     norm_eps : float
