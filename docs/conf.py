@@ -65,7 +65,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"lucid_maskrcnn\..*\.(RPNOutput|AnchorSamples|RoISamples|MaskReader|PredictOptions|LaunchedGroup|Body|_Composed)",
     ),
-    ("py:obj|py:class", r"(typing\.TypeVar|roifile\..*|pyarrow\..*|.*\bT)"),  # not in the inventories: seldom
+    ("py:(obj|class)", r"(typing\.TypeVar|.*ImagejRoi|pyarrow\..*|.*\bT)"),  # not in the inventories: seldom
 ]
 
 html_theme = "furo"

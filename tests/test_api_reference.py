@@ -11,9 +11,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = DOCS / "reference" / "api"
-if DOCS.is_dir():
-    sys.path.insert(0, str(DOCS / "extensions"))
-import public_names  # noqa: E402
+sys.path.insert(0, str(DOCS))  # the extensions of the documentation, as conf.py does
+from extensions import public_names  # noqa: E402
 
 DESCRIBED = re.compile(r"^\.\. (?:auto|py:)(class|exception|function|data|type):: (\S+)", re.MULTILINE)
 MEMBERS = re.compile(r"^   \.\. auto(?:method|property):: (\S+)", re.MULTILINE)

@@ -31,11 +31,6 @@ pytestmark = pytest.mark.once
 PACKAGES = ["", "ops", "models", "data", "evaluation", "training", "inference", "masks", "images", "weights", "config"]
 PACKAGES += ["transforms", "visualization", "measure", "targets", "app", "annotation_formats"]
 
-<<<<<<< HEAD
-DOCS = Path(__file__).parents[1] / "docs" / "reference" / "api"
-
-=======
->>>>>>> 57b90be (API reference: each public name once, under the path that people import; types are links; links that lead nowhere are errors)
 # ------------------------------------------------------------------ the public names
 
 
@@ -97,9 +92,10 @@ NOT_CALLED = {
     **dict.fromkeys(["evaluation.InstanceAccuracy", "training.TrainResult", "inference.ImagePrediction"], RECORDS),
     **dict.fromkeys(["inference.JobResult", "inference.JobStart", "weights.PublishedWeights"], RECORDS),
     "weights.WeightsFile": RECORDS,
-    **dict.fromkeys(["config.CategoryNames", "config.CategoryNames.of"], "make_categories takes the same, and is called"),
+    **dict.fromkeys(["config.CategoryNames", "config.CategoryNames.of"], "make_categories, is called with the same"),
     **dict.fromkeys(["evaluation.ConfusionMatrix", "evaluation.Precision", "evaluation.ThresholdCurve"], RECORDS),
     "evaluation.Precision.metrics": RECORDS,
+    **dict.fromkeys(["evaluation.ThresholdCurve.rows", "evaluation.ThresholdCurve.sentence"], "it has no arguments"),
     **dict.fromkeys(["Predictions", "images.RGBRegions", "data.DataPart", "data.Suggestions"], RECORDS),
     **dict.fromkeys(["Detections.show", "Predictions.show"], "it opens a window; its arguments are those of draw"),
     **dict.fromkeys(["annotation_formats.table_text", "annotation_formats.make_rois"], EXPORTS),

@@ -31,9 +31,10 @@ from .public_names import PACKAGE, by_short_name, is_public, paths, public_path,
 
 # What docstrings and annotations call a type, and where it is described.
 TYPES = {
-    **{name: name for name in "bool bytes complex dict float frozenset int list object set slice str tuple type".split()},
+    **{kind.__name__: kind.__name__ for kind in (bool, bytes, complex, dict, float, frozenset, int)},
+    **{kind.__name__: kind.__name__ for kind in (list, object, set, slice, str, tuple, type)},
     **{name: name for name in ("None", "True", "False", "Ellipsis")},
-    **{name: f"collections.abc.{name}" for name in "Callable Iterable Iterator Mapping Sequence".split()},
+    **{name: f"collections.abc.{name}" for name in ["Callable", "Iterable", "Iterator", "Mapping", "Sequence"]},
     "callable": "collections.abc.Callable",
     "sequence": "collections.abc.Sequence",
     "iterable": "collections.abc.Iterable",
@@ -105,7 +106,9 @@ class TypeRole(SphinxRole):
 
 
 def _link(target: str, text: nodes.Node) -> addnodes.pending_xref:
-    return addnodes.pending_xref("", text, refdomain="py", reftype="obj", reftarget=target, refexplicit=True, refwarn=True)
+    return addnodes.pending_xref(
+        "", text, refdomain="py", reftype="obj", reftarget=target, refexplicit=True, refwarn=True
+    )
 
 
 def _type_phrase(text: str, translations: Any = None, debug_location: str | None = None) -> str:
@@ -215,7 +218,7 @@ def _defining_module(app: Sphinx, module: str, attribute: str) -> str | None:
 # ------------------------------------------------------------------ the table at the head of a page
 
 
-class api_contents(nodes.General, nodes.Element):
+class ContentsPlace(nodes.General, nodes.Element):
     """Where the table of a page's names goes, when they are known."""
 
 
@@ -228,11 +231,11 @@ class ApiContents(SphinxDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        return [api_contents("", names=list(self.content))]
+        return [ContentsPlace("", names=list(self.content))]
 
 
 def _fill_tables(app: Sphinx, doctree: nodes.document) -> None:
-    for place in list(doctree.findall(api_contents)):
+    for place in list(doctree.findall(ContentsPlace)):
         rows = _listed(place["names"]) if place["names"] else _described_on(doctree)
         place.replace_self(_table(list(rows)))
 
@@ -329,7 +332,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     napoleon.NumpyDocstring._parse_attribute_docstring = lambda self: self._dedent(self._consume_to_end())
     app.add_domain(PublicNames, override=True)
     app.add_role("type-phrase", TypeRole())
-    app.add_node(api_contents)
+    app.add_node(ContentsPlace)
     app.add_directive("api-contents", ApiContents)
     app.connect("autodoc-process-bases", _public_bases)
     app.connect("object-description-transform", _tidy)

@@ -1,7 +1,7 @@
 """Links into other libraries' documentation, without a network: their inventories are made from ``docs/inventories``.
 
 ``docs/inventories/NAME.txt`` has the address of the documentation in its first line, then lines ``name role page`` of
-what these pages link to; ``$`` at the end of a page stands for the name. ``sphinx.ext.intersphinx`` reads what this makes.
+what these pages link to; ``$`` in a page stands for the name. ``sphinx.ext.intersphinx`` reads what this makes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 SOURCE = Path(__file__).parents[1] / "inventories"
-HEAD = "# Sphinx inventory version 2\n# Project: {name}\n# Version: \n# The remainder of this file is compressed using zlib.\n"
+HEAD = """\
+# Sphinx inventory version 2
+# Project: {name}
+# Version:
+# The remainder of this file is compressed using zlib.
+"""
 
 
 def make_inventory(source: Path, target: Path) -> str:
