@@ -32,6 +32,8 @@ extensions = [
     "extensions.messages",  # docs/reference/messages, from the package's source and messages.toml
     "extensions.api_reference",
     "extensions.inventories",
+    "extensions.weights_table",
+    "extensions.command_reference",
 ]
 exclude_patterns = ["_build"]
 default_role = "code"

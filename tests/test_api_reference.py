@@ -69,3 +69,18 @@ def test_formats_of_annotations_are_imported_from_their_package() -> None:
     formats = importlib.import_module("lucid_maskrcnn.annotation_formats")
     assert {"read_annotations", "read_label_image", "make_feature_collection", "make_rois"} <= set(formats.__all__)
     assert all(callable(getattr(formats, name)) for name in formats.__all__)
+
+
+def test_every_command_and_option_is_described() -> None:
+    """The page of the command line is made from the parser: each option has a place that a link leads to."""
+    from lucid_maskrcnn.cli import build_parser
+    from lucid_maskrcnn.cli.parser import commands_of
+
+    command_reference = importlib.import_module("extensions.command_reference")
+    lines = list(command_reference.command_lines())
+    for name, (_, parser) in commands_of(build_parser()).items():
+        start = lines.index(f".. program:: lucid-maskrcnn {name}")
+        end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith(".. program::")), len(lines))
+        text = "\n".join(line for line in lines[start:end] if line.startswith(".. option::"))
+        options = {option for action in parser._actions if action.dest != "help" for option in action.option_strings}
+        assert options <= set(re.findall(r"(?<=[ :,])--?[a-z][\w-]*", text)), name
