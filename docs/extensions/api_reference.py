@@ -117,12 +117,13 @@ def _type_phrase(text: str, translations: Any = None, debug_location: str | None
 
 
 def _attributes_section(self: napoleon.NumpyDocstring, section: str) -> list[str]:
-    """Document each attribute by itself: of "tp, fp : int" napoleon makes one, whose type is "tp"."""
-    lines: list[str] = []
-    for name, kind, description in self._consume_fields(multiple=True):
-        lines += self._format_block(f":ivar {name}: ", description)
-        lines += [f":vartype {name}: {kind}"] if kind else []
-    return [*lines, ""]
+    """List attributes as parameters are: of "tp, fp : int" napoleon makes one, of which "tp" is the type."""
+    lines = []
+    for names, kind, description in self._consume_fields():
+        head = ", ".join(f"**{name.strip()}**" for name in names.replace("`", "").replace("\\", "").split(","))
+        first, *others = description or [""]
+        lines += [f"   * {head}{f' ({kind})' if kind else ''} -- {first}", *(f"     {line}" for line in others)]
+    return [":Attributes:", *lines, ""]
 
 
 # ------------------------------------------------------------------ names
@@ -259,7 +260,9 @@ def _described_on(doctree: nodes.document) -> Iterator[tuple[str, str | None]]:
                 heading = section
                 yield section, None
             path = f"{signature['module']}.{signature['fullname']}"
-            yield path, _first_sentence(path)
+            texts = [node.astext() for node in description[-1] if isinstance(node, nodes.paragraph)]
+            is_constant = description["objtype"] in ("data", "type")
+            yield path, _sentence(texts[0]) if is_constant and texts else _first_sentence(path)
 
 
 def _first_sentence(path: str) -> str:
@@ -267,9 +270,13 @@ def _first_sentence(path: str) -> str:
     text = inspect.getdoc(value) or ""
     if not (inspect.isroutine(value) or inspect.isclass(value)):
         text = _comment_of(path)
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
     paragraph = " ".join(text.split("\n\n")[0].split())
-    sentence = re.match(r"(.+?[.:;])(?:\s|$)", paragraph)
-    return re.sub(r"^Return\b", "Returns", sentence[1].rstrip(".:;") if sentence else paragraph)
+    first = re.split(r"(?<!al)\.(?=\s+[A-Z`])", paragraph)[0].rstrip(".")
+    return re.sub(r"^Return\b", "Returns", first)
 
 
 def _comment_of(path: str) -> str:
@@ -318,8 +325,8 @@ def _inline(text: str) -> Iterator[nodes.Node]:
     for part in re.split(r"(``[^`]+``|:\w+:`[^`]+`)", text):
         if part.startswith("``"):
             yield nodes.literal(text=part.strip("`"))
-        elif part.startswith(":"):
-            yield nodes.literal(text=part.split("`")[1].lstrip("~").rpartition(".")[2])
+        elif re.match(r":\w+:`", part):
+            yield nodes.literal(text=part.split("`")[1].partition(" <")[0].lstrip("~").rpartition(".")[2])
         else:
             yield nodes.Text(part)
 

@@ -27,7 +27,7 @@ def command_lines() -> Iterator[str]:
         for group in parser._action_groups:
             shown = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
             if [action for action in shown if action.dest != "help"]:
-                yield from (f"**{_text(group.title or '').capitalize()}**", "")
+                yield from (f"**{_text(group.title or '').capitalize().removeprefix('Positional ').capitalize()}**", "")
                 yield from itertools.chain.from_iterable(_action(a) for a in shown if a.dest != "help")
         yield from _paragraphs(parser.epilog or "")
 

@@ -18,6 +18,10 @@ def _size(entry: PublishedWeights) -> str:
     return "not stated" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
 
 
+def _metric(entry: PublishedWeights, name: str) -> str:
+    return f"{entry.metrics[name]:g}" if name in entry.metrics else "–"
+
+
 def _metrics(entry: PublishedWeights) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in entry.metrics.items())
 
@@ -26,7 +30,8 @@ COLUMNS = {
     "models": {
         "factory": lambda e: e.architecture,
         "name": lambda e: e.name,
-        "AP, %": _metrics,
+        "box AP": lambda e: _metric(e, "box AP"),
+        "mask AP": lambda e: _metric(e, "mask AP"),
         "file": _size,
         "conventions": lambda e: e.conventions,
         "trained on": lambda e: e.dataset,
