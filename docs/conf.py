@@ -71,12 +71,10 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
-html_static_path = ["_static"]
-html_css_files = ["pages.css"]
 html_title = f"lucid_maskrcnn {release}"
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["notebooks.css"]
+html_css_files = ["pages.css", "notebooks.css"]
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied
 
 
