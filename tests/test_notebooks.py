@@ -19,18 +19,27 @@ MAX_BYTES = 1_500_000
 # What must hold after the last cell, in the notebook's names.
 PROMISES = {
     "quick_start": """
-assert (len(found), len(whole), len(many)) == (57, 13, 3)
-assert 20 == (np.asarray(found.scores) >= 0.5).sum()
+assert 54 <= len(found) <= 60  # a score near the threshold may lie on its other side on another processor
+assert (len(whole), len(many)) == (13, 3)
+assert 19 <= (np.asarray(found.scores) >= 0.5).sum() <= 21
 assert [round(area / 100) for area in largest.areas] == [32, 30, 29]
 assert len(__import__("json").loads((out / "nuclei.geojson").read_text())["features"]) == len(table) == 13
 """,
     "measure_and_export": """
-assert [len(found) for found in images] == [30, 16, 22, 9]
-assert (len(table), sum(map(len, kept)), len(first)) == (77, 57, 20)
+assert np.abs(np.array([len(found) for found in images]) - [30, 16, 22, 9]).max() <= 1
+assert len(table) == sum(map(len, images)) > sum(map(len, kept)) > 50
 assert np.allclose(table["area_um2"], table["area"] / 4)
 assert (again.areas == first.areas).all()
 assert (job.n_images, job.n_failed) == (8, 0)
 assert job.n_objects > 100
+""",
+    "train_shapes": """
+assert found.metrics["segm/AP50"] > 0.7
+assert again.config == model.config
+""",
+    "fine_tune_nuclei": """
+assert after.metrics["segm/AP"] > before.metrics["segm/AP"] + 0.06
+assert after.metrics["AP_0.5"] > before.metrics["AP_0.5"] + 0.12
 """,
 }
 ids = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
