@@ -72,6 +72,15 @@ _NAMES_ELSEWHERE = {
     "pixel_mean": "image={'pixel_mean': …}",
     "pixel_std": "image={'pixel_std': …}",
     "scale": "image={'scale': …}",
+    "size_divisible": "image={'size_divisor': …}",
+    "rpn_anchor_generator": "anchor_sizes",
+    "rpn_head": "rpn_convs",
+    "box_roi_pool": "pool_size",
+    "box_head": "hidden_dim",
+    "box_predictor": "num_classes",
+    "mask_roi_pool": "mask_pool_size",
+    "mask_head": "mask_hidden_channels",
+    "mask_predictor": "mask_out_size",
     "progress": "LUCID_WEIGHTS_PROGRESS=0 in the environment",
 }
 
