@@ -171,19 +171,18 @@ def modules() -> Diagram:
     d.box(4, 4, 372, 624, [], kind="group")
     d.text(190, 24, "MaskRCNN")
 
-    def group(y: float, h: float, name: str, words: str, parts: list[tuple[str, str]], link: str) -> None:
+    def group(y: float, h: float, name: str, words: str, parts: list[tuple[str, str, str]]) -> None:
         d.box(14, y, 352, h, [], kind="group")
         d.text(24, y + 19, name, anchor="start")
         d.text(356, y + 19, words, "small", "end")
         width = (352 - 10 * (len(parts) + 1)) / len(parts)
-        for i, (part, what) in enumerate(parts):
+        for i, (part, what, link) in enumerate(parts):
             d.box(24 + i * (width + 10), y + 29, width, h - 39, [part, what], link=link)
 
-    group(
-        36, 84, "backbone", "(N, 3, H, W) → P2 … P6", [("body", "ResNet, C2 … C5"), ("fpn", "pyramid")], "stage-pyramid"
-    )
-    anchors = ("anchor_generator", "(A, 4)")
-    group(130, 84, "rpn", "→ objectness, deltas", [anchors, ("head", "conv, cls_logits, bbox_pred")], "stage-rpn")
+    body, fpn = ("body", "ResNet, C2 … C5", "stage-pyramid"), ("fpn", "pyramid", "stage-pyramid")
+    group(36, 84, "backbone", "(N, 3, H, W) → P2 … P6", [body, fpn])
+    anchors = ("anchor_generator", "(A, 4)", "stage-anchors")
+    group(130, 84, "rpn", "→ objectness, deltas", [anchors, ("head", "conv, cls_logits, bbox_pred", "stage-rpn")])
     d.box(14, 224, 352, 42, ["roipool", "(R, C, 7, 7)"], link="stage-roialign")
     d.box(14, 276, 171, 42, ["fc1, drop1", "or box_convs, fc1"], link="stage-box-head")
     d.box(195, 276, 171, 42, ["fc2, drop2", "(R, hidden_dim)"], link="stage-box-head")

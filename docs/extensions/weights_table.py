@@ -35,7 +35,7 @@ COLUMNS = {
         "file": _size,
         "conventions": lambda e: e.conventions,
         "trained on": lambda e: e.dataset,
-        "licence": lambda e: e.licence,
+        "license": lambda e: e.licence,
         "source": lambda e: e.source,
     },
     "backbones": {
@@ -44,7 +44,7 @@ COLUMNS = {
         "accuracy, %": _metrics,
         "file": _size,
         "trained on": lambda e: e.dataset,
-        "licence": lambda e: e.licence,
+        "license": lambda e: e.licence,
         "source": lambda e: e.source,
     },
 }
