@@ -17,6 +17,7 @@ import numpy as np
 from lucid_maskrcnn.annotation_formats.coco import read_results
 from lucid_maskrcnn.call_answers import answers_wrong_calls
 from lucid_maskrcnn.masks import CompressedMasks
+from lucid_maskrcnn.reprs import fields_repr
 from lucid_maskrcnn.validators import choice, optional, positive_int
 
 from .coco_results import KEYS, bbox_of, check_masks, check_results, complete
@@ -109,6 +110,8 @@ class Precision:
     precision: np.ndarray
     recall: np.ndarray
     category_ids: list[int]
+
+    __repr__ = fields_repr
 
     def metrics(self, limit: int, category_id: int | None = None) -> dict[str, float]:
         """Return AP and AR at one limit of detections; NaN where there is no object.

@@ -32,7 +32,7 @@ NOWHERE = {
 WRONG = ["nope", "", "-1", "0", "nan", "inf", "1.5", "99999999999999999999", "a,b"]
 ANY_TEXT = {  # files and names, which are looked for later
     *("--weights", "--weights-backbone", "--out", "--labels", "--draw", "--keep-best", "--classes", "--host"),
-    *("--wandb", "--mlflow", "--images", "--names", "--attribute", "--group-by"),
+    *("--results", "--wandb", "--mlflow", "--images", "--names", "--attribute", "--group-by"),
     *("--val-images", "--val-annotations", "--val-labels"),
 }
 ZERO = {  # what 0 means is said in the help
