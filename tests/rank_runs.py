@@ -173,7 +173,7 @@ def main() -> int:
     args = _parser().parse_args()
     report: dict[str, Any] = {}
     code = 0
-    timeout = 3 if args.what == "stop" else 30  # only a frozen rank is waited for: on a busy machine others are slow, too
+    timeout = 3 if args.what == "stop" else 30  # only a frozen rank is waited for: on a busy machine all are slow
     with init_group(args.backend, timeout=timeout, start_timeout=60) as group:
         report["rank"] = group.rank
         try:
