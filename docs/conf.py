@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -65,7 +64,7 @@ nitpick_ignore_regex = [
     # records that parts of the network hand each other, and that no public function takes
     (
         "py:class",
-        r"lucid_maskrcnn\..*\.(RPNOutput|AnchorSamples|RoISamples|MaskReader|PredictOptions|LaunchedGroup|Body|_Composed)",
+        r"lucid_maskrcnn\..*\.(RPNOutput|AnchorSamples|RoISamples|MaskReader|PredictOptions|LaunchedGroup|Body|Naming|_Composed)",
     ),
     ("py:(obj|class)", r"(typing\.TypeVar|.*ImagejRoi|pyarrow\..*|.*\bT)"),  # not in the inventories: seldom
 ]
@@ -90,9 +89,11 @@ def bring_notebooks(app: object) -> None:
         old.unlink()
     (folder / "cards").mkdir(exist_ok=True)
     for path in sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb")):
-        shutil.copy(path, folder)
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        cells.sort(key=lambda cell: "card" not in cell["metadata"].get("tags", ()))
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        cells = notebook["cells"]
+        _name_pictures(cells)
+        (folder / path.name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+        cells = sorted(cells, key=lambda cell: "card" not in cell["metadata"].get("tags", ()))
         outputs = (output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
         picture = next((found for data in outputs if (found := _picture(data))), None)
         if picture is None:
@@ -101,6 +102,18 @@ def bring_notebooks(app: object) -> None:
         near = 1.1 < small.width / small.height < 2.2  # another shape is shown whole, on white as plots are
         small = ImageOps.fit(small, (560, 350)) if near else ImageOps.pad(small, (560, 350), color="white")
         small.save(folder / "cards" / f"{path.stem}.jpg", quality=85)
+
+
+def _name_pictures(cells: list[dict[str, Any]]) -> None:
+    """Give the pictures of cells an alternative text; Sphinx would give them the name of a file."""
+    heading = ""
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            for found in re.findall(r"^#+ (?:\d+\. )?(.+)$", "".join(cell["source"]), flags=re.MULTILINE):
+                heading = found.replace("`", "")
+        else:
+            image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
+            image.setdefault("alt", f"Picture of the section “{heading}”")
 
 
 def _picture(data: dict[str, Any]) -> bytes | None:

@@ -391,12 +391,14 @@ class CategoryNames(dict[int, str]):
     Parameters
     ----------
     names : mapping of int to str
+        Label, from 1 -> name.
     ids : mapping of int to int, optional
         By default each label is its own id.
 
     Attributes
     ----------
     ids : dict of int to int
+        Label -> the id in the data set.
     """
 
     def __init__(self, names: Mapping[int, str], ids: Mapping[int, int] | None = None) -> None:
@@ -533,7 +535,9 @@ class ModelConfig(_Config):
 mask_hidden_channels, mask_out_size, pooled_levels, rpn_convs, box_convs, head_norm
         See :class:`~lucid_maskrcnn.MaskRCNN`.
     image : ImageConfig
+        How images are scaled and normalized.
     rpn : RPNConfig
+        Numbers of the region proposal network.
     heads : HeadConfig
         Where a mapping is given it names what is not torchvision's.
     categories : tuple of Category

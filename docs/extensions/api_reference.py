@@ -170,8 +170,20 @@ def _elsewhere(app: Sphinx, env: Any, node: addnodes.pending_xref, contnode: nod
     alias = _alias(target)
     if alias is None:
         return None
-    value = alias.__value__
-    return nodes.inline(text="array" if value is Any else stringify_annotation(value, "smart").replace("~", ""))
+    return nodes.inline(text=_written(alias))
+
+
+def _written(alias: TypeAliasType) -> str:
+    """Return what a private alias stands for; aliases in it too, and classes by their names."""
+    if alias.__value__ is Any:
+        return "array"
+
+    def short(match: re.Match[str]) -> str:
+        inner = _alias(match[0])
+        return _written(inner) if inner else match[0].rpartition(".")[2]
+
+    text = stringify_annotation(alias.__value__, "smart").replace("~", "")
+    return re.sub(rf"\b{PACKAGE}(?:\.\w+)+|\btyping\.Any\b", short, text)
 
 
 def _alias(target: str) -> TypeAliasType | None:
@@ -197,6 +209,24 @@ def _described(base: Any) -> list[Any]:
     if not name.startswith(f"{PACKAGE}.") or is_public(public_path(name)):
         return [base]
     return [b for parent in getattr(origin, "__orig_bases__", origin.__bases__) for b in _described(parent)]
+
+
+def _readable_defaults(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write "..." for a default that a dataclass makes; of "<factory>" a signature is not parsed, nor are its types."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
+def _back_links(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Lead from source code to the path of a description; viewcode has all of a file under the first one's module."""
+    if pagename.startswith("_modules/") and "body" in context:
+        module = pagename.removeprefix("_modules/").replace("/", ".")
+        context["body"] = re.sub(
+            r'(id="([\w.]+)">\s*<a class="viewcode-back" href="[^"#]*#)[^"]*',
+            lambda match: match[1] + public_path(f"{module}.{match[2]}"),
+            context["body"],
+        )
 
 
 def _tidy(app: Sphinx, domain: str, objtype: str, content: nodes.Element) -> None:
@@ -342,6 +372,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(ContentsPlace)
     app.add_directive("api-contents", ApiContents)
     app.connect("autodoc-process-bases", _public_bases)
+    app.connect("autodoc-process-signature", _readable_defaults)
+    app.connect("html-page-context", _back_links)
     app.connect("object-description-transform", _tidy)
     app.connect("viewcode-follow-imported", _defining_module)
     app.connect("doctree-read", _fill_tables)

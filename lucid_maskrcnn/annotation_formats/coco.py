@@ -140,6 +140,7 @@ def make_annotations(
     masks : CompressedMasks
         One of each object, n.
     image_id : int
+        Id of the image in the file.
     category_ids : sequence of int
         The category of each object.
     first_id : int
@@ -259,6 +260,7 @@ def make_results(
     Parameters
     ----------
     image_id : int
+        Id of the image in the annotations that the results are evaluated with.
     category_ids, scores, segmentations
         One of each detection.
     boxes : ndarray of shape (n, 4)

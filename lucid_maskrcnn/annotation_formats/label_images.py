@@ -180,6 +180,7 @@ def write_label_image(file: BinaryIO, labels: np.ndarray, suffix: str, *, made_b
     file : binary file
         Open for writing.
     labels : ndarray of shape (H, W), integers
+        Number of the object that each pixel is of, 0 for the background.
     suffix : {".tif", ".tiff", ".png"}
         TIFF of the array's own type, compressed without loss, or PNG of 8 or 16 bits.
     made_by : mapping of str to str

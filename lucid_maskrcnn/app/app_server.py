@@ -42,6 +42,7 @@ def serve_app(
     Parameters
     ----------
     options : AppOptions
+        The model, and what visitors of the page may do.
     host : str
         The address to listen on. There is no password: on another than a loopback address everyone who can reach this
         machine can use it.

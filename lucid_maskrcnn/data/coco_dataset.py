@@ -75,7 +75,9 @@ class CocoInstances:
     category_ids : dict of int to int
         Label -> the id in the file.
     image_ids : list of int
+        Id of each image in the file, in the order of the data set.
     file_names : list of str
+        File name of each image, relative to ``images_dir``.
     sizes : list of (height, width)
         From the annotations, or from the image file if they have none.
     object_counts : list of int

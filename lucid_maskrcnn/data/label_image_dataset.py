@@ -62,7 +62,9 @@ class LabelImages:
     image_ids : list of int
         1, 2, … in the order of the file names.
     file_names : list of str
+        File name of each image, in order.
     sizes : list of (height, width)
+        Of each image, in pixels.
     object_counts : list of int
         Number of objects of each image.
     category_counts : dict of str to int

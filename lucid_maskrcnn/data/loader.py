@@ -43,7 +43,9 @@ class Batch(NamedTuple):
     images : list of ndarray of shape (H, W, 3), uint8
         Or whatever the data set has, if nothing augments it.
     targets : list of dict
+        Of each image its objects, see :class:`~lucid_maskrcnn.Target`.
     image_ids : list of int
+        Id of each image in the data set.
     indices : list of int
         Their indices in the data set.
     """

@@ -35,6 +35,7 @@ class DataPart:
     Attributes
     ----------
     name : str
+        Name of the part, such as ``"train"``.
     content : dict
         COCO's format: the images of the part and their annotations, and all else of the whole, categories included.
     """

@@ -27,6 +27,7 @@ class Subset:
     Parameters
     ----------
     dataset : CocoInstances, LabelImages or Subset
+        The data set, or itself a part of one; it is not copied.
     indices : iterable of int
         Which images; a negative index counts from the end.
 

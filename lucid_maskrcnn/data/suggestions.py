@@ -45,11 +45,13 @@ class Suggestions:
     Attributes
     ----------
     num_images : int
+        Images of the data set.
     sizes, network_sizes : ndarray of shape (n,)
         √area of each object, in pixels of its image and of the network's input.
     best_iou : ndarray of shape (n,)
         The IoU of each object's box with the anchor that fits best, if that lies at its center.
     objects_per_image : ndarray of shape (num_images,), int64
+        Objects of each image.
     shrunk : int
         Images that ``max_size`` makes smaller than they should be.
     network_size : (height, width)
@@ -59,6 +61,7 @@ class Suggestions:
     categories : dict of str to int
         Images with objects of each category.
     anchor_sizes : tuple of float
+        The model's: side of the anchors of each level, in pixels of the network's input.
     top_k : int
         The model's.
     sentences : tuple of str

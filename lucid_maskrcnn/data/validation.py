@@ -40,7 +40,9 @@ class ValidatedImage:
     index, total : int
         Its position among the images of the data set, and their number.
     file_name : str
+        As the data set calls the image.
     pixels : ndarray of shape (H, W, 3), uint8
+        The image in RGB.
     target : mapping
         ``"boxes"``, ``"labels"`` and ``"masks"`` of its objects.
     categories : mapping of int to str

@@ -450,6 +450,7 @@ class DetectionExports:
         Parameters
         ----------
         path : str or Path
+            The file to write.
         format : str, optional
             One of those below; by default that of the suffix of ``path``.
         image : path, PIL image or array, optional

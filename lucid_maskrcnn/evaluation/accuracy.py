@@ -44,7 +44,9 @@ class ImageMetrics:
     Attributes
     ----------
     image_id : int
+        Id of the image in the data set.
     file_name : str
+        As the data set calls the image; its id as text if it has none.
     group : str or None
         The image's value of ``group_by``, by default its ``"kind"``.
     num_objects, num_detections : int
@@ -102,6 +104,7 @@ class InstanceAccuracy:
     Attributes
     ----------
     num_images, num_objects, num_detections : int
+        Sums of those of :class:`ImageMetrics`.
     tp, fp, fn : tuple of int
         Summed over the images, at IoUs of 0.5, 0.55 … 0.95.
     pooled : tuple of float

@@ -105,6 +105,7 @@ class Precision:
     recall : ndarray of shape (T, K, A, M)
         The highest; -1 where there is no object.
     category_ids : list of int
+        Ids of the K categories, in the order of the axis.
     """
 
     precision: np.ndarray

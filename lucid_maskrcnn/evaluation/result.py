@@ -38,7 +38,9 @@ class CategoryMetrics:
     Attributes
     ----------
     category_id : int
+        Id of the category in the data set.
     name : str
+        Name of the category.
     num_objects, num_detections : int
         Without crowds.
     metrics : dict of str to float
@@ -208,6 +210,7 @@ class Evaluation:
         Parameters
         ----------
         path : str or Path
+            The file to write; its suffix says the format.
         iou_type : {"segm", "bbox"}, optional
             By default the first that was evaluated.
 

@@ -206,7 +206,9 @@ def load_checked(path: Path, size: Size, said_by: str, *, channels: Any = None, 
     Parameters
     ----------
     path : Path
+        The image file.
     size : (height, width)
+        The size that the image must have, in pixels.
     said_by : str
         Who says that it has this size, for the message: "the annotations say".
     channels, intensity

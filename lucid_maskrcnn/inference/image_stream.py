@@ -42,6 +42,7 @@ def predict_stream(
     Parameters
     ----------
     model : MaskRCNN
+        The model, on the device that shall compute.
     images : iterable
         Paths, PIL images or arrays, as for :meth:`MaskRCNN.predict <lucid_maskrcnn.MaskRCNN.predict>`. They are asked
         for when the detections of the ones before have been taken.

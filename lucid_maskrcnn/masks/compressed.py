@@ -234,6 +234,7 @@ class CompressedMasks:
         patches : iterable of (rows, columns, mask)
             Of each mask the part: two slices with start and stop, and its pixels, (h, w) bool.
         image_size : (height, width)
+            Of the whole image, in pixels.
 
         Raises
         ------
@@ -567,6 +568,7 @@ class CompressedMasks:
         Parameters
         ----------
         to_size : (height, width)
+            The new size, in pixels.
         keep_all : bool
             Whether a mask that would lose its last pixel gets the one at the center of the box around it.
         """

@@ -65,6 +65,7 @@ def iou_of_pairs(masks: CompressedMasks, first: Any, second: Any) -> np.ndarray:
     Parameters
     ----------
     masks : CompressedMasks
+        G masks of one image.
     first, second : sequence of int of length P
         The rows of each pair.
 
@@ -87,6 +88,7 @@ def mask_nms(masks: CompressedMasks, scores: Any, iou_thresh: float, idxs: Any =
     masks : CompressedMasks
         G of them.
     scores : Tensor or array of shape (G,)
+        Score of each mask; where two overlap too much, the one with the lower score goes.
     iou_thresh : float
         Masks with a greater IoU are suppressed.
     idxs : Tensor or array of shape (G,), int, optional

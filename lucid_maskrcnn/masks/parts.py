@@ -24,6 +24,7 @@ def count_large_parts(masks: CompressedMasks, fraction: float = 0.25) -> np.ndar
     Parameters
     ----------
     masks : CompressedMasks
+        G masks of one image.
     fraction : float
         A part is large if its area is at least this fraction of the largest one's: specks at the border do not count.
         Pixels that touch at a corner are of one part.
@@ -52,6 +53,7 @@ def trace_parts(masks: CompressedMasks) -> list[list[Polygon]]:
     Parameters
     ----------
     masks : CompressedMasks
+        G masks of one image.
 
     Returns
     -------

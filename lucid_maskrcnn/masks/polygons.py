@@ -94,6 +94,7 @@ def fill_polygons(
     polygons : sequence of ndarrays of shape (2 · P,), float64
         Corners ``x1, y1, x2, y2, …`` in pixels, at least three.
     image_size : (height, width)
+        Of the image, in pixels.
 
     Returns
     -------
@@ -217,6 +218,7 @@ def trace_polygons(mask: Any) -> list[list[float]]:
     Parameters
     ----------
     mask : array or Tensor of shape (H, W), bool or zeros and ones
+        One mask.
 
     Returns
     -------

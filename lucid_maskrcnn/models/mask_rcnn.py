@@ -220,6 +220,7 @@ class MaskRCNN(HalfPrecision):
         Parameters
         ----------
         config : ModelConfig
+            All settings of the model, such as :attr:`config` of another one.
         backbone : nn.Module, optional
             By default the ResNet-FPN of ``config.backbone``.
         trainable_layers : int

@@ -139,6 +139,7 @@ def move_module[M: nn.Module](module: M, device: str) -> M:
     Parameters
     ----------
     module : Module
+        A model or a part of one; changed in place.
     device : str
         See :func:`device_name`.
 

@@ -142,6 +142,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     Parameters
     ----------
     a : Tensor of shape (A, 4), float
+        ``(x1, y1, x2, y2)`` in pixels.
     b : Tensor of shape (B, 4), float
         ``(x1, y1, x2, y2)`` in pixels of the same image.
 

@@ -45,6 +45,7 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     Parameters
     ----------
     x : Tensor of any shape
+        Floats of any of these types.
     dtype : {"float32", "float16", "bfloat16"}
         ``"bfloat16"`` only on gpu.
 

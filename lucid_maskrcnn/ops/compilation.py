@@ -76,6 +76,7 @@ def compiled(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
         It takes a tensor, or a list of them, and returns tensors in lists and tuples. Only modules that consist of
         this package's are compiled: they see their weights through operators alone. Others are called.
     inputs : Tensor or sequence of Tensor
+        What the module takes; of a sequence it gets a list.
 
     Returns
     -------

@@ -423,6 +423,7 @@ def one_channel(x: Tensor, weight: Tensor, bias: Tensor, channels: Tensor) -> Te
     weight : Tensor of shape (O, C, 1, 1)
         The filters.
     bias : Tensor of shape (O,)
+        Added to each output channel.
     channels : Tensor of shape (N,), int32
         Which of the O outputs each image gets.
 

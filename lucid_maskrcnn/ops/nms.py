@@ -91,6 +91,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresh: float) 
     boxes : Tensor of shape (R, 4), float
         ``(x1, y1, x2, y2)`` in pixels.
     scores : Tensor of shape (R,), float
+        Score of each box; a box suppresses those of lower scores.
     idxs : Tensor of shape (R,), int
         Class, or level, of each box.
     iou_thresh : float

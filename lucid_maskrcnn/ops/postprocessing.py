@@ -57,6 +57,7 @@ class BoxDetections(NamedTuple):
     boxes : Tensor of shape (n, 4)
         In pixels of the network's input.
     scores : Tensor of shape (n,)
+        Probability of the label, 0 … 1, in descending order.
     labels : Tensor of shape (n,), int32
         From 1.
     num_before_top_k : int
@@ -82,9 +83,11 @@ def detect_boxes(
     cls_logits, bbox_deltas : Tensor of shape (R, K + 1), (R, 4 · K)
         Predictions for the rows of ``proposals``.
     proposals : Proposals
+        The R boxes that the predictions are for, and their images.
     sizes : sequence of N (height, width)
         Of each image, in pixels of the network's input.
     rules : DetectionRules
+        Thresholds and limits of the selection.
 
     Raises
     ------

@@ -141,6 +141,7 @@ def filter_proposals(
     objectness : Tensor of shape (N, A, 1), float
         Logits.
     deltas : Tensor of shape (N, A, 4), float
+        How the boxes lie relative to their anchors: (dx, dy, dw, dh).
     anchors : Tensor of shape (A, 4), float
         The levels one after the other.
     level_sizes : sequence of int
@@ -148,6 +149,7 @@ def filter_proposals(
     sizes : sequence of N (height, width)
         Of each image, in pixels of the network's input.
     rules : ProposalRules
+        Thresholds and limits of the selection.
 
     Raises
     ------

@@ -483,14 +483,17 @@ def multiscale_roi_align(
     features : sequence of L Tensors of shape (N, C, H, W), float
         H and W differ between levels.
     rois : Tensor of shape (R, 4), float
+        ``(x1, y1, x2, y2)`` in pixels of the image.
     roi_idx : Tensor of shape (R,), int
         As in :func:`roi_align`.
     levels : Tensor of shape (R,), int
         Which of the L maps each RoI is pooled from, see :func:`roi_levels`.
     output_size : int or (height, width)
+        Bins; an int for a square.
     spatial_scales : sequence of L floats or pairs (scale_y, scale_x)
         Cells for each pixel of the image, one entry for each level.
     sampling_ratio : int
+        Samples of a bin along each axis, as in :func:`roi_align`.
     aligned : bool
         As in :func:`roi_align`.
 
@@ -626,6 +629,7 @@ def roi_levels(
     canonical_size : float
         Side in pixels of the square that goes to ``canonical_level``, that of ImageNet's crops.
     canonical_level : int
+        Number of the level, as in P4, that a RoI of ``canonical_size`` is pooled from.
     finest_level : int
         Number of the first level: 2 for P2, of stride 4.
     margin : (float, float)

@@ -75,6 +75,7 @@ def take(x: Tensor, rows: Tensor | int) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (A, …)
+        Values; rows are along its first axis.
     rows : Tensor of shape (n,), int32, or int
         Each from 0 to A - 1.
 

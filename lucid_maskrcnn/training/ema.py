@@ -90,6 +90,7 @@ class EMA:
         averages : mapping of str to array
             Copied, to this object's device.
         updates : int
+            How many updates these averages have had.
 
         Raises
         ------

@@ -42,6 +42,7 @@ def draw_masks(
     masks : CompressedMasks
         n masks of the image's size; the first lie on top.
     colors : sequence of (red, green, blue), n of them
+        Color of each mask, 0 … 255.
     alpha : float
         Opacity of the areas, from 0 to 1.
     thickness : float
