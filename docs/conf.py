@@ -28,6 +28,7 @@ extensions = [
     "myst_nb",  # MyST Markdown, and the notebooks
     "sphinx_copybutton",
     "sphinx_design",
+    "extensions.samples",  # docs/do/samples.zip, the files that the pages use
     "extensions.messages",  # docs/reference/messages, from the package's source and messages.toml
     "extensions.api_reference",
     "extensions.inventories",

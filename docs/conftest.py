@@ -1,15 +1,14 @@
 """The pages run: pytest executes their ``python`` and ``sh`` blocks in order, each page in a folder of its own.
 
-The folder has the files of :func:`sample_files`. A block that cannot run here, as it downloads weights or needs a
-cluster, is marked by the line ``% skip: next "why"`` before it; ``tests/test_doc_pages.py`` still checks its syntax and
-its options.
+The folder has the files of ``docs/extensions/samples.py``. A block that cannot run here, as it downloads weights or
+needs a cluster, is marked by the line ``% skip: next "why"`` before it; ``tests/test_doc_pages.py`` still checks its
+syntax and its options.
 Commands that are not to be run at all (``pip install``) are in blocks of another language: ``console`` or ``text``.
 Python of other libraries, which docs/coming_from shows beside this package's, is in ``py`` blocks: they are not run.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,35 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tifffile
-from PIL import Image
+from extensions.samples import sample_files
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
-
-ROOT = Path(__file__).parents[1]
-NUCLEI = ROOT / "examples" / "data" / "nuclei"
-ASSETS = ROOT / "lucid_maskrcnn" / "assets"
-
-
-def sample_files(folder: Path) -> None:
-    """Put what the pages use into a folder: images of nuclei, and a data set in COCO's format.
-
-    ``cells.png`` and ``histology.png``; ``images`` with ``instances_train.json`` and ``instances_val.json``; ``new``,
-    the images of the second alone; ``stack.tif``, three pages of 16 bits; ``slide.tif``, 1024 × 1024 pixels.
-    """
-    cells = np.asarray(Image.open(ASSETS / "nuclei_fluorescence_small.png").convert("L"))
-    shutil.copy(ASSETS / "nuclei_fluorescence_small.png", folder / "cells.png")
-    shutil.copy(ASSETS / "nuclei_histology_lilac.png", folder / "histology.png")
-    shutil.copytree(NUCLEI, folder, dirs_exist_ok=True)
-    (folder / "new").mkdir()
-    for image in json.loads((NUCLEI / "instances_val.json").read_text())["images"]:
-        shutil.copy(NUCLEI / "images" / image["file_name"], folder / "new")
-    pages = np.stack([cells, cells[::-1], cells[:, ::-1]]).astype(np.uint16) * 200 + 100
-    tifffile.imwrite(
-        folder / "stack.tif", pages, imagej=True, metadata={"axes": "ZYX", "unit": "um"}, resolution=(2, 2)
-    )
-    tifffile.imwrite(folder / "slide.tif", np.tile(cells, (4, 4)), tile=(256, 256))
 
 
 def run_shell(example: Example) -> None:
