@@ -1,18 +1,26 @@
 """What is timed: each contender runs in a separate process and answers one task per line, in JSON.
 
-    python contenders.py ours|plain|lucid|torchvision|channels-last
+    python contenders.py ours|plain|torchvision|channels-last|openvino|onnxruntime [modules to import first ...]
 
 ``run.py`` starts these. The interpreter with torch needs only this file of the project, and the recipe for weights and
 images in ``tests/data``.
+
+The *trunk* is the body, the feature pyramid and the RPN's head: an image tensor to the maps, and each map's logits and
+deltas.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import math
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +95,26 @@ def batches(size: tuple[int, int], steps: int) -> Iterator[tuple[list[np.ndarray
         yield [image for image, _ in pair], [dict(target) for _, target in pair]
 
 
+def trunk_input(size: tuple[int, int]) -> np.ndarray:
+    """Return an image as the body takes it: (1, 3, H, W), standardised."""
+    return np.random.default_rng(0).standard_normal((1, 3, *size), np.float32)
+
+
+def crowd(size: tuple[int, int], count: int) -> dict[str, Any]:
+    """Return a target of ``count`` squares of 6 pixels in a grid, outlined as COCO's annotations are."""
+    side = math.ceil(math.sqrt(count))
+    step = np.array(size[::-1]) / side
+    corner = np.stack(np.divmod(np.arange(count), side), 1) * step
+    boxes = np.concatenate([corner, corner + 6], 1).astype(np.float32)
+    outlines = [[[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in boxes.tolist()]
+    return {"boxes": boxes, "labels": np.ones(count, np.int64), "masks": outlines}
+
+
+def num_threads() -> int:
+    """Return how many threads every contender shall use: one a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def seconds(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
@@ -135,6 +163,8 @@ class Stages:
 class Ours:
     """``lucid_maskrcnn``; with ``plain``, without Winograd convolutions."""
 
+    needs = ("lucid_maskrcnn",)
+
     def __init__(self, plain: bool) -> None:
         from lucid_maskrcnn.ops import winograd
 
@@ -179,6 +209,20 @@ class Ours:
 
         return run
 
+    def trunk(self, size: tuple[int, int]) -> Callable[[], list[np.ndarray]]:
+        import lucid
+        from lucid import Tensor
+
+        model, image = self.model(size), Tensor(trunk_input(size))
+
+        def run() -> list[np.ndarray]:
+            with lucid.no_grad():
+                maps = model.backbone(image)
+                logits, deltas = model.rpn.head(maps)
+            return [out.data for out in (*maps, *logits, *deltas)]
+
+        return run
+
     def trainer(self, size: tuple[int, int], batch: int) -> Callable[[], dict]:
         from lucid_maskrcnn.training import SGD
 
@@ -187,6 +231,11 @@ class Ours:
         optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
         return lambda: training_step(lambda: model.get_loss(list(images), list(targets))["total_loss"], optimizer)
+
+    def crowd_loss(self, size: tuple[int, int], count: int) -> Callable[[], dict]:
+        model = self.model(size).train()
+        image, target = scene(size)[0], crowd(size, count)
+        return lambda: {"seconds": seconds(lambda: model.get_loss([image], [target]))}
 
     def curve(self, size: tuple[int, int], steps: int) -> Callable[[], list]:
         """Train from the recipe's weights; samples are the first boxes instead of random ones."""
@@ -276,7 +325,9 @@ class Ours:
 class Torchvision:
     """torchvision, in its default layout or channels-last; batch norm frozen, as with pretrained weights."""
 
-    def __init__(self, channels_last: bool) -> None:
+    needs: tuple[str, ...] = ("torch", "torchvision")
+
+    def __init__(self, channels_last: bool = False) -> None:
         self.channels_last = channels_last
 
     def model(self, size: tuple[int, int], **options: Any) -> Any:
@@ -331,6 +382,34 @@ class Torchvision:
                 count = sum(len(f["masks"] > 0.5) for f in found)
             total = time.perf_counter() - start
             return {"seconds": total, "stages": dict(stages.seconds), "detections": count}
+
+        return run
+
+    def trunk_module(self, size: tuple[int, int]) -> Any:
+        import torch
+
+        model = self.model(size)
+
+        class Trunk(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.backbone, self.head = model.backbone, model.rpn.head
+
+            def forward(self, image: Any) -> Any:
+                maps = list(self.backbone(image).values())
+                logits, deltas = self.head(maps)
+                return (*maps, *logits, *deltas)
+
+        return Trunk().eval()
+
+    def trunk(self, size: tuple[int, int]) -> Callable[[], list[np.ndarray]]:
+        import torch
+
+        trunk, image = self.trunk_module(size), torch.from_numpy(trunk_input(size))
+
+        def run() -> list[np.ndarray]:
+            with torch.inference_mode():
+                return [out.numpy() for out in trunk(image)]
 
         return run
 
@@ -408,6 +487,76 @@ class Torchvision:
         }
 
 
+# ------------------------------------------------------------------ engines
+
+
+class Engine(Torchvision):
+    """torchvision's trunk as an ONNX file, computed by another engine; nothing but the trunk."""
+
+    def trunk(self, size: tuple[int, int]) -> Callable[[], list[np.ndarray]]:
+        import torch
+
+        image = trunk_input(size)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+            file = Path(folder) / "trunk.onnx"
+            torch.onnx.export(
+                self.trunk_module(size), (torch.from_numpy(image),), file, dynamo=True, input_names=["image"]
+            )
+            run = self.opened(str(file))
+        return lambda: run(image)
+
+    def opened(self, file: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+        raise NotImplementedError
+
+
+class OpenVINO(Engine):
+    """In float32: left to itself, it computes in bfloat16 where the processor can."""
+
+    needs = ("torch", "torchvision", "onnx", "onnxscript", "openvino")
+
+    def opened(self, file: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+        import openvino
+
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(file, "CPU", settings)
+        return lambda image: list(compiled(image, share_inputs=True, share_outputs=True).values())
+
+
+class ONNXRuntime(Engine):
+    """As it is: nothing is chosen but the number of threads."""
+
+    needs = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime")
+
+    def opened(self, file: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads()
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return lambda image: session.run(None, {"image": image})
+
+
+CONTENDERS: dict[str, Callable[[], Any]] = {
+    "ours": lambda: Ours(plain=False),
+    "plain": lambda: Ours(plain=True),
+    "torchvision": Torchvision,
+    "channels-last": lambda: Torchvision(channels_last=True),
+    "openvino": OpenVINO,
+    "onnxruntime": ONNXRuntime,
+}
+
+
+def timed_trunk(name: str, contender: Any, size: tuple[int, int], folder: str) -> Callable[[], dict]:
+    """Save the trunk's outputs in a file of the contender's name, and return what times it."""
+    run = contender.trunk(size)
+    np.savez(Path(folder) / f"{name}.npz", *run())
+    return lambda: {"seconds": seconds(run)}
+
+
 # ------------------------------------------------------------------ Lucid's own
 
 
@@ -447,12 +596,14 @@ def main() -> None:
     name, *preload = sys.argv[1:]
     for module in preload:
         __import__(module)
-    contender: Any = Ours(plain=name == "plain") if name in ("ours", "plain") else Torchvision(name == "channels-last")
+    contender = CONTENDERS[name]()
     ready: dict[str, Any] = {}
     for line in sys.stdin:
         task, *args = json.loads(line)
-        if task == "memory":
-            answer: Any = peak_memory()
+        if task == "missing":
+            answer: Any = [module for module in contender.needs if importlib.util.find_spec(module) is None]
+        elif task == "memory":
+            answer = peak_memory()
         elif task == "gemm":
             answer = gemm_rate()
         elif task == "gflop":
@@ -466,7 +617,9 @@ def main() -> None:
         else:
             if line not in ready:
                 ready.clear()
-                ready[line] = getattr(contender, task)(tuple(args[0]), *args[1:])
+                size = tuple(args[0])
+                make = partial(timed_trunk, name, contender) if task == "trunk" else getattr(contender, task)
+                ready[line] = make(size, *args[1:])
             answer = ready[line]()
         print(json.dumps(answer), flush=True)
 

@@ -1,11 +1,13 @@
-"""Compare this package with torchvision, with Lucid's own detector, and with itself without Winograd convolutions.
+"""Compare this package with torchvision, with other engines, and with itself without Winograd convolutions.
 
     uv run --group bench python benchmarks/run.py
     uv run --group bench python benchmarks/run.py --peer /path/to/python   # an interpreter with torch, torchvision
+    uv run --group bench python benchmarks/run.py --peer /path/to/python --record   # keeps the figures
 
 Prints a table, and saves ``results.json`` and ``speed.png`` in the folder ``--out``. Each contender runs in a separate
 process and they alternate, so that other load on the machine affects all of them; compare the ratios of the medians.
-Nothing else should be running. All parts take about half an hour on two cores.
+Nothing else should be running. All parts take about half an hour on two cores. ``--record`` adds the run to
+``benchmarks/records/cpu.json``, from which ``docs/make_speed_plots.py`` writes the figures of the documentation.
 """
 
 from __future__ import annotations
@@ -14,27 +16,41 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import records
+
 CONTENDERS = Path(__file__).resolve().parent / "contenders.py"
 SIZE, TRAINING_SIZE, CURVE_SIZE, STEPS = (800, 1216), (512, 768), (256, 384), 20
-PARTS = ["predict", "train", "curve", "ops", "import", "lucid", "growth"]
+CROWD_SIZE, CROWDS = (512, 512), (1, 4000)
+THREADS = (1, 2, 4, 8)
+TOLERANCE = 1e-3  # between the trunks' outputs, in standard deviations: float32 differs by 1e-5, bfloat16 by 1e-1
+PARTS = ["predict", "trunk", "train", "crowd", "curve", "ops", "scaling", "import", "lucid", "growth"]
 OURS, PLAIN, PEER, PEER_LAST = "ours", "plain", "torchvision", "channels-last"
+OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
+OWN = (OURS, PLAIN)  # in this interpreter; the others are in the peer's
+TRUNKS = (OURS, PEER, PEER_LAST, OPENVINO, ONNXRUNTIME)
 PERTURBED = "torchvision, perturbed"
 STAGES = ["transform", "body", "fpn", "rpn", "box pooling", "box head", "mask pooling", "mask head", "paste"]
 
 
 class Worker:
-    """A contender in a separate process."""
+    """A contender in a separate process, on the first ``threads`` of this process's cores, or on all."""
 
-    def __init__(self, name: str, python: str, preload: list[str]) -> None:
+    def __init__(self, name: str, python: str, preload: list[str], threads: int | None = None) -> None:
         self.process = subprocess.Popen(
-            [python, str(CONTENDERS), name, *preload], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(CONTENDERS), name, *preload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=threads and partial(os.sched_setaffinity, 0, sorted(os.sched_getaffinity(0))[:threads]),
         )
 
     def ask(self, *task: Any) -> Any:
@@ -48,29 +64,36 @@ class Worker:
         return json.loads(answer)
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 class Bench:
-    """Starts workers and alternates between them."""
+    """Starts workers and alternates between them; ``skipped`` says why others are not there."""
 
     def __init__(self, peer: str | None, preload: list[str], runs: int) -> None:
         self.peer, self.preload, self.runs = peer, preload, runs
+        self.skipped: dict[str, str] = {}
 
-    def start(self, *names: str) -> dict[str, Worker]:
-        return {
-            name: Worker(name, self.peer or "", self.preload)
-            if name in (PEER, PEER_LAST)
-            else Worker(name, sys.executable, [])
-            for name in names
-            if self.peer or name not in (PEER, PEER_LAST)
-        }
+    def start(self, *names: str, threads: int | None = None) -> dict[str, Worker]:
+        workers = {}
+        for name in names:
+            python = sys.executable if name in OWN else self.peer
+            if python is None:
+                self.skipped[name] = "no interpreter that has torchvision; give one with --peer"
+                continue
+            worker = Worker(name, python, [] if name in OWN else self.preload, threads)
+            if missing := worker.ask("missing"):
+                self.skipped[name] = f"{python} has no {', '.join(missing)}"
+                worker.close()
+            else:
+                workers[name] = worker
+        return workers
 
-    def alternate(self, workers: dict[str, Worker], *task: Any, runs: int | None = None) -> dict[str, Any]:
+    def alternate[Name](
+        self, workers: dict[Name, Worker], *task: Any, runs: int | None = None
+    ) -> dict[Name, dict[str, Any]]:
         """Return each worker's median, minimum and maximum seconds, and the medians of its stages."""
-        answers: dict[str, list[dict]] = {name: [] for name in workers}
+        answers: dict[Name, list[dict]] = {name: [] for name in workers}
         for repetition in range((runs or self.runs) + 1):
             for name, worker in workers.items():
                 answer = worker.ask(*task)
@@ -102,6 +125,49 @@ def measure_predict(bench: Bench) -> dict[str, Any]:
     for worker in workers.values():
         worker.close()
     return found
+
+
+def measure_trunk(bench: Bench) -> dict[str, Any]:
+    workers = bench.start(*TRUNKS)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, worker in list(workers.items()):
+            worker.ask("trunk", SIZE, folder)
+            difference = largest_difference(Path(folder) / f"{name}.npz", Path(folder) / f"{OURS}.npz")
+            print(f"  {name}: differs by {difference:.1e} standard deviations at most", file=sys.stderr)
+            if not difference <= TOLERANCE:
+                bench.skipped[name] = f"its outputs differ by {difference:.1e} standard deviations"
+                workers.pop(name).close()
+        found = bench.alternate(workers, "trunk", SIZE, folder)
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def largest_difference(file: Path, other: Path) -> float:
+    """Return by how much arrays of two files differ at most, in standard deviations of each array."""
+    with np.load(file) as first, np.load(other) as second:
+        return max(float(np.abs(first[name] - second[name]).max() / second[name].std()) for name in second.files)
+
+
+def measure_crowd(bench: Bench) -> dict[str, Any]:
+    """Measure the peak memory of the losses of an image with one object and with many."""
+    found = {}
+    for count in CROWDS:
+        worker = bench.start(OURS)[OURS]
+        worker.ask("crowd_loss", CROWD_SIZE, count)
+        found[str(count)] = worker.ask("memory")
+        worker.close()
+    return found
+
+
+def measure_scaling(bench: Bench) -> dict[str, Any]:
+    """Measure predict with a growing number of threads, as far as there are cores."""
+    counts = [n for n in THREADS if n <= records.num_cores()] if hasattr(os, "sched_getaffinity") else []
+    workers = {(name, n): worker for n in counts for name, worker in bench.start(OURS, PEER_LAST, threads=n).items()}
+    found = bench.alternate(workers, "predictor", SIZE, 1, None)
+    for worker in workers.values():
+        worker.close()
+    return {str(n): {name: row for (name, m), row in found.items() if m == n} for n in counts}
 
 
 def measure_train(bench: Bench) -> dict[str, Any]:
@@ -150,8 +216,13 @@ def measure_import(bench: Bench) -> dict[str, Any]:
         "import time; a = time.perf_counter(); import lucid; b = time.perf_counter(); import lucid_maskrcnn; "
         "print(time.perf_counter() - b)"
     )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # it must not compile
     times = [
-        float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+            ).stdout
+        )
         for _ in range(2 * bench.runs + 1)
     ]
     return summary([{"seconds": t} for t in times[1:]])
@@ -185,7 +256,9 @@ def measure_growth(bench: Bench) -> dict[str, Any]:
 
 def report(results: dict[str, Any]) -> None:
     machine = results["machine"]
-    print(f"\n{machine['processor']}, {machine['cores']} cores, Python {machine['python']}\n")
+    print(f"\n{machine['processor']}, {machine['instructions']}, {machine['cores']} cores, {machine['blas']}\n")
+    for name, why in results["skipped"].items():
+        print(f"{name} is not measured: {why}.\n")
     if "predict" in results:
         found = results["predict"]
         print(f"predict, {SIZE[0]} × {SIZE[1]}, with masks")
@@ -200,10 +273,18 @@ def report(results: dict[str, Any]) -> None:
         for stage in STAGES:
             print(f"  {stage:16}" + "".join(f"{found[n]['stages'][stage]:15.3f}" for n in names))
         print()
+    if "trunk" in results:
+        print(f"body, pyramid and RPN head, {SIZE[0]} × {SIZE[1]}, float32")
+        print_comparison(results["trunk"], TRUNKS)
+        print()
     if "train" in results:
         print(f"training step, batch of 2, {TRAINING_SIZE[0]} × {TRAINING_SIZE[1]}")
         print_comparison(results["train"], (OURS, PLAIN, PEER))
         print()
+    if "crowd" in results:
+        few, many = (results["crowd"][str(count)] for count in CROWDS)
+        print(f"peak memory of the losses, {CROWD_SIZE[0]} × {CROWD_SIZE[1]}: with {CROWDS[0]} object {few:.0f} MB,")
+        print(f"  with {CROWDS[1]} objects {many:.0f} MB, {many - few:+.0f} MB\n")
     if PEER in results.get("curve", {}):
         found = results["curve"]
         names = (OURS, PEER, PERTURBED)
@@ -220,6 +301,14 @@ def report(results: dict[str, Any]) -> None:
     for name, found in results.get("ops", {}).items():
         print(name)
         print_comparison(found, (OURS, PEER), unit=1e3)
+    if "scaling" in results:
+        found = results["scaling"]
+        absent = ", ".join(str(n) for n in THREADS if str(n) not in found)
+        print("\npredict by threads" + (f"; there are no cores for {absent}" if absent else ""))
+        for n, row in found.items():
+            gain = found["1"][OURS]["median"] / row[OURS]["median"]
+            print(f" {n}: ours {gain:.2f} times as fast as one thread")
+            print_comparison(row, (OURS, PEER_LAST))
     if "import" in results:
         print(f"import, beyond Lucid's own: {results['import']['median']:.3f} s")
     if "lucid" in results:
@@ -298,34 +387,22 @@ def main() -> None:
     parser.add_argument("--preload", nargs="*", default=[], help="modules to import in the peer's process first")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each contender")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    parser.add_argument("--record", action="store_true", help="add the run to benchmarks/records/cpu.json")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out"), help="folder of results.json and speed.png")
     args = parser.parse_args()
     peer = args.peer or (sys.executable if importlib.util.find_spec("torchvision") else None)
     bench = Bench(peer, args.preload, args.runs)
-    results: dict[str, Any] = {
-        "machine": {
-            "processor": processor(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "python": platform.python_version(),
-            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        }
-    }
+    results: dict[str, Any] = {"machine": records.machine(), "skipped": bench.skipped}
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.only:
         print(f"measuring: {part}", file=sys.stderr, flush=True)
         results[part] = globals()[f"measure_{part}"](bench)
         (args.out / "results.json").write_text(json.dumps(results, indent=1))
     report(results)
+    if args.record:
+        records.append(results)
     plot(results, args.out / "speed.png")
     print(f"\nSaved {args.out / 'results.json'} and {args.out / 'speed.png'}.")
-
-
-def processor() -> str:
-    """Return the processor's name, as far as the operating system knows it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

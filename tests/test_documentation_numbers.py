@@ -86,3 +86,22 @@ def test_measured_rates_of_convolutions_are_those_that_were_recorded():
     assert len(rows) > 5
     for row in rows:
         assert row.rpartition(" | ")[0] in recorded
+
+
+def test_figures_of_speed_are_those_of_the_records():
+    texts = script("speed_texts")
+    for path, text in texts["written"](texts["runs"]()).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run docs/make_speed_plots.py"
+
+
+def test_figures_of_speed_are_ranges_over_runs_and_kinds_of_processors():
+    texts = script("speed_texts")
+    runs = [
+        {"machine": {"instructions": kind}, "predict": {"ours": {"median": ours}, "torchvision": {"median": 4.0}}}
+        for kind, ours in [("AVX2", 2.0), ("AVX-512", 2.4), ("AVX-512", 3.0), ("AVX-512", 2.2)]
+    ]
+    table = texts["ratio_table"](runs)
+    assert "| this package over … | | AVX2, 1 run | AVX-512, 3 runs |" in table
+    assert "| `predict`, one image of 800 × 1216 | torchvision's time | 0.50 | 0.55 to 0.75 |" in table
+    assert "OpenVINO" not in table
+    assert "0.50 to 0.75 of torchvision's time" in texts["readme_line"](runs)
