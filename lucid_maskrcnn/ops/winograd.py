@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._memory import empty, zeros
-from ._parallel import num_threads, parallel_for, scratch, split_evenly
+from ._memory import empty
+from ._parallel import chunks, num_threads, parallel_for, scratch, split_evenly
 
 __all__ = ["Transforms", "correlate", "grad_weight", "suits", "weight_points"]
 
@@ -44,6 +44,8 @@ _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 _FEWEST_CHANNELS = 64  # on either side: with fewer, the transforms cost more than they save
 _CHUNK_VALUES = 8 << 20  # of V and M of the tiles that are taken through all the steps at once
 _BLOCK_VALUES = 2 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
+_SUMMED_BLOCK_VALUES = 1 << 20  # the same, for the gradient of a weight
+_TAPS = 1 << 14  # rows of three by three that a thread transforms back at a time
 _FEWEST_PARTS = 6  # that a step is cut into for threads that work on the same tiles
 
 
@@ -105,17 +107,16 @@ def weight_points(weight: np.ndarray, scale: np.ndarray | None, *, keep: bool) -
             return kept.points
     filters, channels = weight.shape[:2]
     # What is kept for long would fragment the arena.
-    points = (np.empty if keep else empty)((_POINTS, channels, filters), weight.dtype)
+    points = (np.empty if keep else empty)((_POINTS, filters, channels), weight.dtype)
     g = _transforms(weight.dtype, turned=False).g
     flat = weight.reshape(filters, channels, 9)
 
-    def run(inputs: slice) -> None:
-        taps = flat[:, inputs].transpose(2, 1, 0)  # (9, c, O)
-        taps = np.ascontiguousarray(taps) if scale is None else np.multiply(taps, scale, order="C")
-        np.matmul(g, taps.reshape(9, -1), out=(u := np.empty((_POINTS, taps[0].size), weight.dtype)))
-        points[:, inputs] = u.reshape(_POINTS, -1, filters)
+    def run(some: slice) -> None:
+        taps = flat[some] if scale is None else flat[some] * scale[some, None, None]
+        np.matmul(g, taps.reshape(-1, 9).T, out=points[:, some].reshape(_POINTS, -1))
 
-    parallel_for(split_evenly(channels, 2 * num_threads()), run)
+    parallel_for(split_evenly(filters, 2 * num_threads()), run)
+    points = points.transpose(0, 2, 1)  # of use as it is: a product reads its factors in either order
     if not keep:
         return points
     key = id(weight)
@@ -365,28 +366,46 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
     a, b, g = _transforms(x.dtype, turned=False)
     spread = np.ascontiguousarray(a.T)
     whole, cols = _tiles(*grad.shape[:3])
-    sums = zeros((_POINTS, channels, filters), x.dtype)
+    sums = empty((_POINTS, filters, channels), x.dtype)
 
-    def add(chunk: _Block) -> None:
+    def add(chunk: _Block, first: bool) -> None:
         v = scratch("v", _POINTS * chunk.size * channels, x.dtype).reshape(_POINTS, -1, channels)
         m = scratch("m", _POINTS * chunk.size * filters, x.dtype).reshape(_POINTS, -1, filters)
 
-        def to_points(block: _Block) -> None:
+        def x_to_points(block: _Block) -> None:
             np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
+
+        def grad_to_points(block: _Block) -> None:
             np.matmul(spread, _gather(grad, block, _OUT, 0, cols), out=block.of(m))
 
         def multiply(k: int) -> None:
-            if chunk is parts[0]:
-                np.matmul(v[k].T, m[k], out=sums[k])
+            if first:
+                np.matmul(m[k].T, v[k], out=sums[k])
             else:
-                sums[k] += v[k].T @ m[k]
+                product = scratch("product", filters * channels, x.dtype).reshape(filters, channels)
+                sums[k] += np.matmul(m[k].T, v[k], out=product)
 
-        parallel_for(_cut(chunk, cols, _BLOCK_VALUES // (_POINTS * max(channels, filters)) // 2), to_points)
+        blocks = _cut(chunk, cols, _SUMMED_BLOCK_VALUES // (_POINTS * max(channels, filters)))
+        tasks = [(step, block) for step in (x_to_points, grad_to_points) for block in blocks]
+        parallel_for(tasks, lambda task: task[0](task[1]))
         parallel_for(range(_POINTS), multiply)
 
     # Chunks of a fixed size, one after the other: the same sum for any number of threads.
     parts = _cut(whole, cols, _CHUNK_VALUES // (_POINTS * (channels + filters)))
-    for chunk in parts:
-        add(chunk)
-    taps = g.T @ sums.reshape(_POINTS, -1)  # (9, C · O)
-    return np.ascontiguousarray(taps.reshape(3, 3, channels, filters).transpose(3, 2, 0, 1))
+    for i, chunk in enumerate(parts):
+        add(chunk, first=i == 0)
+    if not parts:  # of no images
+        sums.fill(0)
+    return _to_taps(sums, g).reshape(filters, channels, 3, 3)
+
+
+def _to_taps(sums: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Return ``gᵀ · sums`` of the transforms of weights (36, O, C) with the taps last: (O · C, 9)."""
+    points = sums.reshape(_POINTS, -1)
+    taps = np.empty((points.shape[1], 9), sums.dtype)
+
+    def run(some: slice) -> None:
+        np.matmul(points[:, some].T, g, out=taps[some])
+
+    parallel_for(chunks(len(taps), _TAPS), run)
+    return taps

@@ -54,7 +54,9 @@ def test_winograd_equals_a_direct_convolution(
     with pytest.MonkeyPatch.context() as patch:
         if cut == "small blocks":
             patch.setattr(winograd, "_CHUNK_VALUES", 36 * (channels + filters) * 7)
-            patch.setattr(winograd, "_BLOCK_VALUES", 36 * max(channels, filters) * 3)
+            for block in ("_BLOCK_VALUES", "_SUMMED_BLOCK_VALUES"):
+                patch.setattr(winograd, block, 36 * max(channels, filters) * 3)
+            patch.setattr(winograd, "_TAPS", 5)
         points = winograd.weight_points(weight, None, keep=False)
         found = winograd.correlate(x, points, padding, bias=bias, residual=residual, relu=relu)
         cotangent = normal(*expected.shape, seed=seed + 1)
