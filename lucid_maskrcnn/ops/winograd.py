@@ -2,12 +2,15 @@
 
 A tile of 6 × 6 input pixels gives 4 × 4 outputs. Along one axis, six values d and a kernel g of three
 give four outputs ``y = Aᵀ (G g ∘ Bᵀ d)``: both are read as polynomials, evaluated at six points,
-multiplied there, and the product is interpolated. Over two axes the matrices become their Kronecker
-products, so that all of it is matrix products on channels-last memory:
+multiplied there, and the product is interpolated. Over two axes:
 
-    V = (B ⊗ B)ᵀ d          36 × 36, for each tile and input channel
+    V = Bᵀ d B              for each tile and input channel
     M[k] = V[k] · U[k]      tiles × channels times channels × filters, for each of the 36 points k
-    y = (A ⊗ A)ᵀ M          16 × 36, for each tile and filter
+    Y = Aᵀ M A              for each tile and filter
+
+All of it is matrix products on channels-last memory. Along the rows of an image the six pixel rows of a row of tiles are
+one matrix whatever their number of columns; along its columns six neighbouring pixels of all channels are one. So no tile
+is ever copied out of the image.
 
 The points are 0, ±2/3, ±3/2 and infinity: half the rounding error of the customary 0, ±1, ±2 and
 infinity. They are also each other's inverses, so the transform of a kernel rotated by 180 degrees is the
@@ -16,9 +19,9 @@ needs no transform of its own: the order and the scales are put into A and B ins
 
 Shapes: N images, C input channels, O output channels (filters), H × W input pixels, P × Q output pixels, T tiles.
 
-Names: ``points`` is U, ``v`` and ``m`` are V and M; ``a``, ``b``, ``g`` the Kronecker products of A, B and G. A
-``chunk`` of tiles goes through all three steps at once, a ``block`` of it through one of them; ``cols`` is the
-number of tiles in a row of them. ``turned`` is a kernel rotated by 180 degrees.
+Names: ``points`` is U, ``v`` and ``m`` are V and M; ``a``, ``b``, ``g`` are Aᵀ, Bᵀ and G. A ``chunk`` of tiles goes
+through all three steps at once, a ``block`` of it through one of them, a ``piece`` is some columns of a block; ``cols`` is
+the number of tiles in a row of them. ``turned`` is a kernel rotated by 180 degrees.
 """
 
 from __future__ import annotations
@@ -42,18 +45,17 @@ _NODES = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 
 _FEWEST_CHANNELS = 64  # on either side: with fewer, the transforms cost more than they save
-_CHUNK_VALUES = 8 << 20  # of V and M of the tiles that are taken through all the steps at once
-_BLOCK_VALUES = 2 << 20  # of V or M of the tiles that a thread gathers and transforms at a time
-_SUMMED_BLOCK_VALUES = 1 << 20  # the same, for the gradient of a weight
+_CHUNK_VALUES = 4 << 20  # of V and M of the tiles that are taken through all the steps at once
+_PIECE_VALUES = 1 << 20  # of V or M of the tiles that a thread transforms at a time
 _TAPS = 1 << 14  # rows of three by three that a thread transforms back at a time
 _FEWEST_PARTS = 6  # that a step is cut into for threads that work on the same tiles
 
 
 class Transforms(NamedTuple):
-    """The Kronecker products: of the outputs, of the inputs, of the weights."""
+    """The matrices: of the outputs, of the inputs, and of the weights as a Kronecker product over both axes."""
 
-    a: np.ndarray  # (16, 36)
-    b: np.ndarray  # (36, 36)
+    a: np.ndarray  # (4, 6)
+    b: np.ndarray  # (6, 6)
     g: np.ndarray  # (36, 9)
 
 
@@ -77,7 +79,7 @@ def _transforms(dtype: np.dtype, turned: bool) -> Transforms:
         # G applied to the rotated kernel is G's own rows at the inverse nodes, times these factors.
         factor = g.sum(axis=1) / g[_INVERSES].sum(axis=1)
         a, b = a[:, _INVERSES], (b * factor[:, None])[_INVERSES]
-    return Transforms(*(np.kron(m, m).astype(dtype) for m in (a, b, g)))
+    return Transforms(*(np.ascontiguousarray(m, dtype) for m in (a, b, np.kron(g, g))))
 
 
 # ------------------------------------------------------------------ weights
@@ -148,10 +150,10 @@ class _Block(NamedTuple):
     start: int  # how many tiles of the larger block come before
     size: int  # in tiles
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Return this block's part of the larger block's values (k, T, channels): (k, size · channels)."""
-        channels = values.shape[2]
-        return values.reshape(len(values), -1)[:, self.start * channels : (self.start + self.size) * channels]
+    def of(self, values: np.ndarray, cols: int) -> np.ndarray:
+        """Return this block's part of the larger block's values (36, T, channels): (6, 6, N, rows, cols, channels)."""
+        part = values[:, self.start : self.start + self.size]
+        return part.reshape(_IN, _IN, self.images.stop - self.images.start, -1, cols, values.shape[2])
 
 
 def _tiles(n: int, height: int, width: int) -> tuple[_Block, int]:
@@ -203,50 +205,55 @@ def _runs(tiles: slice, side: int, offset: int, size: int) -> list[_Run]:
     return runs
 
 
-def _pixels(images: np.ndarray, some: slice, down: _Run, across: _Run) -> np.ndarray:
-    """Return a view of tiles' pixels, a pixel as one value: (pixel rows, pixel columns, images, tile rows, columns)."""
-    n, y, x, channel = images.strides
-    counts = (r.inside.stop - r.inside.start for r in (down, across))
-    tiles = (r.tiles.stop - r.tiles.start for r in (down, across))
-    return np.ndarray(
-        (*counts, some.stop - some.start, *tiles),
-        np.dtype((np.void, images.shape[3] * channel)),  # copied as a whole, twice as fast as its values
-        images,
-        some.start * n + down.first * y + across.first * x,
-        (y, x, n, _OUT * y, _OUT * x),
-    )
+def _pieces(cols: int, values: int) -> list[slice]:
+    """Cut the columns of a block, of which each has that many values at the points, so that a piece stays in cache."""
+    return split_evenly(cols, -(-cols * values // _PIECE_VALUES))
 
 
-def _gather(source: np.ndarray, block: _Block, side: int, offset: int, cols: int) -> np.ndarray:
-    """Take the ``side`` × ``side`` pixels of each tile, zeros outside the image: (side², size · channels)."""
-    _, height, width, channels = source.shape
-    taken = scratch("pixels", side * side * block.size * channels, source.dtype)
-    tiles = taken.reshape(side, side, block.images.stop - block.images.start, -1, cols, channels)
-    whole = tiles.view(np.dtype((np.void, channels * source.itemsize)))[..., 0]
-    columns = _runs(slice(0, cols), side, offset, width)
-    for down in _runs(block.rows, side, offset, height):
-        for across in columns:
-            here = tiles[:, :, :, down.tiles, across.tiles]
-            here[: down.inside.start] = 0
-            here[down.inside.stop :] = 0
-            here[:, : across.inside.start] = 0
-            here[:, across.inside.stop :] = 0
-            there = whole[down.inside, across.inside, :, down.tiles, across.tiles]
-            if there.size:  # wide padding has tiles that lie in it altogether
-                np.copyto(there, _pixels(source, block.images, down, across))
-    return taken.reshape(side * side, -1)
+def _to_points(
+    x: np.ndarray, block: _Block, matrix: np.ndarray, offset: int, points: np.ndarray
+) -> None:
+    """Apply a matrix (6, side) to the side × side pixels of each tile along both axes: ``points`` (6, 6, N, rows, cols, C).
 
-
-def _put(values: np.ndarray, block: _Block, cols: int, out: np.ndarray) -> None:
-    """Write the 4 × 4 pixels of each tile, (16, size · O), to their place in ``out``."""
-    _, height, width, filters = out.shape
-    tiles = values.reshape(_OUT, _OUT, block.images.stop - block.images.start, -1, cols, filters)
-    whole = tiles.view(np.dtype((np.void, filters * out.itemsize)))[..., 0]
-    columns = _runs(slice(0, cols), _OUT, 0, width)
-    for down in _runs(block.rows, _OUT, 0, height):
-        for across in columns:
-            there = _pixels(out, block.images, down, across)
-            np.copyto(there, whole[down.inside, across.inside, :, down.tiles, across.tiles])
+    Outside the image ``x`` the pixels are zeros.
+    """
+    height, width, channels = x.shape[1:]
+    side, item = matrix.shape[1], x.itemsize
+    images, rows, cols = points.shape[2:5]
+    of_image, of_row, of_pixel, _ = x.strides
+    for piece in _pieces(cols, _POINTS * images * rows * channels):
+        count = piece.stop - piece.start
+        first, across = _OUT * piece.start - offset, _OUT * (count - 1) + side
+        low = min(max(-first, 0), across)
+        high = max(low, min(across, width - first))
+        # Along the rows: all pixels of the piece's columns at once.
+        transformed = scratch("rows", images * rows * _IN * across * channels, x.dtype)
+        transformed = transformed.reshape(images, rows, _IN, across * channels)
+        transformed[..., : low * channels] = 0
+        transformed[..., high * channels :] = 0
+        inner = transformed[..., low * channels : high * channels]
+        for down in _runs(block.rows, side, offset, height):
+            there, inside = inner[:, down.tiles], down.inside.stop - down.inside.start
+            if not inside or high == low:  # wide padding has tiles that lie in it altogether
+                there[...] = 0
+                continue
+            pixels: np.ndarray = np.ndarray(
+                (images, there.shape[1], inside, there.shape[3]),
+                x.dtype,
+                x,
+                block.images.start * of_image + down.first * of_row + (first + low) * of_pixel,
+                (of_image, _OUT * of_row, of_row, item),
+            )
+            np.matmul(matrix[:, down.inside], pixels, out=there)
+        # Along the columns: a tile's pixels of one row at a time.
+        of_tile = transformed.strides
+        pixels = np.ndarray(
+            (images, rows, _IN, count, side, channels),
+            x.dtype,
+            transformed,
+            strides=(*of_tile[:3], _OUT * channels * item, channels * item, item),
+        )
+        np.matmul(matrix, pixels, out=points[:, :, :, :, piece].transpose(2, 3, 0, 4, 1, 5))
 
 
 # ------------------------------------------------------------------ the convolution
@@ -305,10 +312,12 @@ class _Convolution:
         self.bias, self.residual, self.relu = bias, residual, relu
         self.channels, self.filters = x.shape[3], out.shape[3]
         self.a, self.b, _ = _transforms(x.dtype, turned)
-        if bias is not None:  # one point more, whose value reaches every output as it is
-            self.a = np.concatenate([self.a, np.ones((len(self.a), 1), self.a.dtype)], axis=1)
+        # Along the second axis one point more, whose value, the bias, reaches every output as it is.
+        self.biased = self.a if bias is None else np.concatenate([self.a, np.ones_like(self.a[:, :1])], axis=1)
         self.tiles, self.cols = _tiles(*out.shape[:3])
         self.parts = max(_FEWEST_PARTS, 2 * num_threads())
+        # A row of zeros: the maximum of two arrays is three times as fast as that with a number.
+        self.zero = np.zeros(out.shape[2] * self.filters if relu else 0, x.dtype)
 
     def chunks(self) -> list[_Block]:
         """Cut the tiles for :meth:`run`.
@@ -325,36 +334,66 @@ class _Convolution:
         """Take a chunk of tiles from the pixels of ``x`` to those of ``out``."""
         v = scratch("v", _POINTS * chunk.size * self.channels, self.x.dtype)
         v = v.reshape(_POINTS, chunk.size, self.channels)
-        m = scratch("m", self.a.shape[1] * chunk.size * self.filters, self.x.dtype)
-        m = m.reshape(-1, chunk.size, self.filters)
-        if self.bias is not None:
-            m[_POINTS] = self.bias
-        blocks = self._blocks(chunk)
-        zero = np.zeros(max(block.size for block in blocks) * self.filters if self.relu else 0, self.x.dtype)
+        m = scratch("m", _POINTS * chunk.size * self.filters, self.x.dtype)
+        m = m.reshape(_POINTS, chunk.size, self.filters)
 
         def to_points(block: _Block) -> None:
-            np.matmul(self.b, _gather(self.x, block, _IN, self.padding, self.cols), out=block.of(v))
+            _to_points(self.x, block, self.b, self.padding, block.of(v, self.cols))
 
         def multiply(some: slice) -> None:
             np.matmul(v[some], self.points[some], out=m[some])
 
+        blocks = self._blocks(chunk)
         parallel_for(blocks, to_points)
         parallel_for(split_evenly(_POINTS, self.parts), multiply)
-        parallel_for(blocks, lambda block: self._to_pixels(m, block, zero))
+        parallel_for(blocks, lambda block: self._to_pixels(block.of(m, self.cols), block))
 
     def _blocks(self, chunk: _Block) -> list[_Block]:
-        most = _BLOCK_VALUES // (_POINTS * max(self.channels, self.filters))
+        most = _PIECE_VALUES // (_POINTS * max(self.channels, self.filters))
         shared = chunk.size == self.tiles.size
-        return _cut(chunk, self.cols, min(most, -(-chunk.size // self.parts) if shared else chunk.size))
+        return _cut(chunk, self.cols, min(most, -(-chunk.size // self.parts)) if shared else most)
 
-    def _to_pixels(self, m: np.ndarray, block: _Block, zero: np.ndarray) -> None:
-        values = scratch("values", len(self.a) * block.size * self.filters, self.x.dtype).reshape(len(self.a), -1)
-        np.matmul(self.a, block.of(m), out=values)
+    def _to_pixels(self, m: np.ndarray, block: _Block) -> None:
+        """Write the outputs of a block's tiles, of which ``m`` (6, 6, N, rows, cols, O) are the values at the points."""
+        _, height, width, filters = self.out.shape
+        images, rows, cols = m.shape[2:5]
+        points, item = self.biased.shape[1], m.itemsize
+        of_image, of_row, of_pixel, _ = self.out.strides
+        for piece in _pieces(cols, _POINTS * images * rows * filters):
+            count = piece.stop - piece.start
+            size = points * images * rows * _OUT * count * filters
+            half = scratch("half", size, m.dtype).reshape(points, images, rows, _OUT, count, filters)
+            # Along the columns, all tiles of a row at once.
+            given = m[:, :, :, :, piece].transpose(0, 2, 3, 1, 4, 5).reshape(_IN, images, rows, _IN, count * filters)
+            np.matmul(self.a, given, out=half[:_IN].reshape(_IN, images, rows, _OUT, count * filters))
+            if self.bias is not None:
+                half[_IN] = self.bias
+            # Along the rows, into their place, a column of a tile at a time.
+            for down in _runs(block.rows, _OUT, 0, height):
+                for across in _runs(piece, _OUT, 0, width):
+                    high, wide = down.inside.stop, across.inside.stop
+                    given = half[:, :, down.tiles, :wide, across.tiles].transpose(1, 2, 4, 3, 0, 5)
+                    there: np.ndarray = np.ndarray(
+                        (*given.shape[:4], high, filters),
+                        m.dtype,
+                        self.out,
+                        block.images.start * of_image + down.first * of_row + across.first * of_pixel,
+                        (of_image, _OUT * of_row, _OUT * of_pixel, of_pixel, of_row, item),
+                    )
+                    np.matmul(self.biased[:high], given, out=there)
+            self._finish(block, piece)
+
+    def _finish(self, block: _Block, piece: slice) -> None:
+        """Add the residual and apply the ReLU to what was written."""
+        _, height, width, filters = self.out.shape
+        rows = slice(_OUT * block.rows.start, min(_OUT * block.rows.stop, height))
+        cols = slice(_OUT * piece.start * filters, min(_OUT * piece.stop, width) * filters)
+        here = block.images, rows, cols
+        part = self.out.reshape(len(self.out), height, -1)[here]
         if self.residual is not None:
-            values += _gather(self.residual, block, _OUT, 0, self.cols)
-        if self.relu:  # of two arrays: three times as fast as with a number
-            np.maximum(values, zero[: values.shape[1]], out=values)
-        _put(values, block, self.cols, self.out)
+            part += self.residual.reshape(len(self.out), height, -1)[here]
+        if self.relu:
+            np.maximum(part, self.zero[cols], out=part)
 
 
 def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
@@ -364,7 +403,6 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
     """
     filters, channels = shape[:2]
     a, b, g = _transforms(x.dtype, turned=False)
-    spread = np.ascontiguousarray(a.T)
     whole, cols = _tiles(*grad.shape[:3])
     sums = empty((_POINTS, filters, channels), x.dtype)
 
@@ -373,10 +411,10 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
         m = scratch("m", _POINTS * chunk.size * filters, x.dtype).reshape(_POINTS, -1, filters)
 
         def x_to_points(block: _Block) -> None:
-            np.matmul(b, _gather(x, block, _IN, padding, cols), out=block.of(v))
+            _to_points(x, block, b, padding, block.of(v, cols))
 
         def grad_to_points(block: _Block) -> None:
-            np.matmul(spread, _gather(grad, block, _OUT, 0, cols), out=block.of(m))
+            _to_points(grad, block, a.T, 0, block.of(m, cols))
 
         def multiply(k: int) -> None:
             if first:
@@ -385,7 +423,7 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
                 product = scratch("product", filters * channels, x.dtype).reshape(filters, channels)
                 sums[k] += np.matmul(m[k].T, v[k], out=product)
 
-        blocks = _cut(chunk, cols, _SUMMED_BLOCK_VALUES // (_POINTS * max(channels, filters)))
+        blocks = _cut(chunk, cols, _PIECE_VALUES // (_POINTS * max(channels, filters)))
         tasks = [(step, block) for step in (x_to_points, grad_to_points) for block in blocks]
         parallel_for(tasks, lambda task: task[0](task[1]))
         parallel_for(range(_POINTS), multiply)

@@ -27,7 +27,7 @@ def direct(x: np.ndarray, weight: np.ndarray, padding: int) -> np.ndarray:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even small images into several chunks and blocks."""
     monkeypatch.setattr(winograd, "_CHUNK_VALUES", 36 * 8 * 7)
-    monkeypatch.setattr(winograd, "_BLOCK_VALUES", 36 * 5 * 3)
+    monkeypatch.setattr(winograd, "_PIECE_VALUES", 36 * 5 * 3)
 
 
 @pytest.mark.parametrize("cut", ["whole", "small blocks"])
@@ -54,8 +54,7 @@ def test_winograd_equals_a_direct_convolution(
     with pytest.MonkeyPatch.context() as patch:
         if cut == "small blocks":
             patch.setattr(winograd, "_CHUNK_VALUES", 36 * (channels + filters) * 7)
-            for block in ("_BLOCK_VALUES", "_SUMMED_BLOCK_VALUES"):
-                patch.setattr(winograd, block, 36 * max(channels, filters) * 3)
+            patch.setattr(winograd, "_PIECE_VALUES", 36 * max(channels, filters) * 3)
             patch.setattr(winograd, "_TAPS", 5)
         points = winograd.weight_points(weight, None, keep=False)
         found = winograd.correlate(x, points, padding, bias=bias, residual=residual, relu=relu)
