@@ -29,6 +29,7 @@ __all__ = ["conv2d", "conv_transpose2d", "one_channel"]
 
 _BLOCK_VALUES = 1 << 19  # values of an im2col block: 2 MiB of float32 stay in cache
 _IMAGES = ("N", "C", "H", "W")
+_FILTER_VALUES = 1 << 16  # values of a block of filters
 _MAX_STEP = 1024  # of stride and padding: more is a mistake, and could ask for any amount of memory
 _PARTIAL_SUMS = 4  # of a weight gradient
 _BLOCKS_PER_THREAD = 4  # of a convolution
@@ -51,7 +52,7 @@ class _Conv2d(Op):
             # What the pixels are multiplied with; for a weight in training it is computed twice rather than kept.
             if fast:
                 return winograd.weight_points(weight, scale, keep=not self.needs[1])  # (36, C, O)
-            return as_matrix(weight if scale is None else weight * scale[:, None, None, None])  # (k, O)
+            return as_matrix(weight, scale)  # (k, O)
 
         if fast:
             out = winograd.correlate(x, factors(), padding, **fused)
@@ -109,11 +110,22 @@ class _Conv2d(Op):
         return nchw(out), backward
 
 
-def as_matrix(weight: np.ndarray) -> np.ndarray:
-    """Return filters (O, C, kh, kw) as a matrix (kh · kw · C, O)."""
-    if weight.shape[2:] == (1, 1):
-        return weight.reshape(weight.shape[:2]).T
-    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(-1, weight.shape[0])
+def as_matrix(weight: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+    """Return filters (O, C, kh, kw), times ``scale`` (O,), as a matrix (kh · kw · C, O)."""
+    filters, channels, *kernel = weight.shape
+    if scale is None and kernel == [1, 1]:
+        return weight.reshape(filters, channels).T
+    matrix = empty((filters, *kernel, channels), weight.dtype)
+
+    def run(some: slice) -> None:
+        taps = weight[some].transpose(0, 2, 3, 1)
+        if scale is None:
+            np.copyto(matrix[some], taps)
+        else:
+            np.multiply(taps, scale[some, None, None, None], out=matrix[some])
+
+    parallel_for(chunks(filters, max(_FILTER_VALUES // max(matrix[:1].size, 1), 1)), run)
+    return matrix.reshape(filters, -1).T
 
 
 def _out_size(size: tuple[int, int], kernel: tuple[int, int], stride: int, padding: int) -> tuple[int, int]:
@@ -175,8 +187,11 @@ class _Columns:
         self.size = _out_size((x.shape[1], x.shape[2]), kernel, stride, padding)
         per_row = self.size[1] * (kernel[0] * kernel[1] * x.shape[3] + filters)
         of_block = -(-x.shape[0] * self.size[0] // num_blocks)  # output rows
-        self.rows = max(1, min(self.size[0], of_block, _BLOCK_VALUES // max(per_row, 1)))
-        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in chunks(self.size[0], self.rows)]
+        most = max(1, min(self.size[0], of_block, _BLOCK_VALUES // max(per_row, 1)))
+        parts = -(-self.size[0] // most)
+        if x.shape[0] == 1:
+            parts = -(-parts // num_blocks) * num_blocks  # equally many for each thread
+        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in split_evenly(self.size[0], parts)]
 
     def gather(self, image: int, rows: slice) -> np.ndarray:
         """Return the values of a task, (p · Q, k), in memory that this thread's next call reuses."""

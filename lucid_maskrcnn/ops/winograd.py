@@ -8,9 +8,8 @@ multiplied there, and the product is interpolated. Over two axes:
     M[k] = V[k] · U[k]      tiles × channels times channels × filters, for each of the 36 points k
     Y = Aᵀ M A              for each tile and filter
 
-All of it is matrix products on channels-last memory. Along the rows of an image the six pixel rows of a row of tiles are
-one matrix whatever their number of columns; along its columns six neighbouring pixels of all channels are one. So no tile
-is ever copied out of the image.
+All of it is matrix products on channels-last memory. Six rows of pixels, which a row of tiles has, are one matrix
+whatever their width; six neighbouring pixels of all channels are one too. So no tile is ever copied out of the image.
 
 The points are 0, ±2/3, ±3/2 and infinity: half the rounding error of the customary 0, ±1, ±2 and
 infinity. They are also each other's inverses, so the transform of a kernel rotated by 180 degrees is the
@@ -20,8 +19,8 @@ needs no transform of its own: the order and the scales are put into A and B ins
 Shapes: N images, C input channels, O output channels (filters), H × W input pixels, P × Q output pixels, T tiles.
 
 Names: ``points`` is U, ``v`` and ``m`` are V and M; ``a``, ``b``, ``g`` are Aᵀ, Bᵀ and G. A ``chunk`` of tiles goes
-through all three steps at once, a ``block`` of it through one of them, a ``piece`` is some columns of a block; ``cols`` is
-the number of tiles in a row of them. ``turned`` is a kernel rotated by 180 degrees.
+through all three steps at once, a ``block`` of it through one of them, a ``piece`` is some columns of a block;
+``cols`` is the number of tiles in a row of them. ``turned`` is a kernel rotated by 180 degrees.
 """
 
 from __future__ import annotations
@@ -210,33 +209,42 @@ def _pieces(cols: int, values: int) -> list[slice]:
     return split_evenly(cols, -(-cols * values // _PIECE_VALUES))
 
 
-def _to_points(
-    x: np.ndarray, block: _Block, matrix: np.ndarray, offset: int, points: np.ndarray
-) -> None:
-    """Apply a matrix (6, side) to the side × side pixels of each tile along both axes: ``points`` (6, 6, N, rows, cols, C).
+def _to_points(x: np.ndarray, block: _Block, matrix: np.ndarray, offset: int, points: np.ndarray) -> None:
+    """Apply a matrix (6, side) to the side × side pixels of each tile of a block, along both axes.
 
-    Outside the image ``x`` the pixels are zeros.
+    The first tile begins at ``-offset``, and outside the image there are zeros. The values are written to ``points``
+    (6, 6, N, rows, cols, C).
     """
-    height, width, channels = x.shape[1:]
+    images, rows, cols, channels = points.shape[2:]
     side, item = matrix.shape[1], x.itemsize
-    images, rows, cols = points.shape[2:5]
-    of_image, of_row, of_pixel, _ = x.strides
     for piece in _pieces(cols, _POINTS * images * rows * channels):
-        count = piece.stop - piece.start
-        first, across = _OUT * piece.start - offset, _OUT * (count - 1) + side
-        low = min(max(-first, 0), across)
-        high = max(low, min(across, width - first))
-        # Along the rows: all pixels of the piece's columns at once.
-        transformed = scratch("rows", images * rows * _IN * across * channels, x.dtype)
-        transformed = transformed.reshape(images, rows, _IN, across * channels)
-        transformed[..., : low * channels] = 0
-        transformed[..., high * channels :] = 0
-        inner = transformed[..., low * channels : high * channels]
-        for down in _runs(block.rows, side, offset, height):
-            there, inside = inner[:, down.tiles], down.inside.stop - down.inside.start
-            if not inside or high == low:  # wide padding has tiles that lie in it altogether
-                there[...] = 0
-                continue
+        half = _rows_to_points(x, block, piece, matrix, offset)
+        # A tile's pixels of a row are a matrix (side, C).
+        pixels: np.ndarray = np.ndarray(
+            (images, rows, _IN, piece.stop - piece.start, side, channels),
+            x.dtype,
+            half,
+            strides=(*half.strides[:3], _OUT * channels * item, channels * item, item),
+        )
+        np.matmul(matrix, pixels, out=points[:, :, :, :, piece].transpose(2, 3, 0, 4, 1, 5))
+
+
+def _rows_to_points(x: np.ndarray, block: _Block, piece: slice, matrix: np.ndarray, offset: int) -> np.ndarray:
+    """Apply a matrix to the rows of pixels of each row of tiles: (N, rows, 6, values of the piece's pixels)."""
+    height, width, channels = x.shape[1:]
+    images, rows = (s.stop - s.start for s in (block.images, block.rows))
+    side, first = matrix.shape[1], _OUT * piece.start - offset
+    across = _OUT * (piece.stop - piece.start - 1) + side
+    low = min(max(-first, 0), across)
+    high = max(low, min(across, width - first))
+    half = scratch("half", images * rows * _IN * across * channels, x.dtype).reshape(images, rows, _IN, -1)
+    half[..., : low * channels] = 0
+    half[..., high * channels :] = 0
+    inner = half[..., low * channels : high * channels]
+    of_image, of_row, of_pixel, item = x.strides
+    for down in _runs(block.rows, side, offset, height):
+        there, inside = inner[:, down.tiles], down.inside.stop - down.inside.start
+        if inside and there.size:
             pixels: np.ndarray = np.ndarray(
                 (images, there.shape[1], inside, there.shape[3]),
                 x.dtype,
@@ -245,15 +253,9 @@ def _to_points(
                 (of_image, _OUT * of_row, of_row, item),
             )
             np.matmul(matrix[:, down.inside], pixels, out=there)
-        # Along the columns: a tile's pixels of one row at a time.
-        of_tile = transformed.strides
-        pixels = np.ndarray(
-            (images, rows, _IN, count, side, channels),
-            x.dtype,
-            transformed,
-            strides=(*of_tile[:3], _OUT * channels * item, channels * item, item),
-        )
-        np.matmul(matrix, pixels, out=points[:, :, :, :, piece].transpose(2, 3, 0, 4, 1, 5))
+        else:  # wide padding has tiles that lie in it altogether
+            there[...] = 0
+    return half
 
 
 # ------------------------------------------------------------------ the convolution
@@ -354,37 +356,41 @@ class _Convolution:
         return _cut(chunk, self.cols, min(most, -(-chunk.size // self.parts)) if shared else most)
 
     def _to_pixels(self, m: np.ndarray, block: _Block) -> None:
-        """Write the outputs of a block's tiles, of which ``m`` (6, 6, N, rows, cols, O) are the values at the points."""
-        _, height, width, filters = self.out.shape
-        images, rows, cols = m.shape[2:5]
-        points, item = self.biased.shape[1], m.itemsize
-        of_image, of_row, of_pixel, _ = self.out.strides
+        """Write a block's outputs, of which ``m`` (6, 6, N, rows, cols, O) has the values at the points."""
+        images, rows, cols, filters = m.shape[2:]
+        points = self.biased.shape[1]
         for piece in _pieces(cols, _POINTS * images * rows * filters):
             count = piece.stop - piece.start
-            size = points * images * rows * _OUT * count * filters
-            half = scratch("half", size, m.dtype).reshape(points, images, rows, _OUT, count, filters)
-            # Along the columns, all tiles of a row at once.
-            given = m[:, :, :, :, piece].transpose(0, 2, 3, 1, 4, 5).reshape(_IN, images, rows, _IN, count * filters)
-            np.matmul(self.a, given, out=half[:_IN].reshape(_IN, images, rows, _OUT, count * filters))
+            half = scratch("half", points * images * rows * _OUT * count * filters, m.dtype)
+            half = half.reshape(points, images, rows, _OUT, count * filters)
+            # Along the columns, a row of tiles at a time; then along the rows, a column of a tile at a time.
+            given = m[:, :, :, :, piece].transpose(0, 2, 3, 1, 4, 5).reshape(_IN, images, rows, _IN, -1)
+            np.matmul(self.a, given, out=half[:_IN])
+            half = half.reshape(points, images, rows, _OUT, count, filters)
             if self.bias is not None:
                 half[_IN] = self.bias
-            # Along the rows, into their place, a column of a tile at a time.
-            for down in _runs(block.rows, _OUT, 0, height):
-                for across in _runs(piece, _OUT, 0, width):
-                    high, wide = down.inside.stop, across.inside.stop
-                    given = half[:, :, down.tiles, :wide, across.tiles].transpose(1, 2, 4, 3, 0, 5)
-                    there: np.ndarray = np.ndarray(
-                        (*given.shape[:4], high, filters),
-                        m.dtype,
-                        self.out,
-                        block.images.start * of_image + down.first * of_row + across.first * of_pixel,
-                        (of_image, _OUT * of_row, _OUT * of_pixel, of_pixel, of_row, item),
-                    )
-                    np.matmul(self.biased[:high], given, out=there)
+            self._put(half, block, piece)
             self._finish(block, piece)
 
+    def _put(self, half: np.ndarray, block: _Block, piece: slice) -> None:
+        """Compute the outputs along the rows, from ``half`` (points, N, rows, 4, columns, O), in their place."""
+        _, height, width, filters = self.out.shape
+        of_image, of_row, of_pixel, item = self.out.strides
+        for down in _runs(block.rows, _OUT, 0, height):
+            for across in _runs(piece, _OUT, 0, width):
+                high, wide = down.inside.stop, across.inside.stop
+                given = half[:, :, down.tiles, :wide, across.tiles].transpose(1, 2, 4, 3, 0, 5)
+                there: np.ndarray = np.ndarray(
+                    (*given.shape[:4], high, filters),
+                    half.dtype,
+                    self.out,
+                    block.images.start * of_image + down.first * of_row + across.first * of_pixel,
+                    (of_image, _OUT * of_row, _OUT * of_pixel, of_pixel, of_row, item),
+                )
+                np.matmul(self.biased[:high], given, out=there)
+
     def _finish(self, block: _Block, piece: slice) -> None:
-        """Add the residual and apply the ReLU to what was written."""
+        """Add the residual to the outputs that were written, and apply the ReLU."""
         _, height, width, filters = self.out.shape
         rows = slice(_OUT * block.rows.start, min(_OUT * block.rows.stop, height))
         cols = slice(_OUT * piece.start * filters, min(_OUT * piece.stop, width) * filters)
