@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-_FEW_ROWS = 32  # rows of a matrix product: fewer are not worth a thread
+_FEW_ROWS = 32  # rows or columns of a matrix product: fewer are not worth a thread
 _SUMMED_ROWS = 2048  # rows of a block of a sum
 _MAX_SLICES = 1 << 24  # of one loop: more would take minutes to list
 _VALUES = 1 << 17  # values of a block of element-wise work
@@ -273,13 +273,18 @@ def parallel_for[T](tasks: Sequence[T], run: Callable[[T], Any]) -> None:
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the matrix product ``a @ b``, blocks of rows of ``a`` in parallel."""
+    """Return the matrix product ``a @ b``; each thread computes some of its columns, or rows if there are more."""
     out = empty((a.shape[0], b.shape[1]), np.result_type(a, b))
+    # One part for each thread: BLAS rearranges the other matrix for each part anew.
+    parts = min(num_threads(), -(-max(out.shape) // _FEW_ROWS))
 
-    def run(rows: slice) -> None:
-        np.matmul(a[rows], b, out=out[rows])
+    def run(some: slice) -> None:
+        if out.shape[1] < out.shape[0]:
+            np.matmul(a[some], b, out=out[some])
+        else:
+            np.matmul(a, b[:, some], out=out[:, some])
 
-    parallel_for(chunks(len(a), max(_FEW_ROWS, -(-len(a) // (2 * num_threads())))), run)
+    parallel_for(split_evenly(max(out.shape), max(parts, 1)), run)
     return out
 
 

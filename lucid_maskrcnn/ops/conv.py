@@ -191,7 +191,7 @@ class _Columns:
         parts = -(-self.size[0] // most)
         if x.shape[0] == 1:
             parts = -(-parts // num_blocks) * num_blocks  # equally many for each thread
-        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in split_evenly(self.size[0], parts)]
+        self.tasks = [(n, rows) for n in range(x.shape[0]) for rows in split_evenly(self.size[0], max(parts, 1))]
 
     def gather(self, image: int, rows: slice) -> np.ndarray:
         """Return the values of a task, (p · Q, k), in memory that this thread's next call reuses."""
@@ -289,18 +289,27 @@ class _ConvTranspose2d(Op):
         s = self.stride
         matrix = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(channels, -1)  # (C, kh · kw · O)
         out = empty((n, (height - 1) * s + kh, (width - 1) * s + kw, filters), x.dtype)
-        zero = np.zeros(filters, x.dtype)
+        zero = np.zeros(matrix.shape[1], x.dtype)
+        # Where no two pixels meet, each value is finished before it is put in its place, while it is in cache.
+        apart = (kh, kw) == (s, s)
+        biases = None if bias is None else np.tile(bias, kh * kw if apart else 1)
+
+        def finish(values: np.ndarray) -> None:
+            if biases is not None:
+                values += biases
+            if self.relu:
+                np.maximum(values, zero[: values.shape[-1]], out=values)
 
         def run(images: slice) -> None:
             part = out[images]
             taps = scratch("taps", (images.stop - images.start) * height * width * matrix.shape[1], x.dtype)
             taps = taps.reshape(len(part) * height * width, matrix.shape[1])
             np.matmul(x[images].reshape(len(taps), channels), matrix, out=taps)
+            if apart:
+                finish(taps)
             _spread(taps, (height, width), (kh, kw), s, part)
-            if bias is not None:
-                part += bias
-            if self.relu:
-                np.maximum(part, zero, out=part)
+            if not apart:
+                finish(part)
 
         size = max(_BLOCK_VALUES // max(height * width * matrix.shape[1], 1), 1)
         parallel_for(split_evenly(n, max(-(-n // size), 2 * num_threads())), run)

@@ -26,7 +26,7 @@ from .layout import nchw, nearest, nhwc
 __all__ = ["max_pool2d", "subsample", "upsample_add"]
 
 _add_at: Any = np.add.at  # NumPy's types know only index arrays, not tuples with slices
-_BLOCK_VALUES = 1 << 16  # values of a block of element-wise work: a few of them fit the cache
+_BLOCK_VALUES = 1 << 19  # values of a block of element-wise work: several rows of a large map
 
 
 # ------------------------------------------------------------------ max pooling and subsampling
