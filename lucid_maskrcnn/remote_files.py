@@ -12,7 +12,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -148,6 +147,8 @@ def temporary_folder() -> Iterator[Path]:
 
     The first one of a process deletes what processes that were killed have left.
     """
+    import tempfile  # here, as few files are at URLs
+
     from filelock import FileLock
 
     _remove_abandoned(tempfile.gettempdir())

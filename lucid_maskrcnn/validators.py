@@ -7,7 +7,6 @@ of range. NumPy's scalars are numbers, and so are arrays and tensors without axe
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import numbers
@@ -354,6 +353,8 @@ def reading(channels: Any, intensity: Any) -> dict[str, Any]:
 
 def nearest(name: str, known: Iterable[str], similarity: float = 0.5) -> str | None:
     """Return the known name that a misspelt one is most like, None if there is none as similar, from 0 to 1."""
+    import difflib  # here, as most names are right
+
     by_lower = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=similarity)
     return by_lower[found[0]] if found else None

@@ -276,9 +276,11 @@ def test_import_of_the_package_is_light() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())
     assert "lucid_maskrcnn.ops" in loaded
-    unwanted = {"torch", "torchvision", "pycocotools", "matplotlib", "detectron2"}
+    unwanted = {"torch", "torchvision", "pycocotools", "matplotlib", "detectron2", "PIL", "tifffile", "requests"}
     assert {name.split(".")[0] for name in loaded} & unwanted == set()
     assert "lucid_maskrcnn.cli" not in loaded
+    slow = {"importlib.metadata", "html", "difflib", "tempfile", "zipfile", "email", "logging"}  # of Python's library
+    assert loaded & slow == set()
 
 
 def test_the_rules_can_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ Shapes: n objects of one image.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -109,6 +108,8 @@ def _escaped(text: str) -> str:
 
 def write_roi_zip(file: BinaryIO, rois: Sequence[ImagejRoi]) -> None:
     """Write regions as a zip file, under their names; equal ones give equal bytes."""
+    import zipfile  # here, as it brings three ways of compression along
+
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for roi in rois:
             archive.writestr(zipfile.ZipInfo(f"{roi.name}.roi"), roi.tobytes(), zipfile.ZIP_DEFLATED)

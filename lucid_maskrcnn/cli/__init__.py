@@ -14,7 +14,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from lucid_maskrcnn import validators
@@ -182,6 +181,8 @@ class _Version(argparse.Action):
     """Print the versions of this package and of what its results depend on, unwrapped, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # here, as it brings much along
+
         packages = [f"{name} {version(name)}" for name in ("lucid-dl", "mlx", "numpy")]
         system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
         say(", ".join([f"lucid-maskrcnn {__version__}", *packages, system, f"gpu: {gpu_backend()}"]))

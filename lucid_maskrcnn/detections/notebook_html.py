@@ -6,7 +6,6 @@ The picture is in the HTML and nowhere else: a notebook file keeps all forms in 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -84,13 +83,19 @@ def _figure(found: Detections, side: int, max_bytes: int, caption: str, width: i
 def _names(found: Detections) -> str:
     """Return how many objects of each class are drawn, the most frequent first."""
     counts = Counter(found[host(found.scores) >= VIEW_SCORE].names).most_common()
-    named = [f"{count} {html.escape(printable(name))}" for name, count in counts[:_NAMES]]
+    named = [f"{count} {_escaped(name)}" for name, count in counts[:_NAMES]]
     return ", ".join([*named, *([count_of(len(counts) - _NAMES, "more name")] if len(counts) > _NAMES else [])])
+
+
+def _escaped(text: str) -> str:
+    from html import escape  # here, as its list of entities is for notebooks only
+
+    return escape(printable(text))
 
 
 def _table(found: Detections, headings: tuple[str, ...]) -> str:
     head = "".join(f"<th>{heading}</th>" for heading in headings)
-    rows = ("".join(f"<td>{html.escape(printable(cell))}</td>" for cell in row) for row in found.rows(_ROWS))
+    rows = ("".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in found.rows(_ROWS))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
 
 

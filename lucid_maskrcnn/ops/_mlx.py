@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
+from contextlib import suppress
 
 from lucid_maskrcnn.user_warnings import warn_user
 
@@ -75,14 +75,16 @@ def _has_computed() -> bool:
 
 
 def _installed(names: tuple[str, ...]) -> list[str]:
-    found = []
-    for name in names:
-        try:
-            metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
+    """Return which of these distributions are installed, by the folders that pip leaves beside their packages.
+
+    ``importlib.metadata`` says the same, and takes a third of the time of importing this package.
+    """
+    found = set()
+    for folder in sys.path:
+        with suppress(OSError):  # an archive, or nothing
+            entries = os.listdir(folder or ".")
+            found |= {entry.partition("-")[0].lower() for entry in entries if entry.endswith(".dist-info")}
+    return [name for name in names if name.replace("-", "_") in found]
 
 
 def _clash() -> str | None:

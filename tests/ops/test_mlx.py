@@ -118,12 +118,15 @@ def test_one_backend_is_right(monkeypatch: pytest.MonkeyPatch, names: list[str])
 
 def only(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     """Have these distributions installed and no others."""
+    monkeypatch.setattr(_mlx, "_installed", lambda wanted: [name for name in wanted if name in names])
 
-    def distribution(name: str) -> None:
-        if name not in names:
-            raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(_mlx.metadata, "distribution", distribution)
+def test_what_is_installed_is_what_metadata_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = installed(tmp_path, "mlx-cpu", "numpy")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "no folder"), __file__, str(folder), *sys.path])
+    names = ("mlx-cpu", "mlx", "numpy", "lucid-dl", "lucid-maskrcnn", "lucid-maskrcnn-cuda", "lucid", "num")
+    known = {distribution.name for distribution in metadata.distributions()}
+    assert _mlx._installed(names) == [name for name in names if name in known]
 
 
 def test_clash_is_told_once_at_the_users_import(tmp_path: Path) -> None:
