@@ -7,7 +7,9 @@ are written whole or not at all.
 from __future__ import annotations
 
 import argparse
+import atexit
 import dis
+import gc
 import os
 import platform
 import signal
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         _open_standard_streams()
+        atexit.register(gc.freeze)  # Python would look for cycles as it ends: a tenth of the time of --help
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code = _run(sys.argv[1:] if argv is None else list(argv))
