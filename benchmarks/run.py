@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ SIZE, TRAINING_SIZE, CURVE_SIZE, STEPS = (800, 1216), (512, 768), (256, 384), 20
 CROWD_SIZE, CROWDS = (512, 512), (1, 4000)
 THREADS = (1, 2, 4, 8)
 TOLERANCE = 1e-3  # between the trunks' outputs, in standard deviations: float32 differs by 1e-5, bfloat16 by 1e-1
-PARTS = ["predict", "trunk", "train", "crowd", "curve", "ops", "scaling", "import", "lucid", "growth"]
+PARTS = ["predict", "trunk", "train", "crowd", "curve", "ops", "scaling", "import", "demo", "lucid", "growth"]
 OURS, PLAIN, PEER, PEER_LAST = "ours", "plain", "torchvision", "channels-last"
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
 OWN = (OURS, PLAIN)  # in this interpreter; the others are in the peer's
@@ -216,16 +217,26 @@ def measure_import(bench: Bench) -> dict[str, Any]:
         "import time; a = time.perf_counter(); import lucid; b = time.perf_counter(); import lucid_maskrcnn; "
         "print(time.perf_counter() - b)"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # it must not compile
-    times = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-            ).stdout
-        )
-        for _ in range(2 * bench.runs + 1)
-    ]
+    times = [float(output_of("-c", program)) for _ in range(2 * bench.runs + 1)]
     return summary([{"seconds": t} for t in times[1:]])
+
+
+def measure_demo(bench: Bench) -> dict[str, Any]:
+    """Time the command ``demo`` as a person waits for it: from the shell to its end."""
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(bench.runs + 1):
+            start = time.perf_counter()
+            output_of("-m", "lucid_maskrcnn", "demo", "--out", f"{folder}/drawing.png")
+            times.append(time.perf_counter() - start)
+    return summary([{"seconds": t} for t in times[1:]])
+
+
+def output_of(*arguments: str) -> str:
+    """Run this interpreter, which may keep what it compiles."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=environment)
+    return run.stdout
 
 
 def measure_lucid(bench: Bench) -> dict[str, Any]:
@@ -311,6 +322,8 @@ def report(results: dict[str, Any]) -> None:
             print_comparison(row, (OURS, PEER_LAST))
     if "import" in results:
         print(f"import, beyond Lucid's own: {results['import']['median']:.3f} s")
+    if "demo" in results:
+        print(f"the command demo, from the shell to its end: {results['demo']['median']:.2f} s")
     if "lucid" in results:
         found = results["lucid"]
         print(
