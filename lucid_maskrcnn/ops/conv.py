@@ -20,7 +20,7 @@ from lucid_maskrcnn.validators import flag, non_negative_int, positive_int
 
 from . import conv_gpu, winograd
 from ._checks import check_range_on_cpu, check_tensor, index_tensor
-from ._memory import empty, zeros
+from ._memory import empty
 from ._operation import Op
 from ._parallel import chunks, copy, matmul, num_threads, parallel_for, relu_backward, scratch, split_evenly, sum_rows
 from .layout import nchw, nhwc, without_values
@@ -69,9 +69,7 @@ class _Conv2d(Op):
                 grad_x = nchw(_grad_input(passed, factors(), kernel, stride, padding, x.shape))
             if self.needs[1]:
                 differentiate = winograd.grad_weight if fast else _grad_weight
-                grad_w = differentiate(x, passed, weight.shape, stride, padding)
-                if scale is not None:
-                    grad_w *= scale[:, None, None, None]
+                grad_w = differentiate(x, passed, weight.shape, stride, padding, scale)
             if self.needs[2]:
                 grad_b = sum_rows(passed.reshape(-1, passed.shape[3]))
             if self.needs[4]:
@@ -229,24 +227,38 @@ class _Columns:
         return self.x[image, down, across].reshape(-1, self.x.shape[3])
 
 
-def _grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
-    """Return the gradient of :func:`correlate` with respect to the weight of that ``shape``: (O, C, kh, kw)."""
+def _grad_weight(
+    x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int, scale: np.ndarray | None
+) -> np.ndarray:
+    """Return the gradient of :func:`correlate` with respect to the weight, of that ``shape``, before the ``scale``."""
     filters, channels, *kernel = shape
-    if kernel == [1, 1] and stride == 1 and padding == 0:
+    pointwise = kernel == [1, 1] and stride == 1 and padding == 0
+    if pointwise:
         x, grad = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, grad))
     columns = _Columns(x, (kernel[0], kernel[1]), stride, padding, _PARTIAL_SUMS, filters)
+    # What needs no copies is one product for each partial sum.
+    tasks = [(0, rows) for rows in split_evenly(x.shape[1], _PARTIAL_SUMS)] if pointwise else columns.tasks
     # Fixed blocks and partial sums, whatever the number of threads: the result is always the same.
-    groups = [columns.tasks[i::_PARTIAL_SUMS] for i in range(min(_PARTIAL_SUMS, len(columns.tasks)))]
-    size = (len(groups), filters, kernel[0] * kernel[1] * channels)
-    sums = scratch("sums", int(np.prod(size)), grad.dtype).reshape(size)
-    sums.fill(0)
+    groups = [tasks[i::_PARTIAL_SUMS] for i in range(min(_PARTIAL_SUMS, len(tasks)))]
+    count = filters * kernel[0] * kernel[1] * channels
+    sums = empty((len(groups), filters, count // max(filters, 1)), grad.dtype)
 
     def run(group: int) -> None:
-        for task in groups[group]:
-            sums[group] += grad[task].reshape(-1, filters).T @ columns.gather(*task)
+        for i, task in enumerate(groups[group]):
+            into = sums[group] if i == 0 else scratch("product", count, grad.dtype).reshape(sums.shape[1:])
+            np.matmul(grad[task].reshape(-1, filters).T, columns.gather(*task), out=into)
+            if i:
+                sums[group] += into
 
     parallel_for(range(len(groups)), run)
-    return np.ascontiguousarray(sums.sum(axis=0).reshape(filters, *kernel, channels).transpose(0, 3, 1, 2))
+    total = np.empty(shape, grad.dtype)
+
+    def finish(some: slice) -> None:
+        taps = sums[:, some].sum(axis=0).reshape(-1, *kernel, channels).transpose(0, 3, 1, 2)
+        np.multiply(taps, 1 if scale is None else scale[some, None, None, None], out=total[some])
+
+    parallel_for(chunks(filters, max(_FILTER_VALUES // max(sums[:, :1].size, 1), 1)), finish)
+    return total
 
 
 def _grad_input(
@@ -259,20 +271,75 @@ def _grad_input(
 ) -> np.ndarray:
     """Return the gradient of :func:`correlate` with respect to ``x``: (N, H, W, C)."""
     (kh, kw), filters = kernel, matrix.shape[1]
-    n, height, width, channels = shape
+    taps = matrix.T.reshape(filters, kh, kw, -1)
     if stride == 1 and padding < min(kh, kw) and kh == kw:
         # A convolution again, with the kernel rotated by 180 degrees and its channels exchanged.
-        turned = matrix.reshape(kh, kw, channels, filters)[::-1, ::-1].transpose(0, 1, 3, 2)
-        return correlate(grad, np.ascontiguousarray(turned).reshape(-1, channels), kernel, 1, kh - 1 - padding)
-    total = zeros((n, height + 2 * padding, width + 2 * padding, channels), grad.dtype)
-    rows, cols = (grad.shape[1] - 1) * stride + 1, (grad.shape[2] - 1) * stride + 1
-    if rows > 0 and cols > 0:
-        taps, flat = matrix.reshape(kh, kw, channels, filters), grad.reshape(-1, filters)
-        for y in range(kh):
-            for z in range(kw):
-                of_tap = matmul(flat, taps[y, z].T).reshape(*grad.shape[:3], channels)
-                total[:, y : y + rows : stride, z : z + cols : stride] += of_tap
-    return copy(total[:, padding : padding + height, padding : padding + width])
+        turned = np.ascontiguousarray(taps[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+        return correlate(grad, turned.reshape(-1, taps.shape[3]), kernel, 1, kh - 1 - padding)
+    total = empty(shape, grad.dtype)
+    lattices = [_Lattice(grad, taps, stride, padding, y, x, total) for y in range(stride) for x in range(stride)]
+    parallel_for([task for lattice in lattices for task in lattice.tasks()], lambda task: task[0].write(*task[1:]))
+    return total
+
+
+class _Lattice:
+    """Every ``stride``-th input pixel, down and across, from (y, x) on: the same taps of the kernel reach all of them.
+
+    Parameters
+    ----------
+    grad : ndarray of shape (N, P, Q, O)
+        Gradient with respect to the output.
+    taps : ndarray of shape (O, kh, kw, C)
+        The filters.
+    total : ndarray of shape (N, H, W, C)
+        Where the gradients of the lattice's pixels are written.
+    """
+
+    def __init__(
+        self, grad: np.ndarray, taps: np.ndarray, stride: int, padding: int, y: int, x: int, total: np.ndarray
+    ) -> None:
+        self.grad, self.total = grad, total[:, y::stride, x::stride]
+        down, across = (
+            [(i, (first + padding - i) // stride) for i in range(size) if (first + padding - i) % stride == 0]
+            for first, size in ((y, taps.shape[1]), (x, taps.shape[2]))
+        )
+        # Of each tap, from which output pixel to the first input pixel of the lattice.
+        self.shifts = [(dy, dx) for _, dy in down for _, dx in across]
+        self.matrix = np.concatenate([taps[:, i, j] for i, _ in down for j, _ in across] or [taps[:0, 0, 0]])
+
+    def tasks(self) -> list[tuple[_Lattice, int, slice]]:
+        """Return the arguments of :meth:`write` for all pixels, cut into blocks."""
+        images, height, width, channels = self.total.shape
+        of_row = width * (len(self.matrix) + channels)
+        blocks = chunks(height, max(_BLOCK_VALUES // max(of_row, 1), 1))
+        return [(self, image, rows) for image in range(images) for rows in blocks]
+
+    def write(self, image: int, rows: slice) -> None:
+        """Compute the gradients of some rows of the lattice, in an image."""
+        there = self.total[image, rows]
+        if not self.shifts:
+            there[...] = 0
+            return
+        count, width, channels = there.shape
+        columns = scratch("columns", count * width * len(self.matrix), there.dtype)
+        columns = columns.reshape(count, width, len(self.shifts), self.grad.shape[3])
+        for i, (dy, dx) in enumerate(self.shifts):
+            _shift(self.grad[image], rows.start + dy, dx, columns[:, :, i])
+        values = scratch("values", there.size, there.dtype).reshape(count * width, channels)
+        np.matmul(columns.reshape(len(values), len(self.matrix)), self.matrix, out=values)
+        there[...] = values.reshape(there.shape)
+
+
+def _shift(source: np.ndarray, y: int, x: int, out: np.ndarray) -> None:
+    """Copy the pixels of ``source`` from (y, x) on to ``out``, and zeros for what lies outside."""
+    (height, width), (rows, cols) = source.shape[:2], out.shape[:2]
+    top, left = min(max(-y, 0), rows), min(max(-x, 0), cols)
+    bottom, right = max(min(height - y, rows), top), max(min(width - x, cols), left)
+    out[:top] = 0
+    out[bottom:] = 0
+    out[top:bottom, :left] = 0
+    out[top:bottom, right:] = 0
+    out[top:bottom, left:right] = source[y + top : y + bottom, x + left : x + right]
 
 
 class _ConvTranspose2d(Op):

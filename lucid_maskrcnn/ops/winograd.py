@@ -46,7 +46,7 @@ _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 _FEWEST_CHANNELS = 64  # on either side: with fewer, the transforms cost more than they save
 _CHUNK_VALUES = 4 << 20  # of V and M of the tiles that are taken through all the steps at once
 _PIECE_VALUES = 1 << 20  # of V or M of the tiles that a thread transforms at a time
-_TAPS = 1 << 14  # rows of three by three that a thread transforms back at a time
+_TAPS = 1 << 14  # kernels that a thread transforms back at a time
 _FEWEST_PARTS = 6  # that a step is cut into for threads that work on the same tiles
 
 
@@ -402,8 +402,15 @@ class _Convolution:
             np.maximum(part, self.zero[cols], out=part)
 
 
-def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
-    """Return the gradient of :func:`correlate` with respect to the weight of that ``shape``, (O, C, 3, 3).
+def grad_weight(
+    x: np.ndarray,
+    grad: np.ndarray,
+    shape: tuple[int, ...],
+    stride: int,
+    padding: int,
+    scale: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the gradient of :func:`correlate` with respect to the weight, of that ``shape``, before the ``scale``.
 
     The same three steps backwards: ``dU[k] = V[k]ᵀ · dM[k]``, summed over the tiles.
     """
@@ -440,16 +447,19 @@ def grad_weight(x: np.ndarray, grad: np.ndarray, shape: tuple[int, ...], stride:
         add(chunk, first=i == 0)
     if not parts:  # of no images
         sums.fill(0)
-    return _to_taps(sums, g).reshape(filters, channels, 3, 3)
+    return _to_taps(sums, g, scale)
 
 
-def _to_taps(sums: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Return ``gᵀ · sums`` of the transforms of weights (36, O, C) with the taps last: (O · C, 9)."""
-    points = sums.reshape(_POINTS, -1)
-    taps = np.empty((points.shape[1], 9), sums.dtype)
+def _to_taps(sums: np.ndarray, g: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    """Return ``gᵀ · sums`` of the transforms of weights (36, O, C), times ``scale`` (O,): (O, C, 3, 3)."""
+    _, filters, channels = sums.shape
+    taps = np.empty((filters, channels, 9), sums.dtype)
 
     def run(some: slice) -> None:
-        np.matmul(points[:, some].T, g, out=taps[some])
+        part = taps[some]
+        np.matmul(sums[:, some].reshape(_POINTS, -1).T, g, out=part.reshape(-1, 9))
+        if scale is not None:
+            part *= scale[some, None, None]
 
-    parallel_for(chunks(len(taps), _TAPS), run)
-    return taps
+    parallel_for(chunks(filters, max(_TAPS // max(channels, 1), 1)), run)
+    return taps.reshape(filters, channels, 3, 3)
