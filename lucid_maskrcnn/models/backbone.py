@@ -135,6 +135,10 @@ class ResNet(nn.Module):
         return stages
 
 
+class _Stages(list[Tensor]):
+    """A list of stages that the pyramid may empty: the memory of a stage is free when its lateral map is computed."""
+
+
 @answers_wrong_calls
 class FeaturePyramid(nn.Module):
     """The pyramid: lateral 1×1 convolutions, a top-down path of additions, and a 3×3 convolution on each level.
@@ -190,8 +194,9 @@ class FeaturePyramid(nn.Module):
         levels: list[Tensor] = []
         top_down = None
         # Level by level, from the coarsest, so that no more of them than needed are held at a time.
+        remaining = stages if isinstance(stages, _Stages) else list(stages)
         for i in reversed(range(len(stages))):
-            lateral = conv_norm(stages[i], self.inner_blocks[i], inner_norms[i])
+            lateral = conv_norm(remaining.pop(), self.inner_blocks[i], inner_norms[i])
             top_down = lateral if top_down is None else ops.upsample_add(top_down, lateral)
             del lateral
             levels.insert(0, conv_norm(top_down, self.layer_blocks[i], layer_norms[i]))
@@ -273,4 +278,4 @@ class _ResNetFPNBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return P2 … P6 at strides 4 … 64."""
-        return self.fpn(self.body(images))
+        return self.fpn(_Stages(self.body(images)))
