@@ -24,8 +24,9 @@ from ._checks import box_tensor, check_range, check_tensor, index_tensor
 from ._memory import empty
 from ._operation import Op, as_tensor, evaluate, host
 from ._parallel import chunks, parallel_for
-from .roi_align import MAX_CELLS, gathers, plan, pool_gpu, regions
+from .roi_align import gathers, pool_gpu
 from .roi_align_gpu import Grid
+from .roi_align_plan import MAX_CELLS, plan, regions
 
 __all__ = ["mask_patches", "mask_targets", "paste_masks"]
 

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from roi_scenes import pool_pyramid, pyramid, scene
 
-from lucid_maskrcnn.ops import multiscale_roi_align, roi_align, roi_levels
+from lucid_maskrcnn.ops import (
+    _parallel,
+    multiscale_roi_align,
+    roi_align,
+    roi_align_gradient,
+    roi_align_plan,
+    roi_levels,
+)
 
 MODULE = sys.modules["lucid_maskrcnn.ops.roi_align"]  # the package has a function of that name
 GPU = sys.modules["lucid_maskrcnn.ops.roi_align_gpu"]
@@ -228,6 +235,77 @@ def test_roi_align_gradients(ratio, aligned, size):
     )
 
 
+WAYS = {  # of summing the gradient: all RoIs by themselves, all tile by tile, and some this way, some that way
+    "regions": {"_FEW_VISITS": np.inf},
+    "tiles": {"_FEW_VISITS": 0, "_FEW_CELLS": 0, "_MOST_PIECES": 7},
+    "both": {"_FEW_VISITS": 0, "_FEW_CELLS": 4},
+}
+
+
+def take_way(monkeypatch, way):
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(roi_align_gradient, name, value)
+
+
+def rois_of_all_sizes(dtype):
+    """Return the maps of two images, larger than a few tiles, and RoIs of 1 to 60 cells; the scale is 1/4."""
+    features, rois, image = scene(11, num=40, size=(21, 30), dtype=dtype)
+    _, large, _ = scene(12, num=3, size=(60, 60), dtype=dtype)
+    return features, np.concatenate([rois, large]), np.concatenate([image, np.int32([0, 1, 1])])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("ratio", "aligned"), [(2, False), (0, True), (3, True)])
+def test_each_way_of_summing_the_gradient_is_the_transpose_of_pooling(monkeypatch, way, ratio, aligned):
+    features, rois, image = rois_of_all_sizes(np.float64)
+    take_way(monkeypatch, way)
+    cotangent = np.random.default_rng(1).standard_normal((len(rois), 3, 5, 4))
+
+    def pool(f, r, i):
+        return roi_align(f, r, i, (5, 4), 0.25, ratio, aligned)
+
+    _, (grad,) = gradients(pool, features, rois, image, wrt=(0,), cotangent=cotangent)
+    # Pooling is linear, and the same for each channel: the gradient of a cell is what a one there adds to the sum.
+    expected = np.zeros_like(features)
+    for y, x in np.ndindex(*features.shape[2:]):
+        one = np.zeros((2, 1, *features.shape[2:]))
+        one[:, :, y, x] = 1
+        pooled = values(pool(tensor(one), tensor(rois), tensor(image)))
+        for n in range(2):
+            expected[n, :, y, x] = (pooled * cotangent)[image == n].sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_of_summing_the_gradient_equals_finite_differences(monkeypatch, way):
+    take_way(monkeypatch, way)
+    features, rois, image = scene(3, num=5, channels=2, size=(9, 13), dtype=np.float64)
+    check_gradients(lambda f, r, i: roi_align(f, r, i, (3, 2), 0.25), features, rois, image, wrt=(0,), tol=1e-8)
+    check_gradients(pool_pyramid, *pyramid(np.float64), wrt=(3, 5), tol=1e-8)  # of some of the maps only
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_gradient_is_the_same_for_any_number_of_threads(monkeypatch, way):
+    take_way(monkeypatch, way)
+    found = []
+    for num in (1, 2, 5):
+        monkeypatch.setattr(_parallel, "num_threads", lambda num=num: num)
+        _, (grad,) = gradients(lambda f, r, i: roi_align(f, r, i, 7, 0.25), *rois_of_all_sizes(np.float32), wrt=(0,))
+        found.append(grad)
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_gradient_of_a_nan_roi_is_not_lost(monkeypatch, way):
+    take_way(monkeypatch, way)
+    features, rois, image = rois_of_all_sizes(np.float32)
+    rois[3, 2] = np.nan
+    _, (grad,) = gradients(lambda f, r, i: roi_align(f, r, i, 7, 0.25), features, rois, image, wrt=(0,))
+    assert np.isnan(grad[image[3]]).any()
+    assert np.isfinite(grad[1 - image[3]]).all()
+
+
 def test_multiscale_roi_align_gradients():
     check_gradients(pool_pyramid, *pyramid(np.float64), wrt=(3, 4, 5), tol=1e-8)
 
@@ -271,7 +349,7 @@ def test_roi_align_on_gpu_of_too_many_samples_to_gather_at_once(monkeypatch):
 def test_roi_align_of_samples_prepared_in_pieces(monkeypatch):
     features, rois, image = (tensor(a) for a in scene(7, num=20))
     whole = values(roi_align(features, rois, image, 4, 0.25, 0))
-    monkeypatch.setattr(MODULE, "_SAMPLES", 30)
+    monkeypatch.setattr(roi_align_plan, "_SAMPLES", 30)
     np.testing.assert_allclose(values(roi_align(features, rois, image, 4, 0.25, 0)), whole, atol=1e-6)
 
 
