@@ -310,6 +310,13 @@ def _operators() -> None:
             "aligned": False,
         },
         "match": {"iou": of(2, 3), "foreground": 0.7, "background": 0.3, "allow_low_quality_matches": True},
+        "match_boxes": {
+            "gt_boxes": boxes(),
+            "boxes": boxes(),
+            "foreground": 0.7,
+            "background": 0.3,
+            "allow_low_quality_matches": True,
+        },
         "max_pool2d": {"x": of(1, 2, 6, 6), "kernel_size": 3, "stride": 2, "padding": 1},
         "move_module": {"module": models.layers.Linear(3, 2), "device": "cpu"},
         "moved_averages": {"averages": [np.ones(2, np.float32)], "values": [np.ones(2, np.float32)], "share": 0.5},

@@ -35,8 +35,9 @@ class Matcher:
 
     def __call__(self, gt_boxes: Tensor, boxes: Tensor) -> Tensor:
         """Return the matches (A,) of the boxes (A, 4) with the objects' boxes (G, 4)."""
-        return ops.match(
-            ops.box_iou(gt_boxes, boxes),
+        return ops.match_boxes(
+            gt_boxes,
+            boxes,
             self.foreground_iou,
             self.background_iou,
             allow_low_quality_matches=self.allow_low_quality_matches,

@@ -67,28 +67,33 @@ def box_area(boxes: Tensor) -> Tensor:
     return _BoxArea()(box_tensor("boxes", boxes, _ANY_BOXES))
 
 
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return :func:`box_iou` (A, B) of boxes (A, 4) and (B, 4)."""
+    iou = np.empty((len(a), len(b)), np.result_type(a, b))
+    b_corners = np.ascontiguousarray(b.T)  # four rows: all boxes at once along contiguous memory
+    b_area = (b_corners[2] - b_corners[0]) * (b_corners[3] - b_corners[1])
+
+    # The arithmetic of overlap_and_union, a row at a time: nothing is of the matrix's size but the result.
+    def of_row(i: int) -> None:
+        box = a[i]
+        wide = np.minimum(b_corners[2], box[2])
+        wide -= np.maximum(b_corners[0], box[0])
+        high = np.minimum(b_corners[3], box[3])
+        high -= np.maximum(b_corners[1], box[1])
+        inter = np.maximum(wide, 0, out=wide)
+        inter *= np.maximum(high, 0, out=high)
+        union = (box[2] - box[0]) * (box[3] - box[1]) + b_area
+        union -= inter
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN on purpose
+            np.divide(inter, union, out=iou[i])
+
+    parallel_for(range(len(a)), of_row)
+    return iou
+
+
 class _BoxIoU(Op):
     def cpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
-        iou = np.empty((len(a), len(b)), np.result_type(a, b))
-        b_corners = np.ascontiguousarray(b.T)  # four rows: all boxes at once along contiguous memory
-        b_area = (b_corners[2] - b_corners[0]) * (b_corners[3] - b_corners[1])
-
-        # The arithmetic of overlap_and_union, a row at a time: nothing is of the matrix's size but the result.
-        def of_row(i: int) -> None:
-            box = a[i]
-            wide = np.minimum(b_corners[2], box[2])
-            wide -= np.maximum(b_corners[0], box[0])
-            high = np.minimum(b_corners[3], box[3])
-            high -= np.maximum(b_corners[1], box[1])
-            inter = np.maximum(wide, 0, out=wide)
-            inter *= np.maximum(high, 0, out=high)
-            union = (box[2] - box[0]) * (box[3] - box[1]) + b_area
-            union -= inter
-            with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN on purpose
-                np.divide(inter, union, out=iou[i])
-
-        parallel_for(range(len(a)), of_row)
-        return iou, self._backward(a, b)
+        return iou_matrix(a, b), self._backward(a, b)
 
     def gpu(self, a: Array, b: Array) -> tuple[Array, Backward]:
         _, inter, union = overlap_and_union(mx, a, b)

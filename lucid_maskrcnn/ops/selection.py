@@ -12,7 +12,7 @@ checked on cpu; on gpu they may not be computed yet: there one that is out of ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -38,6 +38,8 @@ from lucid_maskrcnn.validators import (
 
 from ._checks import box_tensor, check_range_on_cpu, check_tensor, index_tensor, tensors, within
 from ._operation import array_module, as_tensor, device_array, on_arrays, on_host, zeros
+from ._parallel import chunks
+from .boxes import iou_matrix
 from .nms import descending
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "grid_anchors",
     "joined_anchors",
     "match",
+    "match_boxes",
     "nonzero_above",
     "permutation",
     "pick",
@@ -64,6 +67,7 @@ __all__ = [
 BELOW_THRESHOLD, BETWEEN_THRESHOLDS = -1, -2  # what `match` says of a box that matches no object
 
 _MAX_INT = 2**31 - 1  # of int32
+_PAIRS = 1 << 24  # of objects and boxes whose IoU is held at a time: 64 MiB
 
 
 # ------------------------------------------------------------------ plain arithmetic without a graph
@@ -407,34 +411,90 @@ def match(iou: Tensor, foreground: float, background: float, *, allow_low_qualit
         Index of the object, -1 for background, -2 for boxes to ignore.
     """
     check_tensor("iou", iou, ("G", "A"))
+    return _match(iou, **_rules(foreground, background, allow_low_quality_matches))
+
+
+def match_boxes(
+    gt_boxes: Tensor, boxes: Tensor, foreground: float, background: float, *, allow_low_quality_matches: bool
+) -> Tensor:
+    """Return :func:`match` of the objects' boxes and others, without a matrix of all their IoUs.
+
+    Parameters
+    ----------
+    gt_boxes : Tensor of shape (G, 4), float
+        ``(x1, y1, x2, y2)`` in pixels.
+    boxes : Tensor of shape (A, 4), float
+        Of the same image.
+    foreground, background, allow_low_quality_matches
+        As for :func:`match`.
+
+    Returns
+    -------
+    Tensor of shape (A,), int32
+        Index of the object, -1 for background, -2 for boxes to ignore.
+    """
+    gt_boxes, boxes = box_tensor("gt_boxes", gt_boxes, ("G", 4)), box_tensor("boxes", boxes, ("A", 4))
+    return _match_boxes(gt_boxes, boxes, **_rules(foreground, background, allow_low_quality_matches))
+
+
+def _rules(foreground: float, background: float, allow_low_quality_matches: bool) -> dict[str, Any]:
     fraction("foreground", foreground)
     fraction("background", background)
     if background > foreground:
         raise ValueError(f"background must not be greater than foreground, got {background} and {foreground}.")
-    flag("allow_low_quality_matches", allow_low_quality_matches)
-    return _match(
-        iou, foreground=foreground, background=background, allow_low_quality_matches=allow_low_quality_matches
-    )
+    low_quality = flag("allow_low_quality_matches", allow_low_quality_matches)
+    return {"foreground": foreground, "background": background, "allow_low_quality_matches": low_quality}
 
 
 @on_host
-def _match(iou: np.ndarray, *, foreground: float, background: float, allow_low_quality_matches: bool) -> np.ndarray:
-    if not iou.size:
-        return np.full(iou.shape[1], BELOW_THRESHOLD, np.int32)
-    best = iou.max(axis=0)
-    if np.isnan(best).any():  # NaN is no overlap: it is below every threshold, and no object's best
-        iou = np.where(np.isnan(iou), iou.dtype.type(-1), iou)
-        best = iou.max(axis=0)
-    own = iou.argmax(axis=0).astype(np.int32)
+def _match(iou: np.ndarray, **rules: Any) -> np.ndarray:
+    return _matches(lambda boxes: iou[:, boxes], iou.shape, iou.dtype, **rules)
+
+
+@on_host
+def _match_boxes(gt_boxes: np.ndarray, boxes: np.ndarray, **rules: Any) -> np.ndarray:
+    dtype = np.result_type(gt_boxes, boxes)
+    return _matches(lambda some: iou_matrix(gt_boxes, boxes[some]), (len(gt_boxes), len(boxes)), dtype, **rules)
+
+
+def _matches(
+    iou_of: Callable[[slice], np.ndarray],
+    shape: tuple[int, ...],
+    dtype: Any,
+    *,
+    foreground: float,
+    background: float,
+    allow_low_quality_matches: bool,
+) -> np.ndarray:
+    """Return the matches (A,); ``iou_of`` returns the IoU (G, a) of some of the boxes."""
+    num_objects, num_boxes = shape
+    if 0 in shape:
+        return np.full(num_boxes, BELOW_THRESHOLD, np.int32)
+    best, own = np.empty(num_boxes, dtype), np.empty(num_boxes, np.int32)
+    best_of_object = np.full((num_objects, 1), -1, dtype)
+    parts = chunks(num_boxes, max(_PAIRS // num_objects, 1))
+    for some in parts:
+        iou = _without_nan(iou_of(some))
+        iou.max(axis=0, out=best[some])
+        own[some] = iou.argmax(axis=0)
+        np.maximum(best_of_object, iou.max(axis=1, keepdims=True), out=best_of_object)
     matches = own.copy()
     matches[best < np.float32(foreground)] = BETWEEN_THRESHOLDS
     matches[best < np.float32(background)] = BELOW_THRESHOLD
     if allow_low_quality_matches:
-        best_of_object = iou.max(axis=1, keepdims=True)
         best_of_object[best_of_object < 0] = np.nan  # of an object whose row was all NaN, which equals nothing
-        low_quality = (iou == best_of_object).any(axis=0)
-        matches[low_quality] = own[low_quality]
+        for some in parts:
+            if len(parts) > 1:  # computed again rather than kept
+                iou = _without_nan(iou_of(some))
+            low_quality = (iou == best_of_object).any(axis=0)
+            matches[some][low_quality] = own[some][low_quality]
     return matches
+
+
+def _without_nan(iou: np.ndarray) -> np.ndarray:
+    """Replace NaN by -1: it is no overlap, below every threshold, and no object's best."""
+    missing = np.isnan(iou.max(axis=0)).any()
+    return np.where(np.isnan(iou), iou.dtype.type(-1), iou) if missing else iou
 
 
 def permutation(count: int) -> Any:

@@ -11,16 +11,19 @@ from lucid_maskrcnn.models import _AnchorGenerator
 from lucid_maskrcnn.models.pooling import FeatureMaps
 from lucid_maskrcnn.ops import (
     arange,
+    box_iou,
     cell_anchors,
     concat,
     full,
     grid_anchors,
     match,
+    match_boxes,
     nonzero_above,
     permutation,
     pick,
     remove_small_boxes,
     sample_balanced,
+    selection,
     sigmoid,
     softmax,
     take,
@@ -145,6 +148,27 @@ def test_match_of_no_objects_or_no_boxes(device: str, allow_low_quality_matches:
             tensor(np.zeros((0, 0), np.float32), device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches
         )
     ) == [[]]
+
+
+@pytest.mark.parametrize("pairs", [1, 40, 1 << 24])
+@pytest.mark.parametrize("allow_low_quality_matches", [False, True])
+def test_match_boxes_equals_match_of_their_iou(
+    device: str, allow_low_quality_matches: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_PAIRS", pairs)
+    rng = np.random.default_rng(5)
+    # Corners on a coarse grid have ties, and boxes without area: the IoU of two of those is NaN.
+    corners = rng.integers(0, 6, (3, 64, 2, 2)).astype(np.float32) * 4
+    many = np.concatenate([corners.min(axis=2), corners.max(axis=2)], axis=2)
+    for count, size in ((0, 9), (1, 64), (7, 64), (7, 0)):
+        gt, boxes = many[0, :count], many[1, :size]
+        matched = match_boxes(
+            tensor(gt, device), tensor(boxes, device), 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches
+        )
+        iou = tensor(box_iou(tensor(gt, "cpu"), tensor(boxes, "cpu")).data, device)
+        wanted = match(iou, 0.7, 0.3, allow_low_quality_matches=allow_low_quality_matches)
+        assert matched.device == device
+        assert listed(matched) == listed(wanted)
 
 
 # ------------------------------------------------------------------ sampling
