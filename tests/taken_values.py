@@ -72,7 +72,8 @@ TAKES: dict[str, str] = {
         ops.arange.count ops.as_tensor.values ops.batch_norm.momentum ops.batch_norm.eps
         ops.batched_nms.iou_thresh ops.bucket_size.count ops.chunks.count ops.clip_boxes.size ops.dropout.p
         ops.first_rows.count ops.fits_float16.values ops.fold_batch_norm.eps ops.full.count ops.full.value
-        ops.grid_anchors.grid ops.is_device_array.array ops.match.background ops.max_pool2d.padding
+        ops.grid_anchors.grid ops.is_device_array.array ops.match.background ops.match_boxes.background
+        ops.max_pool2d.padding
         ops.moved_averages.share ops.multiscale_roi_align.sampling_ratio ops.nearest_cells.n_out
         ops.nms.iou_thresh ops.nonzero_above.threshold ops.padded_rows.rows ops.mask_patches.image_size
         ops.mask_patches.threshold ops.paste_masks.image_size ops.paste_masks.threshold ops.permutation.count
@@ -278,6 +279,7 @@ TAKES: dict[str, str] = {
         ops.device_array.array ops.dropout.x ops.dtype_name.tensor ops.first_rows.x ops.fits_float16.values
         ops.flatten.x ops.full.like ops.grid_anchors.like ops.host.tensor ops.host_zeros.shape
         ops.is_device_array.array ops.joined_anchors.like ops.linear.x ops.match.iou ops.max_pool2d.x
+        ops.match_boxes.gt_boxes ops.match_boxes.boxes
         ops.nonzero_above.scores ops.numbers.tensors ops.padded_rows.*arrays ops.parallel_for.tasks
         ops.remove_small_boxes.boxes ops.roi_levels.rois ops.sample_balanced.matches ops.sigmoid.x
         ops.softmax.logits ops.subsample.x ops.take.rows models.ResNet.forward.x MaskRCNN.aspect_ratios
@@ -310,6 +312,7 @@ TAKES: dict[str, str] = {
         ops.fold_batch_norm.bias ops.fold_batch_norm.running_mean ops.fold_batch_norm.running_var ops.full.like
         ops.grid_anchors.like ops.host.tensor ops.is_device_array.array ops.joined_anchors.like ops.linear.x
         ops.linear.weight ops.linear.bias ops.mask_targets.gt_masks ops.mask_targets.rois ops.match.iou
+        ops.match_boxes.gt_boxes ops.match_boxes.boxes
         ops.max_pool2d.x ops.multiscale_roi_align.rois ops.nms.boxes ops.nms.scores ops.nonzero_above.scores
         ops.one_channel.x ops.one_channel.weight ops.one_channel.bias ops.padded_rows.*arrays
         ops.mask_patches.mask_probs ops.mask_patches.boxes ops.paste_masks.mask_probs ops.paste_masks.boxes
