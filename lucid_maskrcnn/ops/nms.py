@@ -14,6 +14,8 @@ box with swapped corners overlaps nothing, so it stays too. To drop such boxes, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 from lucid import Tensor
@@ -22,11 +24,17 @@ from lucid_maskrcnn.validators import fraction
 
 from ._checks import box_tensor, check_tensor, index_tensor
 from ._operation import Op
+from ._parallel import chunks, parallel_for
 from .nms_gpu import OFFSET_LIMIT, nms_gpu, round_down
 
 __all__ = ["batched_nms", "nms"]
 
 _BLOCK = 64  # candidates decided together, first among themselves and then against all the others
+_NEIGHBORS = 128  # candidates that are compared with their neighbours at a time
+_MANY, _RARE = (
+    256,
+    0.02,
+)  # from so many candidates on, if a block suppresses less than this part, neighbours are compared
 _PAIRS = 1 << 15  # IoUs computed at a time, so that the temporaries stay in the cache
 
 
@@ -125,7 +133,48 @@ def _greedy_cpu(boxes: np.ndarray, scores: np.ndarray, iou_thresh: float) -> np.
         kept.append(order[chosen])
         remaining = ~_suppressed(block[:, chosen], rest, thresh)
         columns, order = rest[:, remaining], order[_BLOCK:][remaining]
+        if len(order) > _MANY and len(remaining) - len(order) < _RARE * len(remaining):
+            kept.append(order[_not_suppressed(columns, thresh)])
+            break
     return np.concatenate(kept)
+
+
+def _not_suppressed(columns: np.ndarray, thresh: np.floating) -> np.ndarray:
+    """Return which candidates stay, (R,) bool, where few overlap: the pairs that do decide."""
+    better, worse = _overlapping_pairs(columns, thresh)
+    stays = bytearray(b"\1" * columns.shape[1])
+    by_rank = np.argsort(better, kind="stable")
+    for i, j in zip(better[by_rank].tolist(), worse[by_rank].tolist(), strict=True):
+        if stays[i]:
+            stays[j] = 0
+    return np.frombuffer(stays, bool)
+
+
+def _overlapping_pairs(columns: np.ndarray, thresh: np.floating) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of columns whose IoU is greater than ``thresh``, the better one of each first.
+
+    Such boxes overlap over more than the part ``thresh`` of either width, so that their left sides are less than
+    (1 - thresh) / thresh of a width apart: sorted by them, each block is compared with its neighbours only.
+    """
+    by_x = np.argsort(columns[0], kind="stable")
+    columns = columns[:, by_x]
+    left, right = columns[0].astype(np.float64), columns[2].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A little more, for what the arithmetic of overlaps rounds.
+        reach = left + (right - left) * (1.001 * (1 - np.float64(thresh)) / np.float64(thresh))
+    blocks = chunks(len(by_x), _NEIGHBORS)
+    pairs: list[Any] = [None] * len(blocks)
+
+    def compare(i: int) -> None:
+        start, stop = blocks[i].start, blocks[i].stop
+        end = max(int(np.searchsorted(left, np.fmax.reduce(reach[start:stop]), side="right")), stop)
+        found = np.flatnonzero(_overlaps(columns[:, start:stop], columns[:, start:end], thresh))
+        pairs[i] = by_x[start + np.stack(np.divmod(found, end - start))]  # (2, pairs)
+
+    parallel_for(range(len(blocks)), compare)
+    first, second = np.concatenate(pairs, axis=1)
+    apart = first != second
+    return np.minimum(first, second)[apart], np.maximum(first, second)[apart]
 
 
 def _suppressed(kept: np.ndarray, rest: np.ndarray, thresh: np.floating) -> np.ndarray:
@@ -143,17 +192,17 @@ def _overlaps(a: np.ndarray, b: np.ndarray, thresh: np.floating) -> np.ndarray:
     The arithmetic of :func:`overlap_and_union`, without what cannot change the answer.
     """
     rows = a[:, :, None]
-    inter = np.minimum(rows[2], b[2])
-    inter -= np.maximum(rows[0], b[0])
-    height = np.minimum(rows[3], b[3])
-    height -= np.maximum(rows[1], b[1])
-    np.maximum(height, np.zeros_like(b[0]), out=height)  # twice as fast as with the scalar 0
-    inter *= height  # positive exactly where the boxes overlap
-    # A union is no smaller than either box: the division is left to the few pairs that can pass.
-    overlaps = inter > np.maximum(b[4], 0) * (thresh * thresh.dtype.type(0.999))
-    i, j = np.divmod(np.flatnonzero(overlaps), b.shape[1])  # many times faster than a 2-D nonzero
-    shared = inter[i, j]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # of infinite boxes, whose IoU is NaN or 0
+        inter = np.minimum(rows[2], b[2])
+        inter -= np.maximum(rows[0], b[0])
+        height = np.minimum(rows[3], b[3])
+        height -= np.maximum(rows[1], b[1])
+        np.maximum(height, np.zeros_like(b[0]), out=height)  # twice as fast as with the scalar 0
+        inter *= height  # positive exactly where the boxes overlap
+        # A union is no smaller than either box: the division is left to the few pairs that can pass.
+        overlaps = inter > np.maximum(b[4], 0) * (thresh * thresh.dtype.type(0.999))
+        i, j = np.divmod(np.flatnonzero(overlaps), b.shape[1])  # many times faster than a 2-D nonzero
+        shared = inter[i, j]
         overlaps[i, j] = shared / (a[4, i] + b[4, j] - shared) > thresh
     return overlaps
 

@@ -1,5 +1,8 @@
 """Non-maximum suppression against torchvision, a slow loop, and between devices."""
 
+import sys
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from gradients import cpu_gpu_agree, tensor, values
@@ -25,6 +28,18 @@ def slow_nms(boxes, scores, thresh):
         else:
             kept.append(i)
     return kept
+
+
+@contextmanager
+def ways(neighbors):
+    """Compare candidates with their neighbours from the second block on, in small blocks; or never."""
+    module = sys.modules["lucid_maskrcnn.ops.nms"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MANY", 0 if neighbors else 10**9)
+        if neighbors:
+            for name, value in {"_RARE": 2, "_BLOCK": 2, "_NEIGHBORS": 3}.items():
+                patch.setattr(module, name, value)
+        yield
 
 
 def random_boxes(rng, num, extent):
@@ -112,21 +127,36 @@ def test_nms_of_no_boxes(device):
 
 @pytest.mark.parametrize("thresh", [0, 0.3, 0.5, 0.7, 1])
 @pytest.mark.parametrize("extent", [20, 150])
-def test_nms_equals_a_loop(thresh, extent):
+@pytest.mark.parametrize("neighbors", [False, True])
+def test_nms_equals_a_loop(thresh, extent, neighbors):
     rng = np.random.default_rng(5)
     boxes, scores = random_boxes(rng, 200, extent), rng.integers(0, 50, 200).astype(np.float32)  # more than a block
-    assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
+    with ways(neighbors):
+        assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
+
+
+@pytest.mark.parametrize("offset", [0, 1e7, -3e5])
+def test_nms_of_many_boxes_that_hardly_overlap_equals_a_loop(offset):
+    # Far from the origin the corners are rounded to whole pixels.
+    rng = np.random.default_rng(6)
+    boxes = random_boxes(rng, 700, 900) + np.float32(offset)
+    scores = rng.permutation(700).astype(np.float32)
+    boxes[::50, 2] = [np.nan, np.inf] * 7
+    boxes[1::50, 0] = [-np.inf, np.nan] * 7
+    assert values(nms(tensor(boxes), tensor(scores), 0.5)).tolist() == slow_nms(boxes, scores, 0.5)
 
 
 @settings(deadline=None, max_examples=80)
 @given(
     arrays(np.float32, st.tuples(st.integers(0, 12), st.just(4)), elements=st.integers(-4, 8).map(float)),
     st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 1.0]),
+    st.booleans(),
     st.data(),
 )
-def test_nms_of_any_boxes_equals_a_loop(boxes, thresh, data):
+def test_nms_of_any_boxes_equals_a_loop(boxes, thresh, neighbors, data):
     scores = data.draw(arrays(np.float32, len(boxes), elements=st.integers(0, 3).map(float)))
-    assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
+    with ways(neighbors):
+        assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
 
 
 @pytest.mark.parametrize("num", [1000, 1001])
