@@ -153,15 +153,14 @@ def _not_suppressed(columns: np.ndarray, thresh: np.floating) -> np.ndarray:
 def _overlapping_pairs(columns: np.ndarray, thresh: np.floating) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs of columns whose IoU is greater than ``thresh``, the better one of each first.
 
-    Such boxes overlap over more than the part ``thresh`` of either width, so that their left sides are less than
-    (1 - thresh) / thresh of a width apart: sorted by them, each block is compared with its neighbours only.
+    Such boxes overlap over more than the part ``thresh`` of either width: the left sides are apart by less than
+    1 - thresh of the width of the one on the left. Sorted by them, each block is compared with its neighbours only.
     """
     by_x = np.argsort(columns[0], kind="stable")
     columns = columns[:, by_x]
     left, right = columns[0].astype(np.float64), columns[2].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # A little more, for what the arithmetic of overlaps rounds.
-        reach = left + (right - left) * (1.001 * (1 - np.float64(thresh)) / np.float64(thresh))
+    with np.errstate(invalid="ignore"):
+        reach = left + (right - left) * (1.001 - float(thresh))  # a little more, for what is rounded
     blocks = chunks(len(by_x), _NEIGHBORS)
     pairs: list[Any] = [None] * len(blocks)
 

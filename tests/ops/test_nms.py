@@ -135,6 +135,19 @@ def test_nms_equals_a_loop(thresh, extent, neighbors):
         assert values(nms(tensor(boxes), tensor(scores), thresh)).tolist() == slow_nms(boxes, scores, thresh)
 
 
+@pytest.mark.parametrize("thresh", [0.1, 0.5, 0.7, 0.9])
+def test_nms_of_boxes_that_overlap_at_one_end(thresh):
+    # In each of twelve rows a wide box, and at its right end a better and narrower one whose IoU is just over, or under.
+    left, top = np.arange(12) * 0.25, np.arange(12) * 100.0
+    for part in (thresh + 0.004, thresh - 0.004):
+        wide = np.stack([left, top, left + 1000, top + 50], axis=1)
+        narrow = np.stack([left + 1000 * (1 - part), top, left + 1000, top + 50], axis=1)
+        boxes, scores = np.float32(np.concatenate([wide, narrow])), np.arange(24).astype(np.float32)
+        with ways(neighbors=True):
+            found = values(nms(tensor(boxes), tensor(scores), thresh)).tolist()
+        assert found == list(range(23, 11 if part > thresh else -1, -1))
+
+
 @pytest.mark.parametrize("offset", [0, 1e7, -3e5])
 def test_nms_of_many_boxes_that_hardly_overlap_equals_a_loop(offset):
     # Far from the origin the corners are rounded to whole pixels.
