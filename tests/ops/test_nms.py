@@ -137,7 +137,7 @@ def test_nms_equals_a_loop(thresh, extent, neighbors):
 
 @pytest.mark.parametrize("thresh", [0.1, 0.5, 0.7, 0.9])
 def test_nms_of_boxes_that_overlap_at_one_end(thresh):
-    # In each of twelve rows a wide box, and at its right end a better and narrower one whose IoU is just over, or under.
+    # In twelve rows a wide box, and at its right end a better and narrower one whose IoU is just over, or under.
     left, top = np.arange(12) * 0.25, np.arange(12) * 100.0
     for part in (thresh + 0.004, thresh - 0.004):
         wide = np.stack([left, top, left + 1000, top + 50], axis=1)
