@@ -77,6 +77,13 @@ CALLS: dict[str, dict[str, Any]] = {
     "linear": {"x": of(2, 3), "weight": of(4, 3), "bias": of(4), "relu": True},
     "mask_targets": {"gt_masks": of(2, 9, 9), "rois": boxes(), "gt_idx": ints(0, 1, 1), "size": 4, "aligned": False},
     "match": {"iou": of(2, 3), "foreground": 0.7, "background": 0.3, "allow_low_quality_matches": True},
+    "match_boxes": {
+        "gt_boxes": boxes(),
+        "boxes": boxes(),
+        "foreground": 0.7,
+        "background": 0.3,
+        "allow_low_quality_matches": True,
+    },
     "max_pool2d": {"x": of(1, 2, 6, 6), "kernel_size": 3, "stride": 2, "padding": 1},
     "multiscale_roi_align": {
         "features": [of(2, 3, 8, 8), of(2, 3, 4, 4)],
@@ -324,6 +331,7 @@ def settings() -> list[Any]:
         rows += [(place, least - 1, ValueError), (place, -5, ValueError)]
         rows += [(place, wrong, TypeError) for wrong in (1.5, "3", True, (2, 2))]
     fractions = ["nms.iou_thresh", "batched_nms.iou_thresh", "match.foreground", "match.background"]
+    fractions += ["match_boxes.foreground", "match_boxes.background"]
     fractions += ["sample_balanced.positive_fraction", "batch_norm.momentum", "paste_masks.threshold", "dropout.p"]
     for place in fractions:
         rows += [(place, wrong, ValueError) for wrong in (-0.1, 2, float("nan"), float("inf"))]
@@ -335,7 +343,13 @@ def settings() -> list[Any]:
         rows += [(place, wrong, TypeError) for wrong in ("1", None, True)]
     for place in ["batch_norm.training", "batch_norm.relu", "conv2d.relu", "conv_transpose2d.relu", "linear.relu"]:
         rows += [(place, wrong, TypeError) for wrong in ("no", None, 1)]
-    for place in ["match.allow_low_quality_matches", "mask_targets.aligned", "paste_masks.snap", "roi_align.aligned"]:
+    for place in [
+        "match.allow_low_quality_matches",
+        "match_boxes.allow_low_quality_matches",
+        "mask_targets.aligned",
+        "paste_masks.snap",
+        "roi_align.aligned",
+    ]:
         rows += [(place, wrong, TypeError) for wrong in ("no", None, 1)]
     for place in ["clip_boxes.size", "paste_masks.image_size", "roi_align.output_size", "roi_levels.margin"]:
         rows += [(place, wrong, TypeError) for wrong in ("32", None, True, (True, 1), ("1", 2))]
