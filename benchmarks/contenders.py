@@ -110,8 +110,8 @@ def crowd(size: tuple[int, int], count: int) -> dict[str, Any]:
     return {"boxes": boxes, "labels": np.ones(count, np.int64), "masks": outlines}
 
 
-def num_threads() -> int:
-    """Return how many threads every contender shall use: one a core that this process may use."""
+def num_cores() -> int:
+    """Return how many cores this process may use, and so how many threads every contender shall use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -519,7 +519,7 @@ class OpenVINO(Engine):
 
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": num_threads(),
+            "INFERENCE_NUM_THREADS": num_cores(),
             "PERFORMANCE_HINT": "LATENCY",
         }
         compiled = openvino.Core().compile_model(file, "CPU", settings)
@@ -535,7 +535,7 @@ class ONNXRuntime(Engine):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads()
+        options.intra_op_num_threads = num_cores()
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         return lambda image: session.run(None, {"image": image})
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import records
+from contenders import num_cores
 
 CONTENDERS = Path(__file__).resolve().parent / "contenders.py"
 SIZE, TRAINING_SIZE, CURVE_SIZE, STEPS = (800, 1216), (512, 768), (256, 384), 20
@@ -163,7 +164,7 @@ def measure_crowd(bench: Bench) -> dict[str, Any]:
 
 def measure_scaling(bench: Bench) -> dict[str, Any]:
     """Measure predict with a growing number of threads, as far as there are cores."""
-    counts = [n for n in THREADS if n <= records.num_cores()] if hasattr(os, "sched_getaffinity") else []
+    counts = [n for n in THREADS if n <= num_cores()] if hasattr(os, "sched_getaffinity") else []
     workers = {(name, n): worker for n in counts for name, worker in bench.start(OURS, PEER_LAST, threads=n).items()}
     found = bench.alternate(workers, "predictor", SIZE, 1, None)
     for worker in workers.values():
