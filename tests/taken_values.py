@@ -9,6 +9,7 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "text": """
+        export.to_onnx.path
         data.split_coco.group_by
         training.WandbCallback.project training.WandbCallback.folder training.WandbCallback.name
         training.MLflowCallback.experiment training.MLflowCallback.tracking_uri training.MLflowCallback.folder
@@ -66,6 +67,7 @@ TAKES: dict[str, str] = {
         weights.find_backbone.architecture weights.find_backbone.argument
     """,
     "zero": """
+        export.to_onnx.score_thresh export.to_onnx.nms_thresh export.to_onnx.top_k
         data.split_coco.seed
         ops.adamw_update.lr ops.adamw_update.betas ops.adamw_update.eps ops.adamw_update.weight_decay
         ops.scale_scalar.factor training.AdamW.lr training.AdamW.betas training.AdamW.weight_decay
@@ -157,6 +159,7 @@ TAKES: dict[str, str] = {
         weights.find_backbone.argument
     """,
     "huge": """
+        export.to_onnx.top_k
         ops.adamw_update.lr ops.adamw_update.eps ops.adamw_update.weight_decay ops.scale_scalar.factor
         training.AdamW.lr training.AdamW.eps training.AdamW.weight_decay
         ops.batch_norm.eps ops.bucket_size.count ops.chunks.size ops.clip_boxes.size ops.fold_batch_norm.eps

@@ -28,8 +28,21 @@ from lucid_maskrcnn.cli import _is_answer
 
 pytestmark = pytest.mark.once
 
-PACKAGES = ["", "ops", "models", "data", "evaluation", "training", "inference", "masks", "images", "weights", "config"]
-PACKAGES += ["transforms", "visualization", "measure", "targets", "app", "annotation_formats"]
+PACKAGES = [
+    "",
+    "ops",
+    "models",
+    "data",
+    "evaluation",
+    "training",
+    "inference",
+    "export",
+    "masks",
+    "images",
+    "weights",
+    "config",
+]
+PACKAGES += ["export", "transforms", "visualization", "measure", "targets", "app", "annotation_formats"]
 
 # ------------------------------------------------------------------ the public names
 

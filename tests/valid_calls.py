@@ -31,6 +31,7 @@ from lucid_maskrcnn import (
     config,
     data,
     evaluation,
+    export,
     images,
     inference,
     masks,
@@ -1287,6 +1288,20 @@ _add("inference.split_list", inference.split_list, content=b"a.png\nb.png")
 @valid("inference.save_drawing")
 def _() -> Valid:
     return inference.save_drawing, {"path": "drawing.png", "pixels": PIXELS, "detections": detections()}
+
+
+@valid("export.to_onnx")
+def _() -> Valid:
+    return export.to_onnx, {
+        "model": model(),
+        "path": "model.onnx",
+        "score_thresh": 0.5,
+        "nms_thresh": None,
+        "top_k": None,
+        "full_masks": True,
+        "dtype": "float32",
+        "opset": 18,
+    }
 
 
 # ------------------------------------------------------------------ images and transforms

@@ -20,6 +20,7 @@ MODULES = (
             "data",
             "detections",
             "evaluation",
+            "export",
             "images",
             "inference",
             "masks",

@@ -31,6 +31,7 @@ from . import (
     convert_data,
     env,
     evaluate,
+    export_onnx,
     info,
     predict,
     split_data,
@@ -173,6 +174,7 @@ def build_parser() -> Parser:
         suggest,
         info,
         convert,
+        export_onnx,
         env,
         completion,
     ):

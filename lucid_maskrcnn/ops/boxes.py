@@ -30,7 +30,7 @@ from ._parallel import parallel_for
 __all__ = ["box_area", "box_iou", "clip_boxes", "decode_boxes", "encode_boxes"]
 
 # A predicted side grows at most 62.5-fold (1000 / 16), so that exp() of a large delta stays finite.
-_LOG_GROWTH_CAP = math.log(1000.0 / 16)
+LOG_GROWTH_CAP = math.log(1000.0 / 16)
 _ANY_BOXES = (..., 4)
 
 
@@ -286,7 +286,7 @@ class _DecodeBoxes(_BoxCoder):
         center = rows[..., :2] + 0.5 * side
         shift = deltas[..., :2] / by_center  # (R, 2) or (R, K, 2)
         log_growth = deltas[..., 2:] / by_side
-        growth = xp.exp(xp.minimum(log_growth, _LOG_GROWTH_CAP))
+        growth = xp.exp(xp.minimum(log_growth, LOG_GROWTH_CAP))
         new_center, half = shift * side + center, 0.5 * (growth * side)
 
         def backward(grad: Array) -> tuple[Array | None, Array | None]:
@@ -294,7 +294,7 @@ class _DecodeBoxes(_BoxCoder):
             to_new_side = 0.5 * (grad[..., 2:] - grad[..., :2])
             to_deltas = to_boxes = None
             if self.needs[0]:
-                to_log = to_new_side * (growth * side) / by_side * (log_growth <= _LOG_GROWTH_CAP)
+                to_log = to_new_side * (growth * side) / by_side * (log_growth <= LOG_GROWTH_CAP)
                 to_deltas = xp.concatenate([to_center * side / by_center, to_log], axis=-1)
             if self.needs[1]:
                 to_side = to_center * shift + to_new_side * growth

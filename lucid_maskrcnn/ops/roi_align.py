@@ -409,6 +409,11 @@ def _smallest_areas(num_levels: int, canonical: _Canonical) -> np.ndarray:
     return high.astype(np.int32).view(np.float32)  # the bits after those of infinity are NaN
 
 
+def smallest_areas(num_levels: int, margin: tuple[float, float]) -> np.ndarray:
+    """Return the smallest area of the boxes that go to each level of a pyramid from 1 on, level 0 having stride 1."""
+    return _smallest_areas(num_levels, _Canonical(224, 4, 0, margin))
+
+
 class _RoILevels(Op):
     differentiable = False
 

@@ -58,7 +58,7 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str], command: str) 
 MISTAKES = {
     "predit a.png": "lucid-maskrcnn: COMMAND must be one of 'demo', 'predict', .* Did you mean 'predict'?",
     "--vresion": "lucid-maskrcnn: there is no option '--vresion'; did you mean '--version'?",
-    "--score-thresh 0.5": "lucid-maskrcnn: there is no option '--score-thresh'; it is an option of .*'evaluate'.",
+    "--score-thresh 0.5": "lucid-maskrcnn: there is no option '--score-thresh'; it is an option of .*'export'.",
     "--scores 0.5": "lucid-maskrcnn: there is no option '--scores'; 'lucid-maskrcnn --help' lists them.",
     "predict": "lucid-maskrcnn predict: missing: IMAGE; see 'lucid-maskrcnn predict --help'.",
     "predict a.png --score-tresh 0.5": "lucid-maskrcnn predict: there is no option '--score-tresh'; "

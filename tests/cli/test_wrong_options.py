@@ -24,6 +24,7 @@ NOWHERE = {
     "split-data": ["nowhere.json", "out"],
     "suggest": ["nowhere", "nowhere.json"],
     "demo": ["--out", "nowhere/deep.png"],
+    "export": ["nowhere.pth", "out.onnx"],
     "evaluate": ["nowhere", "nowhere.json"],
     "info": ["nowhere.pth"],
     "predict": ["nowhere.png"],
