@@ -408,7 +408,7 @@ def _operators() -> None:
         "sum_of_squares": {"arrays": [BOXES]},
         "take": {"x": of(3, 2), "rows": ints(0, 2)},
         "top_k_per_level": {"scores": of(5), "level_sizes": [2, 3], "k": 1},
-        "upsample_add": {"coarse": of(1, 2, 3, 3), "fine": of(1, 2, 5, 6)},
+        "upsample_add": {"coarse": of(1, 2, 3, 3), "fine": of(1, 2, 5, 6), "overwrite": False},
         "zeros": {"*shape": (2, 3)},
     }
     for name, arguments in calls.items():

@@ -197,7 +197,7 @@ class FeaturePyramid(nn.Module):
         remaining = stages if isinstance(stages, _Stages) else list(stages)
         for i in reversed(range(len(stages))):
             lateral = conv_norm(remaining.pop(), self.inner_blocks[i], inner_norms[i])
-            top_down = lateral if top_down is None else ops.upsample_add(top_down, lateral)
+            top_down = lateral if top_down is None else ops.upsample_add(top_down, lateral, overwrite=True)
             del lateral
             levels.insert(0, conv_norm(top_down, self.layer_blocks[i], layer_norms[i]))
         return [*levels, ops.subsample(levels[-1])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -143,9 +143,8 @@ class Linear(nn.Module):
         self.bias = _parameter(out_features)
         if std is None:
             bound = 1 / math.sqrt(in_features)
-            self.weight = _parameter(out_features, in_features)
+            self.weight = _drawn((out_features, in_features), nn.init.uniform, -bound, bound)
             if _initial.get() == "random":
-                nn.init.uniform(self.weight, -bound, bound)
                 nn.init.uniform(self.bias, -bound, bound)
         else:
             self.weight = _normal((out_features, in_features), std)
@@ -161,9 +160,16 @@ class Linear(nn.Module):
 
 
 def _normal(shape: tuple[int, ...], std: float) -> nn.Parameter:
+    return _drawn(shape, nn.init.normal, 0.0, std)
+
+
+def _drawn(shape: tuple[int, ...], draw: Callable[..., None], *numbers: float) -> nn.Parameter:
+    """Return a parameter that a function of Lucid fills, in memory that is reused: that of Lucid's own array is not."""
     weight = _parameter(*shape)
     if _initial.get() == "random":
-        nn.init.normal(weight, 0.0, std)
+        values = ops.shape_only(*shape)
+        draw(values, *numbers)
+        weight.data[...] = values.data
     return weight
 
 

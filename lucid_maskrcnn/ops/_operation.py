@@ -35,6 +35,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -316,8 +317,8 @@ def _checked_shape(shape: tuple[int, ...]) -> list[int]:
 
 
 def zeros(*shape: int) -> Tensor:
-    """Return float32 zeros on cpu, without touching their memory: ``lucid.zeros`` makes float64 and converts it."""
-    return Tensor(np.zeros(_checked_shape(shape), np.float32))
+    """Return float32 zeros on cpu, in memory that is reused when they are freed, as :func:`host_zeros`."""
+    return Tensor(host_zeros(shape, np.float32))
 
 
 def host_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -423,6 +424,9 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
     self.grad = seed
     while order:
         node = order.pop()  # and so forgotten here: its activations are freed on the way
+        if not retain_graph and sys.getrefcount(node) == _ONLY_HERE:
+            # All that used it are done, and nobody else has it: what its own gradient needs, its operator has kept.
+            node.data = _shape_of(node.data)
         try:
             if node.grad is not None:
                 _count_axes_from_the_front(node)
@@ -441,6 +445,19 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
                 node._op.clear()
             node._prev, node._backward_op, node._op = [], _no_backward, None
     mx.async_eval([n.grad for n in leaves if n.grad is not None])  # which MLX begins in this thread only
+
+
+def _references_to_a_local() -> int:
+    held = object()
+    return sys.getrefcount(held)
+
+
+_ONLY_HERE = _references_to_a_local()  # 2 or, where Python borrows what a variable holds, 1
+
+
+def _shape_of(data: Array) -> Array:
+    """Return an array of the same shape that takes no memory."""
+    return np.broadcast_to(data.dtype.type(0), data.shape) if isinstance(data, np.ndarray) else data
 
 
 def _count_axes_from_the_front(node: Tensor) -> None:

@@ -58,10 +58,11 @@ class _Conv2d(Op):
             out = winograd.correlate(x, factors(), padding, **fused)
         else:
             out = correlate(x, factors(), kernel, stride, padding, **fused)
+        positive = out if self.relu else None  # without a ReLU the output is not needed again, and not kept
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
-            passed = relu_backward(grad, out) if self.relu else grad
+            passed = grad if positive is None else relu_backward(grad, positive)
             grad_x = grad_w = grad_b = grad_r = None
             if self.needs[0] and fast:
                 grad_x = nchw(winograd.correlate(passed, factors(), 2 - padding, turned=True))
@@ -251,7 +252,7 @@ def _grad_weight(
                 sums[group] += into
 
     parallel_for(range(len(groups)), run)
-    total = np.empty(shape, grad.dtype)
+    total = empty(shape, grad.dtype)
 
     def finish(some: slice) -> None:
         taps = sums[:, some].sum(axis=0).reshape(-1, *kernel, channels).transpose(0, 3, 1, 2)

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from lucid import Tensor
 
-from lucid_maskrcnn.validators import non_negative_int, positive_int
+from lucid_maskrcnn.validators import flag, non_negative_int, positive_int
 
 from . import conv_gpu
 from ._checks import check_tensor
@@ -192,12 +192,16 @@ def subsample(x: Tensor) -> Tensor:
 
 
 class _UpsampleAdd(Op):
+    def __init__(self, overwrite: bool) -> None:
+        super().__init__()
+        self.overwrite = overwrite
+
     def cpu(self, coarse: Any, fine: Any) -> Any:
         low, high = nhwc(coarse), nhwc(fine)
         (n, h, w, c), (height, width) = low.shape, high.shape[1:3]
         doubled = (height, width) == (2 * h, 2 * w)
         rows, cols = nearest(h, height), nearest(w, width)
-        out = empty(high.shape, high.dtype)
+        out = high if self.overwrite else empty(high.shape, high.dtype)
         tasks = [(i, block) for i in range(n) for block in chunks(h, max(_BLOCK_VALUES // max(4 * w * c, 1), 1))]
 
         def add(task: tuple[int, slice]) -> None:
@@ -278,10 +282,11 @@ def _sum_of_copies_gpu(grad: mx.array, places: np.ndarray, size: int, axis: int)
     return total
 
 
-def upsample_add(coarse: Tensor, fine: Tensor) -> Tensor:
+def upsample_add(coarse: Tensor, fine: Tensor, *, overwrite: bool = False) -> Tensor:
     """Enlarge ``coarse`` (N, C, h, w) to the size of ``fine`` (N, C, H, W) by nearest neighbour and add them.
 
-    The top-down path of a feature pyramid (Lin et al. 2017, section 3).
+    The top-down path of a feature pyramid (Lin et al. 2017, section 3). With ``overwrite`` the sum may take the memory
+    of ``fine``, whose values are lost: for maps that nothing else reads, not the gradient of what made them either.
 
     Raises
     ------
@@ -292,4 +297,4 @@ def upsample_add(coarse: Tensor, fine: Tensor) -> Tensor:
     check_tensor("fine", fine, (*coarse.shape[:2], "H", "W"))
     if 0 in coarse.shape[2:]:
         raise ValueError(f"coarse must have a pixel to enlarge, got shape {tuple(coarse.shape)}.")
-    return _UpsampleAdd()(coarse, fine)
+    return _UpsampleAdd(flag("overwrite", overwrite))(coarse, fine)

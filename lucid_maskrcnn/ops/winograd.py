@@ -453,7 +453,7 @@ def grad_weight(
 def _to_taps(sums: np.ndarray, g: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     """Return ``gᵀ · sums`` of the transforms of weights (36, O, C), times ``scale`` (O,): (O, C, 3, 3)."""
     _, filters, channels = sums.shape
-    taps = np.empty((filters, channels, 9), sums.dtype)
+    taps = empty((filters, channels, 9), sums.dtype)
 
     def run(some: slice) -> None:
         part = taps[some]

@@ -138,7 +138,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "subsample": {"x": of(1, 2, 3, 3)},
     "take": {"x": of(3, 2), "rows": ints(0, 2)},
     "top_k_per_level": {"scores": of(5), "level_sizes": [2, 3], "k": 1},
-    "upsample_add": {"coarse": of(1, 2, 3, 3), "fine": of(1, 2, 5, 6)},
+    "upsample_add": {"coarse": of(1, 2, 3, 3), "fine": of(1, 2, 5, 6), "overwrite": False},
 }
 # What takes no tensors, or any number of them, is tested below or in the file of its module.
 OTHERS = {

@@ -599,6 +599,27 @@ def test_backward_frees_activations_on_the_way() -> None:
     assert spy.was_alive is False
 
 
+@pytest.mark.usefixtures("no_gc")
+@pytest.mark.parametrize("mode", ["only the graph has it", "somebody else has it", "the graph is retained"])
+def test_backward_frees_a_result_before_its_own_gradient(mode: str) -> None:
+    """What its operator has not kept, no gradient reads: it goes unless somebody can still look at it."""
+    spy = _Spy()
+    x = tensor(np.ones(4, np.float32))
+    y = spy(x)
+    spy.watched = weakref.ref(y.data)
+    loss = _Counted()(y).sum()
+    held = y if mode == "somebody else has it" else None
+    del y
+    loss.backward(retain_graph=mode == "the graph is retained")
+    assert spy.was_alive is (mode != "only the graph has it")
+    np.testing.assert_array_equal(x.grad, [2, 2, 2, 2])
+    if held is not None:
+        np.testing.assert_array_equal(held.data, [1, 1, 1, 1])
+    if mode == "the graph is retained":
+        loss.backward()
+        np.testing.assert_array_equal(x.grad, [4, 4, 4, 4])
+
+
 # ------------------------------------------------------------------ the bridge
 
 

@@ -110,6 +110,17 @@ def test_upsample_add_leaves_its_inputs_alone() -> None:
     np.testing.assert_array_equal(values(channels_last), before)
 
 
+@pytest.mark.parametrize(("coarse", "fine"), SIZES)
+def test_upsample_add_in_the_memory_of_the_finer_map(coarse: tuple[int, int], fine: tuple[int, int]) -> None:
+    low, high = normal(2, 2, *coarse), normal(2, 2, *fine, seed=1)
+    channels_last = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (low, high)]
+    written = Tensor(channels_last[1].copy(order="K"))
+    found = upsample_add(Tensor(channels_last[0]), written, overwrite=True)
+    np.testing.assert_array_equal(found.data, upsample_add(Tensor(low), Tensor(high)).data)
+    assert np.shares_memory(found.data, written.data)
+    check_gradients(lambda a, b: upsample_add(a, b * 1.0, overwrite=True), low, high, tol=1e-8)
+
+
 def test_upsample_add_of_no_images(device: str) -> None:
     for coarse, fine in SIZES[:2]:
         check_empty(upsample_add, [normal(0, 2, *coarse), normal(0, 2, *fine)], (0, 2, *fine), device)
