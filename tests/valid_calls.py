@@ -559,7 +559,7 @@ def _() -> Valid:
     }
 
 
-_add("MaskRCNN.from_file", root.MaskRCNN.from_file, weights="weights.safetensors")
+_add("MaskRCNN.from_file", root.MaskRCNN.from_file, weights="weights.safetensors", config=None)
 
 
 @valid("MaskRCNN.freeze_norms")
@@ -1502,7 +1502,7 @@ def _() -> Valid:
 
 _add("list_weights", root.list_weights, architecture="mask_rcnn_resnet_18_fpn")
 _add("weights.locate", weights.locate, weights="NUCLEI", architecture="mask_rcnn_resnet_18_fpn")
-_add("weights.read_weights_file", weights.read_weights_file, path="weights.safetensors")
+_add("weights.read_weights_file", weights.read_weights_file, path="weights.safetensors", config=None, find_config=True)
 for _name in ("assign", "check_fit"):
 
     @valid(f"weights.{_name}")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from .common import check_output_file, file_path, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lucid_maskrcnn.weights import WeightsFile
 
 __all__ = ["add_commands"]
 
@@ -32,12 +38,25 @@ def add_commands(commands: Any) -> None:
         default="lucid_maskrcnn",
         help="library whose names are written: lucid_maskrcnn or torchvision (default: lucid_maskrcnn)",
     )
+    convert.add_argument(
+        "--config",
+        type=file_path,
+        metavar="FILE",
+        help="the config.yaml of the detectron2 run that wrote IN; by default the one beside IN",
+    )
+    convert.add_argument(
+        "--categories",
+        type=file_path,
+        metavar="FILE",
+        help="JSON file of COCO's annotations with the names of the classes, which checkpoints do not have",
+    )
     convert.set_defaults(run=_convert)
 
 
 def _convert(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.config import architecture_of
     from lucid_maskrcnn.weights import locate, read_weights_file, write_converted
+    from lucid_maskrcnn.weights.weights_file import warn_if_assumed
 
     if args.target.suffix != ".safetensors":
         raise ValueError(f"OUT must end in .safetensors, got {str(args.target)!r}.")
@@ -45,8 +64,21 @@ def _convert(args: argparse.Namespace) -> None:
     source = locate(args.source)
     if args.target.exists() and args.target.samefile(source):
         raise ValueError(f"OUT must be another file than IN, got {str(args.target)!r} for both.")
-    file = read_weights_file(source)
+    file = read_weights_file(source, config=args.config)
+    warn_if_assumed(file, repr(str(source)))
+    if args.categories is not None:
+        file = _with_categories(file, args.categories)
     write_converted(file, args.target, to=args.to, dtype=args.dtype)
     model = (file.config and architecture_of(file.config)) or "an unknown architecture"
     size = args.target.stat().st_size / 1e6
     say(f"{args.target}: {model}, {file.source}'s weights under {args.to}'s names, {size:.1f} MB")
+
+
+def _with_categories(file: WeightsFile, categories: Path) -> WeightsFile:
+    """Return weights with the names of their classes."""
+    from lucid_maskrcnn.weights.coco_categories import categories_of_file
+
+    if file.config is None:
+        raise ValueError("--categories must be for weights whose model is known.")
+    names = categories_of_file(categories, file.config.num_classes)
+    return replace(file, config=file.config.changed(categories=names))

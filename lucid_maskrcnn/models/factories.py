@@ -23,6 +23,9 @@ from ..config import (
 )
 from ..user_warnings import warn_user
 from ..validators import check_keywords, choice, positive_int, shown
+from ..weights.coco_categories import categories_of_file
+from ..weights.shape_checks import check_settings
+from ..weights.weights_file import warn_if_assumed
 from .layers import shapes_only, uninitialized
 from .mask_rcnn import MaskRCNN, PooledSize
 
@@ -95,7 +98,7 @@ def _build(
     min_size: int | None = None,
     max_size: int | None = None,
     top_k: int | None = None,
-    categories: Mapping[int, str] | Sequence[Category] | None = None,
+    categories: Mapping[int, str] | Sequence[Category] | str | Path | None = None,
     conventions: str | None = None,
     width: int | None = None,
     fpn_channels: int | None = None,
@@ -142,8 +145,9 @@ def _build(
         ``image={"scale": s}`` multiplies sides by a factor instead, as ``"NUCLEI"`` do.
     top_k : int, optional
         Detections per image; 100 in torchvision.
-    categories : mapping of int to str, or sequence of (label, name, id), optional
-        Names of the labels.
+    categories : mapping of int to str, sequence of (label, name, id), str or Path, optional
+        Names of the labels; or a JSON file of COCO's annotations, whose categories are labels 1, 2, … in the order of
+        their ids, or their ids if there are as many classes as the greatest of them.
     conventions : {"torchvision", "detectron2"}, optional
         Whose settings hold where no other argument says otherwise; torchvision's by default.
     width, fpn_channels : int, optional
@@ -254,10 +258,16 @@ def mask_rcnn_resnet_101_fpn() -> None:
     """
 
 
-def build_from_file(weights: str | Path) -> MaskRCNN:
+def build_from_file(weights: str | Path, config: str | Path | None = None, **settings: Any) -> MaskRCNN:
     """Build the model that weights belong to; see :meth:`MaskRCNN.from_file`."""
     validators.path("weights", weights)  # None would mean: without weights
-    return _assemble(None, None, weights, None, None, {})
+    known = [
+        n for n in inspect.signature(_build).parameters if n not in ("architecture", "weights", "weights_backbone")
+    ]
+    check_keywords("MaskRCNN.from_file()", settings, known, _NAMES_ELSEWHERE)
+    given = {name: value for name, value in settings.items() if value is not None}
+    num_classes, trainable_layers = given.pop("num_classes", None), given.pop("trainable_layers", None)
+    return _assemble(None, num_classes, weights, None, trainable_layers, given, config)
 
 
 # ------------------------------------------------------------------ how a model is put together
@@ -270,10 +280,14 @@ def _assemble(
     weights_backbone: Mapping[str, Any] | str | Path | None,
     trainable_layers: int | None,
     settings: Mapping[str, Any],
+    config_file: str | Path | None = None,
 ) -> MaskRCNN:
     if weights is not None and weights_backbone is not None:
         raise ValueError("weights and weights_backbone exclude each other: weights holds a backbone too.")
-    file = None if weights is None else weight_files.read_weights_file(weight_files.locate(weights, architecture))
+    file = None
+    if weights is not None:
+        path = weight_files.locate(weights, architecture)
+        file = weight_files.read_weights_file(path, config=config_file, find_config="conventions" not in settings)
     base = _base_config(architecture, weights, file)
     body = None
     if weights_backbone is not None:
@@ -283,18 +297,18 @@ def _assemble(
     norms = _norms(base, settings, weights=file is not None, body=body is not None)
     if num_classes is not None:
         num_classes = positive_int("num_classes", num_classes, 1_000_000)
-    if num_classes is None and file is None and "categories" in settings:
-        num_classes = max((c.label for c in make_categories(settings["categories"])), default=None)
+    if "categories" in settings:
+        of_weights = num_classes or (base.num_classes if file is not None else None)
+        settings = {**settings, "categories": _named(settings["categories"], of_weights)}
+        if num_classes is None and file is None:
+            num_classes = max((c.label for c in make_categories(settings["categories"])), default=None)
     config = base.changed(**{**_with_classes(base, num_classes), **norms, **settings})
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
     if file is not None:
-        # Before anything is allocated: a header may ask for any size.
-        with shapes_only():
-            blueprint = MaskRCNN.from_config(
-                config.changed(**_with_classes(config, base.num_classes)), trainable_layers=trainable_layers
-            )
-        weight_files.check_fit(blueprint, file.arrays, source=f"weights {str(weights)!r}")
+        _check_fit(file, base, config, settings, trainable_layers, f"weights {str(weights)!r}", architecture is None)
+        if "conventions" not in settings:  # which says whose settings are meant
+            warn_if_assumed(file, f"weights {str(weights)!r}")
     with uninitialized() if file is not None and config.num_classes == base.num_classes else nullcontext():
         model = MaskRCNN.from_config(config, trainable_layers=trainable_layers)
     if file is not None:
@@ -305,6 +319,38 @@ def _assemble(
     model.norm_by_default = file is None and "norm" not in settings
     model.pretrained = file is not None and config.num_classes == base.num_classes
     return model
+
+
+def _named(categories: Any, num_classes: int | None) -> Any:
+    """Return categories, those in a COCO file read."""
+    if not isinstance(categories, (str, Path)):
+        return categories
+    return categories_of_file(categories, num_classes)
+
+
+def _check_fit(
+    file: weight_files.WeightsFile,
+    base: ModelConfig,
+    config: ModelConfig,
+    settings: Mapping[str, Any],
+    trainable_layers: int,
+    source: str,
+    all_classes: bool,
+) -> None:
+    """Compare settings and shapes before anything is allocated: a header may ask for any size.
+
+    With ``all_classes`` the number of classes is compared, too; else class layers of another one start anew.
+    """
+    of_file = config.changed(**_with_classes(config, base.num_classes))
+    if all_classes and config.num_classes != base.num_classes:
+        raise ValueError(
+            f"num_classes={config.num_classes} contradicts {source}, whose shapes say {base.num_classes}, background "
+            f"not counted: call {architecture_of(config)}(num_classes={config.num_classes}, weights=…) for new ones."
+        )
+    check_settings(settings, of_file, base, file.arrays, source)
+    with shapes_only():
+        blueprint = MaskRCNN.from_config(of_file, trainable_layers=trainable_layers)
+    weight_files.check_fit(blueprint, file.arrays, source=source)
 
 
 def _norms(base: ModelConfig, settings: Mapping[str, Any], *, weights: bool, body: bool) -> dict[str, str | None]:

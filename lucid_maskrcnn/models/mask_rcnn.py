@@ -241,7 +241,7 @@ class MaskRCNN(HalfPrecision):
         return cls(backbone, **settings)
 
     @classmethod
-    def from_file(cls, weights: str | Path) -> MaskRCNN:
+    def from_file(cls, weights: str | Path, *, config: str | Path | None = None, **settings: Any) -> MaskRCNN:
         """Build the model that a file of weights belongs to.
 
         Parameters
@@ -249,21 +249,38 @@ class MaskRCNN(HalfPrecision):
         weights : str or Path
             ``.safetensors``, ``.pth`` or ``.pkl``, of this package, torchvision or detectron2: architecture, classes
             and conventions are found in it. Or a name that only one architecture has, such as ``"NUCLEI"``.
+        config : str or Path, optional
+            The YAML of the detectron2 run that wrote the weights, for settings that no shape shows: channel order, mean
+            and deviation of the pixels, strides, anchors, sizes, thresholds, … By default the ``config.yaml`` that lies
+            beside a file under detectron2's names, unless it is a published one. It is read as data: nothing in it is
+            executed.
+        **settings
+            Keywords of the factories, such as ``anchor_sizes``, ``min_size``, ``top_k`` and ``categories``: they stand
+            above what file and ``config`` say. With ``conventions="detectron2"`` those of the model zoo are taken for
+            the rest, without ``config`` and without a warning.
 
         Returns
         -------
         MaskRCNN
 
+        Warns
+        -----
+        UserWarning
+            If weights under detectron2's names have no ``config``: which settings are assumed.
+
         Raises
         ------
         TypeError
-            If ``weights`` is neither a name nor a path.
+            If ``weights`` is neither a name nor a path, or a setting is unknown.
         FileNotFoundError, ValueError
-            If there is no such file, it is damaged, or holds no Mask R-CNN with a ResNet-FPN.
+            If there is no such file, it is damaged, or holds no Mask R-CNN with a ResNet-FPN; if ``config`` cannot be
+            read or has a key that is not known or cannot be built; if it or a setting contradicts the shapes.
+        ImportError
+            If there is a ``config`` and PyYAML is not installed.
         """
         from .factories import build_from_file  # which builds on this class
 
-        return build_from_file(weights)
+        return build_from_file(weights, config, **settings)
 
     def freeze_norms(self, *, body_only: bool = False, norm_eps: float | None = None) -> None:
         """Make batch norm constant, as with ``norm="frozen"``; ``config`` follows.

@@ -5,6 +5,7 @@ Shapes: K classes without background.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import ARCHITECTURES, ModelConfig
+from ..config import ARCHITECTURES, MAX_CELLS, ModelConfig
 from ..reprs import fields_repr
 from ..validators import shown
 from .naming import (
@@ -20,6 +21,7 @@ from .naming import (
     CAFFE2_BODY,
     DETECTRON2,
     DETECTRON2_BODY,
+    DETECTRON2_DEEP_RPN,
     LUCID_BODY,
     TORCHVISION,
     TORCHVISION_BODY,
@@ -37,7 +39,7 @@ _IGNORED = re.compile(
     r"(?:.*\.)?(?:num_batches_tracked|total_ops|total_params)|n_averaged|num_updates|fc\.(?:weight|bias)|stem\.fc\.(?:weight|bias)|fc1000_[wb]|conv1_b"
     r"|pixel_(?:mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"
 )
-_NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1)\.weight")
+_NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1|(?:inner|layer)_norms\.\d)\.weight")
 # Depth of the ResNet by the number of blocks in its third stage, and whether they are bottlenecks.
 _DEPTHS = {(2, False): 18, (6, True): 50, (23, True): 101}
 _MAX_REPEATED = 64  # size of a repeated class-agnostic layer over that of cls_score, so that memory stays bounded
@@ -116,7 +118,8 @@ def translate(arrays: Mapping[str, Array], name: str, left_out: Iterable[str] = 
     if "roi_heads.box_predictor.cls_score.weight" in arrays:
         if _has_prefix(arrays, "backbone.bottom_up."):
             ours, unused = _from_detectron2(arrays)
-            return Translated("detectron2", ours, _config(ours, name, "detectron2"), unused, DETECTRON2)
+            naming = _detectron2_naming(arrays)
+            return Translated("detectron2", ours, _config(ours, name, "detectron2"), unused, naming)
         if _has_prefix(arrays, "backbone.body."):
             ours, unused = _from_torchvision(arrays)
             return Translated("torchvision", ours, _config(ours, name), unused, _torchvision_naming(ours))
@@ -218,13 +221,17 @@ def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] 
 
 def _from_detectron2(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return detectron2's arrays by this package's names, and those that it does not use by their own names."""
-    ours, unused = _renamed(arrays, DETECTRON2)
+    ours, unused = _renamed(arrays, _detectron2_naming(arrays))
     for entry in ("cls_score.weight", "cls_score.bias"):
         if entry in ours and len(ours[entry].shape):
             ours[entry] = np.roll(np.asarray(ours[entry]), 1, axis=0)  # the background's row moves from last to first
     _repeat_class_agnostic(ours)
     _complete_norms(ours)
     return ours, unused
+
+
+def _detectron2_naming(arrays: Mapping[str, Array]) -> Naming:
+    return DETECTRON2_DEEP_RPN if "proposal_generator.rpn_head.conv.conv0.weight" in arrays else DETECTRON2
 
 
 def _repeat_class_agnostic(arrays: dict[str, Array]) -> None:
@@ -277,17 +284,19 @@ def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvis
 
     is_v2 = "box_convs.conv1.weight" in arrays
     base = ARCHITECTURES["mask_rcnn_resnet_50_fpn_v2" if is_v2 else "mask_rcnn_resnet_50_fpn"]
+    channels = rows("backbone.fpn.inner_blocks.0.weight")
     try:
         return base.changed(
             conventions=conventions,
             num_classes=rows("cls_score.weight") - 1,
             width=rows("backbone.body.conv1.weight"),
-            fpn_channels=rows("backbone.fpn.inner_blocks.0.weight"),
+            fpn_channels=channels,
             norm="frozen",
             backbone={
                 "depth": _depth(arrays, "backbone.body.", name),
                 "fpn_norm": "frozen" if "backbone.fpn.inner_norms.0.weight" in arrays else None,
             },
+            pool_size=_pool_size(rows("fc1.weight", 1), channels),
             hidden_dim=rows("fc1.weight"),
             mask_hidden_channels=rows("mask_head.deconv.weight", 1),
             rpn_convs=1 + sum(bool(re.fullmatch(r"rpn\.head\.conv\d+\.weight", n)) for n in arrays),
@@ -295,6 +304,13 @@ def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvis
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no Mask R-CNN that can be built: {error}") from error
+
+
+def _pool_size(inputs: int, channels: int) -> tuple[int, int] | None:
+    """Return the size of the pooled features, a square, from the inputs of the box head's first linear layer."""
+    cells, rest = divmod(inputs, max(channels, 1))
+    side = math.isqrt(cells)
+    return (side, side) if not rest and side**2 == cells and 0 < side <= MAX_CELLS else None
 
 
 def _depth(arrays: Iterable[str], prefix: str, name: str) -> int:

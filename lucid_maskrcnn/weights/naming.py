@@ -16,6 +16,7 @@ __all__ = [
     "CAFFE2_BODY",
     "DETECTRON2",
     "DETECTRON2_BODY",
+    "DETECTRON2_DEEP_RPN",
     "LUCID_BODY",
     "TORCHVISION",
     "TORCHVISION_BODY",
@@ -123,17 +124,30 @@ _DETECTRON2_BODY = [
 DETECTRON2 = Naming(
     [
         *((f"backbone.body.{ours}", f"backbone.bottom_up.{theirs}") for ours, theirs in _DETECTRON2_BODY),
+        ("backbone.fpn.inner_norms.{1}.", "backbone.fpn_lateral{1+2}.norm."),
         ("backbone.fpn.inner_blocks.{1}.", "backbone.fpn_lateral{1+2}."),
+        ("backbone.fpn.layer_norms.{1}.", "backbone.fpn_output{1+2}.norm."),
         ("backbone.fpn.layer_blocks.{1}.", "backbone.fpn_output{1+2}."),
         ("rpn.head.conv.", "proposal_generator.rpn_head.conv."),
         ("rpn.head.cls_logits.", "proposal_generator.rpn_head.objectness_logits."),
         ("rpn.head.bbox_pred.", "proposal_generator.rpn_head.anchor_deltas."),
+        ("box_convs.bn{1}.", "roi_heads.box_head.conv{1}.norm."),
+        ("box_convs.conv{1}.", "roi_heads.box_head.conv{1}."),
         ("fc{1}.", "roi_heads.box_head.fc{1}."),
         ("cls_score.", "roi_heads.box_predictor.cls_score."),
         ("bbox_pred.", "roi_heads.box_predictor.bbox_pred."),
+        ("mask_head.bn{1}.", "roi_heads.mask_head.mask_fcn{1}.norm."),
         ("mask_head.conv{1}.", "roi_heads.mask_head.mask_fcn{1}."),
         ("mask_head.deconv.", "roi_heads.mask_head.deconv."),
         ("mask_head.mask_predictor.", "roi_heads.mask_head.predictor."),
+    ]
+)
+# With several convolutions in the head of the region proposal network.
+DETECTRON2_DEEP_RPN = Naming(
+    [
+        ("rpn.head.conv.", "proposal_generator.rpn_head.conv.conv0."),
+        ("rpn.head.conv{1}.", "proposal_generator.rpn_head.conv.conv{1-1}."),
+        *DETECTRON2.pairs,
     ]
 )
 

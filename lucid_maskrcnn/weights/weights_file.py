@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lucid.nn as nn
 import numpy as np
@@ -18,9 +18,11 @@ from ..config import TORCHVISION, BackboneConfig, ModelConfig, architecture_of, 
 from ..json_text import parse_json
 from ..reprs import fields_repr
 from ..user_warnings import warn_user
-from ..validators import choice, instance, shown, text
+from ..validators import choice, flag, instance, shown, text
 from .assign import as_arrays, assign, check_values
 from .categories import CATEGORIES
+from .detectron2_config import assumption, complete_config
+from .detectron2_files import NotDetectron2Error, config_beside
 from .formats import Checkpoint, find_state_dict, open_checkpoint, write_safetensors
 from .layouts import Body, Translated, torchvision_arrays, translate, translate_body
 from .naming import Naming
@@ -33,6 +35,7 @@ __all__ = [
     "load_weights",
     "read_weights_file",
     "save_weights",
+    "warn_if_assumed",
     "write_converted",
 ]
 
@@ -42,6 +45,7 @@ _MAX_BYTES = 2**31  # of a model; the largest published Mask R-CNN here has 250 
 _MAX_HASHED = 2**30  # bytes of a file that may be a published one
 _UNUSED = "unused."  # prefix of arrays that only another library has
 _SUFFIX = ".safetensors"
+_OF_DETECTRON = ("detectron2", "Detectron")  # sources whose conventions depend on a file beside them
 _CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
 
 
@@ -75,6 +79,10 @@ class WeightsFile:
         then the usual name (``model``, ``state_dict``, …), then the first.
     size : int
         Of the file, or of all files of a model, in bytes.
+    config_file : str
+        The configuration of detectron2 that ``config`` was completed with; empty if there was none.
+    assumed : bool
+        Whether the settings that no shape shows are only assumed, to be those of detectron2's model zoo.
     """
 
     __repr__ = fields_repr
@@ -89,6 +97,8 @@ class WeightsFile:
     place: str = ""
     others: tuple[str, ...] = ()
     size: int = 0
+    config_file: str = ""
+    assumed: bool = False
 
     def own_names(self, names: Iterable[str]) -> dict[str, str] | None:
         """Return the file's names of entries by this package's; None if they are the same."""
@@ -100,8 +110,14 @@ class WeightsFile:
 # ------------------------------------------------------------------ reading
 
 
+def warn_if_assumed(file: WeightsFile, name: str) -> None:
+    """Say which settings of a file are assumed, if any are; ``name`` is what the warning calls the weights."""
+    if file.assumed:
+        warn_user(assumption(name, file.source))
+
+
 @answers_wrong_calls
-def read_weights_file(path: str | Path) -> WeightsFile:
+def read_weights_file(path: str | Path, *, config: str | Path | None = None, find_config: bool = True) -> WeightsFile:
     """Read the weights of a Mask R-CNN, whichever library wrote them.
 
     Parameters
@@ -111,19 +127,29 @@ def read_weights_file(path: str | Path) -> WeightsFile:
         Detectron, with the names of this package, torchvision, detectron2 or Detectron; or the ``.index.json`` of a
         model in several such files. The content decides which, not the file's name. Training checkpoints are read too,
         whatever else they hold: the weights are found in dicts, lists and whole modules, and behind any prefix.
+    config : str or Path, optional
+        The YAML of the detectron2 run that wrote the file. By default the ``config.yaml`` beside a file under
+        detectron2's names, unless it is a published one. Nothing in it is executed.
+    find_config : bool
+        Whether that ``config.yaml`` is looked for.
 
     Warns
     -----
     UserWarning
-        If the file holds several sets of weights: which one was chosen, by the rule at :class:`WeightsFile`.
+        If the file holds several sets of weights: which one was chosen, by the rule at :class:`WeightsFile`. If the
+        configuration has another score threshold than 0.05, as that is an argument of each call here.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If there is a configuration and PyYAML is not installed.
     ValueError
-        If the file is damaged, has no Mask R-CNN, or has anything but arrays among its weights.
+        If the file is damaged, has no Mask R-CNN, or has anything but arrays among its weights; if the configuration
+        cannot be read, has a key that is not known or a value that cannot be built, or contradicts the weights.
     """
+    flag("find_config", find_config)
     checkpoint = _opened(path)
     arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(_UNUSED)}
     found = translate(arrays, repr(str(path)), checkpoint.left_out)
@@ -131,25 +157,67 @@ def read_weights_file(path: str | Path) -> WeightsFile:
     metadata = dict(checkpoint.metadata)
     if "figures" in metadata:  # the key of version 0
         metadata.setdefault("metrics", metadata.pop("figures"))
-    config = _read_config(metadata, path)
-    if config is None and found.config is not None:
-        config = found.config
-        published = identify(path) or _identify_by_content(checkpoint, found)
-        if published is not None:
-            config, metadata = _as_published(published, config, metadata)
-    unused = found.unused | kept
+    own = _read_config(metadata, path)
+    if config is not None and (own is not None or found.source not in _OF_DETECTRON):
+        has = "a configuration in its header" if own is not None else f"{found.source}'s names"
+        raise ValueError(
+            f"config must be given for detectron2's weights alone, and {str(path)!r} has {has}: give settings as "
+            "arguments."
+        )
+    completed = _Completed(own, metadata)
+    if own is None and found.config is not None:
+        completed = _completed(checkpoint, found, metadata, config, find_config)
     return WeightsFile(
         found.arrays,
-        config,
-        metadata,
+        completed.config,
+        completed.metadata,
         found.source,
         checkpoint.kind,
-        unused,
+        found.unused | kept,
         found.naming,
         checkpoint.place,
         checkpoint.others,
         checkpoint.size,
+        completed.config_file,
+        completed.assumed,
     )
+
+
+class _Completed(NamedTuple):
+    """What is known of weights beyond their names and shapes, and where it is from; see :class:`WeightsFile`."""
+
+    config: ModelConfig | None
+    metadata: dict[str, str]
+    config_file: str = ""
+    assumed: bool = False
+
+
+def _completed(
+    checkpoint: Checkpoint,
+    found: Translated,
+    metadata: dict[str, str],
+    config: str | Path | None,
+    find_config: bool,
+) -> _Completed:
+    """Return what is known of weights that do not say it themselves: they are published, or a YAML file says it."""
+    path = checkpoint.path
+    assert found.config is not None
+    published = identify(path) or _identify_by_content(checkpoint, found)
+    if published is not None:
+        own, metadata = _as_published(published, found.config, metadata)
+        found = replace(found, config=own)
+    if config is not None:
+        return _Completed(complete_config(found, checkpoint.arrays, path, config), metadata, str(config))
+    if published is not None or found.source not in _OF_DETECTRON:
+        return _Completed(found.config, metadata)
+    beside = config_beside(path) if find_config and found.source == "detectron2" else None
+    if beside is not None:
+        try:
+            completed = complete_config(found, checkpoint.arrays, path, beside, beside=True)
+            return _Completed(completed, metadata, str(beside))
+        except NotDetectron2Error:
+            pass  # of another program
+    return _Completed(found.config, metadata, assumed=True)
 
 
 def _opened(path: str | Path) -> Checkpoint:
@@ -198,10 +266,12 @@ def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> Published
     """Return the published weights whose hash a file has; only files that may be published are hashed.
 
     The answer decides more than names: torchvision's ``COCO_V1`` needs another epsilon than all others, and only the
-    hash identifies it.
+    hash identifies it; and for detectron2's, settings are known of published files alone.
     """
     assert found.config is not None
-    may_be = found.source == "torchvision" and found.config.num_classes == 90 and checkpoint.kind != "safetensors"
+    of_torchvision = found.source == "torchvision" and found.config.num_classes == 90
+    of_detectron2 = found.source == "detectron2" and found.config.num_classes == 80
+    may_be = (of_torchvision or of_detectron2) and checkpoint.kind != "safetensors"
     if may_be and checkpoint.size <= _MAX_HASHED:
         return identify_by_hash(checkpoint.path)
     return None

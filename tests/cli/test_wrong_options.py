@@ -33,6 +33,7 @@ NOWHERE = {
 WRONG = ["nope", "", "-1", "0", "nan", "inf", "1.5", "99999999999999999999", "a,b"]
 ANY_TEXT = {  # files and names, which are looked for later
     *("--weights", "--weights-backbone", "--out", "--labels", "--draw", "--keep-best", "--classes", "--host"),
+    *("--config", "--categories"),
     *("--results", "--wandb", "--mlflow", "--images", "--names", "--attribute", "--group-by"),
     *("--val-images", "--val-annotations", "--val-labels"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data.detectron2 import recipe as detectron2_recipe
 from data.torchvision import recipe
+from detectron2_runs import SLIM_KEYS, yaml_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -111,7 +112,7 @@ def test_model_from_detectron2_file(tmp_path: Path, version: int) -> None:
     }
     path = tmp_path / "model_final.pkl"
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}, protocol=version))
-    model = MaskRCNN.from_file(path)
+    model = MaskRCNN.from_file(path, conventions="detectron2")
     assert (model.config.image, model.config.heads) == (DETECTRON2.image, DETECTRON2.heads)
     assert model.config.rpn == DETECTRON2.rpn
     assert model.backbone.body.layer2[0].conv1.stride == 2
@@ -255,7 +256,8 @@ def test_model_from_detectron_file(tmp_path: Path) -> None:
             arrays[f"{name}_{kind}"] = np.concatenate([np.full((rows, *array.shape[1:]), 9, np.float32), array])
     path = tmp_path / "model_final.pkl"
     path.write_bytes(pickle.dumps({"blobs": arrays}, protocol=2))
-    again = MaskRCNN.from_file(path)
+    with pytest.warns(UserWarning, match="are Detectron's, and no configuration says how they were trained"):
+        again = MaskRCNN.from_file(path)
     assert same(model, again)
     assert again.config.image.bgr
 
@@ -327,6 +329,7 @@ def test_convert_to_float16(tmp_path: Path) -> None:
 def test_convert_detectron2_to_torchvision_is_refused(tmp_path: Path, capsys: object) -> None:
     path = tmp_path / "d2.pkl"
     path.write_bytes(pickle.dumps({"model": slim_in_detectron2_names(), "__author__": "me"}, protocol=4))
+    (tmp_path / "config.yaml").write_text(yaml_of(SLIM_KEYS))
     assert main(["convert", str(path), str(tmp_path / "d2.safetensors")]) == 0
     model = MaskRCNN.from_file(tmp_path / "d2.safetensors")
     assert model.config.image.bgr
