@@ -54,9 +54,7 @@ def make_app(options: AppOptions, folder: Path, names: frozenset[str], *, loopba
     server = _Server(options, folder)
     routes = [
         Route("/", _static("index.html")),
-        Route("/app.css", _static("app.css")),
-        Route("/app.js", _static("app.js")),
-        Route("/icon.svg", _static("icon.svg")),
+        *(Route(f"/{file.name}", _static(file.name)) for file in _STATIC.iterdir() if file.suffix != ".html"),
         Route("/api/sessions", server.answer(server.new_session), methods=["POST"]),
         Route("/api/images", server.answer(server.send_image), methods=["POST"]),
         Route("/api/examples/{name}", server.answer(server.send_example), methods=["POST"]),

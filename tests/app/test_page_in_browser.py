@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +12,26 @@ import pandas
 import pytest
 import tifffile
 from app_servers import FLUORESCENCE, Server, running_server
+from browser_pages import NEEDS_CHROMIUM, ViewerPage, contrast, running_browser
 from PIL import Image
 
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.detections import Detections
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"),
-]
-
-# As root, without a screen, and without looking for anything outside.
-SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
+pytestmark = [pytest.mark.once, NEEDS_CHROMIUM]
 
 
-class Page:
-    """The page, with what its parts are called."""
-
-    def __init__(self, driver: Any, saved: Path) -> None:
-        self.driver, self.saved = driver, saved
-
-    def part(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def js(self, script: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def until(self, what: Callable[[], Any]) -> Any:
-        while not (value := what()):
-            assert not [
-                line for line in self.driver.get_log("browser") if line["level"] == "SEVERE" and ".js" in str(line)
-            ]
-            time.sleep(0.02)
-        return value
+class Page(ViewerPage):
+    """The page of the server."""
 
     def open(self, address: str) -> None:
         self.driver.get(address)
-        self.until(lambda: self.js("return page.session !== null"))
+        self.until(lambda: self.js("return page.session?.session"))
 
     def send(self, path: Path) -> None:
         before = self.js("return page.key")
         self.part("#file").send_keys(str(path))
         self.until(lambda: self.js("return page.key") != before and self.js("return page.running === null"))
-
-    def visible(self) -> list[int]:
-        """The numbers of the outlines that are seen."""
-        script = "return [...document.querySelectorAll('#masks path')].filter(p => p.style.display !== 'none')"
-        return sorted(int(number) for number in self.js(script + ".map(p => p.dataset.id)"))
-
-    def slide(self, score: float) -> None:
-        self.js("score.value = arguments[0]; score.dispatchEvent(new Event('input'))", score)
-
-    def point_at(self, number: int) -> None:
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        place = "const b = page.result.objects[arguments[0] - 1].element.getBoundingClientRect();"
-        x, y = self.js(place + "return [b.x + b.width / 2, b.y + b.height / 2]", number)
-        chain = ActionChains(self.driver)
-        chain.w3c_actions.pointer_action.move_to_location(round(x), round(y))
-        chain.perform()
-
-    def save(self, format: str) -> Path:
-        """Save what is seen, and return the file once it is whole: until then Chromium writes one of another name."""
-        before = set(self.saved.iterdir())
-        self.part(f"[data-format={format}]").click()
-
-        def new_file() -> Path | None:
-            files = set(self.saved.iterdir())
-            if any(path.name.startswith(".") or path.suffix in (".crdownload", ".tmp") for path in files):
-                return None
-            return next(iter(files - before), None)
-
-        return self.until(new_file)
 
 
 @pytest.fixture(scope="module")
@@ -109,25 +42,13 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for switch in (*SWITCHES, "--window-size=1280,800", f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(switch)
-    saved = tmp_path_factory.mktemp("saved")
-    options.add_experimental_option("prefs", {"download.default_directory": str(saved)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    running = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    running.saved = saved
-    yield running
-    running.quit()
+    with running_browser(tmp_path_factory) as running:
+        yield running
 
 
 @pytest.fixture
 def page(driver: Any, server: Server) -> Page:
-    page = Page(driver, driver.saved)
+    page = Page(driver)
     page.open(f"{server.address}/")
     return page
 
@@ -264,20 +185,3 @@ def test_phone_and_contrast(page: Page, server: Server, scheme: str) -> None:
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
-def contrast(page: Page, selector: str) -> float:
-    """The contrast of an element's text with what lies behind it, as WCAG defines it."""
-    script = """
-      let e = document.querySelector(arguments[0]); const text = getComputedStyle(e).color;
-      while (getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)') e = e.parentElement;
-      return [text, getComputedStyle(e).backgroundColor]"""
-
-    def luminance(color: str) -> float:
-        parts = np.array([int(part) for part in color[color.index("(") + 1 : -1].split(",")[:3]]) / 255
-        return float(
-            np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
-        )
-
-    light, dark = sorted((luminance(color) for color in page.js(script, selector)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
