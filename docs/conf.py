@@ -35,7 +35,12 @@ extensions = [
     "extensions.weights_table",
     "extensions.command_reference",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_extra"]
+# The page that start/try.md is about becomes part of these, if it was built: by
+# uv run python examples/browser/build.py docs/_extra/try
+if (Path(__file__).parent / "_extra" / "try").is_dir():
+    html_extra_path = ["_extra"]
+    tags.add("try_page")  # type: ignore[name-defined]  # noqa: F821 - Sphinx gives this file its tags
 default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]

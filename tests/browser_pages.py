@@ -34,16 +34,17 @@ SWITCHES = (
 
 
 @contextmanager
-def running_browser(tmp_path_factory: pytest.TempPathFactory, *more: str) -> Iterator[Any]:
-    """Run a browser; what it saves lies in the folder ``saved`` of its driver."""
+def running_browser(folder: Path, *more: str) -> Iterator[Any]:
+    """Run a browser with its files in a folder; what it saves lies in the folder ``saved`` of its driver."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
-    for switch in (*SWITCHES, *more, "--window-size=1280,800", f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    for switch in (*SWITCHES, *more, "--window-size=1280,800", f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(switch)
-    saved = tmp_path_factory.mktemp("saved")
+    saved = folder / "saved"
+    saved.mkdir()
     options.add_experimental_option("prefs", {"download.default_directory": str(saved)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     running = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
@@ -90,6 +91,14 @@ class ViewerPage:
         chain = ActionChains(self.driver)
         chain.w3c_actions.pointer_action.move_to_location(round(x), round(y))
         chain.perform()
+
+    def tap(self, number: int) -> None:
+        """Tap on an object with a finger."""
+        place = "const e = page.result.objects[arguments[0] - 1].element; e.scrollIntoView({block: 'center'});"
+        place += "const b = e.getBoundingClientRect(); return {x: b.x + b.width / 2, y: b.y + b.height / 2}"
+        point = self.js(place, number)
+        for kind, points in (("touchStart", [point]), ("touchEnd", [])):
+            self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def save(self, format: str) -> Path:
         """Save what is seen, and return the file once it is whole: until then Chromium writes one of another name."""

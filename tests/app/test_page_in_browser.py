@@ -42,7 +42,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_browser(tmp_path_factory) as running:
+    with running_browser(tmp_path_factory.mktemp("browser")) as running:
         yield running
 
 

@@ -6,6 +6,13 @@ import { announce, point, step } from "./pointing.js";
 import { ZOOM, placeOf, showAll, showPart, zoom } from "./zooming.js";
 
 const picture = $("picture");
+
+function pointAt(event) {
+  const frame = $("frame").getBoundingClientRect();
+  const id = event.target.dataset?.id;
+  point(id ? Number(id) : null, { x: event.clientX - frame.x, y: event.clientY - frame.y });
+}
+
 let grip = null; // where the picture is held, while it is moved
 picture.addEventListener("pointermove", (event) => {
   if (!page.result) return;
@@ -15,12 +22,13 @@ picture.addEventListener("pointermove", (event) => {
     showPart(page.view.x + grip.x - now.x, page.view.y + grip.y - now.y, page.view.width, page.view.height);
     return;
   }
-  const frame = $("frame").getBoundingClientRect();
-  const id = event.target.dataset?.id;
-  point(id ? Number(id) : null, { x: event.clientX - frame.x, y: event.clientY - frame.y });
+  pointAt(event);
 });
-picture.addEventListener("pointerleave", () => { if (!grip) point(null); });
+picture.addEventListener("pointerleave", (event) => {
+  if (!grip && event.pointerType === "mouse") point(null); // a finger leaves when it is lifted
+});
 picture.addEventListener("pointerdown", (event) => {
+  if (page.result && event.pointerType !== "mouse") pointAt(event);
   if (event.button !== 0 || !picture.classList.contains("zoomed")) return;
   const at = placeOf(event);
   grip = { x: at.x, y: at.y, moved: false };

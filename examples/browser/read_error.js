@@ -1,0 +1,3 @@
+// What is wrong with a file, as a sentence for the person who gave it.
+
+export class ReadError extends Error {}
