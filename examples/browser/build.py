@@ -2,8 +2,8 @@
 
     uv run python examples/browser/build.py OUT [--weights FILE]
 
-The model is exported as ONNX, and npm fetches the runtime, onnxruntime-web; they come with the page's files and two images
-to try into OUT, 23 MB. Look at it with `python -m http.server --directory OUT`.
+The model is exported as ONNX, and npm fetches the runtime, onnxruntime-web. With the page's files and two images to try
+they are 23 MB. Look at them with `python -m http.server --directory OUT`.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def fetch_runtime(folder: Path) -> None:
 def export_model(weights: str, path: Path) -> dict[str, Any]:
     """Write the model, and return what the page must know of it: what the file itself says in its metadata."""
     import onnx
-    from lucid_maskrcnn.export import to_onnx
 
     from lucid_maskrcnn import MaskRCNN
+    from lucid_maskrcnn.export import to_onnx
 
     to_onnx(MaskRCNN.from_file(weights), path, score_thresh=LOWEST_SCORE, dtype="float16")
     said = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
