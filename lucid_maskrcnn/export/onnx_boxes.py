@@ -43,7 +43,8 @@ def large_enough(g: Graph, boxes: Value, min_size: float) -> Value:
 
 def finite(g: Graph, values: Value, axes: Sequence[int]) -> Value:
     """Return where all numbers along some axes are finite."""
-    return _all(g, g.Abs(values) <= _FLOAT_MAX, axes)
+    # Without the operator Abs, which one runtime writes over its input that others still read.
+    return _all(g, (values <= _FLOAT_MAX) & (values >= -_FLOAT_MAX), axes)
 
 
 def _all(g: Graph, conditions: Value, axes: Sequence[int]) -> Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from .onnx_heads import box_head, detect, mask_probs
 from .onnx_masks import paste_masks
 from .onnx_pooling import FeatureValues, map_strides
 from .onnx_rpn import propose
+from .onnx_settings import check_layers
 from .onnx_transforms import prepare, ratios
 
 __all__ = ["to_onnx"]
@@ -48,7 +49,7 @@ class Thresholds(NamedTuple):
 @answers_wrong_calls
 def to_onnx(
     model: MaskRCNN,
-    path: str | PathLike[str],
+    path: str | Path,
     *,
     score_thresh: float = 0.05,
     nms_thresh: float | None = None,
@@ -68,7 +69,7 @@ def to_onnx(
     ----------
     model : MaskRCNN
         With the ResNet-FPN backbone of this package. It is exported as it predicts, on any device.
-    path : str or path-like
+    path : str or Path
         File to write; it is there whole or not at all.
     score_thresh : float
         Detections have a higher score than this.
@@ -105,11 +106,7 @@ def to_onnx(
     )
     full_masks, half = flag("full_masks", full_masks), choice("dtype", dtype, ("float32", "float16")) == "float16"
     opset = integer("opset", opset, _OLDEST_OPSET, onnx.defs.onnx_opset_version())
-    if model.config.backbone is None:
-        raise ValueError(
-            f"model must have the ResNet-FPN backbone of this package to be exported, got {type(model.backbone)}: the "
-            "export writes each layer down, and does not know those of other modules."
-        )
+    check_layers(model)
     made = _graph(model, thresholds, full_masks=full_masks, half=half)
     proto = _with_metadata(_checked(made, opset), model, thresholds)
     if proto.ByteSize() > _MOST:

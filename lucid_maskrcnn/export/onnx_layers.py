@@ -66,5 +66,5 @@ def linear(g: Graph, x: Value, layer: Linear, *, relu: bool = False) -> Value:
 
 def sigmoid(g: Graph, x: Value) -> Value:
     """Write the logistic function by the formula of ``ops.sigmoid``: equal logits stay equal, greater ones greater."""
-    decay = g.Exp(-g.Abs(x))
-    return g.Where(x >= 0.0, g.constant(1, np.float32), decay) / (decay + 1.0)
+    above, below = g.Exp(g.Min(x, 0.0)), g.Exp(g.Min(-x, 0.0))  # one of them is 1
+    return above / (above + below)

@@ -41,11 +41,16 @@ def prepare(g: Graph, image: Value, given_size: Value, config: ImageConfig) -> P
     with g.scope("normalize"):
         std = 255.0 * np.asarray(config.pixel_std)
         shift = 255.0 * np.asarray(config.pixel_mean) / std
-        pixels = pixels * (1.0 / std).astype(np.float32) - shift.astype(np.float32)
+        pixels = pixels.transpose(2, 0, 1)
+        pixels = pixels * _of_channels(1.0 / std) - _of_channels(shift)
         padded = (size + (config.size_divisor - 1)) / config.size_divisor * config.size_divisor
         beyond = g.Concat(g.constant([0] * 6, np.int64), padded - size, axis=0)  # begins and ends of four axes
-        tensor = g.Pad(pixels.transpose(2, 0, 1).unsqueeze(0), beyond)
+        tensor = g.Pad(pixels.unsqueeze(0), beyond)
     return PreparedImage(tensor, size, padded, original)
+
+
+def _of_channels(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.float32).reshape(_CHANNELS, 1, 1)
 
 
 def ratios(g: Graph, to_size: Value, from_size: Value) -> Value:
@@ -84,6 +89,13 @@ def _rounded_size(g: Graph, sides: Value, config: ImageConfig) -> Value:
     return g.Max((scaled + 0.5).cast(np.int64), 1)
 
 
+def _along(g: Graph, numbers: Value, axis: int) -> Value:
+    """Return a number for each row, or for each column, of pixels (h, w, 3) in a shape that multiplies with them."""
+    if axis == 0:
+        return numbers.unsqueeze(1, 2)
+    return g.Expand(numbers.unsqueeze(1), [1, _CHANNELS])  # broadcasting the last axis is slow
+
+
 # ------------------------------------------------------------------ torchvision's interpolation
 
 
@@ -92,7 +104,7 @@ def _interpolated(g: Graph, image: Value, original: Value, size: Value) -> Value
     for axis in (0, 1):
         before, after, fraction = _neighbours(g, original.take(axis), size.take(axis))
         first, second = (pixels.take(cells, axis=axis).cast(np.float32) for cells in (before, after))
-        pixels = first + (second - first) * fraction.unsqueeze(*((1, 2) if axis == 0 else (1,)))
+        pixels = first + (second - first) * _along(g, fraction, axis)
     return pixels
 
 
@@ -127,22 +139,26 @@ def _weighted(g: Graph, pixels: Value, n_in: Value, n_out: Value, axis: int) -> 
 
     def add(tap: Value, total: Value) -> tuple[list[Value], list[Value]]:
         cells = pixels.take(g.Min(first + tap, last), axis=axis).cast(np.int32)
-        weight = weights.take(tap).unsqueeze(*((1, 2) if axis == 0 else (1,)))
-        return [total + cells * weight], []
+        return [total + cells * _along(g, weights.take(tap), axis)], []
 
     (total,), _ = g.loop(weights.size(0), [rounding], add)
+    total = total.reshape(
+        *((n_out, -1, _CHANNELS) if axis == 0 else (-1, n_out, _CHANNELS))
+    )  # a loop's shape is unknown
     return g.Min(total / (1 << _FIXED_POINT), 255).cast(np.uint8)
 
 
 def _taps(g: Graph, n_in: Value, n_out: Value) -> tuple[Value, Value]:
     """Return the first cell of each output position, and the weights of it and those behind it in fixed point."""
-    scale = n_in.cast(np.float64) / n_out.cast(np.float64)
-    support = g.Max(scale, 1.0)
-    center = (g.range(n_out).cast(np.float64) + 0.5) * scale
-    first = g.Max((center - support + 0.5).cast(np.int64), 0)
-    stop = g.Min((center + support + 0.5).cast(np.int64), n_in)
+    support = g.Max(n_in.cast(np.float64) / n_out.cast(np.float64), 1.0)
+    # The center, (i + 0.5) · n_in / n_out, as an integer and a fraction, which is exact in runtimes without float64, too.
+    doubled = (g.range(n_out) * 2 + 1) * n_in
+    cell = doubled / (n_out * 2)
+    fraction = (doubled - cell * (n_out * 2)).cast(np.float64) / (n_out * 2).cast(np.float64)
+    first = g.Max(cell + g.Floor(fraction - support + 0.5).cast(np.int64), 0)
+    stop = g.Min(cell + g.Floor(fraction + support + 0.5).cast(np.int64), n_in)
     tap = g.range(g.ReduceMax(stop - first, keepdims=0)).unsqueeze(1)  # (K, 1)
-    position = ((first + tap).cast(np.float64) - center + 0.5) * (1.0 / support)
+    position = ((first + tap - cell).cast(np.float64) - fraction + 0.5) * (1.0 / support)
     weights = g.Max(1.0 - g.Abs(position), 0.0)
     weights = g.Where(first + tap < stop, weights, g.constant(0, np.float64))
     weights = weights * (1.0 / g.ReduceSum(weights, [0], keepdims=1))
