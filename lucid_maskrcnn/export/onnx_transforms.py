@@ -151,7 +151,7 @@ def _weighted(g: Graph, pixels: Value, n_in: Value, n_out: Value, axis: int) -> 
 def _taps(g: Graph, n_in: Value, n_out: Value) -> tuple[Value, Value]:
     """Return the first cell of each output position, and the weights of it and those behind it in fixed point."""
     support = g.Max(n_in.cast(np.float64) / n_out.cast(np.float64), 1.0)
-    # The center, (i + 0.5) · n_in / n_out, as an integer and a fraction, which is exact in runtimes without float64, too.
+    # The center, (i + 0.5) · n_in / n_out, as an integer and a fraction: exact in runtimes without float64, too.
     doubled = (g.range(n_out) * 2 + 1) * n_in
     cell = doubled / (n_out * 2)
     fraction = (doubled - cell * (n_out * 2)).cast(np.float64) / (n_out * 2).cast(np.float64)
