@@ -15,7 +15,15 @@ from typing import Any, BinaryIO
 
 from lucid_maskrcnn import validators
 
-__all__ = ["is_temporary", "remove_leftovers", "replacing", "replacing_folder", "temporary_name", "write_json"]
+__all__ = [
+    "is_temporary",
+    "remove_leftovers",
+    "replacing",
+    "replacing_folder",
+    "replacing_together",
+    "temporary_name",
+    "write_json",
+]
 
 
 def temporary_name() -> str:
@@ -74,6 +82,39 @@ def _open_unnamed(folder: str) -> BinaryIO | None:
         return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
     except OSError:
         return None  # the file system lacks it; any other reason comes again, with the name
+
+
+@contextmanager
+def replacing_together(first: str | Path, second: str | Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open two files for writing that replace ``first`` and ``second`` once the block has ended without an error.
+
+    If the second cannot take its place, the first is as it was before, or, on file systems without links, gone: no new
+    one stays beside an old one.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written. The error names ``first`` or ``second``.
+    """
+    target = os.path.realpath(validators.path("first", first))
+    earlier = os.path.join(os.path.dirname(target), temporary_name())
+    replaced = False
+    try:
+        with suppress(OSError):
+            os.link(target, earlier)
+        with replacing(second) as of_second:
+            with replacing(first) as of_first:
+                yield of_first, of_second
+            replaced = True
+    except BaseException:
+        if replaced and os.path.lexists(earlier):
+            os.replace(earlier, target)
+        elif replaced:
+            os.unlink(target)
+        raise
+    finally:
+        with suppress(OSError):
+            os.unlink(earlier)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from lucid_maskrcnn.atomic import remove_leftovers, replacing, replacing_folder, write_json
+from lucid_maskrcnn.atomic import remove_leftovers, replacing, replacing_folder, replacing_together, write_json
 
 
 def names(folder):
@@ -40,6 +40,32 @@ def test_error_in_the_block_leaves_the_old_file(tmp_path):
         write()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_pair_of_files_is_replaced_together_or_not_at_all(tmp_path, old):
+    first, second = tmp_path / "a.pkl", tmp_path / "a.yaml"
+    if old:
+        first.write_text("old")
+
+    def write(*, fails=False):
+        with replacing_together(first, second) as files:
+            for file in files:
+                file.write(b"new")
+            if fails:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(fails=True)
+    second.mkdir()  # which no file replaces
+    with pytest.raises(OSError, match=r"a\.yaml'"):
+        write()
+    assert names(tmp_path) == ["a.pkl", "a.yaml"][not old :]
+    assert not old or first.read_text() == "old"
+    second.rmdir()
+    write()
+    assert (first.read_text(), second.read_text()) == ("new", "new")
+    assert names(tmp_path) == ["a.pkl", "a.yaml"]
 
 
 def test_missing_folder_is_named_with_the_file_asked_for(tmp_path):

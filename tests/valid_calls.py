@@ -1535,6 +1535,15 @@ def _() -> Valid:
     }
 
 
+@valid("weights.loading_code")
+def _() -> Valid:
+    return weights.loading_code, {
+        "weights": weights.read_weights_file("weights.safetensors"),
+        "path": "converted.safetensors",
+        "to": "torchvision",
+    }
+
+
 @valid("weights.WeightsFile.own_names")
 def _() -> Valid:
     return weights.read_weights_file("weights.safetensors").own_names, {"names": ["a"]}

@@ -20,12 +20,19 @@ def add_commands(commands: Any) -> None:
     """Add it to the subparsers of the command line."""
     convert = commands.add_parser(
         "convert",
-        help="turn a checkpoint into a .safetensors file",
+        help="turn a checkpoint into a .safetensors file, or into one of torchvision or detectron2",
         description="Read weights of torchvision, detectron2 or this package, in .safetensors, .pth or .pkl, and write "
-        "them as .safetensors with the model's configuration in the header.",
+        "them as .safetensors with the model's configuration in the header, or for torchvision or detectron2: then the "
+        "Python that builds the model and loads the file there is printed.",
     )
     convert.add_argument("source", metavar="IN", help="a file, or a name that 'lucid-maskrcnn info' lists")
-    convert.add_argument("target", type=file_path, metavar="OUT", help="file to write, .safetensors")
+    convert.add_argument(
+        "target",
+        type=file_path,
+        metavar="OUT",
+        help="file to write: .safetensors; for torchvision also .pth; for "
+        "detectron2 .pkl, and the configuration beside it in .yaml",
+    )
     convert.add_argument(
         "--dtype",
         choices=("float32", "float16"),
@@ -34,9 +41,9 @@ def add_commands(commands: Any) -> None:
     )
     convert.add_argument(
         "--to",
-        choices=("lucid_maskrcnn", "torchvision"),
+        choices=("lucid_maskrcnn", "torchvision", "detectron2"),
         default="lucid_maskrcnn",
-        help="library whose names are written: lucid_maskrcnn or torchvision (default: lucid_maskrcnn)",
+        help="library that the file is for: lucid_maskrcnn, torchvision or detectron2 (default: lucid_maskrcnn)",
     )
     convert.add_argument(
         "--config",
@@ -54,12 +61,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from lucid_maskrcnn.config import architecture_of
-    from lucid_maskrcnn.weights import locate, read_weights_file, write_converted
+    from lucid_maskrcnn.weights import loading_code, locate, read_weights_file, write_converted
     from lucid_maskrcnn.weights.weights_file import warn_if_assumed
+    from lucid_maskrcnn.weights.writing import FORMATS
 
-    if args.target.suffix != ".safetensors":
-        raise ValueError(f"OUT must end in .safetensors, got {str(args.target)!r}.")
+    suffixes = FORMATS[args.to]
+    if args.target.suffix.lower() not in suffixes:
+        with_to = "" if args.to == "lucid_maskrcnn" else f" with --to {args.to}"
+        raise ValueError(f"OUT must end in {' or '.join(suffixes)}{with_to}, got {str(args.target)!r}.")
     check_output_file("OUT", args.target)
     source = locate(args.source)
     if args.target.exists() and args.target.samefile(source):
@@ -69,9 +78,20 @@ def _convert(args: argparse.Namespace) -> None:
     if args.categories is not None:
         file = _with_categories(file, args.categories)
     write_converted(file, args.target, to=args.to, dtype=args.dtype)
+    if args.to == "lucid_maskrcnn":
+        say(_summary(args, file))
+        return
+    say(f"# {_summary(args, file)}")  # a comment, so that the output is a program
+    for line in loading_code(file, args.target, to=args.to).splitlines():
+        say(line)
+
+
+def _summary(args: argparse.Namespace, file: WeightsFile) -> str:
+    from lucid_maskrcnn.config import architecture_of
+
     model = (file.config and architecture_of(file.config)) or "an unknown architecture"
     size = args.target.stat().st_size / 1e6
-    say(f"{args.target}: {model}, {file.source}'s weights under {args.to}'s names, {size:.1f} MB")
+    return f"{args.target}: {model}, {file.source}'s weights under {args.to}'s names, {size:.1f} MB"
 
 
 def _with_categories(file: WeightsFile, categories: Path) -> WeightsFile:

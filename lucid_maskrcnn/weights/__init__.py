@@ -8,9 +8,8 @@ from .weights_file import (
     load_backbone,
     load_weights,
     read_weights_file,
-    save_weights,
-    write_converted,
 )
+from .writing import loading_code, save_weights, write_converted
 
 __all__ = [
     "PublishedWeights",
@@ -21,6 +20,7 @@ __all__ = [
     "list_weights",
     "load_backbone",
     "load_weights",
+    "loading_code",
     "locate",
     "read_weights_file",
     "save_weights",

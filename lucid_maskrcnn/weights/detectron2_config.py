@@ -15,7 +15,7 @@ from .detectron2_settings import Settings, read_settings
 from .layouts import Translated
 from .shape_checks import contradictions
 
-__all__ = ["assumption", "complete_config"]
+__all__ = ["assumption", "complete_config", "with_unstated"]
 
 # The key of each field that ``contradictions`` compares.
 _KEYS = {
@@ -88,6 +88,19 @@ def complete_config(
             f"call here, {_USUAL_SCORE:g} by default: call predict(…, score_thresh={score_thresh:g})."
         )
     return completed
+
+
+def with_unstated(config: ModelConfig, own: ModelConfig) -> ModelConfig:
+    """Return a configuration from YAML, with what detectron2's keys cannot say and the weights' own header does."""
+    backbone, body = config.backbone, own.backbone
+    norms = {"norm": body.norm, "fpn_norm": backbone.fpn_norm and body.fpn_norm} if backbone and body else {}
+    return config.changed(
+        categories=own.categories or None,
+        dropout=own.dropout,
+        image={"intensity": own.image.intensity},
+        head_norm=config.head_norm and own.head_norm,
+        **norms,
+    )
 
 
 def _changed(config: ModelConfig, settings: Mapping[str, Any], name: str) -> ModelConfig:

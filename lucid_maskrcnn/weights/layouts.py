@@ -29,7 +29,15 @@ from .naming import (
     Naming,
 )
 
-__all__ = ["Body", "Translated", "torchvision_arrays", "translate", "translate_body"]
+__all__ = [
+    "Body",
+    "Translated",
+    "class_agnostic_layers",
+    "detectron2_arrays",
+    "torchvision_arrays",
+    "translate",
+    "translate_body",
+]
 
 type Array = Any  # np.ndarray, or a StoredArray that is still in its file
 
@@ -39,6 +47,8 @@ _IGNORED = re.compile(
     r"(?:.*\.)?(?:num_batches_tracked|total_ops|total_params)|n_averaged|num_updates|fc\.(?:weight|bias)|stem\.fc\.(?:weight|bias)|fc1000_[wb]|conv1_b"
     r"|pixel_(?:mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"
 )
+_CONSTANTS = re.compile(r"pixel_(?:mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+")  # detectron2's
+_COUNTER = "num_batches_tracked"
 _NORM = re.compile(r"(?:^|.*\.)(?:bn\d|downsample\.1|(?:inner|layer)_norms\.\d)\.weight")
 # Depth of the ResNet by the number of blocks in its third stage, and whether they are bottlenecks.
 _DEPTHS = {(2, False): 18, (6, True): 50, (23, True): 101}
@@ -202,18 +212,25 @@ def torchvision_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] 
     arrays : mapping of str to array
         By this package's names.
     unused : mapping of str to array, optional
-        As in :class:`Translated`; without it, rows of the background are zero.
+        As in :class:`Translated`; without it, rows of the background are zero. What torchvision's models do not have,
+        such as counters of profilers, is left out.
     """
     naming = _torchvision_naming(arrays)
-    rest = dict(unused or {})
+    rest = unused or {}
     theirs = {naming.theirs(name): array for name, array in arrays.items()}
     for layer, entry in _class_entries(arrays):
         array = np.asarray(arrays[entry])
-        background = rest.pop(naming.theirs(entry), None)
+        background = rest.get(naming.theirs(entry))
         if background is None:
             background = np.zeros((_BACKGROUND_ROWS[layer], *array.shape[1:]), array.dtype)
         theirs[naming.theirs(entry)] = np.concatenate([np.asarray(background), array])
-    return theirs | rest
+    return theirs | _counters(rest, theirs)
+
+
+def _counters(unused: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the counters of the batch norms that there are."""
+    norms = {n.removesuffix("running_mean") + _COUNTER for n in theirs if n.endswith(".running_mean")}
+    return {name: array for name, array in unused.items() if name in norms}
 
 
 # ------------------------------------------------------------------ detectron2 and Detectron
@@ -232,6 +249,48 @@ def _from_detectron2(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dic
 
 def _detectron2_naming(arrays: Mapping[str, Array]) -> Naming:
     return DETECTRON2_DEEP_RPN if "proposal_generator.rpn_head.conv.conv0.weight" in arrays else DETECTRON2
+
+
+def detectron2_arrays(arrays: Mapping[str, Array], unused: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """Turn this package's weights into detectron2's, the inverse of :func:`translate`.
+
+    Layers whose rows are the same for every class become class-agnostic, as they were before they were read.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        By this package's names.
+    unused : mapping of str to array, optional
+        As in :class:`Translated`; what detectron2 does not have is left out.
+    """
+    naming = DETECTRON2_DEEP_RPN if "rpn.head.conv2.weight" in arrays else DETECTRON2
+    theirs = {naming.theirs(name): array for name, array in arrays.items()}
+    for entry in ("cls_score.weight", "cls_score.bias"):
+        theirs[naming.theirs(entry)] = np.roll(np.asarray(arrays[entry]), -1, axis=0)
+    for layer in class_agnostic_layers(arrays):
+        for kind in ("weight", "bias"):
+            entry = f"{layer}.{kind}"
+            theirs[naming.theirs(entry)] = np.asarray(arrays[entry])[: _BACKGROUND_ROWS[layer]]
+    rest = unused or {}
+    return theirs | _counters(rest, theirs) | {n: a for n, a in rest.items() if _CONSTANTS.fullmatch(n)}
+
+
+def class_agnostic_layers(arrays: Mapping[str, Array]) -> list[str]:
+    """Return the layers whose rows are the same for every class: ``"bbox_pred"``, ``"mask_head.mask_predictor"``."""
+    num_classes = arrays["cls_score.weight"].shape[0] - 1
+    return [
+        layer
+        for layer, rows in _BACKGROUND_ROWS.items()
+        if all(_repeats(arrays.get(f"{layer}.{kind}"), rows, num_classes) for kind in ("bias", "weight"))
+    ]
+
+
+def _repeats(array: Array | None, rows: int, times: int) -> bool:
+    """Whether an array is its first rows again and again."""
+    if array is None or times < 2 or array.shape[:1] != (rows * times,):
+        return False
+    blocks = np.asarray(array).reshape(times, -1)
+    return bool((blocks == blocks[0]).all())
 
 
 def _repeat_class_agnostic(arrays: dict[str, Array]) -> None:

@@ -1,4 +1,4 @@
-"""Files of weights: reading any library's, and writing safetensors with the model's configuration in the header."""
+"""Files of weights: reading any library's, and loading them into models."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from typing import Any, NamedTuple
 import lucid.nn as nn
 import numpy as np
 
-from .. import validators
-from ..atomic import replacing
 from ..call_answers import answers_wrong_calls
-from ..config import TORCHVISION, BackboneConfig, ModelConfig, architecture_of, config_from_version_0, conventions_of
+from ..config import BackboneConfig, ModelConfig, architecture_of, config_from_version_0, conventions_of
 from ..json_text import parse_json
 from ..reprs import fields_repr
 from ..user_warnings import warn_user
-from ..validators import choice, flag, instance, shown, text
-from .assign import as_arrays, assign, check_values
+from ..validators import flag, instance, shown, text
+from .assign import as_arrays, assign
 from .categories import CATEGORIES
-from .detectron2_config import assumption, complete_config
+from .detectron2_config import assumption, complete_config, with_unstated
 from .detectron2_files import NotDetectron2Error, config_beside
-from .formats import Checkpoint, find_state_dict, open_checkpoint, write_safetensors
-from .layouts import Body, Translated, torchvision_arrays, translate, translate_body
+from .formats import Checkpoint, find_state_dict, open_checkpoint
+from .layouts import Body, Translated, translate, translate_body
 from .naming import Naming
 from .registry import PublishedWeights, identify, identify_by_hash, locate
 
@@ -34,19 +32,15 @@ __all__ = [
     "load_backbone",
     "load_weights",
     "read_weights_file",
-    "save_weights",
     "warn_if_assumed",
-    "write_converted",
 ]
 
-_FORMAT = "lucid_maskrcnn"
-_DTYPES = ("float32", "float16")
+FORMAT = "lucid_maskrcnn"  # the name of this package's own files in their headers
 _MAX_BYTES = 2**31  # of a model; the largest published Mask R-CNN here has 250 MB
 _MAX_HASHED = 2**30  # bytes of a file that may be a published one
-_UNUSED = "unused."  # prefix of arrays that only another library has
-_SUFFIX = ".safetensors"
+UNUSED = "unused."  # prefix of arrays that only another library has
+CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
 _OF_DETECTRON = ("detectron2", "Detectron")  # sources whose conventions depend on a file beside them
-_CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
 
 
 @answers_wrong_calls
@@ -90,7 +84,7 @@ class WeightsFile:
     arrays: dict[str, Any]
     config: ModelConfig | None = None
     metadata: dict[str, str] = field(default_factory=dict)
-    source: str = _FORMAT
+    source: str = FORMAT
     kind: str = "safetensors"
     unused: dict[str, Any] = field(default_factory=dict)
     naming: Naming | None = None
@@ -151,21 +145,25 @@ def read_weights_file(path: str | Path, *, config: str | Path | None = None, fin
     """
     flag("find_config", find_config)
     checkpoint = _opened(path)
-    arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(_UNUSED)}
+    arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(UNUSED)}
     found = translate(arrays, repr(str(path)), checkpoint.left_out)
-    kept = {n.removeprefix(_UNUSED): a for n, a in checkpoint.arrays.items() if n.startswith(_UNUSED)}
+    kept = {n.removeprefix(UNUSED): a for n, a in checkpoint.arrays.items() if n.startswith(UNUSED)}
     metadata = dict(checkpoint.metadata)
     if "figures" in metadata:  # the key of version 0
         metadata.setdefault("metrics", metadata.pop("figures"))
     own = _read_config(metadata, path)
-    if config is not None and (own is not None or found.source not in _OF_DETECTRON):
+    if config is not None and found.source not in _OF_DETECTRON:
         has = "a configuration in its header" if own is not None else f"{found.source}'s names"
         raise ValueError(
             f"config must be given for detectron2's weights alone, and {str(path)!r} has {has}: give settings as "
             "arguments."
         )
-    completed = _Completed(own, metadata)
-    if own is None and found.config is not None:
+    if own is not None and config is not None:
+        said = complete_config(found, checkpoint.arrays, checkpoint.path, config)
+        completed = _Completed(with_unstated(said, own), metadata, str(config))
+    elif own is not None or found.config is None:
+        completed = _Completed(own, metadata)
+    else:
         completed = _completed(checkpoint, found, metadata, config, find_config)
     return WeightsFile(
         found.arrays,
@@ -240,7 +238,7 @@ def _warn_of_choice(source: str, place: str, others: tuple[str, ...]) -> None:
 
 def _read_config(metadata: dict[str, str], path: str | Path) -> ModelConfig | None:
     """Take the configuration out of a header's entries; None if there is none."""
-    entries = {key: metadata.pop(key) for key in _CONFIG_KEYS if key in metadata}
+    entries = {key: metadata.pop(key) for key in CONFIG_KEYS if key in metadata}
     if not entries:
         return None
     try:
@@ -436,162 +434,3 @@ def load_backbone(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> 
     assign(body, find_backbone(weights, f"resnet{config.backbone.depth}").arrays, source=source)
     if getattr(model, "norm_by_default", False):
         model.freeze_norms(body_only=True)
-
-
-# ------------------------------------------------------------------ writing
-
-
-@answers_wrong_calls
-def save_weights(
-    model: nn.Module,
-    path: str | Path,
-    *,
-    config: ModelConfig | None = None,
-    metadata: Mapping[str, str] | None = None,
-    dtype: str = "float32",
-) -> None:
-    """Write a model's weights and configuration as safetensors; the file appears only once it is complete.
-
-    Parameters
-    ----------
-    model : nn.Module
-        On either device.
-    path : str or Path
-        Ends in ``.safetensors``. Missing folders are made; an existing file is replaced.
-    config : ModelConfig, optional
-        The configuration that builds this model; by default ``model.config``.
-    metadata : mapping of str to str, optional
-        Further entries of the header, such as licence, metrics and source.
-    dtype : {"float32", "float16"}
-        Element type of matrices and filters; float16 halves the file and keeps about three decimal digits.
-        Vectors stay float32, as a running variance may exceed the range of float16.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as above, or a weight is beyond the range of ``dtype``; nothing is written then.
-    """
-    instance("model", model, nn.Module, "a model")
-    path = _checked_path(path)
-    own = getattr(model, "config", None)
-    own = own if isinstance(own, ModelConfig) else None
-    if config is None:
-        config = own
-    else:
-        instance("config", config, ModelConfig, "a ModelConfig or None")
-        if own is not None and (config.num_classes, config.backbone) != (own.num_classes, own.backbone):
-            raise ValueError("config must be of this model, got another num_classes or backbone than model.config has.")
-    header = _checked_metadata({} if metadata is None else metadata)
-    choice("dtype", dtype, _DTYPES)
-    _write(path, model.state_dict(), config, header, dtype)
-
-
-@answers_wrong_calls
-def write_converted(weights: WeightsFile, path: str | Path, *, to: str = _FORMAT, dtype: str = "float32") -> None:
-    """Write weights that were read from any file as safetensors; the file appears only once it is complete.
-
-    Nothing is lost: arrays that only another library has are kept, and restored when converting back.
-
-    Parameters
-    ----------
-    weights : WeightsFile
-        As :func:`read_weights_file` returns it.
-    path : str or Path
-        As for :func:`save_weights`.
-    to : {"lucid_maskrcnn", "torchvision"}
-        The library whose names are written.
-    dtype : {"float32", "float16"}
-        As for :func:`save_weights`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is not as above, ``to="torchvision"`` and the weights have detectron2's strides or pooling,
-        which torchvision's models do not have, or a weight is NaN, infinite, absurdly large or beyond the range of
-        ``dtype``; nothing is written then.
-    """
-    instance("weights", weights, WeightsFile, "what read_weights_file() returns")
-    path = _checked_path(path)
-    choice("dtype", dtype, _DTYPES)
-    choice("to", to, (_FORMAT, "torchvision"))
-    floating = {name: array for name, array in weights.arrays.items() if np.dtype(array.dtype).kind == "f"}
-    check_values(floating, names=weights.own_names(floating), source="weights")
-    if to == "torchvision":
-        _check_torchvision_conventions(weights.config)
-        arrays = torchvision_arrays(weights.arrays, weights.unused)
-    else:
-        arrays = weights.arrays | {_UNUSED + name: array for name, array in weights.unused.items()}
-    _write(path, arrays, weights.config, {**weights.metadata, "format": to}, dtype)
-
-
-def _check_torchvision_conventions(config: ModelConfig | None) -> None:
-    if config is None:
-        return
-    conventions = conventions_of(config)[0]
-    others = [f"{conventions.name}'s conventions"] if conventions is not TORCHVISION else []
-    others += ["stride_in_1x1=True"] if config.backbone is not None and config.backbone.stride_in_1x1 else []
-    others += ["RoIs aligned (heads.aligned=True)"] if config.heads.aligned else []
-    if others:
-        raise ValueError(f"to='torchvision' needs a model that torchvision has: this one has {', '.join(others)}.")
-
-
-def _checked_path(path: str | Path) -> Path:
-    checked = validators.path("path", path)
-    if checked.suffix.lower() != _SUFFIX:
-        raise ValueError(f"path must end in {_SUFFIX}, the format that is written, got {str(checked)!r}.")
-    if checked.is_dir():
-        raise ValueError(f"path must be a file, got the directory {str(checked)!r}.")
-    return checked
-
-
-def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    instance("metadata", metadata, Mapping, "a mapping of str to str")
-    for key, value in metadata.items():
-        instance("a key of metadata", key, str, "a string")
-        instance(f"metadata[{key!r}]", value, str, "a string; json.dumps makes one of other values")
-        for written in (key, value):
-            if any("\ud800" <= character <= "\udfff" for character in written):
-                raise ValueError(f"metadata[{key!r}] must be Unicode text, got {shown(written)}.")
-        if key in _CONFIG_KEYS:
-            raise ValueError(f"metadata must not have the key {key!r}: config= writes the configuration.")
-    return dict(metadata)
-
-
-def _write(
-    path: Path,
-    arrays: Mapping[str, Any],
-    config: ModelConfig | None,
-    metadata: Mapping[str, str],
-    dtype: str,
-) -> None:
-    header = {"format": _FORMAT, **metadata}
-    if config is not None:
-        header["config"] = json.dumps(config.to_dict())
-    written = {name: _as_written(name, array, dtype) for name, array in arrays.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        write_safetensors(file, written, header)
-
-
-def _as_written(name: str, array: Any, dtype: str) -> np.ndarray:
-    """Return an array in the file's dtype: ``dtype`` for matrices, float32 for other floats, else its own."""
-    array = np.asarray(array)
-    if array.dtype.kind != "f":
-        return np.asarray(array, order="C")  # ascontiguousarray would give a counter an axis
-    stored = np.dtype(dtype if array.ndim > 1 else "float32")
-    with np.errstate(over="ignore"):
-        written = np.asarray(array, stored, order="C")
-    if stored.itemsize < array.dtype.itemsize:
-        _check_range(name, array, written)
-    return written
-
-
-def _check_range(name: str, array: np.ndarray, written: np.ndarray) -> None:
-    """Refuse an array that a narrower dtype cannot hold: some values become infinite, or most become zero."""
-    wanted = f"dtype {str(written.dtype)!r} cannot hold {name}, which has"
-    largest = array.flat[np.abs(array).argmax()] if array.size else 0
-    if np.isinf(written).any() and not np.isinf(array).any():
-        raise ValueError(f"{wanted} the value {largest:.4g}: use 'float32'.")
-    smallest = np.finfo(written.dtype).smallest_normal
-    if 0 < abs(largest) < smallest or np.count_nonzero(written) < np.count_nonzero(array) / 2:
-        raise ValueError(f"{wanted} values that are mostly below {smallest:.2g}: use 'float32'.")

@@ -13,13 +13,14 @@ from ... import validators
 from ...reprs import fields_repr
 from .numpy_pickles import NumpyArray, read_numpy_pickle
 from .other_formats import other_format
+from .pickle_writing import PICKLED_HEADER
 from .pickles import PickledObject, PickledStr
 from .run_checkpoints import RUN_CHECKPOINT, checksum_problem
-from .safetensors_files import read_safetensors
+from .safetensors_files import parse_metadata, read_safetensors
 from .shards import file_in_folder, index_beside, read_index
 from .state_dicts import StateDict, described, find_state_dict
-from .stored_arrays import CheckpointError, DiskFile, StoredArray, file_errors, open_disk_file, printable
-from .torch_files import LEGACY_MAGIC, Tensor, read_legacy, read_zip
+from .stored_arrays import CheckpointError, DiskFile, Span, StoredArray, file_errors, open_disk_file, printable
+from .torch_files import LEGACY_MAGIC, Tensor, read_legacy, read_zip, read_zip_header
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
@@ -41,8 +42,8 @@ class Checkpoint:
         The model's weights. ``np.asarray`` reads one, and the checkpoint does not keep it. States of optimizers,
         counters and the like are left out, and prefixes of all names are removed.
     metadata : dict of str to str
-        Of a safetensors header; of other files ``__author__`` and ``matching_heuristics`` ("True", "False"), if
-        they have them.
+        The header of a file that this package wrote, in any format, or of another safetensors file; of other files
+        ``__author__`` and ``matching_heuristics`` ("True", "False"), if they have them.
     place : str
         Where the weights stand in the file, and their prefix; empty if they are all that it holds.
     others : tuple of str
@@ -135,7 +136,8 @@ def _read_content(file: BinaryIO, disk: DiskFile) -> _File:
                 raise CheckpointError(f"is a damaged checkpoint of a training run: {problem}")
         return _File(kind, arrays, metadata, disk)
     content = _READERS[kind](file, disk)
-    return _File(kind, content, _metadata(content), disk)
+    header = read_zip_header(file, disk) if kind == "torch" else _pickled_header(file, content)
+    return _File(kind, content, header or _metadata(content), disk)
 
 
 def _read_shards(index: Path, arrays: dict[str, StoredArray]) -> list[_File]:
@@ -209,6 +211,13 @@ def _metadata(content: object) -> dict[str, str]:
     if type(content) is not dict:
         return {}
     return {name: str(content[name]) for name in _METADATA if type(content.get(name)) in (PickledStr, bool)}
+
+
+def _pickled_header(file: BinaryIO, content: object) -> dict[str, str]:
+    """Return the header that this package writes beside the weights in a pickle."""
+    text = content.get(PICKLED_HEADER) if type(content) is dict else None
+    span = text.span if isinstance(text, PickledStr) else text
+    return parse_metadata(file, span) if isinstance(span, Span) and span.encoding == "utf-8" else {}
 
 
 def _stored_arrays(found: StateDict, disk: DiskFile, kind: str) -> dict[str, StoredArray]:

@@ -16,7 +16,7 @@ import numpy as np
 from ...validators import shown
 from .stored_arrays import CheckpointError, DiskFile, ElementType, Span, StoredArray, num_elements, printable
 
-__all__ = ["SAFETENSORS_DTYPES", "parse_json", "read_safetensors", "write_safetensors"]
+__all__ = ["SAFETENSORS_DTYPES", "parse_json", "parse_metadata", "read_safetensors", "write_safetensors"]
 
 SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -120,6 +120,14 @@ def parse_json(content: bytes, what: str, article: str = "a") -> dict[str, Any]:
     if type(found) is not dict:
         raise CheckpointError(f"has {article} {what} that is not a JSON object")
     return found
+
+
+def parse_metadata(file: BinaryIO, span: Span) -> dict[str, str]:
+    """Return the metadata that this package writes into files of other formats, as JSON at ``span``."""
+    if span.length > _MAX_HEADER:
+        raise CheckpointError(f"has a header of {span.length} bytes, more than any model needs")
+    file.seek(span.offset)
+    return _checked_metadata(parse_json(file.read(span.length), "header"))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from .bounded_reader import BoundedReader
 from .numpy_pickles import NUMPY_SAFE_GLOBALS
 from .other_formats import other_archive
+from .pickle_writing import ZIP_HEADER
 from .pickles import (
     PickledObject,
     PickledStr,
@@ -19,9 +20,10 @@ from .pickles import (
     globals_by_name,
     read_pickle,
 )
+from .safetensors_files import parse_metadata
 from .stored_arrays import ByteOrder, CheckpointError, DiskFile, ElementType, Span, StoredArray, num_elements, printable
 
-__all__ = ["LEGACY_MAGIC", "Tensor", "read_legacy", "read_zip"]
+__all__ = ["LEGACY_MAGIC", "Tensor", "read_legacy", "read_zip", "read_zip_header"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_MAGIC = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
@@ -337,6 +339,13 @@ def read_zip(file: BinaryIO, disk: DiskFile) -> Any:
     for storage in storages.by_key.values():
         _set_storage_offset(storage, spans.get(f"{folder}data/{storage.key}"))
     return content
+
+
+def read_zip_header(file: BinaryIO, disk: DiskFile) -> dict[str, str]:
+    """Return the header that this package writes into such a file, which :func:`read_zip` has read; else nothing."""
+    members, start = _read_directory(file, disk)
+    info = next((info for name, info in members.items() if name.endswith(f"/{ZIP_HEADER}")), None)
+    return {} if info is None else parse_metadata(file, _member_span(file, info, start))
 
 
 def _read_directory(file: BinaryIO, disk: DiskFile) -> tuple[dict[str, Any], int]:

@@ -1,0 +1,8 @@
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
+
+cfg = get_cfg()
+cfg.merge_from_file('detectron2_norms.yaml')
+cfg.MODEL.WEIGHTS = 'detectron2_norms.pkl'
+cfg.MODEL.DEVICE = "cpu"  # or "cuda"
+predictor = DefaultPredictor(cfg)  # of images in BGR
