@@ -36,19 +36,18 @@ from lucid_maskrcnn.validators import (
 from ._checks import box_tensor, check_range, check_range_on_cpu, check_tensor, index_tensor, tensors
 from ._memory import empty
 from ._operation import Backward, Op, as_tensor
-from ._parallel import chunks, parallel_for
 from .layout import nchw, nhwc
 from .roi_align_gpu import Grid, Pyramid, Reads, add_gradients, fits, pool, pyramid, reads
 from .roi_align_gradient import sum_gradients
 from .roi_align_kernel import gradient as gradient_by_kernel
 from .roi_align_kernel import inputs_of, kernel_for
 from .roi_align_kernel import pooled as pooled_by_kernel
-from .roi_align_plan import MAX_CELLS, Chunk, Region, plan, regions
+from .roi_align_plan import MAX_CELLS, Chunk, plan
+from .roi_align_pooling import pool_rois
 
 __all__ = ["multiscale_roi_align", "roi_align", "roi_levels"]
 
 _GATHERED = 1 << 24  # numbers gathered at a time on gpu
-_TASK = 32  # RoIs pooled by a thread at a time
 _MAX_LEVEL = 64  # of a pyramid: its cells would be wider than any image
 _MAX_SCALE = 1024  # cells of a map for each pixel of the image, where maps have fewer cells than images pixels
 
@@ -72,16 +71,8 @@ class _RoIAlign(Op):
         dtype, channels = maps[0].dtype, maps[0].shape[-1]
         sizes = np.array([m.shape[1:3] for m in maps])[levels]
         planned = [_as_dtype(chunk, dtype) for chunk in plan(rois, sizes, np.array(self.scales)[levels], self.grid)]
-        places = list(zip(levels.tolist(), roi_idx.tolist(), strict=True))
-        read = regions(planned)
         pooled = empty((len(rois), *self.grid.output_size, channels), dtype)
-
-        def pool(some: slice) -> None:
-            for region in read[some]:
-                level, image = places[region.roi]
-                _pool_region(maps[level][image], region, pooled[region.roi])
-
-        parallel_for(chunks(len(read), _TASK), pool)
+        pool_rois(maps, planned, levels, roi_idx, pooled)
         shapes = [m.shape for m in maps]
 
         def backward(grad: np.ndarray) -> list[np.ndarray | None]:
@@ -142,26 +133,6 @@ class _RoIAlign(Op):
             return total
 
         return pool_gpu(maps.cells, pieces, self.grid).astype(dtype), gradient
-
-
-def _pool_region(source: np.ndarray, region: Region, pooled: np.ndarray) -> None:
-    """Pool one RoI of the map ``source`` (H, W, C) into ``pooled`` (Py, Px, C)."""
-    bins_y, bins_x, channels = pooled.shape
-    ky, kx = region.weights_y.shape[1], region.weights_x.shape[1]
-    taps_y, taps_x, weights_y, weights_x = region.taps
-    # The products touch every cell of the region for every bin. In a large region most of them weigh
-    # nothing: from about half as many cells as taps, 19 × 19 for 7 × 7 bins, it is quicker to gather the taps.
-    if region.solid and 2 * ky * kx <= taps_y.size * taps_x.size:
-        pixels = source[region.slices()].reshape(ky, kx * channels)  # a view
-        rows = np.matmul(region.weights_y, pixels).reshape(bins_y, kx, channels)
-        np.matmul(region.weights_x, rows, out=pooled)
-        return
-    cells = (taps_y * source.shape[1])[:, None, :, None] + taps_x[:, None, :]  # (Py, Px, 2 · S, 2 · S)
-    weights = weights_y[:, None, :, None] * weights_x[:, None, :]
-    flat = source.reshape(source.shape[0] * source.shape[1], channels)
-    for i in range(bins_y):  # a row of bins at a time stays in the cache
-        pixels = flat.take(cells[i].reshape(bins_x, -1), axis=0)  # (Px, 2 · S · 2 · S, C)
-        np.matmul(weights[i].reshape(bins_x, 1, -1), pixels, out=pooled[i, :, None])
 
 
 def _as_dtype(chunk: Chunk, dtype: Any) -> Chunk:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._parallel import chunks, parallel_for, scratch
-from .roi_align_plan import Axis, Chunk, Region, regions
+from .roi_align_plan import Axis, Chunk, Region, num_cells, regions, some_rows
 
 __all__ = ["sum_gradients"]
 
@@ -54,29 +54,16 @@ def sum_gradients(maps: Sequence[tuple[np.ndarray, np.ndarray]], planned: Sequen
     targets = [target for target, _ in maps]
     most = _FEW_CELLS * grad.shape[1] * grad.shape[2]
     wanted = [map_of_roi[chunk.members] >= 0 for chunk in planned]
-    many = [rows & ~(c.y.solid & c.x.solid & (_num_cells(c) <= most)) for c, rows in zip(planned, wanted, strict=True)]
-    visits = sum(int(_num_cells(chunk)[rows].sum()) for chunk, rows in zip(planned, many, strict=True))
+    many = [rows & ~(c.y.solid & c.x.solid & (num_cells(c) <= most)) for c, rows in zip(planned, wanted, strict=True)]
+    visits = sum(int(num_cells(chunk)[rows].sum()) for chunk, rows in zip(planned, many, strict=True))
     if visits < _FEW_VISITS * sum(target.shape[0] * target.shape[1] for target in targets):
         many = [np.zeros_like(rows) for rows in many]
-    large = _some(planned, many)
-    small = _some(planned, [rows & ~others for rows, others in zip(wanted, many, strict=True)])
+    large = some_rows(planned, many)
+    small = some_rows(planned, [rows & ~others for rows, others in zip(wanted, many, strict=True)])
     if large:
         _sum_by_tiles(targets, map_of_roi, large, grad)
     if small or not large:
         _sum_by_regions(targets, map_of_roi, small, grad, written=bool(large))
-
-
-def _num_cells(chunk: Chunk) -> np.ndarray:
-    return chunk.y.num * chunk.x.num
-
-
-def _some(planned: Sequence[Chunk], rows: Sequence[np.ndarray]) -> list[Chunk]:
-    """Return those rows of the chunks that are True."""
-    return [
-        chunk if own.all() else Chunk(chunk.members[own], *(Axis(*(a[own] for a in axis)) for axis in chunk[1:]))
-        for chunk, own in zip(planned, rows, strict=True)
-        if own.any()
-    ]
 
 
 # ------------------------------------------------------------------ one RoI after the other

@@ -8,13 +8,14 @@ Shapes and names are those of :mod:`~lucid_maskrcnn.ops.roi_align`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .roi_align_gpu import Grid
 
-__all__ = ["MAX_CELLS", "Axis", "Chunk", "Region", "plan", "regions"]
+__all__ = ["MAX_CELLS", "Axis", "Chunk", "Region", "num_cells", "plan", "regions", "some_rows"]
 
 _SAMPLES = 1 << 18  # samples along an axis prepared at a time
 MAX_CELLS = 1 << 20  # the longest RoI whose number of samples may follow its size
@@ -131,6 +132,20 @@ def _compact(index: np.ndarray, weight: np.ndarray) -> Axis:
     place = (np.arange(count * bins).reshape(count, bins, 1) * width) + column.reshape(index.shape)
     weights = np.bincount(place.ravel(), weight.ravel(), count * bins * width)
     return Axis(rows, num, solid, weights.reshape(count, bins, width).astype(weight.dtype), index, weight)
+
+
+def num_cells(chunk: Chunk) -> np.ndarray:
+    """Return how many cells each RoI reads, (R,)."""
+    return chunk.y.num * chunk.x.num
+
+
+def some_rows(planned: Sequence[Chunk], rows: Sequence[np.ndarray]) -> list[Chunk]:
+    """Return those RoIs of each chunk whose row is True; no chunk is empty."""
+    return [
+        chunk if own.all() else Chunk(chunk.members[own], *(Axis(*(a[own] for a in axis)) for axis in chunk[1:]))
+        for chunk, own in zip(planned, rows, strict=True)
+        if own.any()
+    ]
 
 
 class Region(NamedTuple):
