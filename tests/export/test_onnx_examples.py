@@ -1,0 +1,81 @@
+"""``examples/onnx``: programs without this package find what ``predict`` finds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from export.exported_models import ASSETS
+from PIL import Image
+
+from lucid_maskrcnn import Detections, MaskRCNN
+from lucid_maskrcnn.export import to_onnx
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "onnx"
+IMAGE = ASSETS / "nuclei_histology_lilac.png"
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def model() -> MaskRCNN:
+    return MaskRCNN.from_file("NUCLEI")
+
+
+@pytest.fixture(scope="module")
+def file(model: MaskRCNN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "nuclei.onnx"
+    to_onnx(model, path, full_masks=True)
+    return path
+
+
+def run(command: list[Any], folder: Path) -> str:
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def check(folder: Path, model: MaskRCNN) -> None:
+    """The data set has the objects of ``predict``, and the picture is the image but for them."""
+    found = model.predict(IMAGE, score_thresh=0.5)[0]
+    data = json.loads((folder / "found.json").read_text())
+    assert [c["name"] for c in data["categories"]] == ["nucleus"]
+    size = (data["images"][0]["height"], data["images"][0]["width"])
+    read = Detections.from_coco(data["annotations"], size)
+    assert len(read) == len(found) == 25
+    np.testing.assert_allclose(read.boxes.data, found.boxes.data, atol=0.02)
+    np.testing.assert_allclose(read.scores.data, found.scores.data, atol=2e-4)
+    assert (read.masks.data != found.masks.data).mean() <= 1e-4
+    image, picture = (np.asarray(Image.open(path).convert("RGB")) for path in (IMAGE, folder / "found.png"))
+    changed, covered = (image != picture).any(axis=2), found.masks.data.any(axis=0)
+    assert not changed[~covered].any()
+    assert changed[covered].mean() > 0.95
+
+
+def test_python_without_lucid(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
+    script = (EXAMPLES / "predict.py").read_text()
+    assert "lucid_maskrcnn" not in script.split('"""')[2]
+    said = run([sys.executable, EXAMPLES / "predict.py", file, IMAGE, "found"], tmp_path)
+    assert said == "25 objects: found.png, found.json\n"
+    check(tmp_path, model)
+
+
+def test_javascript(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        pytest.skip("there is no node, or no npm, on this machine")
+    for name in ("package.json", "predict.mjs"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    options = ["--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline", "--silent"]
+    installed = subprocess.run([npm, "install", *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"npm cannot install the packages of the example: {installed.stderr.strip()[-200:]}")
+    assert run([node, "predict.mjs", file, IMAGE, "found"], tmp_path) == "25 objects: found.png, found.json\n"
+    check(tmp_path, model)
