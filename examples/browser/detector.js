@@ -27,6 +27,7 @@ export class Detector {
     if (data.event === "failed" && this.state === "loading") this.state = "broken";
     else if (["loaded", "found", "failed"].includes(data.event)) this.state = "ready";
     this.handlers[data.event](data);
+    if (data.fatal && this.state === "ready") this.restart();
     if (data.event === "loaded" && this.waiting) this.detect(this.waiting);
   }
 

@@ -2,12 +2,15 @@
 //
 // Messages in: {call: "load"}, {call: "detect", turn, file, name, intensity}.
 // Messages out: {event: "loading", done, total}, {event: "loaded", model, threads}, {event: "running", turn, …},
-// {event: "found", turn, …}, {event: "failed", turn, sentence}.
+// {event: "tile", turn, done, total, seconds}, {event: "found", turn, …}, {event: "failed", turn, sentence, fatal}: after a
+// fatal one it is of no use.
 import * as ort from "./onnxruntime.js";
 import { fetchAll } from "./fetching.js";
 import { readImage } from "./image_files.js";
 import { ReadError } from "./read_error.js";
-import { describeObjects } from "./results.js";
+import { describeObjects, detectionsOf } from "./results.js";
+import { cutTile, tileGrid, tileSizeFor } from "./tile_grid.js";
+import { mergeTiles } from "./tile_merging.js";
 
 const LARGE = 2_000_000; // pixels; the picture of a larger image is shown as JPEG
 const MOST_THREADS = 8; // more of them wait for each other
@@ -26,19 +29,39 @@ async function load() {
 
 async function detect({ turn, file, name, intensity }) {
   const image = await readImage(file, intensity);
-  const { width, height, rgb } = image;
-  const limits = warningsOfSize(image);
+  const { width, height, channels } = image, side = tileSizeFor(image, model.image);
   const picture = await pictureOf(image);
   postMessage({ event: "running", turn, width, height, deep: image.deep, scale: scalesOf(image).own, picture });
   const started = performance.now();
-  const input = new ort.Tensor("uint8", rgb, [height, width, 3]);
-  const output = await session.run({ image: input }, ["boxes", "scores", "labels", "masks"]);
+  const { detections, tiles, full } = await (side === null ? detectWhole(image) : detectTiles(image, side, turn));
   const seconds = (performance.now() - started) / 1000;
-  const objects = describeObjects(output, image, model);
-  const full = objects.length === model.top_k
-    ? [`shows as many objects as the model finds at most, ${model.top_k}: there may be more. Crop it.`] : [];
-  const warnings = [...image.warnings, ...limits, ...full].map((sentence) => `${name} ${sentence}`);
-  postMessage({ event: "found", turn, name, width, height, channels: image.channels, seconds, objects, picture, warnings });
+  const limits = [...(side === null ? warningsOfSize(image) : []), ...warningsOfNumber(full, tiles)];
+  const warnings = [...image.warnings, ...limits].map((sentence) => `${name} ${sentence}`);
+  const objects = describeObjects(detections, image, model);
+  const about = { name, width, height, channels, seconds, tiles, tile_size: side };
+  postMessage({ event: "found", turn, ...about, objects, picture, warnings });
+}
+
+async function run(rgb, { width, height }) {
+  const input = new ort.Tensor("uint8", rgb, [height, width, 3]);
+  return session.run({ image: input }, ["boxes", "scores", "labels", "masks"]);
+}
+
+async function detectWhole(image) {
+  const detections = detectionsOf(await run(image.rgb, image), image, model);
+  return { detections, tiles: 0, full: detections.length === model.top_k };
+}
+
+async function detectTiles(image, side, turn) {
+  const grid = tileGrid(image, side), total = grid.boxes.length, found = [], started = performance.now();
+  let full = false;
+  for (const [tile, box] of grid.boxes.entries()) {
+    postMessage({ event: "tile", turn, done: tile, total, seconds: (performance.now() - started) / 1000 });
+    const detections = detectionsOf(await run(cutTile(image.rgb, image, box, 3), grid.size), grid.size, model, box);
+    full ||= detections.length === model.top_k;
+    for (const detection of detections) found.push({ ...detection, tile });
+  }
+  return { detections: mergeTiles(found, grid), tiles: total, full };
 }
 
 /** Return the factor by which the network sees an image enlarged, and the one that the model was trained with. */
@@ -53,7 +76,13 @@ function warningsOfSize(image) {
   const enough = model.image.scale === null ? wanted / 2 : wanted; // photographs are shrunk a little as in training
   if (own >= enough) return [];
   return [`is large for this model, which sees it enlarged by ${own.toPrecision(3)} instead of ${wanted.toPrecision(3)}: small `
-    + "objects may be missing. Crop it, or use lucid-maskrcnn app, which looks at large images in tiles."];
+    + "objects may be missing. Crop it, or use lucid-maskrcnn app, where tiles can be chosen."];
+}
+
+function warningsOfNumber(full, tiles) {
+  if (!full) return [];
+  const where = tiles ? "in some tiles" : "";
+  return [`has as many objects ${where} as the model finds at most, ${model.top_k}: there may be more.`.replace("  ", " ")];
 }
 
 async function pictureOf({ width, height, rgb }) {
@@ -81,6 +110,6 @@ onmessage = async ({ data }) => {
     else await detect(data);
   } catch (error) {
     const sentence = data.call === "load" ? `The model cannot be loaded: ${error.message}.` : sentenceOf(error, data.name);
-    postMessage({ event: "failed", turn: data.turn, sentence });
+    postMessage({ event: "failed", turn: data.turn, sentence, fatal: !(error instanceof ReadError) });
   }
 };

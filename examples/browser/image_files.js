@@ -6,7 +6,8 @@ import { decodePng } from "./png.js";
 import { ReadError } from "./read_error.js";
 
 export const MOST_BYTES = 100e6, MOST_PIXELS = 16e6;
-const INSTEAD = "Crop it, or use lucid-maskrcnn app on your own machine, which looks at large images in tiles.";
+const MOST_SIDE = 16384; // pixels that browsers draw
+const INSTEAD = "Crop it, or use lucid-maskrcnn app on your own machine.";
 
 /**
  * Read an image file.
@@ -18,7 +19,7 @@ export async function readImage(file, intensity) {
   if (file.size > MOST_BYTES) {
     throw new ReadError(`it has ${Math.round(file.size / 1e6)} MB, and this page takes ${MOST_BYTES / 1e6} MB. ${INSTEAD}`);
   }
-  const bytes = new Uint8Array(await file.arrayBuffer());
+  const bytes = await contentOf(file);
   const header = readHeader(bytes);
   checkPixels(header);
   const decoded = header.kind === "png" ? await decodePng(header.png) : await decodeByBrowser(bytes, header);
@@ -31,10 +32,21 @@ export async function readImage(file, intensity) {
   return { ...image, rgb, deep: image.bits > 8, warnings: warnings.filter(Boolean) };
 }
 
+async function contentOf(file) {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new ReadError("it cannot be opened: it is a folder, or is not there any more");
+  }
+}
+
 function checkPixels({ width, height }) {
   if (width * height > MOST_PIXELS) {
     const has = `it has ${width} × ${height} pixels, ${Math.round((width * height) / 1e6)} million`;
     throw new ReadError(`${has}, and this page takes ${MOST_PIXELS / 1e6} million. ${INSTEAD}`);
+  }
+  if (Math.max(width, height) > MOST_SIDE) {
+    throw new ReadError(`it has ${width} × ${height} pixels, and this page takes sides of up to ${MOST_SIDE}. ${INSTEAD}`);
   }
 }
 

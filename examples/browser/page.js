@@ -50,13 +50,17 @@ const handlers = {
     preview(event.picture);
     clock.start(event.width * event.height * event.scale ** 2, page.threads);
   },
+  tile(event) {
+    if (!isNow(event)) return;
+    clock.stop();
+    const left = event.done ? `, about ${Math.ceil((event.seconds / event.done) * (event.total - event.done))} s left` : "";
+    progress(`Looking at tile ${event.done + 1} of ${event.total}${left} …`, event.done / event.total);
+  },
   found(event) {
     if (!isNow(event)) return;
-    clock.stop(event.seconds);
+    clock.stop(event.tiles ? undefined : event.seconds);
     done();
-    const { name, width, height, channels, objects } = event;
-    const { name: weights, top_k } = page.model;
-    const result = { name, width, height, channels, objects, weights, top_k, seconds: event.seconds.toFixed(1), tiles: 0 };
+    const result = { ...event, weights: page.model.name, seconds: event.seconds.toFixed(1) };
     showResult(result, URL.createObjectURL(event.picture));
     for (const sentence of event.warnings) say(sentence, "warning");
   },

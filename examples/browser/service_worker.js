@@ -17,7 +17,7 @@ const small = Object.keys(BUILD.files).filter((name) => !isLarge(name));
 async function keepSmall() {
   const cache = await caches.open(PREFIX + BUILD.id);
   await cache.addAll(small.map((name) => new Request(name, { cache: "reload" })));
-  await self.skipWaiting();
+  if (!self.registration.active) await self.skipWaiting(); // a new build waits until no page has files of the old one
 }
 
 async function forgetOld() {

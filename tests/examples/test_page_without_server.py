@@ -28,7 +28,11 @@ from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.annotation_formats.csv_tables import table_text
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import open_image
+from lucid_maskrcnn.inference import predict_tiled
+from lucid_maskrcnn.inference.tile_grid import TileGrid
+from lucid_maskrcnn.inference.tile_merging import TiledObjects, merge_tiles
 from lucid_maskrcnn.masks import trace_parts
+from lucid_maskrcnn.masks.runs import bounding_slices
 from lucid_maskrcnn.ops import mask_patches
 
 from .page_images import write_animations, write_readable, write_unreadable
@@ -89,12 +93,13 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a file host has: the page in a folder."""
     out = tmp_path_factory.mktemp("site") / "page"
     done = subprocess.run([sys.executable, str(BUILD), str(out)], capture_output=True, text=True, check=False)
     if "npm could not fetch" in done.stderr:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
-    return out
+    return out.parent
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +122,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def opened(driver: Any, host: ThreadingHTTPServer) -> Page:
     page = Page(driver)
-    page.open(f"http://localhost:{host.server_port}/")
+    page.open(f"http://localhost:{host.server_port}/page/")
     return page
 
 
@@ -168,7 +173,7 @@ def test_nothing_is_sent(shown: Page, host: ThreadingHTTPServer) -> None:
     messages = [json.loads(line["message"])["message"] for line in shown.driver.get_log("performance")]
     asked = [m["params"]["request"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [r for r in asked if not r["url"].startswith("blob:")] == []  # since the image was given
-    own = f"http://localhost:{host.server_port}/"
+    own = f"http://localhost:{host.server_port}/page/"
     names = shown.js("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert len(names) > 10
     assert [name for name in names if not name.startswith((own, f"blob:{own}"))] == []
@@ -265,7 +270,7 @@ def test_outlines_and_measurements_of_any_mask(page: Page) -> None:
         mask = rng.random((1, height, width)) < rng.choice([0.0, 0.3, 0.5, 0.7, 0.9])
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
         own = Detections.from_masks(mask)
-        bits = {"left": 0, "top": 0, "width": width, "height": height, "bits": packed("u8", mask.tobytes())}
+        bits = mask_of(mask[0])
         parts = page.call("rings.js", "traceParts", bits)
         assert parts == plain(trace_parts(own.compressed_masks)[0]), trial
         about = {"width": width, "height": height, "channels": 3, "samples": packed("u8", image.tobytes())}
@@ -273,6 +278,78 @@ def test_outlines_and_measurements_of_any_mask(page: Page) -> None:
         row = own.to_dataframe(image=image).iloc[0]
         for name, value in measured.items():
             assert np.isclose(np.nan if value is None else value, row[name], rtol=1e-9, equal_nan=True), (trial, name)
+
+
+def cut_by_tiles(rng: np.random.Generator, grid: TileGrid) -> TiledObjects:
+    """Objects of many sizes as the tiles of a grid see them, not quite alike."""
+    height, width = grid.image_size
+    y, x = np.mgrid[:height, :width]
+    centers, axes = rng.uniform(0, (width, height), (40, 2)), rng.uniform(2, 45, (40, 2))
+    parts = []
+    for tile, (x1, y1, x2, y2) in enumerate(grid.boxes.tolist()):
+        for (cx, cy), (a, b) in zip(centers + rng.normal(0, 0.4, (40, 2)), axes, strict=True):
+            mask = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1
+            mask &= (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+            box = np.clip([cx - a, cy - b, cx + a, cy + b], [x1, y1, x1, y1], [x2, y2, x2, y2])
+            if mask.any() and rng.random() < 0.9:
+                parts.append((box, rng.uniform(0.3, 1), rng.integers(1, 3), mask, tile))
+    boxes, scores, labels, masks, tiles = (np.array(column) for column in zip(*parts, strict=True))
+    compressed = Detections.from_masks(masks).compressed_masks
+    return TiledObjects(boxes.astype(np.float32), scores.astype(np.float32), labels.astype(np.int32), compressed, tiles)
+
+
+def test_tiles_are_merged_as_by_the_package(page: Page) -> None:
+    rng = np.random.default_rng(5)
+    for size, side in (((150, 230), 64), ((90, 300), 100), ((260, 260), 128)):
+        grid = TileGrid.of(size, side, side // 4)
+        about = page.call("tile_grid.js", "tileGrid", {"width": size[1], "height": size[0]}, side)
+        assert about["boxes"] == grid.boxes.tolist()
+        found = cut_by_tiles(rng, grid)
+        merged = merge_tiles(found, grid, 0.5, class_agnostic=False)
+        assert 0 < len(merged) < len(found)
+        numbers = zip(found.boxes, found.scores, found.labels, found.masks.to_dense(), found.tiles, strict=True)
+        names = ("box", "score", "label", "mask", "tile")
+        objects = [
+            dict(zip(names, (box.tolist(), float(score), int(label), mask_of(mask), int(tile)), strict=True))
+            for box, score, label, mask, tile in numbers
+        ]
+        theirs = page.call("tile_merging.js", "mergeTiles", objects, about)
+        assert [o["box"] for o in theirs] == merged.boxes.tolist()
+        assert [o["score"] for o in theirs] == merged.scores.tolist()
+        assert [o["label"] for o in theirs] == merged.labels.tolist()
+        for own, mask in zip(theirs, merged.masks.to_dense(), strict=True):
+            placed, part = np.zeros(size, bool), own["mask"]
+            rows = slice(part["top"], part["top"] + part["height"])
+            columns = slice(part["left"], part["left"] + part["width"])
+            placed[rows, columns] = np.reshape(part["bits"], (part["height"], part["width"]))
+            assert np.array_equal(placed, mask)
+
+
+def mask_of(mask: np.ndarray) -> dict[str, Any]:
+    """Return a mask as the page has them: the part that it covers."""
+    rows, columns = bounding_slices(mask)
+    part = mask[rows, columns]
+    size = {"width": part.shape[1], "height": part.shape[0]}
+    return {"left": columns.start, "top": rows.start, **size, "bits": packed("u8", part.tobytes())}
+
+
+@pytest.mark.slow
+def test_large_images_are_looked_at_in_tiles(page: Page, tmp_path: Path) -> None:
+    tile = np.asarray(Image.open(FLUORESCENCE).convert("RGB"))
+    Image.fromarray(np.tile(tile, (3, 4, 1))[:600, :900]).save(tmp_path / "large.png")
+    package = predict_tiled(MaskRCNN.from_file("NUCLEI").eval(), tmp_path / "large.png", progress=False)
+    page.send(tmp_path / "large.png")
+    assert "6 tiles of 512 pixels" in page.part("#result-about").text
+    objects = page.js("return page.result.objects.map(({box, score, area}) => [...box, score, area])")
+    ours = np.concatenate([package.boxes.numpy(), package.scores.numpy()[:, None], package.areas[:, None]], axis=1)
+    assert len(objects) == len(package) > 300
+    theirs = np.array(objects)
+    nearest = (
+        np.abs(theirs[:, None, :4] - ours[None, :, :4]).max(axis=2).argmin(axis=1)
+    )  # equal tiles: no order of scores
+    assert len(set(nearest.tolist())) == len(package)
+    assert np.abs(theirs - ours[nearest])[:, :5].max() < 0.02
+    assert np.abs(theirs - ours[nearest])[:, 5].sum() <= 1e-4 * package.areas.sum()
 
 
 def test_table_has_the_text_of_the_package(page: Page) -> None:
@@ -390,10 +467,30 @@ def test_without_a_service_worker_there_is_one_thread(
     page = Page(driver)
     driver.switch_to.new_window("tab")
     try:
-        page.open(f"http://{PLAIN}:{host.server_port}/")
+        page.open(f"http://{PLAIN}:{host.server_port}/page/")
         assert page.js("return [isSecureContext, crossOriginIsolated, page.threads]") == [False, False, 1]
         page.send(FLUORESCENCE)
         assert page.visible() == numbers_above(found, 0.5)
+    finally:
+        driver.close()
+        driver.switch_to.window(driver.window_handles[0])
+
+
+def test_host_with_half_a_model_is_answered(driver: Any, host: ThreadingHTTPServer, site: Path) -> None:
+    shutil.copytree(site / "page", site / "half")
+    whole = (site / "half" / "model.onnx").read_bytes()
+    (site / "half" / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    page = Page(driver)
+    driver.switch_to.new_window("tab")
+    try:
+        driver.get(f"http://{PLAIN}:{host.server_port}/half/")
+        page.until(page.sentences)
+        assert page.sentences() == ["The model cannot be loaded: the file model.onnx of this page came only in part."]
+        (site / "half" / "model.onnx").write_bytes(whole)
+        page.give(FLUORESCENCE)  # it is tried again
+        page.until(lambda: page.js("return page.model"))
+        assert page.sentences() == []
+        page.part("#cancel").click()
     finally:
         driver.close()
         driver.switch_to.window(driver.window_handles[0])
@@ -404,7 +501,7 @@ def test_works_without_a_network(page: Page, host: ThreadingHTTPServer, found: D
     host.socket.close()
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", host.server_port)):
         pass
-    page.open(f"http://localhost:{host.server_port}/")
+    page.open(f"http://localhost:{host.server_port}/page/")
     page.part("[data-example='fluorescence.png']").click()
     page.until(lambda: page.js("return page.result && !page.running"))
     assert page.visible() == numbers_above(found, 0.5)
