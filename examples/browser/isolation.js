@@ -13,7 +13,8 @@ export async function isolate() {
     setTimeout(() => resolve(false), PATIENCE);
   });
   try {
-    await navigator.serviceWorker.register("service_worker.js");
+    // Not the browser's own cache: build.js is what tells a new build.
+    await navigator.serviceWorker.register("service_worker.js", { updateViaCache: "none" });
     if (!(await controlled) || crossOriginIsolated || sessionStorage.getItem(TRIED)) return;
     sessionStorage.setItem(TRIED, "yes"); // a browser that does not isolate would load it for ever
   } catch {

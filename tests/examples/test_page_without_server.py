@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -491,6 +492,34 @@ def test_host_with_half_a_model_is_answered(driver: Any, host: ThreadingHTTPServ
         page.until(lambda: page.js("return page.model"))
         assert page.sentences() == []
         page.part("#cancel").click()
+    finally:
+        driver.close()
+        driver.switch_to.window(driver.window_handles[0])
+
+
+def test_new_build_is_taken_once_the_page_was_left(driver: Any, host: ThreadingHTTPServer, site: Path) -> None:
+    shutil.copytree(site / "page", site / "renewed")
+    address = f"http://localhost:{host.server_port}/renewed/"
+    page = Page(driver)
+    driver.switch_to.new_window("tab")
+    try:
+        page.open(address)
+        index = (site / "renewed" / "index.html").read_text()
+        (site / "renewed" / "index.html").write_text(index.replace("Nothing is uploaded", "Renewed"))
+        build = (site / "renewed" / "build.js").read_text()
+        (site / "renewed" / "build.js").write_text(re.sub('id: "[0-9a-f]+"', 'id: "new"', build))
+        page.open(address)
+        assert page.part("#private h2").text == "Nothing is uploaded"  # whole, of the old build
+        kept = "const done = arguments[0]; caches.open('lucid-maskrcnn new').then((c) => c.keys())"
+        kept += ".then((keys) => done(keys.length))"
+        page.until(lambda: driver.execute_async_script(kept) > 30)
+        driver.get("about:blank")
+
+        def renewed() -> bool:
+            page.open(address)
+            return page.part("#private h2").text == "Renewed"
+
+        page.until(renewed)
     finally:
         driver.close()
         driver.switch_to.window(driver.window_handles[0])
