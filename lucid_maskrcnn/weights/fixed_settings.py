@@ -15,6 +15,9 @@ from ..validators import shown
 __all__ = ["check_fixed_settings", "fixed_by", "has_several_sizes", "remarks"]
 
 
+_PARTS = ("image", "backbone", "", "rpn", "heads")  # in the order of the flow of data
+
+
 def fixed_by(conventions: Conventions, names: Iterable[str]) -> dict[str, Any]:
     """Return the values of settings under a library's conventions."""
     return {name: attrgetter(name)(conventions) for name in names}
@@ -53,7 +56,8 @@ def check_fixed_settings(config: ModelConfig | None, library: str, fixed: Mappin
             f"to={library!r} needs a ResNet-FPN backbone of this package: this model has one of its own, which "
             f"{library} does not know."
         )
-    found = {name: attrgetter(name)(config) for name in fixed}
+    in_order = sorted(fixed, key=lambda name: _PARTS.index(name.rpartition(".")[0]))
+    found = {name: attrgetter(name)(config) for name in in_order}
     others = [f"{n}={shown(v)} ({shown(fixed[n])} there)" for n, v in found.items() if v != fixed[n]]
     if others:
         raise ValueError(

@@ -338,7 +338,7 @@ def test_convert_detectron2_to_torchvision_is_refused(tmp_path: Path, capsys: ob
     said = capsys.readouterr().err
     assert "torchvision has no setting for image.bgr=True (False there), image.antialias=True (False there)," in said
     assert "heads.aligned=True (False there)" in said
-    assert "backbone.stride_in_1x1=True (False there)." in said
+    assert "backbone.stride_in_1x1=True (False there)," in said
     assert not (tmp_path / "tv.safetensors").exists()
     for special in ({"stride_in_1x1": True}, {"heads": {"aligned": True}}):
         path = tmp_path / "special.safetensors"
