@@ -6,7 +6,7 @@
 images in ``tests/data``.
 
 The *trunk* is the body, the feature pyramid and the RPN's head: an image tensor to the maps, and each map's logits and
-deltas.
+deltas. *Nuclei* are whole predictions of the weights that come with the package.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 
-RECIPE = Path(__file__).resolve().parent.parent / "tests" / "data" / "torchvision"
+PROJECT = Path(__file__).resolve().parent.parent
+RECIPE = PROJECT / "tests" / "data" / "torchvision"
+CELLS = PROJECT / "lucid_maskrcnn" / "assets" / "nuclei_fluorescence_small.png"
 SEED = 7
 MAP, IMAGE = (200, 304), (800, 1216)  # P2 of an image, and the image
 
@@ -258,6 +260,31 @@ class Ours:
             return rows
 
         return run
+
+    def export(self, folder: str) -> str | None:
+        """Write the model of nuclei for the engines; return why that cannot be."""
+        if importlib.util.find_spec("onnx") is None:
+            return f"{sys.executable} has no onnx"
+        from lucid_maskrcnn import MaskRCNN
+        from lucid_maskrcnn.export import to_onnx
+
+        to_onnx(MaskRCNN.from_file("NUCLEI"), Path(folder) / "nuclei.onnx")
+        return None
+
+    def nuclei(self, size: tuple[int, int], folder: str) -> Callable[[], dict]:
+        from PIL import Image
+
+        from lucid_maskrcnn import MaskRCNN
+
+        model = MaskRCNN.from_file("NUCLEI")
+        cells = np.asarray(Image.open(CELLS).convert("RGB"))
+        # Its mirror images beside and below, and black around them: about as many nuclei as there mostly are.
+        height, width = (min(n, 2 * m) for n, m in zip(size, cells.shape, strict=False))
+        side = max(cells.shape)
+        image = np.zeros((*size, 3), np.uint8)
+        image[:height, :width] = np.pad(cells, [(0, side), (0, side), (0, 0)], "symmetric")[:height, :width]
+        np.save(Path(folder) / "image.npy", image)
+        return lambda: timed_objects(lambda: len(model.predict(image)[0]))
 
     def ops(self) -> dict[str, Callable[[], float]]:
         from lucid import Tensor
@@ -491,7 +518,7 @@ class Torchvision:
 
 
 class Engine(Torchvision):
-    """torchvision's trunk as an ONNX file, computed by another engine; nothing but the trunk."""
+    """torchvision's trunk as an ONNX file, and this package's model of nuclei as one, computed by another engine."""
 
     def trunk(self, size: tuple[int, int]) -> Callable[[], list[np.ndarray]]:
         import torch
@@ -504,6 +531,10 @@ class Engine(Torchvision):
             )
             run = self.opened(str(file))
         return lambda: run(image)
+
+    def nuclei(self, size: tuple[int, int], folder: str) -> Callable[[], dict]:
+        run, image = self.opened(str(Path(folder) / "nuclei.onnx")), np.load(Path(folder) / "image.npy")
+        return lambda: timed_objects(lambda: len(run(image)[0]))
 
     def opened(self, file: str) -> Callable[[np.ndarray], list[np.ndarray]]:
         raise NotImplementedError
@@ -523,7 +554,7 @@ class OpenVINO(Engine):
             "PERFORMANCE_HINT": "LATENCY",
         }
         compiled = openvino.Core().compile_model(file, "CPU", settings)
-        return lambda image: list(compiled(image, share_inputs=True, share_outputs=True).values())
+        return lambda image: list(compiled({"image": image}, share_inputs=True, share_outputs=True).values())
 
 
 class ONNXRuntime(Engine):
@@ -536,6 +567,7 @@ class ONNXRuntime(Engine):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_cores()
+        options.log_severity_level = 3  # that an input has a value if it is not given is a warning otherwise
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         return lambda image: session.run(None, {"image": image})
 
@@ -555,6 +587,13 @@ def timed_trunk(name: str, contender: Any, size: tuple[int, int], folder: str) -
     run = contender.trunk(size)
     np.savez(Path(folder) / f"{name}.npz", *run())
     return lambda: {"seconds": seconds(run)}
+
+
+def timed_objects(predict: Callable[[], int]) -> dict:
+    """Predict once; return the seconds and how many objects were found."""
+    start = time.perf_counter()
+    count = predict()
+    return {"seconds": time.perf_counter() - start, "detections": count}
 
 
 # ------------------------------------------------------------------ Lucid's own
@@ -610,6 +649,8 @@ def main() -> None:
             answer = contender.gflop(tuple(args[0]))
         elif task == "lucid":
             answer = lucid_detector()
+        elif task == "export":
+            answer = contender.export(args[0])
         elif task == "op":
             if task not in ready:
                 ready[task] = contender.ops()

@@ -32,13 +32,15 @@ from contenders import num_cores
 CONTENDERS = Path(__file__).resolve().parent / "contenders.py"
 SIZE, TRAINING_SIZE, CURVE_SIZE, STEPS = (800, 1216), (512, 768), (256, 384), 20
 CROWD_SIZE, CROWDS = (512, 512), (1, 4000)
+NUCLEI_SIZES = ((256, 256), (520, 696), (1024, 1024))
 THREADS = (1, 2, 4, 8)
 TOLERANCE = 1e-3  # between the trunks' outputs, in standard deviations: float32 differs by 1e-5, bfloat16 by 1e-1
-PARTS = ["predict", "trunk", "train", "crowd", "curve", "ops", "scaling", "import", "demo", "lucid", "growth"]
+PARTS = ["predict", "trunk", "nuclei", "train", "crowd", "curve", "ops", "scaling", "import", "demo", "lucid", "growth"]
 OURS, PLAIN, PEER, PEER_LAST = "ours", "plain", "torchvision", "channels-last"
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
 OWN = (OURS, PLAIN)  # in this interpreter; the others are in the peer's
 TRUNKS = (OURS, PEER, PEER_LAST, OPENVINO, ONNXRUNTIME)
+ENGINES = (OURS, OPENVINO, ONNXRUNTIME)
 PERTURBED = "torchvision, perturbed"
 STAGES = ["transform", "body", "fpn", "rpn", "box pooling", "box head", "mask pooling", "mask head", "paste"]
 
@@ -149,6 +151,27 @@ def largest_difference(file: Path, other: Path) -> float:
     """Return by how much arrays of two files differ at most, in standard deviations of each array."""
     with np.load(file) as first, np.load(other) as second:
         return max(float(np.abs(first[name] - second[name]).max() / second[name].std()) for name in second.files)
+
+
+def measure_nuclei(bench: Bench) -> dict[str, Any]:
+    """Measure whole predictions of the weights that come with the package, here and by engines, as an ONNX file."""
+    workers = bench.start(*ENGINES)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        reason = workers[OURS].ask("export", folder)
+        for name in [name for name in workers if name != OURS and reason]:
+            bench.skipped[name] = reason
+            workers.pop(name).close()
+        for size in NUCLEI_SIZES:
+            rows = bench.alternate(workers, "nuclei", size, folder)
+            own = rows[OURS]["detections"]
+            for name in [name for name, row in rows.items() if row["detections"] != own]:
+                bench.skipped[name] = f"it finds {rows.pop(name)['detections']} nuclei, not {own}"
+                workers.pop(name).close()
+            found[" × ".join(map(str, size))] = rows
+    for worker in workers.values():
+        worker.close()
+    return found
 
 
 def measure_crowd(bench: Bench) -> dict[str, Any]:
@@ -288,6 +311,10 @@ def report(results: dict[str, Any]) -> None:
     if "trunk" in results:
         print(f"body, pyramid and RPN head, {SIZE[0]} × {SIZE[1]}, float32")
         print_comparison(results["trunk"], TRUNKS)
+        print()
+    for size, rows in results.get("nuclei", {}).items():
+        print(f"NUCLEI, {size}, {rows[OURS]['detections']} nuclei")
+        print_comparison(rows, ENGINES)
         print()
     if "train" in results:
         print(f"training step, batch of 2, {TRAINING_SIZE[0]} × {TRAINING_SIZE[1]}")

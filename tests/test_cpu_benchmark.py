@@ -74,6 +74,51 @@ def test_trunk_of_this_package(scripts, tmp_path):
     assert shapes == [(1, channels, *side) for channels in (256, 3, 12) for side in sides]
 
 
+class Finder:
+    """Answers as a worker that predicts nuclei does."""
+
+    def __init__(self, count: int, export: str | None = None) -> None:
+        self.count, self.export, self.is_open = count, export, True
+
+    def ask(self, task: str, *args: Any) -> Any:
+        return self.export if task == "export" else {"seconds": 1.0, "detections": self.count}
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+@pytest.mark.parametrize(
+    ("finders", "measured", "skipped"),
+    [
+        (
+            {"ours": Finder(7), "openvino": Finder(6), "onnxruntime": Finder(7)},
+            {"ours", "onnxruntime"},
+            "it finds 6 nuclei",
+        ),
+        ({"ours": Finder(7, "no onnx here"), "openvino": Finder(7)}, {"ours"}, "no onnx here"),
+    ],
+)
+def test_an_engine_that_finds_something_else_is_not_compared(scripts, monkeypatch, finders, measured, skipped):
+    run = scripts("run")
+    everyone = list(finders.values())
+    bench = run.Bench(None, [], 2)
+    monkeypatch.setattr(bench, "start", lambda *_: finders)
+    rows = run.measure_nuclei(bench)
+    assert len(rows) == len(run.NUCLEI_SIZES)
+    assert all(row.keys() == measured for row in rows.values())
+    assert bench.skipped["openvino"].startswith(skipped)
+    assert not any(worker.is_open for worker in everyone)
+
+
+def test_nuclei_are_found_by_this_package_and_by_its_file(scripts, tmp_path):
+    contenders = scripts("contenders")
+    own = contenders.Ours(plain=False)
+    assert own.export(str(tmp_path)) is None
+    found = own.nuclei((128, 160), str(tmp_path))()
+    assert found["detections"] > 5
+    assert contenders.ONNXRuntime().nuclei((128, 160), str(tmp_path))()["detections"] == found["detections"]
+
+
 @pytest.mark.parametrize("count", [1, 4000])
 def test_crowd_is_a_valid_target(scripts, count):
     target = scripts("contenders").crowd((512, 512), count)
