@@ -113,6 +113,10 @@ def _describe_file(file: WeightsFile, path: Path) -> dict[str, str]:
         "size": f"{file.size / 1e6:.1f} MB",
         "parameters": f"{sum(sizes):,}",
         **(_describe_config(file.config) if file.config else {"architecture": "unknown"}),
+        **({"configuration": file.config_file} if file.config_file else {}),
+        **(
+            {"configuration": "none: settings that no shape shows are assumed, the model zoo's"} if file.assumed else {}
+        ),
     }
     known = {"dataset": "trained on", "licence": "licence", "source": "source"}
     table |= {label: file.metadata[key] for key, label in known.items() if key in file.metadata}

@@ -297,11 +297,11 @@ def _assemble(
     norms = _norms(base, settings, weights=file is not None, body=body is not None)
     if num_classes is not None:
         num_classes = positive_int("num_classes", num_classes, 1_000_000)
-    if "categories" in settings:
+    if isinstance(settings.get("categories"), (str, Path)):  # a COCO file
         of_weights = num_classes or (base.num_classes if file is not None else None)
-        settings = {**settings, "categories": _named(settings["categories"], of_weights)}
-        if num_classes is None and file is None:
-            num_classes = max((c.label for c in make_categories(settings["categories"])), default=None)
+        settings = {**settings, "categories": categories_of_file(settings["categories"], of_weights)}
+    if num_classes is None and file is None and "categories" in settings:
+        num_classes = max((c.label for c in make_categories(settings["categories"])), default=None)
     config = base.changed(**{**_with_classes(base, num_classes), **norms, **settings})
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
@@ -319,13 +319,6 @@ def _assemble(
     model.norm_by_default = file is None and "norm" not in settings
     model.pretrained = file is not None and config.num_classes == base.num_classes
     return model
-
-
-def _named(categories: Any, num_classes: int | None) -> Any:
-    """Return categories, those in a COCO file read."""
-    if not isinstance(categories, (str, Path)):
-        return categories
-    return categories_of_file(categories, num_classes)
 
 
 def _check_fit(
@@ -346,6 +339,12 @@ def _check_fit(
         raise ValueError(
             f"num_classes={config.num_classes} contradicts {source}, whose shapes say {base.num_classes}, background "
             f"not counted: call {architecture_of(config)}(num_classes={config.num_classes}, weights=…) for new ones."
+        )
+    names = len(config.categories)
+    if "categories" in settings and file.source in ("detectron2", "Detectron") and names != config.num_classes:
+        raise ValueError(
+            f"categories must name each of the {config.num_classes} classes of {source}, got {names} names: labels are "
+            "1, 2, …, without gaps."
         )
     check_settings(settings, of_file, base, file.arrays, source)
     with shapes_only():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -357,7 +358,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     -----
     UserWarning
         If the weights were trained with detectron2's conventions and the model has torchvision's, or vice versa, as
-        the detections are wrong then.
+        the detections are wrong then; or with other settings, as the ``config.yaml`` beside a checkpoint of detectron2
+        says.
 
     Raises
     ------
@@ -382,6 +384,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
         file = read_weights_file(locate(weights, architecture))
         source = f"weights {str(weights)!r}"
     _warn_of_other_conventions(config, file.config)
+    if file.config_file and isinstance(config, ModelConfig) and file.config is not None:
+        _warn_of_other_settings(config, file.config, file.config_file)
     assign(model, file.arrays, names=file.own_names(model.state_dict(keep_vars=True)), source=source)
     if getattr(model, "norm_by_default", False):
         model.freeze_norms(norm_eps=_epsilon(config, file.config))
@@ -405,6 +409,25 @@ def _warn_of_other_conventions(config: Any, of_weights: ModelConfig | None) -> N
         warn_user(
             f"The weights were trained with {wanted}'s conventions and the model has {present}'s: build it with "
             f"conventions={wanted!r}, or its detections are wrong."
+        )
+
+
+# What weights of detectron2 are trained for, beside the conventions.
+_TRAINED_FOR = (
+    *("image.bgr", "image.pixel_mean", "image.pixel_std", "backbone.stride_in_1x1", "anchor_sizes", "aspect_ratios"),
+    *("heads.box_weights", "heads.aligned", "heads.sampling_ratio", "mask_pool_size", "pooled_levels"),
+)
+
+
+def _warn_of_other_settings(config: ModelConfig, of_weights: ModelConfig, config_file: str) -> None:
+    if config.backbone is None:
+        return
+    pairs = [(field, attrgetter(field)(of_weights), attrgetter(field)(config)) for field in _TRAINED_FOR]
+    differing = [f"{field}={wanted!r}, not {present!r}" for field, wanted, present in pairs if wanted != present]
+    if differing:
+        warn_user(
+            f"The weights were trained with other settings than the model has, as {config_file!r} says: "
+            f"{'; '.join(differing)}. MaskRCNN.from_file() builds the model that they belong to."
         )
 
 

@@ -414,3 +414,38 @@ def test_convert_with_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixt
     assert model.categories.ids == {1: 3, 2: 7, 3: 9}
     assert main([*command[:3], "--config", str(tmp_path / "nowhere.yaml")]) == 2
     assert "nowhere.yaml': No such file or directory" in capsys.readouterr().err
+
+
+def test_weights_loaded_into_a_model_with_other_settings(tmp_path: Path) -> None:
+    configuration(tmp_path, INPUT__FORMAT="RGB", MODEL__PIXEL_STD=[58.395, 57.12, 57.375])
+    path = tmp_path / "model_final.pth"
+    with pytest.warns(
+        UserWarning, match=r"config.yaml' says: image.bgr=False, not True; image.pixel_mean=.*; image.pix"
+    ):
+        load_weights(slim(), path)
+    load_weights(MaskRCNN.from_file(path), path)
+
+
+def test_info_says_where_settings_are_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configuration(tmp_path, INPUT__FORMAT="RGB")
+    path = tmp_path / "model_final.pth"
+    assert main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"configuration  {tmp_path / 'config.yaml'}\n" in out
+    assert '"bgr": false' in out
+    (tmp_path / "config.yaml").unlink()
+    assert main(["info", str(path)]) == 0
+    assert "configuration  none: settings that no shape shows are assumed, the model zoo's\n" in capsys.readouterr().out
+
+
+def test_names_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
+    configuration(tmp_path)
+    path = tmp_path / "model_final.pth"
+    assert MaskRCNN.from_file(path, categories={1: "a", 2: "b", 3: "c"}).categories == {1: "a", 2: "b", 3: "c"}
+    with pytest.raises(ValueError, match=r"categories must name each of the 3 classes of weights '.*', got 2 names"):
+        MaskRCNN.from_file(path, categories={1: "a", 2: "b"})
+    with pytest.raises(ValueError, match="categories must have labels from 1 to num_classes, 3"):
+        MaskRCNN.from_file(path, categories={1: "a", 2: "b", 3: "c", 4: "d"})
+    (tmp_path / "coco.json").write_text('{"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}')
+    with pytest.raises(ValueError, match=r"coco.json' has 2 categories with ids up to 2, but the model has 3 classes"):
+        MaskRCNN.from_file(path, categories=tmp_path / "coco.json")
