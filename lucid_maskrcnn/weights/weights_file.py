@@ -268,9 +268,10 @@ def _identify_by_content(checkpoint: Checkpoint, found: Translated) -> Published
     hash identifies it; and for detectron2's, settings are known of published files alone.
     """
     assert found.config is not None
-    of_torchvision = found.source == "torchvision" and found.config.num_classes == 90
-    of_detectron2 = found.source == "detectron2" and found.config.num_classes == 80
-    may_be = (of_torchvision or of_detectron2) and checkpoint.kind != "safetensors"
+    source, classes, kind = found.source, found.config.num_classes, checkpoint.kind
+    may_be = (source == "torchvision" and classes == 90 and kind != "safetensors") or (
+        source == "detectron2" and classes == 80 and kind == "pickle"
+    )
     if may_be and checkpoint.size <= _MAX_HASHED:
         return identify_by_hash(checkpoint.path)
     return None
