@@ -52,7 +52,9 @@ def quantize(source: str, folder: str, target: str, prepared: str) -> None:
 
 if __name__ == "__main__":
     source, folder, target = sys.argv[1:]
-    quantize(source, folder, target, f"{target}.prepared")
-    Path(f"{target}.prepared").unlink()
+    try:
+        quantize(source, folder, target, f"{target}.prepared")
+    finally:
+        Path(f"{target}.prepared").unlink(missing_ok=True)
     before, after = (Path(path).stat().st_size / 1e6 for path in (source, target))
     print(f"{target}: {after:.1f} MB, {source} has {before:.1f} MB")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lucid.nn as nn
 import numpy as np
@@ -321,15 +321,25 @@ def _changes() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+class Plain(NamedTuple):
+    config: ModelConfig
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    model, path = resnet_18(2, **SMALL), tmp_path_factory.mktemp("plain") / "plain.onnx"
+    to_onnx(lively(model), path, full_masks=True)
+    return Plain(model.config, path)
+
+
 @pytest.mark.parametrize(("name", "change"), _changes())
-def test_every_setting_changes_the_file(name: str, change: dict[str, Any], tmp_path: Path) -> None:
+def test_every_setting_changes_the_file(name: str, change: dict[str, Any], plain: Plain, tmp_path: Path) -> None:
     """Beyond what a name in a list says: the graph, or the metadata, is another."""
-    config = resnet_18(2, **SMALL).config
-    graphs = []
-    for i, settings in enumerate((config, config.changed(**change))):
-        to_onnx(lively(MaskRCNN.from_config(settings)), tmp_path / f"{i}.onnx", full_masks=True)
-        proto = onnx.load(tmp_path / f"{i}.onnx")
-        if name not in ("categories", "image.intensity"):
+    to_onnx(lively(MaskRCNN.from_config(plain.config.changed(**change))), tmp_path / "other.onnx", full_masks=True)
+    files = [onnx.load(plain.path), onnx.load(tmp_path / "other.onnx")]
+    if name not in ("categories", "image.intensity"):
+        for proto in files:
             del proto.metadata_props[:]
-        graphs.append(proto.SerializeToString())
-    assert (graphs[0] != graphs[1]) != (name == "backbone.norm")  # frozen and live norms predict alike
+    ours, others = (proto.SerializeToString() for proto in files)
+    assert (ours != others) != (name == "backbone.norm")  # frozen and live norms predict alike

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export.exported_models import ASSETS
+from export.exported_models import ASSETS, session
 from PIL import Image
 
 from lucid_maskrcnn import Detections, MaskRCNN
@@ -79,3 +79,26 @@ def test_javascript(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
         pytest.skip(f"npm cannot install the packages of the example: {installed.stderr.strip()[-200:]}")
     assert run([node, "predict.mjs", file, IMAGE, "found"], tmp_path) == "25 objects: found.png, found.json\n"
     check(tmp_path, model)
+
+
+@pytest.mark.slow
+def test_int8(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("nuclei_histology_lilac.png", "nuclei_fluorescence_small.png"):
+        shutil.copy(ASSETS / name, images)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "quantize.py", file, images, "int8.onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.3 * file.stat().st_size
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["int8.onnx"]
+    found = model.predict(IMAGE, score_thresh=0.5)[0]
+    image = np.array(Image.open(IMAGE).convert("RGB"))
+    boxes, scores, *_ = session(tmp_path / "int8.onnx").run(None, {"image": image})
+    near = np.abs(boxes[scores > 0.4][:, None] - found.boxes.data).max(axis=2).min(axis=0) < 3
+    assert near.mean() >= 0.9
