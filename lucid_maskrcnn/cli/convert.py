@@ -63,12 +63,12 @@ def add_commands(commands: Any) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.weights import loading_code, locate, read_weights_file, write_converted
     from lucid_maskrcnn.weights.weights_file import warn_if_assumed
-    from lucid_maskrcnn.weights.writing import FORMATS
+    from lucid_maskrcnn.weights.writing import FORMATS, either_of
 
     suffixes = FORMATS[args.to]
     if args.target.suffix.lower() not in suffixes:
         with_to = "" if args.to == "lucid_maskrcnn" else f" with --to {args.to}"
-        raise ValueError(f"OUT must end in {' or '.join(suffixes)}{with_to}, got {str(args.target)!r}.")
+        raise ValueError(f"OUT must end in {either_of(suffixes)}{with_to}, got {str(args.target)!r}.")
     check_output_file("OUT", args.target)
     source = locate(args.source)
     if args.target.exists() and args.target.samefile(source):

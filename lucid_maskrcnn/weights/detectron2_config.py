@@ -9,6 +9,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..user_warnings import warn_user
 from ..validators import flag
+from .detectron2_code import check_for_detectron2, detectron2_values
 from .detectron2_files import NotDetectron2Error, read_detectron2_config
 from .detectron2_keys import DEFAULTS, ZOO
 from .detectron2_settings import Settings, read_settings
@@ -91,16 +92,24 @@ def complete_config(
 
 
 def with_unstated(config: ModelConfig, own: ModelConfig) -> ModelConfig:
-    """Return a configuration from YAML, with what detectron2's keys cannot say and the weights' own header does."""
+    """Return a configuration from YAML, with what detectron2's keys cannot say and the weights' own header does.
+
+    It is the header's own where that says nothing else there.
+    """
     backbone, body = config.backbone, own.backbone
     norms = {"norm": body.norm, "fpn_norm": backbone.fpn_norm and body.fpn_norm} if backbone and body else {}
-    return config.changed(
+    completed = config.changed(
         categories=own.categories or None,
         dropout=own.dropout,
         image={"intensity": own.image.intensity},
         head_norm=config.head_norm and own.head_norm,
         **norms,
     )
+    try:
+        check_for_detectron2(own)
+    except ValueError:  # the header was written for another file
+        return completed
+    return own if detectron2_values(own) == detectron2_values(completed) else completed
 
 
 def _changed(config: ModelConfig, settings: Mapping[str, Any], name: str) -> ModelConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from .layouts import class_agnostic_layers, detectron2_arrays, torchvision_array
 from .torchvision_code import check_for_torchvision, torchvision_code
 from .weights_file import CONFIG_KEYS, FORMAT, UNUSED, WeightsFile
 
-__all__ = ["FORMATS", "loading_code", "save_weights", "write_converted"]
+__all__ = ["FORMATS", "either_of", "loading_code", "save_weights", "write_converted"]
 
 _DTYPES = ("float32", "float16")
 _SAFETENSORS = ".safetensors"
@@ -175,11 +175,17 @@ def _checked_path(path: str | Path, to: str) -> Path:
     if checked.suffix.lower() not in suffixes:
         library = "" if to == FORMAT else f" for {to}"
         raise ValueError(
-            f"path must end in {' or '.join(suffixes)}, the format that is written{library}, got {str(checked)!r}."
+            f"path must end in {either_of(suffixes)}, the format that is written{library}, got {str(checked)!r}."
         )
     if checked.is_dir():
         raise ValueError(f"path must be a file, got the directory {str(checked)!r}.")
     return checked
+
+
+def either_of(suffixes: Sequence[str]) -> str:
+    """Return suffixes in words: ``".safetensors, .pth or .pt"``."""
+    *others, last = suffixes
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -147,6 +147,20 @@ def test_settings_come_back_from_the_configuration(converted: Path, tmp_path: Pa
     ).changed(head_norm=ours.head_norm and "frozen")
 
 
+def test_configuration_that_says_something_else_stands_above_the_file(tmp_path: Path) -> None:
+    model = mask_rcnn_resnet_50_fpn(
+        1, conventions="detectron2", norm="batch", categories={1: "cell"}, min_size=640, dropout=0.2, **SLIM
+    )
+    save_weights(model, tmp_path / "ours.safetensors")
+    write_converted(read_weights_file(tmp_path / "ours.safetensors"), tmp_path / "a.pkl", to="detectron2")
+    path = tmp_path / "a.yaml"
+    assert read_weights_file(tmp_path / "a.pkl", config=path).config == model.config
+    path.write_text(path.read_text().replace("MIN_SIZE_TEST: 640", "MIN_SIZE_TEST: 512"))
+    changed = read_weights_file(tmp_path / "a.pkl", config=path).config
+    assert changed == model.config.changed(min_size=512)
+    assert changed.category_names == {1: "cell"}
+
+
 @pytest.mark.parametrize("arch", ["R50", "R101"])
 def test_zoo_to_ours_to_zoo(tmp_path: Path, arch: str) -> None:
     arrays = detectron2_arrays_of(arch) | {
@@ -491,7 +505,7 @@ def test_output_of_convert_is_a_program(ours: Path, capsys: pytest.CaptureFixtur
     ("target", "to", "said"),
     [
         ("out.safetensors", "detectron2", "OUT must end in .pkl with --to detectron2, got 'out.safetensors'."),
-        ("out.pkl", "torchvision", "OUT must end in .safetensors or .pth or .pt with --to torchvision, got 'out.pkl'."),
+        ("out.pkl", "torchvision", "OUT must end in .safetensors, .pth or .pt with --to torchvision, got 'out.pkl'."),
         ("out.pkl", "lucid_maskrcnn", "OUT must end in .safetensors, got 'out.pkl'."),
         ("out.pth", "torchvision", "to='torchvision' cannot express this model"),
     ],
