@@ -63,12 +63,11 @@ def add_commands(commands: Any) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from lucid_maskrcnn.weights import loading_code, locate, read_weights_file, write_converted
     from lucid_maskrcnn.weights.weights_file import warn_if_assumed
-    from lucid_maskrcnn.weights.writing import FORMATS, either_of
+    from lucid_maskrcnn.weights.writing import FORMATS, either_of, has_suffix
 
-    suffixes = FORMATS[args.to]
-    if args.target.suffix.lower() not in suffixes:
+    if not has_suffix(args.target, args.to):
         with_to = "" if args.to == "lucid_maskrcnn" else f" with --to {args.to}"
-        raise ValueError(f"OUT must end in {either_of(suffixes)}{with_to}, got {str(args.target)!r}.")
+        raise ValueError(f"OUT must end in {either_of(FORMATS[args.to])}{with_to}, got {str(args.target)!r}.")
     check_output_file("OUT", args.target)
     source = locate(args.source)
     if args.target.exists() and args.target.samefile(source):

@@ -28,7 +28,7 @@ from .layouts import class_agnostic_layers, detectron2_arrays, torchvision_array
 from .torchvision_code import check_for_torchvision, torchvision_code
 from .weights_file import CONFIG_KEYS, FORMAT, UNUSED, WeightsFile
 
-__all__ = ["FORMATS", "either_of", "loading_code", "save_weights", "write_converted"]
+__all__ = ["FORMATS", "either_of", "has_suffix", "loading_code", "save_weights", "write_converted"]
 
 _DTYPES = ("float32", "float16")
 _SAFETENSORS = ".safetensors"
@@ -172,7 +172,7 @@ def loading_code(weights: WeightsFile, path: str | Path, *, to: str = FORMAT) ->
 def _checked_path(path: str | Path, to: str) -> Path:
     checked = validators.path("path", path)
     suffixes = FORMATS[to]
-    if checked.suffix.lower() not in suffixes:
+    if not has_suffix(checked, to):
         library = "" if to == FORMAT else f" for {to}"
         raise ValueError(
             f"path must end in {either_of(suffixes)}, the format that is written{library}, got {str(checked)!r}."
@@ -180,6 +180,12 @@ def _checked_path(path: str | Path, to: str) -> Path:
     if checked.is_dir():
         raise ValueError(f"path must be a file, got the directory {str(checked)!r}.")
     return checked
+
+
+def has_suffix(path: Path, to: str) -> bool:
+    """Whether a file has a suffix of those for a library."""
+    # detectron2 knows a pickle by its name, and by small letters alone.
+    return (path.suffix if to == "detectron2" else path.suffix.lower()) in FORMATS[to]
 
 
 def either_of(suffixes: Sequence[str]) -> str:

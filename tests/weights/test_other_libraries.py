@@ -505,6 +505,7 @@ def test_output_of_convert_is_a_program(ours: Path, capsys: pytest.CaptureFixtur
     ("target", "to", "said"),
     [
         ("out.safetensors", "detectron2", "OUT must end in .pkl with --to detectron2, got 'out.safetensors'."),
+        ("out.PKL", "detectron2", "OUT must end in .pkl with --to detectron2, got 'out.PKL'."),  # read by its name
         ("out.pkl", "torchvision", "OUT must end in .safetensors, .pth or .pt with --to torchvision, got 'out.pkl'."),
         ("out.pkl", "lucid_maskrcnn", "OUT must end in .safetensors, got 'out.pkl'."),
         ("out.pth", "torchvision", "to='torchvision' cannot express this model"),
