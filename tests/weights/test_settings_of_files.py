@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from data.torchvision import recipe
 from safetensors.numpy import save_file
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, save_weights
 from lucid_maskrcnn.weights.coco_categories import categories_of_file
 from lucid_maskrcnn.weights.layouts import torchvision_arrays
 
+DATA = Path(__file__).parents[1] / "data"
 SLIM = {"width": 8, "fpn_channels": 8, "hidden_dim": 16, "mask_hidden_channels": 8}
 
 
@@ -113,6 +116,42 @@ def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path) -> No
         MaskRCNN.from_file(tmp_path / "theirs.safetensors")
     again = MaskRCNN.from_file(tmp_path / "theirs.safetensors", aspect_ratios=(0.5, 1.0))
     assert again.config.pool_size == (5, 5)  # from the shapes
+
+
+@pytest.mark.parity
+@pytest.mark.once
+def test_detections_are_those_of_torchvision_with_the_same_settings(tmp_path: Path) -> None:
+    """Recorded in torchvision 0.28, whose model was given these settings and such weights."""
+    arrays = recipe.state_dict("maskrcnn_resnet50_fpn", 91, 0)
+    for name in [n for n in arrays if n.startswith(("rpn.head.cls_logits", "rpn.head.bbox_pred"))]:
+        arrays[name] = np.concatenate([arrays[name], 0.9 * arrays[name]]).astype(np.float32)  # for six anchors
+    fc6 = arrays["roi_heads.box_head.fc6.weight"].reshape(1024, 256, 7, 7)[:, :, 1:6, 1:6]
+    arrays["roi_heads.box_head.fc6.weight"] = (1.4 * fc6.reshape(1024, -1)).astype(np.float32)  # for 5 × 5 cells
+    save_file(arrays, tmp_path / "theirs.safetensors")
+    model = MaskRCNN.from_file(
+        tmp_path / "theirs.safetensors",
+        min_size=160,
+        max_size=220,
+        anchor_sizes=((24, 32), (48, 64), (96, 128), (192, 256), (384, 512)),
+        aspect_ratios=(0.4, 1.0, 2.5),
+        mask_pool_size=10,
+        mask_out_size=20,
+        top_k=25,
+        image={"pixel_mean": (0.5, 0.4, 0.3), "pixel_std": (0.2, 0.25, 0.3)},
+        rpn={"pre_nms_top_n": 300, "post_nms_top_n": 150, "nms_thresh": 0.6},
+        heads={"nms_thresh": 0.4, "box_weights": (8, 12, 4, 6), "sampling_ratio": 3},
+    )
+    with np.load(DATA / "detectron2" / "model_r50.npz") as file:
+        image = np.ascontiguousarray(file["img1_image"][40:180, 30:230, ::-1])
+    with np.load(DATA / "torchvision" / "settings.npz") as file:
+        wanted = dict(file)
+    with pytest.warns(UserWarning, match="top_k"):
+        (found,) = model.predict(image)
+    own = found.numpy()
+    assert own["labels"].tolist() == wanted["labels"].tolist()
+    np.testing.assert_allclose(own["boxes"], wanted["boxes"], atol=0.02)
+    np.testing.assert_allclose(own["scores"], wanted["scores"], atol=5e-4)
+    assert np.abs(own["masks"].sum((1, 2)).astype(int) - wanted["areas"].astype(int)).max() <= 8
 
 
 # ------------------------------------------------------------------ names in a COCO file
