@@ -31,6 +31,21 @@ _PEERS = {
 }
 
 
+# What these test is arithmetic of NumPy and MLX, the same on every Python: marked ``once``, all together.
+_ARITHMETIC = {
+    *("adamw_step", "boxes", "buckets", "compilation", "conv", "conv_gpu", "functional", "kept_gpu", "loss_functions"),
+    *("mask_resampling", "nms", "nms_gpu", "normalization", "postprocessing", "proposals", "roi_align"),
+    *("roi_align_kernel", "selection", "sgd_step", "spatial", "winograd"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what one version of Python is enough for."""
+    for item in items:
+        if item.path.parent.name == "ops" and item.path.stem.removeprefix("test_") in _ARITHMETIC:
+            item.add_marker(pytest.mark.once)
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out a test file that imports a missing library at its head."""
     if not re.fullmatch(r"test_\w+\.py", collection_path.name):
