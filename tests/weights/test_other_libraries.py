@@ -535,3 +535,33 @@ def test_configuration_of_somebody_else_is_not_replaced(ours: Path, capsys: pyte
     Path("theirs.yaml").rmdir()
     assert main(command) == 0
     assert main(command) == 0  # its own are replaced
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("no JSON", "has a header that is not JSON"),
+        ("[" * 5000, "has a header that is"),
+        ('{"config": 5}', "has metadata whose config is not a string"),
+        ('{"config": "{}"}', "has a header whose configuration is not valid: num_classes is missing"),
+        (
+            '{"config": "{\\"num_classes\\": 10000000000}"}',
+            "has a header whose configuration is not valid: num_classes",
+        ),
+    ],
+)
+def test_damaged_header_is_refused(ours: Path, header: str, said: str) -> None:
+    write_converted(read_weights_file(ours), "a.pkl", to="detectron2")
+    content = pickle.loads(Path("a.pkl").read_bytes())
+    Path("b.pkl").write_bytes(pickle.dumps({**content, "lucid_maskrcnn": header}))
+    with pytest.raises(ValueError, match=r"'b\.pkl' has") as caught:
+        read_weights_file("b.pkl")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("header", [5, None, {"config": "{}"}, b"{}"])
+def test_entry_of_that_name_that_is_no_text_is_passed_over(ours: Path, header: Any) -> None:
+    write_converted(read_weights_file(ours), "a.pkl", to="detectron2")
+    content = pickle.loads(Path("a.pkl").read_bytes())
+    Path("b.pkl").write_bytes(pickle.dumps({**content, "lucid_maskrcnn": header}))
+    assert read_weights_file("b.pkl").metadata == {"__author__": "lucid_maskrcnn"}
