@@ -73,10 +73,10 @@ def _convert(args: argparse.Namespace) -> None:
     if args.target.exists() and args.target.samefile(source):
         raise ValueError(f"OUT must be another file than IN, got {str(args.target)!r} for both.")
     file = read_weights_file(source, config=args.config)
-    warn_if_assumed(file, repr(str(source)))
     if args.categories is not None:
         file = _with_categories(file, args.categories)
     write_converted(file, args.target, to=args.to, dtype=args.dtype)
+    warn_if_assumed(file, repr(str(source)))
     if args.to == "lucid_maskrcnn":
         say(_summary(args, file))
         return

@@ -143,8 +143,8 @@ def assumption(weights: str, source: str) -> str:
     assumed = ", ".join(f"{key.rpartition('.')[2]} {_brief(ZOO[key])}" for key in _ASSUMED)
     return (
         f"{weights} are {source}'s, and no configuration says how they were trained: settings that no shape shows are "
-        f"taken from the model zoo: {assumed}. Give the config.yaml of the run, config='config.yaml' (or convert "
-        "--config), or conventions='detectron2' if these are right."
+        f"taken from the model zoo: {assumed}. Put the config.yaml of the run beside them, or give it: config=…, "
+        "convert --config …; if these are right, conventions='detectron2' says so."
     )
 
 

@@ -362,7 +362,12 @@ def test_one_warning_says_what_is_assumed(tmp_path: Path) -> None:
             build(path)
         assert len(said) == 1
         text = str(said[0].message)
-        for part in ("FORMAT BGR", "PIXEL_STD (1.0, 1.0, 1.0)", "STRIDE_IN_1X1 True", "config='config.yaml'"):
+        for part in (
+            "FORMAT BGR",
+            "PIXEL_STD (1.0, 1.0, 1.0)",
+            "STRIDE_IN_1X1 True",
+            "Put the config.yaml of the run beside them",
+        ):
             assert part in text
         assert said[0].filename == __file__
     MaskRCNN.from_file(path, conventions="detectron2")  # says whose settings are meant

@@ -15,6 +15,7 @@ from data.detectron2 import runs
 from detectron2_runs import write_checkpoint
 
 from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn.cli import main
 
 pytestmark = pytest.mark.parity
 
@@ -75,3 +76,16 @@ def test_without_the_configuration_they_are_others(tmp_path: Path, images: list[
     model_of("rgb", tmp_path)
     model = MaskRCNN.from_file(tmp_path / "model_final.pth", conventions="detectron2", min_size=128, max_size=200)
     assert max(found_of_recorded(model, "rgb", images)) < 0.1
+
+
+@pytest.mark.parametrize("name", ["agnostic", "counts", "norms"])
+def test_there_and_back(tmp_path: Path, name: str) -> None:
+    """What detectron2 wrote is written for it again, with a configuration that says the same."""
+    model = model_of(name, tmp_path)
+    (tmp_path / "back").mkdir()
+    target = tmp_path / "back" / "model.pkl"
+    assert main(["convert", str(tmp_path / "model_final.pth"), str(target), "--to", "detectron2"]) == 0
+    again = MaskRCNN.from_file(target)
+    assert again.config == model.config
+    arrays = again.state_dict()
+    assert all(np.array_equal(array, arrays[entry]) for entry, array in model.state_dict().items())
