@@ -37,7 +37,8 @@ _KINDS |= {"usage": "command line", "stderr": "command line", "page": "browser a
 
 def messages() -> list[Message]:
     """Return the messages of the package and of the page in the browser."""
-    return [*collect(PACKAGE), *page_notes(PACKAGE / "app" / "static" / "app.js")]
+    scripts = sorted((PACKAGE / "app" / "static").glob("*.js"))
+    return [*collect(PACKAGE), *(note for script in scripts for note in page_notes(script))]
 
 
 @cache
