@@ -7,7 +7,7 @@
     why = "Browsers do not let a page that is opened from a folder load a model. Put the folder on any file host, or "
       + "run python -m http.server in it and open http://localhost:8000/.";
   } else if (typeof WebAssembly !== "object" || typeof OffscreenCanvas !== "function" || typeof DecompressionStream !== "function") {
-    why = "This browser is too old for this page: Chrome 113, Firefox 114 and Safari 16.4 are not.";
+    why = "This browser is too old for this page: Chrome 123, Firefox 121 and Safari 17.5 are not.";
   }
   if (why === null) return;
   var message = document.createElement("p");

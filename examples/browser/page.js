@@ -113,7 +113,7 @@ function find() {
 }
 
 async function takeExample(name) {
-  const turn = ++page.turn;
+  const { turn } = page;
   const answer = await fetch(name).catch(() => null);
   if (turn !== page.turn) return;
   if (answer?.ok) take(await answer.blob(), name);
