@@ -6,7 +6,7 @@ const ISOLATED = {
   "Cross-Origin-Embedder-Policy": "require-corp",
   "Cross-Origin-Resource-Policy": "same-origin",
 };
-const PREFIX = "lucid-maskrcnn ";
+const PREFIX = `lucid-maskrcnn ${self.registration.scope} `; // caches are shared by all pages of a host
 
 // A large file has a cache of its own, under its hash: a new build that has the same does not fetch it again. The page
 // fetches it, with progress; the small ones are fetched here.

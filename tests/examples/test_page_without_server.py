@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -510,12 +511,14 @@ def test_new_build_is_taken_once_the_page_was_left(driver: Any, host: ThreadingH
         (site / "renewed" / "build.js").write_text(re.sub('id: "[0-9a-f]+"', 'id: "new"', build))
         page.open(address)
         assert page.part("#private h2").text == "Nothing is uploaded"  # whole, of the old build
-        kept = "const done = arguments[0]; caches.open('lucid-maskrcnn new').then((c) => c.keys())"
-        kept += ".then((keys) => done(keys.length))"
+        kept = """
+          const done = arguments[0], cache = caches.open(`lucid-maskrcnn ${location} new`);
+          cache.then((opened) => opened.keys()).then((keys) => done(keys.length))"""
         page.until(lambda: driver.execute_async_script(kept) > 30)
-        driver.get("about:blank")
 
         def renewed() -> bool:
+            driver.get("about:blank")
+            time.sleep(0.3)  # until the browser has noticed that it was left
             page.open(address)
             return page.part("#private h2").text == "Renewed"
 
