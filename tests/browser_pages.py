@@ -19,6 +19,8 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
 )
 
+_FOREVER = 300  # seconds: a page that hangs must not hang the tests
+
 # As root, without a screen, and without looking for anything outside.
 SWITCHES = (
     "--headless=new",
@@ -68,7 +70,9 @@ class ViewerPage:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, what: Callable[[], Any]) -> Any:
+        since = time.monotonic()
         while not (value := what()):
+            assert time.monotonic() - since < _FOREVER, "the page does not come to an end"
             assert not [
                 line for line in self.driver.get_log("browser") if line["level"] == "SEVERE" and ".js" in str(line)
             ]

@@ -43,7 +43,7 @@ _POINTS = _IN * _IN
 _NODES = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 _INVERSES = [5, 3, 4, 1, 2, 0]  # where each node's inverse stands
 
-_FEWEST_CHANNELS = 64  # on either side: with fewer, the transforms cost more than they save
+_FEWEST_CHANNELS = 32  # on either side: with fewer, the transforms cost more than they save
 _CHUNK_VALUES = 4 << 20  # of V and M of the tiles that are taken through all the steps at once
 _PIECE_VALUES = 1 << 20  # of V or M of the tiles that a thread transforms at a time
 _TAPS = 1 << 14  # kernels that a thread transforms back at a time
