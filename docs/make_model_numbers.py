@@ -87,7 +87,7 @@ def counting(macs: Counter[str]) -> Iterator[None]:
         "fold_batch_norm": lambda *_: (None, None),
         "max_pool2d": lambda x, *_, **__: shape(*x.shape[:2], *((n + 1) // 2 for n in x.shape[2:])),
         "subsample": lambda x: shape(*x.shape[:2], *((n + 1) // 2 for n in x.shape[2:])),
-        "upsample_add": lambda _coarse, fine: fine,
+        "upsample_add": lambda _coarse, fine, **_: fine,
         "flatten": lambda x: shape(x.shape[0], x.size // max(x.shape[0], 1)),
         "cast": lambda x, _: x,
         "cast_like": lambda x, _: x,

@@ -13,8 +13,16 @@ export async function fetchAll(files, progress) {
   })));
 }
 
-async function fetchOne({ name, bytes: length }, progress) {
-  const response = await fetch(name);
+async function fetchOne(file, progress) {
+  // What the browser's cache has of a download that broke off is not what the host has: it is asked once more.
+  const bytes = await read(file, progress, "default") ?? await read(file, progress, "reload");
+  if (!bytes) throw new Error(`the file ${file.name} of this page came only in part`);
+  return bytes;
+}
+
+/** Return the bytes of a file, null if there are fewer than it should have. */
+async function read({ name, bytes: length }, progress, cache) {
+  const response = await fetch(name, { cache });
   if (!response.ok) throw new Error(`the file ${name} of this page cannot be had (${response.status})`);
   const bytes = new Uint8Array(length), reader = response.body.getReader();
   let at = 0;
@@ -24,6 +32,5 @@ async function fetchOne({ name, bytes: length }, progress) {
     at += part.value.length;
     progress(at);
   }
-  if (at < length) throw new Error(`the file ${name} of this page came only in part`);
-  return bytes;
+  return at < length ? null : bytes;
 }
