@@ -31,18 +31,20 @@ _PEERS = {
 }
 
 
-# What these test is arithmetic of NumPy and MLX, the same on every Python: marked ``once``, all together.
+# What these test is arithmetic of NumPy, MLX and Pillow, the same on every Python: marked ``once``, all together.
 _ARITHMETIC = {
     *("adamw_step", "boxes", "buckets", "compilation", "conv", "conv_gpu", "functional", "kept_gpu", "loss_functions"),
     *("mask_resampling", "nms", "nms_gpu", "normalization", "postprocessing", "proposals", "roi_align"),
     *("roi_align_kernel", "selection", "sgd_step", "spatial", "winograd"),
 }
+_ARITHMETIC_FOLDERS = {"annotation_formats", "evaluation", "export", "masks", "models", "visualization"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what one version of Python is enough for."""
     for item in items:
-        if item.path.parent.name == "ops" and item.path.stem.removeprefix("test_") in _ARITHMETIC:
+        folder, name = item.path.parent.name, item.path.stem.removeprefix("test_")
+        if folder in _ARITHMETIC_FOLDERS or (folder == "ops" and name in _ARITHMETIC):
             item.add_marker(pytest.mark.once)
 
 
