@@ -25,7 +25,7 @@ from ..user_warnings import warn_user
 from ..validators import check_keywords, choice, positive_int, shown
 from ..weights.coco_categories import categories_of_file
 from ..weights.shape_checks import check_settings
-from ..weights.weights_file import warn_if_assumed
+from ..weights.weights_file import OF_DETECTRON, warn_if_assumed
 from .layers import shapes_only, uninitialized
 from .mask_rcnn import MaskRCNN, PooledSize
 
@@ -341,7 +341,7 @@ def _check_fit(
             f"not counted: call {architecture_of(config)}(num_classes={config.num_classes}, weights=…) for new ones."
         )
     names = len(config.categories)
-    if "categories" in settings and file.source in ("detectron2", "Detectron") and names != config.num_classes:
+    if "categories" in settings and file.source in OF_DETECTRON and names != config.num_classes:
         raise ValueError(
             f"categories must name each of the {config.num_classes} classes of {source}, got {names} names: labels are "
             "1, 2, …, without gaps."

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..config import DETECTRON2, ModelConfig, anchor_levels
-from .detectron2_keys import DEFAULTS, TAKEN, ZOO
+from .detectron2_keys import DEFAULTS, TAKEN, ZOO, listed
 from .fixed_settings import check_fixed_settings, fixed_by, has_several_sizes, remarks
 
 __all__ = [
@@ -82,16 +82,12 @@ def detectron2_values(config: ModelConfig, class_agnostic: Iterable[str] = ()) -
     values |= _of_image(config) | _of_backbone(config) | _of_proposals(config) | _of_heads(config)
     values["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = "bbox_pred" in class_agnostic
     values["MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"] = "mask_head.mask_predictor" in class_agnostic
-    typed = {key: float(v) if isinstance(DEFAULTS.get(key), float) else _listed(v) for key, v in values.items()}
-    return {key: value for key, value in typed.items() if value != _listed(_DEFAULTS[key])}
+    typed = {key: float(v) if isinstance(DEFAULTS.get(key), float) else listed(v) for key, v in values.items()}
+    return {key: value for key, value in typed.items() if value != listed(_DEFAULTS[key])}
 
 
 # Of keys of training, which no detection depends on, those that follow from the model.
 _DEFAULTS = {**DEFAULTS, "INPUT.MIN_SIZE_TRAIN": [800], "INPUT.MAX_SIZE_TRAIN": 1333}
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _of_image(config: ModelConfig) -> dict[str, Any]:

@@ -12,7 +12,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["DEFAULTS", "DERIVED", "FIXED", "IGNORED", "IGNORED_SECTIONS", "TAKEN", "ZOO", "Fixed", "is_ignored"]
+__all__ = [
+    "DEFAULTS",
+    "DERIVED",
+    "FIXED",
+    "IGNORED",
+    "IGNORED_SECTIONS",
+    "TAKEN",
+    "ZOO",
+    "Fixed",
+    "is_ignored",
+    "listed",
+]
 
 
 class Fixed(NamedTuple):
@@ -284,3 +295,8 @@ ZOO: Mapping[str, Any] = MappingProxyType(
 def is_ignored(key: str) -> bool:
     """Whether no detection depends on a key."""
     return key in IGNORED or any(key == s or key.startswith(f"{s}.") for s in IGNORED_SECTIONS)
+
+
+def listed(value: Any) -> Any:
+    """Return a value with its tuples, at any depth, as lists: YAML has no others."""
+    return [listed(v) for v in value] if isinstance(value, (list, tuple)) else value

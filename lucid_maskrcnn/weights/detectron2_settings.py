@@ -26,7 +26,7 @@ from ..validators import (
     sequence,
     shown,
 )
-from .detectron2_keys import DEFAULTS, FIXED, TAKEN, is_ignored
+from .detectron2_keys import DEFAULTS, FIXED, TAKEN, is_ignored, listed
 from .formats.yaml_files import Tagged
 
 __all__ = ["BATCH_NORMS", "Settings", "read_settings"]
@@ -83,12 +83,8 @@ class Settings:
     def check_fixed(self) -> None:
         """Raise for what cannot be built."""
         for key, fixed in FIXED.items():
-            if self.get(key, lambda _, value: _listed(value)) != _listed(fixed.value):
+            if self.get(key, lambda _, value: listed(value)) != listed(fixed.value):
                 raise self.refusal(key, fixed.reason)
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_settings(given: Settings) -> tuple[dict[str, Any], float]:

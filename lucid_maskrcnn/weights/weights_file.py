@@ -41,7 +41,7 @@ _MAX_BYTES = 2**31  # of a model; the largest published Mask R-CNN here has 250 
 _MAX_HASHED = 2**30  # bytes of a file that may be a published one
 UNUSED = "unused."  # prefix of arrays that only another library has
 CONFIG_KEYS = ("config", "arguments", "categories")  # of a header; the last two are version 0
-_OF_DETECTRON = ("detectron2", "Detectron")  # sources whose conventions depend on a file beside them
+OF_DETECTRON = ("detectron2", "Detectron")  # sources whose conventions depend on a file beside them
 
 
 @answers_wrong_calls
@@ -153,7 +153,7 @@ def read_weights_file(path: str | Path, *, config: str | Path | None = None, fin
     if "figures" in metadata:  # the key of version 0
         metadata.setdefault("metrics", metadata.pop("figures"))
     own = _read_config(metadata, path)
-    if config is not None and found.source not in _OF_DETECTRON:
+    if config is not None and found.source not in OF_DETECTRON:
         has = "a configuration in its header" if own is not None else f"{found.source}'s names"
         raise ValueError(
             f"config must be given for detectron2's weights alone, and {str(path)!r} has {has}: give settings as "
@@ -207,7 +207,7 @@ def _completed(
         found = replace(found, config=own)
     if config is not None:
         return _Completed(complete_config(found, checkpoint.arrays, path, config), metadata, str(config))
-    if published is not None or found.source not in _OF_DETECTRON:
+    if published is not None or found.source not in OF_DETECTRON:
         return _Completed(found.config, metadata)
     beside = config_beside(path) if find_config and found.source == "detectron2" else None
     if beside is not None:
