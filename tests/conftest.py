@@ -31,20 +31,32 @@ _PEERS = {
 }
 
 
-# What these test is arithmetic of NumPy, MLX and Pillow, the same on every Python: marked ``once``, all together.
-_ARITHMETIC = {
-    *("adamw_step", "boxes", "buckets", "compilation", "conv", "conv_gpu", "functional", "kept_gpu", "loss_functions"),
-    *("mask_resampling", "nms", "nms_gpu", "normalization", "postprocessing", "proposals", "roi_align"),
-    *("roi_align_kernel", "selection", "sgd_step", "spatial", "winograd"),
+# What may differ from one version of Python to the next, and the files that would show it. All other tests are marked
+# ``once``: what they are about is this package's, NumPy's or MLX's.
+_DIFFERS = {
+    "signatures, annotations and reprs": (
+        *("api_reference", "array_arguments", "call_answers", "config", "reprs", "validators"),
+    ),
+    "texts of argparse, errors and warnings": ("hostile_names", "info", "main", "message_box", "messages", "streams"),
+    "imports": ("layering", "backend", "mlx"),
+    "pickles and copies": (
+        *("checkpoint_file", "coco_dataset", "numpy_pickles", "pickles", "pickling", "predictions", "state_dicts"),
+        *("selection_and_merging", "settings", "subsets", "tensor_protocol"),
+    ),
+    "reference counts and garbage": ("compilation", "engine", "kept_gpu", "memory", "winograd"),
+    "threads, processes and signals": (
+        *("detected_objects", "download", "forked_group", "image_stream", "job_folder", "loader", "log", "parallel"),
+        *("state", "watch"),
+    ),
+    "files and texts": ("atomic", "json_text", "sources", "text_tables", "yaml_files"),
 }
-_ARITHMETIC_FOLDERS = {"annotation_formats", "evaluation", "export", "masks", "models", "visualization"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what one version of Python is enough for."""
+    on_each = {f"test_{name}" for names in _DIFFERS.values() for name in names}
     for item in items:
-        folder, name = item.path.parent.name, item.path.stem.removeprefix("test_")
-        if folder in _ARITHMETIC_FOLDERS or (folder == "ops" and name in _ARITHMETIC):
+        if item.path.stem not in on_each:
             item.add_marker(pytest.mark.once)
 
 

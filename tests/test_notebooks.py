@@ -1,8 +1,12 @@
-"""The notebooks run from beginning to end, show what they promise, and are committed with their outputs."""
+"""The notebooks run from beginning to end, show what they promise, and are committed with their outputs.
+
+Those that train for minutes run with ``-m slow``; what they import and call is looked up in each run of the tests.
+"""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -43,6 +47,7 @@ assert after.metrics["segm/AP"] > before.metrics["segm/AP"] + 0.06
 assert after.metrics["AP_0.5"] > before.metrics["AP_0.5"] + 0.12
 """,
 }
+LONG = ("fine_tune_nuclei", "train_shapes")
 ids = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -51,7 +56,10 @@ def code_cells(notebook: Any) -> list[Any]:
 
 
 @pytest.mark.once
-@ids
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs_from_a_fresh_clone(path: Path, tmp_path: Path) -> None:
     """In a copy of the examples and nothing else: no error, no warning, and what it promises."""
     folder = tmp_path / "examples"
@@ -66,6 +74,39 @@ def test_a_notebook_runs_from_a_fresh_clone(path: Path, tmp_path: Path) -> None:
         bars = re.findall(r"[^\r\n]*\|[^\r\n]*\|[^\r\n]*", said)
         assert "".join(bars).strip() == said.strip(), f"{cell.source}\n{said}"
         assert "Warning" not in text_of(cell.outputs), cell.source
+
+
+def wrong_keywords(tree: ast.Module) -> list[str]:
+    """Run the imports of a program and nothing else; return the keywords that what they bring does not take."""
+    names: dict[str, Any] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(compile(ast.Module([node], []), "imports", "exec"), names)
+    wrong = []
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        path = ast.unparse(call.func)
+        if not re.fullmatch(r"\w+(\.\w+)*", path) or path.partition(".")[0] not in names:
+            continue
+        try:
+            takes = inspect.signature(eval(path, names)).parameters
+        except ValueError:  # a function in C tells nothing
+            continue
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in takes.values()):
+            wrong += [f"{path}({word.arg}=…)" for word in call.keywords if word.arg and word.arg not in takes]
+    return wrong
+
+
+@ids
+def test_a_notebook_imports_and_calls_what_there_is(path: Path) -> None:
+    code = "\n".join(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
+    assert wrong_keywords(ast.parse(re.sub(r"(?m)^%config .*$", "", code))) == []
+
+
+def test_a_wrong_keyword_is_found() -> None:
+    program = "from lucid_maskrcnn.training import {}, TrainerSettings as S\n{}(model, step=1, out=S(stepz=3))"
+    assert wrong_keywords(ast.parse(program.format("Trainer", "Trainer"))) == ["Trainer(step=…)", "S(stepz=…)"]
+    with pytest.raises(ImportError, match="Trainr"):
+        wrong_keywords(ast.parse(program.format("Trainr", "Trainr")))
 
 
 @ids

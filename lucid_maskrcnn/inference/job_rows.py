@@ -34,7 +34,8 @@ def append_line(part: Path, line: bytes) -> None:
                 rest = rest[os.write(descriptor, rest) :]
         except BaseException:
             with suppress(OSError):  # a resume cuts it off
-                os.ftruncate(descriptor, end)
+                if os.fstat(descriptor).st_size < end + len(line):  # Ctrl-C may come when all of it is written
+                    os.ftruncate(descriptor, end)
             raise
     finally:
         os.close(descriptor)

@@ -9,6 +9,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -119,6 +120,30 @@ def test_resumed_job_is_what_it_would_have_been(tmp_path: Path, images: list[Pat
     assert content(out) == content(whole)
     assert model.calls == 5 - (call - 1)  # nothing is done twice
     assert starts == [JobStart(out, resumed=True, n_images=5, n_done=call - 1, n_new=0)]
+
+
+@pytest.mark.parametrize("part", [1, 0.5])
+def test_row_that_is_written_outlives_a_signal_and_a_half_one_goes(
+    tmp_path: Path, images: list[Path], whole: Path, monkeypatch: pytest.MonkeyPatch, part: float
+) -> None:
+    """Ctrl-C is answered as soon as the system call returns, when the line may be in the file."""
+    write, out = os.write, tmp_path / "out"
+
+    def interrupted(descriptor: int, line: memoryview) -> int:
+        if not bytes(line).startswith(b'{"id": 2,'):
+            return write(descriptor, line)
+        write(descriptor, line[: int(part * len(line))])
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the signal has been answered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predict(images, out)
+    lines = (out / "results" / "part-00000.jsonl").read_bytes()
+    assert (lines[-1:], lines.count(b"\n")) == (b"\n", 2 if part == 1 else 1)
+    predict(images, out, resume=True)
+    assert content(out) == content(whole)
 
 
 def test_resume_begins_where_there_is_nothing_and_says_so(tmp_path: Path, images: list[Path], whole: Path) -> None:
