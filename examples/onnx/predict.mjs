@@ -7,18 +7,19 @@ import { readFile, writeFile } from "node:fs/promises";
 import * as ort from "onnxruntime-web";
 import sharp from "sharp";
 
+if (process.argv.length !== 5) fail("usage: node predict.mjs MODEL.onnx IMAGE OUT");
 const [modelPath, imagePath, out] = process.argv.slice(2);
 ort.env.wasm.numThreads = 1; // in Node; a page may take more
 
 const model = new Uint8Array(await readFile(modelPath));
 const session = await ort.InferenceSession.create(model, { logSeverityLevel: 3 }); // errors only
-const categories = JSON.parse(metadata(model).categories);
+if (!session.outputNames.includes("full_masks")) fail(`${modelPath} has no output full_masks: export it with --full-masks.`);
+const about = metadata(model);
+const categories = JSON.parse(about.categories);
 const ids = new Map(categories.map(({ label, id }) => [label, id]));
 
-const { data, info } = await sharp(imagePath).rotate().removeAlpha().toColourspace("srgb").raw()
-  .toBuffer({ resolveWithObject: true });
-const { height, width } = info;
-const image = new ort.Tensor("uint8", new Uint8Array(data), [height, width, 3]);
+const { data, height, width } = await pixels(imagePath, JSON.parse(about.conventions).image.intensity ?? "full");
+const image = new ort.Tensor("uint8", data.slice(), [height, width, 3]);
 const { boxes, scores, labels, full_masks: masks } = await session.run({ image });
 
 const annotations = [];
@@ -43,6 +44,30 @@ const images = [{ id: 1, file_name: imagePath, height, width }];
 const named = categories.map(({ id, name }) => ({ id, name }));
 await writeFile(`${out}.json`, JSON.stringify({ images, annotations, categories: named }));
 console.log(`${annotations.length} objects: ${out}.png, ${out}.json`);
+
+/** An image as the model was trained on it, in 8 bits RGB; gray of 16 bits is scaled by the model's rule. */
+async function pixels(path, rule) {
+  const picture = sharp(path, { ignoreIcc: true }).rotate().removeAlpha();
+  const { depth } = await picture.metadata();
+  if (depth === "uchar") return raw(picture.toColourspace("srgb").raw());
+  if (depth !== "ushort" || !(rule === "full" || rule === "max")) {
+    fail(`${path} has pixels of type ${depth}, and the model's rule for them is ${rule}: save it in 8 bits.`);
+  }
+  const deep = await raw(picture.toColourspace("rgb16").raw({ depth: "ushort" }));
+  const samples = new Uint16Array(deep.data.buffer, deep.data.byteOffset, deep.data.length / 2);
+  const high = rule === "full" ? 65535 : samples.reduce((most, value) => Math.max(most, value), 1);
+  return { ...deep, data: Uint8Array.from(samples, (value) => Math.floor((255 * value) / high + 0.5)) };
+}
+
+async function raw(picture) {
+  const { data, info } = await picture.toBuffer({ resolveWithObject: true });
+  return { data, height: info.height, width: info.width };
+}
+
+function fail(sentence) {
+  console.error(sentence);
+  process.exit(1);
+}
 
 /** How many pixels are 0, 1, 0, … in turn, column by column, as COCO counts them. */
 function runs(mask) {

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lucid_maskrcnn import Detections, MaskRCNN
 from lucid_maskrcnn.export import to_onnx
+from lucid_maskrcnn.images import open_image
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "onnx"
 IMAGE = ASSETS / "nuclei_histology_lilac.png"
@@ -61,10 +62,40 @@ def check(folder: Path, model: MaskRCNN) -> None:
 
 def test_python_without_lucid(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
     script = (EXAMPLES / "predict.py").read_text()
-    assert "lucid_maskrcnn" not in script.split('"""')[2]
+    assert "lucid_maskrcnn" not in script
     said = run([sys.executable, EXAMPLES / "predict.py", file, IMAGE, "found"], tmp_path)
     assert said == "25 objects: found.png, found.json\n"
     check(tmp_path, model)
+
+
+SHOWN = {None: "full", "max": "max", (5, 99): "percentiles"}
+
+
+@pytest.mark.parametrize("rule", SHOWN, ids=SHOWN.values())
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_python_reads_more_than_8_bits_as_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, rule: Any
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from predict import read_image
+
+    samples = np.random.default_rng(0).random((20, 30))
+    deep = (samples * 40000).astype(np.uint16) if kind == "uint16" else samples.astype(np.float32)
+    Image.fromarray(deep).save(path := tmp_path / "deep.tif")
+    metadata = {"conventions": json.dumps({"image": {"intensity": rule}})}
+    with open_image(path) as opened:
+        np.testing.assert_array_equal(read_image(str(path), metadata), opened.read_rgb(intensity=rule))
+
+
+def test_python_answers_what_it_cannot_take(tmp_path: Path, model: MaskRCNN) -> None:
+    to_onnx(model, tmp_path / "small.onnx")
+    for arguments, sentence in (
+        (["small.onnx", IMAGE, "found"], "small.onnx has no output full_masks: export it with --full-masks."),
+        (["small.onnx"], "usage: python predict.py MODEL.onnx IMAGE OUT"),
+    ):
+        command = [sys.executable, EXAMPLES / "predict.py", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, sentence + "\n")
 
 
 def test_javascript(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
@@ -79,6 +110,13 @@ def test_javascript(tmp_path: Path, file: Path, model: MaskRCNN) -> None:
         pytest.skip(f"npm cannot install the packages of the example: {installed.stderr.strip()[-200:]}")
     assert run([node, "predict.mjs", file, IMAGE, "found"], tmp_path) == "25 objects: found.png, found.json\n"
     check(tmp_path, model)
+    gray = np.asarray(Image.open(IMAGE).convert("L"))
+    for name, pixels in (("8", gray), ("16", gray.astype(np.uint16) * 257)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        run([node, "predict.mjs", file, f"{name}.png", name], tmp_path)
+    deep, shallow = (json.loads((tmp_path / f"{name}.json").read_text())["annotations"] for name in ("8", "16"))
+    assert deep == shallow
+    assert len(deep) > 5
 
 
 @pytest.mark.slow
