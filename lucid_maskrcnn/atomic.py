@@ -47,9 +47,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If the file cannot be written. The error names ``path``.
+        If the file cannot be written, or ``path`` is a device or a pipe, whose place no file may take. The error names
+        ``path``.
     """
     target = os.path.realpath(validators.path("path", path))  # a symbolic link stays one
+    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+        raise OSError(errno.EINVAL, "A device or a pipe, not a file that can be replaced", os.fspath(path))
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, temporary_name())
     try:

@@ -332,7 +332,7 @@ class HeadConfig(_Config):
     nms_thresh: float = _setting(0.5, fraction)
     top_k: int = _setting(100, partial(non_negative_int, maximum=_MAX_COUNT))
     finite_only: bool = _setting(False, flag)
-    level_margin: tuple[float, float] = _setting((0.0, 1e-6), partial(sequence, check=non_negative_number, length=2))
+    level_margin: tuple[float, float] = _setting((0.0, 1e-6), partial(sequence, check=fraction, length=2))
     snap_masks: bool = _setting(True, flag)
 
 

@@ -204,6 +204,8 @@ def path(name: str, value: Any) -> Path:
             f"{name} must be a path, got {shown(plain)}, a URL that lacks a slash: give it as a str, since a Path "
             "leaves one of the two."
         )
+    if "\0" in plain:
+        raise ValueError(f"{name} must be a path, got {shown(plain)} with a null character, which no path has.")
     return Path(text(name, plain))
 
 

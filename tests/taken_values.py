@@ -143,7 +143,7 @@ TAKES: dict[str, str] = {
         ops.fold_batch_norm.eps ops.grid_anchors.stride ops.is_device_array.array ops.nonzero_above.threshold
         ops.remove_small_boxes.min_size ops.roi_align.spatial_scale ops.roi_levels.canonical_size
         ops.sgd_update.lr ops.sgd_update.momentum ops.sgd_update.weight_decay ops.smooth_l1.beta
-        ops.smooth_l1.divisor MultiScaleROIAlign.level_margin HeadConfig.min_size ImageConfig.scale
+        ops.smooth_l1.divisor HeadConfig.min_size ImageConfig.scale
         RPNConfig.min_size masks.are_segmentations.masks Detections.draw.line_width Detections.filter.min_area
         Detections.filter.max_area Detections.to_dataframe.pixel_size Detections.to_geojson.pixel_size
         data.Augmentation.zoom data.Augmentation.exposure data.Augmentation.gamma data.Augmentation.channels
@@ -167,7 +167,7 @@ TAKES: dict[str, str] = {
         ops.remove_small_boxes.min_size ops.roi_levels.canonical_size ops.sample_balanced.batch_size
         ops.sgd_update.lr ops.sgd_update.momentum ops.sgd_update.weight_decay ops.smooth_l1.beta
         ops.smooth_l1.divisor ops.split_evenly.count ops.split_evenly.parts ops.top_k_per_level.k
-        MultiScaleROIAlign.num_levels MultiScaleROIAlign.level_margin MaskRCNN.predict.top_k
+        MultiScaleROIAlign.num_levels MaskRCNN.predict.top_k
         MaskRCNN.predict.batch_size HeadConfig.min_size RPNConfig.min_size CompressedMasks.rotated.turns
         masks.are_segmentations.masks Detections.to_coco.image_id Detections.to_json.image_id
         Detections.rows.limit Detections.filter.classes Detections.filter.max_area Detections.crops.padding
@@ -206,9 +206,9 @@ TAKES: dict[str, str] = {
         ops.as_tensor.values ops.cell_anchors.sizes ops.cell_anchors.aspect_ratios ops.clip_boxes.size
         ops.fits_float16.values ops.grid_anchors.stride ops.is_device_array.array
         ops.multiscale_roi_align.spatial_scales ops.parallel_for.tasks ops.roi_align.spatial_scale
-        MultiScaleROIAlign.level_margin MaskRCNN.aspect_ratios ModelConfig.aspect_ratios
+        MaskRCNN.aspect_ratios ModelConfig.aspect_ratios
         mask_rcnn_resnet_18_fpn.aspect_ratios MaskRCNN.predict.intensity config.anchor_levels.anchor_sizes
-        HeadConfig.level_margin ImageConfig.intensity masks.are_segmentations.masks
+        ImageConfig.intensity masks.are_segmentations.masks
         Detections.to_dataframe.pixel_size Detections.to_geojson.pixel_size data.Augmentation.zoom
         data.CocoInstances.intensity data.LabelImages.intensity predict_files.intensity predict_tiled.intensity
         predict_stream.intensity inference.check_exports.name images.load_checked.intensity

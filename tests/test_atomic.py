@@ -42,6 +42,17 @@ def test_error_in_the_block_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_pipes_and_devices_are_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=r"A device or a pipe, not a file that can be replaced: '.*pipe'"):  # noqa: SIM117
+        with replacing(path):
+            pass
+    assert path.is_fifo()
+    assert names(tmp_path) == ["pipe"]
+
+
 @pytest.mark.parametrize("old", [True, False])
 def test_pair_of_files_is_replaced_together_or_not_at_all(tmp_path, old):
     first, second = tmp_path / "a.pkl", tmp_path / "a.yaml"

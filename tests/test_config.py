@@ -206,6 +206,7 @@ def test_other_conventions_keep_what_was_changed() -> None:
         (HeadConfig, {"box_weights": (10, 10, 5, 0)}, ValueError, r"box_weights\[3\] must be a number above 0"),
         (HeadConfig, {"foreground_iou": "0.5"}, TypeError, "foreground_iou must be a number between 0 and 1, got '0.5'"),  # noqa: E501
         (HeadConfig, {"level_margin": (0.1,)}, ValueError, "level_margin must be a sequence of 2 values"),
+        (HeadConfig, {"level_margin": (0, 3)}, ValueError, r"level_margin\[1\] must be a number between 0 and 1"),
         (BackboneConfig, {"depth": 34}, ValueError, "depth must be one of 18, 50, 101, got 34"),
         (BackboneConfig, {"depth": "50"}, TypeError, "depth must be an integer, got '50'"),
         (BackboneConfig, {"norm": "frozn"}, ValueError, "norm must be one of 'frozen', 'batch', got 'frozn'.*'frozen'"),

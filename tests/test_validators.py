@@ -65,6 +65,7 @@ def test_right_value_comes_out_as_plain_python(check: Any, given: Any, plain: An
         (v.flag, "no", TypeError, "x must be True or False, got 'no'."),
         (v.text, b"a", TypeError, "x must be a string, got b'a'."),
         (v.text, "", ValueError, "x must not be an empty string."),
+        (v.path, "a\0b", ValueError, "x must be a path, got 'a\\x00b' with a null character"),
     ],
 )
 def test_wrong_value_is_refused_in_a_sentence(check: Any, given: Any, error: type[Exception], sentence: str) -> None:

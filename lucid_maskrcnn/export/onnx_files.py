@@ -84,7 +84,7 @@ def to_onnx(
     dtype : {"float32", "float16"}
         What filters and matrices are stored in. It is computed in float32 in any case; float16 is half the file.
     opset : int
-        Version of ONNX's operators, 18 or later; older runtimes may not know a newer one.
+        Version of ONNX's operators, 18 or later; runtimes may not know a newer one: ONNX Runtime 1.32 runs up to 21.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from .. import ops
 from ..call_answers import answers_wrong_calls
 from ..config import MAX_CELLS
 from ..reprs import described, fields_repr
-from ..validators import flag, instance, non_negative_int, non_negative_number, pair, positive_int
+from ..validators import flag, fraction, instance, non_negative_int, pair, positive_int
 
 __all__ = ["FeatureMaps", "MultiScaleROIAlign", "ROIAlign", "map_scale"]
 
@@ -128,7 +128,7 @@ class MultiScaleROIAlign(nn.Module):
         self.num_levels = positive_int("num_levels", num_levels)
         self.sampling_ratio = non_negative_int("sampling_ratio", sampling_ratio, MAX_CELLS)
         self.aligned = flag("aligned", aligned)
-        self.level_margin = pair("level_margin", level_margin, non_negative_number)
+        self.level_margin = pair("level_margin", level_margin, fraction)
 
     @described
     def __repr__(self) -> str:

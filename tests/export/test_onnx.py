@@ -103,6 +103,15 @@ def test_every_setting_predicts_the_same(name: str, tmp_path: Path) -> None:
     assert most > 0
 
 
+def test_tall_image_shrinks_the_same(tmp_path: Path) -> None:
+    """Pillow 13 resizes along the columns first where they shrink more than the rows, and so rounds otherwise."""
+    model = lively(resnet_18(3, conventions="detectron2", **SMALL))
+    image = asset("nuclei_histology_lilac", (240, 70))
+    theirs, ours = Exported(model, tmp_path / "model.onnx")(image), predicted(model, image)
+    assert len(ours["boxes"]) > 20
+    assert_same(theirs, ours)
+
+
 def test_thresholds_are_those_of_the_call(tmp_path: Path, nuclei: MaskRCNN) -> None:
     options = {"score_thresh": 0.4, "nms_thresh": 0.1, "top_k": 20}
     image = asset("nuclei_fluorescence_small")
