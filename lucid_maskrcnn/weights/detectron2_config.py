@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def with_unstated(config: ModelConfig, own: ModelConfig) -> ModelConfig:
 
 def _changed(config: ModelConfig, settings: Mapping[str, Any], name: str) -> ModelConfig:
     try:
-        return config.changed(**settings)
+        # No norm in the heads is None, which changed() passes over.
+        return replace(config.changed(**settings), head_norm=settings["head_norm"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"config {name}: {error}") from error
 

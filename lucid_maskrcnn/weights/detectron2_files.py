@@ -69,14 +69,15 @@ def read_detectron2_config(path: str | Path) -> dict[str, Any]:
 def _with_bases(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """Return a file's content over that of its bases."""
     name = repr(str(file))
-    content = read_yaml(file)
-    if content is None:
-        raise NotDetectron2Error(f"config {name} is empty.")
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+    is_python = file.suffix == ".py" and file.is_file()
+    content = None if is_python else read_yaml(file)
+    if is_python or _is_lazy(content):
         raise ValueError(
             f"config {name} is a LazyConfig of detectron2, which names Python objects and not settings: give the "
             "settings as arguments, with conventions='detectron2' for the rest."
         )
+    if content is None:
+        raise NotDetectron2Error(f"config {name} is empty.")
     if not isinstance(content, dict):
         raise NotDetectron2Error(f"config {name} is no configuration of detectron2, but {shown(content)}.")
     bases = content.pop(_BASE, [])
@@ -85,6 +86,12 @@ def _with_bases(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         _merge(_with_bases(_base_file(base, file, above), (*above, file.resolve())), merged, name)
     _merge(content, merged, name)
     return merged
+
+
+def _is_lazy(content: Any) -> bool:
+    """Whether YAML is of detectron2's other kind of configuration; other programs have a section ``model``, too."""
+    model = content.get("model") if isinstance(content, dict) else None
+    return isinstance(model, dict) and "_target_" in model
 
 
 def _base_file(base: Any, file: Path, above: tuple[Path, ...]) -> Path:

@@ -197,12 +197,16 @@ def _rpn_convs(given: Settings, channels: int) -> int:
     return len(dims)
 
 
+def _of_levels(name: str, value: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the numbers of each level; a list without lists in it is that of all levels."""
+    flat = isinstance(value, (list, tuple)) and value and not isinstance(value[0], (list, tuple))
+    return sequence(name, [value] if flat else value, partial(sequence, check=number, minimum=1), minimum=1)
+
+
 def _anchors(given: Settings) -> dict[str, Any]:
     """Return sizes for each level and the ratios of all of them."""
     ratios_key, sizes_key = "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "MODEL.ANCHOR_GENERATOR.SIZES"
-    inner = partial(sequence, check=number, minimum=1)
-    sizes = given.get(sizes_key, partial(sequence, check=inner, minimum=1))
-    ratios = given.get(ratios_key, partial(sequence, check=inner, minimum=1))
+    sizes, ratios = given.get(sizes_key, _of_levels), given.get(ratios_key, _of_levels)
     if len(sizes) not in (1, len(_LEVELS)):
         raise given.refusal(sizes_key, f"there are {len(_LEVELS)} levels: it must have as many lists, or one")
     if len({len(level) for level in sizes}) > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -345,7 +345,7 @@ def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvis
     base = ARCHITECTURES["mask_rcnn_resnet_50_fpn_v2" if is_v2 else "mask_rcnn_resnet_50_fpn"]
     channels = rows("backbone.fpn.inner_blocks.0.weight")
     try:
-        return base.changed(
+        found = base.changed(
             conventions=conventions,
             num_classes=rows("cls_score.weight") - 1,
             width=rows("backbone.body.conv1.weight"),
@@ -359,8 +359,9 @@ def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvis
             hidden_dim=rows("fc1.weight"),
             mask_hidden_channels=rows("mask_head.deconv.weight", 1),
             rpn_convs=1 + sum(bool(re.fullmatch(r"rpn\.head\.conv\d+\.weight", n)) for n in arrays),
-            head_norm="frozen" if "mask_head.bn1.weight" in arrays else None,
         )
+        # None is a value here, and one that changed() passes over: four convolutions may have no norms.
+        return replace(found, head_norm="frozen" if "mask_head.bn1.weight" in arrays else None)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no Mask R-CNN that can be built: {error}") from error
 

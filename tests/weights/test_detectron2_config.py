@@ -73,6 +73,8 @@ def test_configuration_of_the_zoo_is_what_is_assumed_without(tmp_path: Path) -> 
             {"anchor_sizes": (8, 16, 32, 64, 128)},
         ),
         ({"MODEL__ANCHOR_GENERATOR__SIZES": [[48.5]]}, {"anchor_sizes": (48.5,) * 5}),
+        ({"MODEL__ANCHOR_GENERATOR__SIZES": [48.5]}, {"anchor_sizes": (48.5,) * 5}),  # of all levels, as in a list
+        ({"MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS": [0.3, 1, 3]}, {"aspect_ratios": (0.3, 1.0, 3.0)}),
         ({"MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS": [[0.3, 1.0, 3.0]] * 5}, {"aspect_ratios": (0.3, 1.0, 3.0)}),
         (
             {"MODEL__RPN__PRE_NMS_TOPK_TEST": 500, "MODEL__RPN__POST_NMS_TOPK_TEST": 300},
@@ -158,6 +160,18 @@ def test_several_anchors_and_convolutions(tmp_path: Path) -> None:
     assert all(np.array_equal(a, again.state_dict()[n]) for n, a in model.state_dict().items())
 
 
+def test_convolutions_of_the_box_head_without_norms(tmp_path: Path) -> None:
+    model = slim(box_convs=True)
+    keys = {"MODEL__ROI_BOX_HEAD__NUM_CONV": 4, "MODEL__ROI_BOX_HEAD__NUM_FC": 1}
+    config = configuration(tmp_path, arrays_of(model), **keys)
+    assert config == model.config.changed(norm="frozen")
+    assert config.head_norm is None
+    again = MaskRCNN.from_file(tmp_path / "model_final.pth")
+    assert all(np.array_equal(a, again.state_dict()[n]) for n, a in model.state_dict().items())
+    with pytest.raises(ValueError, match=r"ROI_MASK_HEAD\.NORM is '', but the weights '.*' have such layers\."):
+        configuration(tmp_path, arrays_of(slim(box_convs=True, head_norm="frozen")), **keys)
+
+
 def test_what_training_uses_alone_is_passed_over(tmp_path: Path) -> None:
     values = dict.fromkeys([*IGNORED, *(f"{s}.ANYTHING" for s in IGNORED_SECTIONS)], "whatever")
     usual = configuration(tmp_path)
@@ -203,7 +217,10 @@ def test_what_cannot_be_built_is_refused_by_its_key(key: str) -> None:
             r"SIZES is \[\[8, 9\]\], but the weights '.*' have 3 anchors at",
         ),
         ({"MODEL__ANCHOR_GENERATOR__SIZES": [[8], [8, 9], [8], [8], [8]]}, r"SIZES is .*, but each level must have"),
-        ({"MODEL__ANCHOR_GENERATOR__SIZES": [32, 64]}, r"ANCHOR_GENERATOR\.SIZES\[0\] must be a sequence, got 32\."),
+        ({"MODEL__ANCHOR_GENERATOR__SIZES": [32, 64]}, r"SIZES is \[32, 64\], but the weights '.*' have 3 anchors at"),
+        ({"MODEL__ANCHOR_GENERATOR__SIZES": [32, [64]]}, r"ANCHOR_GENERATOR\.SIZES\[0\]\[1\] must be a finite"),
+        ({"MODEL__ANCHOR_GENERATOR__SIZES": 32}, r"ANCHOR_GENERATOR\.SIZES must be a sequence, got 32\."),
+        ({"MODEL__ROI_MASK_HEAD__NORM": "BN"}, r"ROI_MASK_HEAD\.NORM is 'BN', but the weights '.*' have no such"),
         ({"MODEL__ANCHOR_GENERATOR__SIZES": [[0]]}, r"ANCHOR_GENERATOR\.SIZES\[0\] must be a number above 0"),
         (
             {"MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS": [[1, 2, 3]] * 4 + [[1, 2, 4]]},
@@ -323,6 +340,7 @@ def test_bases_are_read_first(tmp_path: Path) -> None:
         ("names: [a, b]\n", r"is no configuration of detectron2: it has no section MODEL\."),
         ("MODEL: 7\n", r"is no configuration of detectron2: it has no section MODEL\."),
         ("model: {_target_: x}\n", r"is a LazyConfig of detectron2, which names Python objects"),
+        ("model: {class_path: x}\n", r"is no configuration of detectron2: it has no section MODEL\."),  # Lightning's
         ("a: [\n", r"'.*config\.yaml' is not YAML: "),
         (
             "_BASE_: nowhere.yaml\n",
@@ -345,11 +363,21 @@ def test_what_is_no_configuration(tmp_path: Path, text: str, message: str) -> No
         MaskRCNN.from_file(path, config=7 if text else tmp_path)
 
 
+def test_python_is_no_configuration(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "model_final.pth", SLIM_ARRAYS)
+    (tmp_path / "config.py").write_text("model = L(GeneralizedRCNN)(backbone=None)\n")
+    with pytest.raises(ValueError, match=r"config '.*config\.py' is a LazyConfig of detectron2, which names Python"):
+        MaskRCNN.from_file(path, config=tmp_path / "config.py")
+    with pytest.raises(ValueError, match=r"^config must be a path, got 'a\\x00b' with a null character$"):
+        MaskRCNN.from_file(path, config="a\0b")
+
+
 def test_yaml_of_another_program_is_passed_over_with_the_warning(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "model_final.pth", SLIM_ARRAYS)
-    (tmp_path / "config.yaml").write_text("trainer: {epochs: 3}\n")
-    with pytest.warns(UserWarning, match="no configuration says how they were trained"):
-        MaskRCNN.from_file(path)
+    for text in ("trainer: {epochs: 3}\n", "model: {class_path: x}\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.warns(UserWarning, match="no configuration says how they were trained"):
+            MaskRCNN.from_file(path)
 
 
 # ------------------------------------------------------------------ without a configuration

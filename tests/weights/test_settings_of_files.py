@@ -118,6 +118,15 @@ def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path) -> No
     assert again.config.pool_size == (5, 5)  # from the shapes
 
 
+def test_four_convolutions_without_norms(tmp_path: Path) -> None:
+    """torchvision's ``FastRCNNConvFCHead`` without ``norm_layer``, in a state dict that says nothing of it."""
+    model = mask_rcnn_resnet_18_fpn(2, norm="frozen", box_convs=True, **SLIM)
+    save_file(torchvision_arrays(model.state_dict()), tmp_path / "theirs.safetensors")
+    again = MaskRCNN.from_file(tmp_path / "theirs.safetensors")
+    assert (again.config.box_convs, again.config.head_norm) == (True, None)
+    assert all(np.array_equal(a, again.state_dict()[n]) for n, a in model.state_dict().items())
+
+
 @pytest.mark.parity
 @pytest.mark.once
 def test_detections_are_those_of_torchvision_with_the_same_settings(tmp_path: Path) -> None:
