@@ -52,7 +52,14 @@ def check_for_detectron2(config: ModelConfig | None) -> ModelConfig:
             fixed["image.scale"] = DETECTRON2.image.scale
         if _smaller_side(config) is None:
             fixed["rpn.min_size"] = DETECTRON2.rpn.min_size
-    return check_fixed_settings(config, "detectron2", fixed)
+    checked = check_fixed_settings(config, "detectron2", fixed)
+    for name in ("rpn.background_iou", "heads.foreground_iou"):
+        if not attrgetter(name)(checked):
+            raise ValueError(
+                f"to='detectron2' cannot express this model, as detectron2 has no {name}=0: its thresholds of IoU are "
+                "above 0."
+            )
+    return checked
 
 
 def _smaller_side(config: ModelConfig) -> int | None:

@@ -452,6 +452,7 @@ def text_there(library: str, config: ModelConfig) -> str:
         ("detectron2", {"pool_size": (5, 6)}, "pool_size=(5, 6) ((5, 5) there)"),
         ("detectron2", {"image": {"scale": 1.0}}, "image.max_size=1333 (2147483647 there)"),
         ("detectron2", {"conventions": "torchvision"}, "image.antialias=False (True there), image.clip_restored=False"),
+        ("detectron2", {"rpn": {"background_iou": 0}}, "detectron2 has no rpn.background_iou=0: its thresholds"),
         ("detectron2", {"norm_eps": 0.0}, "backbone.norm_eps=0.0 (1e-05 there)"),
         ("detectron2", {"backbone": {"depth": 18, "width": 32}}, "backbone.width=32 (64 there)"),
         ("torchvision", {"conventions": "detectron2"}, "image.bgr=True (False there), image.antialias=True"),
