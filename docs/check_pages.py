@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -49,10 +50,10 @@ def text_of(tag: Tag) -> str:
 
 def without_code(tag: Tag) -> Tag:
     """Return a copy in which only prose is left; code is an empty element, so that its neighbors stay apart."""
-    copy = BeautifulSoup(str(tag), "html.parser")
-    for part in copy.select(NOT_PROSE):
+    prose = copy(tag)
+    for part in prose.select(NOT_PROSE):
         part.clear()
-    return copy
+    return prose
 
 
 def check_markup(page: Tag) -> Iterator[str]:

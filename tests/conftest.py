@@ -37,7 +37,7 @@ _DIFFERS = {
     "signatures, annotations and reprs": (
         *("api_reference", "array_arguments", "call_answers", "config", "reprs", "validators"),
     ),
-    "texts of argparse, errors and warnings": ("hostile_names", "info", "main", "message_box", "messages", "streams"),
+    "texts of argparse, errors and warnings": ("hostile_names", "info", "main", "streams", "wrong_options"),
     "imports": ("layering", "backend", "mlx"),
     "pickles and copies": (
         *("checkpoint_file", "coco_dataset", "numpy_pickles", "pickles", "pickling", "predictions", "state_dicts"),

@@ -13,8 +13,6 @@ import pytest
 
 from lucid_maskrcnn import Target
 
-pytestmark = pytest.mark.once
-
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 

@@ -11,8 +11,6 @@ import pytest
 
 from lucid_maskrcnn import ops
 
-pytestmark = pytest.mark.once
-
 COMMAND = [sys.executable, str(Path(__file__).resolve().parent.parent / "benchmarks" / "gpu.py")]
 SECTIONS = ["parity", "predict", "train", "batches", "sizes", "memory", "stages", "micro", "waits"]
 

@@ -36,7 +36,7 @@ label_images = hnp.arrays(
 
 
 @given(label_images)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_shapes_are_those_of_scikit_image(labels):
     found = measure_objects(CompressedMasks.from_labels(labels))
     assert_equal(found, by_scikit_image(labels))

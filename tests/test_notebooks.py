@@ -1,6 +1,6 @@
 """The notebooks run from beginning to end, show what they promise, and are committed with their outputs.
 
-Those that train for minutes run with ``-m slow``; what they import and call is looked up in each run of the tests.
+The long ones run with ``-m slow``; what they import and call is looked up in each run of the tests.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ assert after.metrics["segm/AP"] > before.metrics["segm/AP"] + 0.06
 assert after.metrics["AP_0.5"] > before.metrics["AP_0.5"] + 0.12
 """,
 }
-LONG = ("fine_tune_nuclei", "train_shapes")
+LONG = ("fine_tune_nuclei", "inside_the_model", "train_shapes")
 ids = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -55,7 +55,6 @@ def code_cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],

@@ -91,7 +91,8 @@ for found in predict_stream(model, ["0.png"]): pass
 """
 
 
-@pytest.mark.parametrize("widgets", [True, False])
+@pytest.mark.once
+@pytest.mark.parametrize("widgets", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_bars_show_in_a_notebook(tmp_path: Path, widgets: bool) -> None:
     """As widgets, or as text without a word about widgets; warnings are errors in that kernel."""
     before = [] if widgets else [WITHOUT_WIDGETS]

@@ -12,8 +12,6 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.once
-
 pytest.importorskip("mypy")
 
 RIGHT = """

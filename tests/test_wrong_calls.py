@@ -26,8 +26,6 @@ from taken_values import TAKES
 
 from lucid_maskrcnn.cli import _is_answer
 
-pytestmark = pytest.mark.once
-
 PACKAGES = [
     "",
     "ops",

@@ -25,8 +25,6 @@ from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.app import routes
 from lucid_maskrcnn.detections import Detections
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:

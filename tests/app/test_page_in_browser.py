@@ -18,7 +18,7 @@ from PIL import Image
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.detections import Detections
 
-pytestmark = [pytest.mark.once, NEEDS_CHROMIUM]
+pytestmark = NEEDS_CHROMIUM
 
 
 class Page(ViewerPage):
@@ -155,9 +155,9 @@ def test_broken_file_is_told_and_the_next_one_shown(page: Page, tmp_path: Path) 
 
 def test_hundreds_of_objects_are_pointed_at_without_delay(page: Page, tmp_path: Path) -> None:
     tile = np.asarray(Image.open(FLUORESCENCE).convert("RGB"))
-    Image.fromarray(np.tile(tile, (4, 4, 1))).save(tmp_path / "many.png")
+    Image.fromarray(np.tile(tile, (3, 3, 1))).save(tmp_path / "many.png")
     page.send(tmp_path / "many.png")
-    assert len(page.visible()) > 500
+    assert len(page.visible()) > 300
     assert "tiles" in page.part("#result-about").text
     elapsed = page.js(
         "const start = performance.now();"

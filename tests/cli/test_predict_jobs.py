@@ -23,8 +23,6 @@ import lucid_maskrcnn
 from lucid_maskrcnn import MaskRCNN, predict_tiled, save_weights
 from lucid_maskrcnn.cli import main
 
-pytestmark = pytest.mark.once
-
 COMMAND = [sys.executable, "-m", "lucid_maskrcnn.cli", "predict"]
 
 

@@ -20,8 +20,6 @@ from lucid_maskrcnn.cli.overview import EXAMPLES, GROUPS
 from lucid_maskrcnn.cli.parser import commands_of
 from lucid_maskrcnn.text_tables import cell_width
 
-pytestmark = pytest.mark.once
-
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo terminals that Python opens")
 
 
@@ -98,7 +96,7 @@ def test_words_that_other_programs_have(arguments: str, same: str) -> None:
 
 
 @on_posix
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", [40, 200])
 @pytest.mark.parametrize("arguments", [["info"], ["info", "NUCLEI"], ["env"]])
 def test_tables_fit_the_terminal(columns: int, arguments: list[str]) -> None:
     lines = run_on_terminal(columns, *arguments)
@@ -130,7 +128,7 @@ def test_weights_are_listed_by_what_they_are_for() -> None:
 # ------------------------------------------------------------------ names and encodings
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_names_of_any_script_on_consoles_of_any_encoding(tmp_path: Path, encoding: str) -> None:
     images = [png(tmp_path / f"{name}.png") for name in ("日本語", "Äpfel é", "кот")]
     env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
@@ -254,7 +252,7 @@ def test_some_images_that_cannot_be_read_are_exit_code_1(tmp_path: Path) -> None
 
 
 @on_posix
-@pytest.mark.parametrize("arguments", ["info", "env", "--help", "completion bash"])
+@pytest.mark.parametrize("arguments", ["info", "completion bash"])
 def test_reader_that_goes_away(arguments: str) -> None:
     line = f"set -o pipefail; {shlex.quote(COMMAND)} {arguments} | head -c 1 > /dev/null"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)

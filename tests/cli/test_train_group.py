@@ -7,18 +7,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rank_runs import BIN, ENVIRONMENT, free_ports, has_launcher
 from run_processes import check_resumed, num_logged, wait_for
 from training_data import make_training_data
 
-pytestmark = pytest.mark.once
-
 needs = {
     name: pytest.mark.skipif(not has_launcher(name), reason=f"there is no launcher of {name}")
     for name in ("ring", "mpi")
 }
+STEPS = 12  # of a run that is stopped after two of them
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +53,23 @@ def ring(arguments: list[str], size: int = 2) -> list[str]:
     return [*launcher, str(BIN / "lucid-maskrcnn"), *arguments]
 
 
-@needs["ring"]
-@needs["mpi"]
-def test_groups_train_as_one_process_and_speak_once(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        pytest.param("mpi", mpi, marks=needs["mpi"]),
+        pytest.param("ring", ring, marks=[needs["ring"], pytest.mark.slow]),
+    ],
+)
+def test_groups_train_as_one_process_and_speak_once(data: Path, tmp_path: Path, name: str, command: Any) -> None:
     alone = start([str(BIN / "lucid-maskrcnn"), *train(data, tmp_path / "alone")]).communicate()[0]
-    for name, command in (("ring", ring), ("mpi", mpi)):
-        options = train(data, tmp_path / name, "--distributed", name)
-        output = start(command(options)).communicate()[0]
-        said = [re.sub(r"[\d.]+ min", "", line.replace(str(tmp_path / name), "")) for line in output.splitlines()]
-        wanted = [re.sub(r"[\d.]+ min", "", line.replace(str(tmp_path / "alone"), "")) for line in alone.splitlines()]
-        assert [line for line in said if "step" not in line or "/3" not in line] == [
-            line for line in wanted if "step" not in line or "/3" not in line
-        ]
-        check_resumed(tmp_path / name, tmp_path / "alone")
+    options = train(data, tmp_path / name, "--distributed", name)
+    output = start(command(options)).communicate()[0]
+    said = [re.sub(r"[\d.]+ min", "", line.replace(str(tmp_path / name), "")) for line in output.splitlines()]
+    wanted = [re.sub(r"[\d.]+ min", "", line.replace(str(tmp_path / "alone"), "")) for line in alone.splitlines()]
+    assert [line for line in said if "step" not in line or "/3" not in line] == [
+        line for line in wanted if "step" not in line or "/3" not in line
+    ]
+    check_resumed(tmp_path / name, tmp_path / "alone")
 
 
 @needs["mpi"]
@@ -83,7 +87,7 @@ def test_errors_of_a_group_are_told_once(data: Path, tmp_path: Path) -> None:
 
 @needs["mpi"]
 def test_ctrl_c_stops_a_group_with_a_checkpoint(data: Path, tmp_path: Path) -> None:
-    options = ("--steps", 30, "--distributed", "mpi", "--quiet")
+    options = ("--steps", STEPS, "--distributed", "mpi", "--quiet")
     run = start(mpi(train(data, tmp_path / "parts", *options)))
     wait_for(lambda: num_logged(tmp_path / "parts") >= 2 or run.poll() is not None)
     run.send_signal(signal.SIGINT)
@@ -91,7 +95,7 @@ def test_ctrl_c_stops_a_group_with_a_checkpoint(data: Path, tmp_path: Path) -> N
     assert output.count("the same command with --resume continues.") == 1
     again = start(mpi(train(data, tmp_path / "parts", *options, "--resume")))
     assert "resumed" not in again.communicate()[0]  # it is quiet
-    start([str(BIN / "lucid-maskrcnn"), *train(data, tmp_path / "whole", "--steps", 30)]).communicate()
+    start([str(BIN / "lucid-maskrcnn"), *train(data, tmp_path / "whole", "--steps", STEPS)]).communicate()
     check_resumed(tmp_path / "parts", tmp_path / "whole")
 
 

@@ -13,8 +13,6 @@ import pytest
 from lucid_maskrcnn.cli import build_parser, main
 from lucid_maskrcnn.cli.parser import commands_of
 
-pytestmark = pytest.mark.once
-
 # Arguments of each command that let it fail before it does anything, once its options are read.
 NOWHERE = {
     "app": ["--weights", "nowhere.pth"],

@@ -44,7 +44,6 @@ BUILD = Path(__file__).parents[2] / "examples" / "browser" / "build.py"
 PLAIN = "plain.test"
 
 pytestmark = [
-    pytest.mark.once,
     NEEDS_CHROMIUM,
     pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm, which comes with Node.js"),
 ]

@@ -21,8 +21,6 @@ from lucid_maskrcnn.images import open_image
 EXAMPLES = Path(__file__).parents[2] / "examples" / "onnx"
 IMAGE = ASSETS / "nuclei_histology_lilac.png"
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture(scope="module")
 def model() -> MaskRCNN:

@@ -16,8 +16,6 @@ from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.export import to_onnx
 from lucid_maskrcnn.transforms import resized_size
 
-pytestmark = pytest.mark.once
-
 NAMES = ("boxes", "scores", "labels", "masks", "full_masks")
 
 

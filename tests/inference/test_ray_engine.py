@@ -27,7 +27,6 @@ from lucid_maskrcnn.inference.ray_engine import RayWorkers, ray_workers
 
 # Ray's own, in a process that has started a cluster and ended it.
 pytestmark = [
-    pytest.mark.once,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
@@ -112,7 +111,7 @@ def test_failed_images_are_tried_again_by_workers(tmp_path: Path, images: list[P
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("format", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_workers_read_and_write_at_urls(tmp_path: Path, images: list[Path], format: str) -> None:
     """Which are on this machine, but are written to as elsewhere; the part of the interrupted run has an error."""
     pytest.importorskip("fsspec")

@@ -23,8 +23,6 @@ from lucid_maskrcnn import save_weights
 pytest.importorskip("ray")
 import psutil
 
-pytestmark = pytest.mark.once
-
 COMMAND = [sys.executable, "-m", "lucid_maskrcnn.cli", "predict"]
 FOLDERS = Path("/tmp" if Path("/tmp").is_dir() else os.environ["TEMP"])
 

@@ -25,8 +25,6 @@ from small_jobs import TwoBoxes, content, make_image, make_images, stop_at
 from lucid_maskrcnn.atomic import is_temporary
 from lucid_maskrcnn.inference import ImagePrediction, JobResult, JobStart, expand_pattern, holds_job, predict_files
 
-pytestmark = pytest.mark.once
-
 OUT = "memory://bucket/out"
 
 

@@ -420,7 +420,6 @@ def test_tiles_are_by_default_at_the_scale_of_the_weights(nuclei: MaskRCNN) -> N
     assert len(model.calls) == 4
 
 
-@pytest.mark.once
 def test_a_model_on_gpu_gives_detections_there(nuclei: MaskRCNN) -> None:
     picture = load_image(ASSETS / "nuclei_fluorescence_small.png")[:128, :180]  # two tiles
     settings: dict[str, Any] = {"tile_size": 128, "overlap": 64, "score_thresh": 0.5, "progress": False}

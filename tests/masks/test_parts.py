@@ -47,7 +47,7 @@ shapes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9)
 
 
 @given(hnp.arrays(bool, shapes, elements=st.booleans()))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_traced_parts_are_valid_and_cover_the_pixels(dense):
     """Also where holes, or a part and itself, touch at a corner."""
     for mask, parts in zip(dense, trace_parts(CompressedMasks.from_dense(dense)), strict=True):

@@ -71,7 +71,7 @@ def test_a_polygon_beside_the_image_covers_nothing():
     assert filled([1, 1, 1, 1, 1, 1], (3, 4)) == ["...."] * 3
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(polygons, min_size=1, max_size=3), sizes)
 def test_bytes_equal_pycocotools(parts, size):
     ours = CompressedMasks.from_coco([parts], size).to_rle()
@@ -162,7 +162,7 @@ def _without_holes(mask):
         outside = grown
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_traced_polygons_rasterize_to_the_mask_without_its_holes(mask):
     coco = pytest.importorskip("pycocotools.mask")

@@ -42,7 +42,7 @@ def test_image_without_pixels(shape):
     assert rle_area(rle) == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(masks)
 def test_bytes_equal_pycocotools(mask):
     coco = pytest.importorskip("pycocotools.mask")
@@ -159,7 +159,7 @@ def test_size_may_be_of_numpy_integers():
     assert decode_rle({"size": (np.int64(2), 3), "counts": "6"}).shape == (2, 3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=12) | st.text(max_size=12))
 def test_any_string_decodes_or_raises_value_error(counts):
     with contextlib.suppress(ValueError):

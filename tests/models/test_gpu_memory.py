@@ -16,9 +16,7 @@ from tiny_runs import Batch, Squares, slim, without_objects
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.training import EMA, SGD, Trainer, TrainerSettings
 
-pytestmark = pytest.mark.once
-
-STEPS, EVERY, SETTLED = 50, 7, 3  # steps, of which each 7th is measured, and measurements at the start
+STEPS, EVERY, SETTLED = 28, 4, 3  # steps, of which each 4th is measured, and measurements at the start
 
 
 class Curve:
@@ -57,7 +55,10 @@ def step_by_hand(model: MaskRCNN, batch: Batch, step: int) -> None:
             p.grad = None
 
 
-@pytest.mark.parametrize(("norm", "objects"), [("batch", True), ("batch", False), ("frozen", False)])
+@pytest.mark.parametrize(
+    ("norm", "objects"),
+    [("batch", True), pytest.param("batch", False, marks=pytest.mark.slow), ("frozen", False)],
+)
 def test_training_by_hand_does_not_grow(norm: str, objects: bool) -> None:
     """Without objects the mask head has gradients of zero, and nothing ever asks for its weights."""
     model, curve = slim(norm=norm).to("gpu").train(), Curve()
@@ -117,7 +118,7 @@ class Watched(Squares):
             yield batch
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("ema", [pytest.param(None, marks=pytest.mark.slow), 0.9])
 def test_a_run_does_not_grow(tmp_path: Path, ema: float | None) -> None:
     loader = Watched(1)
     loader.model, loader.curve = slim().to("gpu"), Curve()

@@ -198,17 +198,24 @@ def losses_of(model: MaskRCNN, images: list, recorded: dict, run: str) -> dict[s
     return model.get_loss(images, targets(recorded, run))
 
 
-@pytest.fixture(params=[True, False], ids=["repaired", "untouched"])
-def engine(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Lucid's autograd engine as this package repairs it, and as it comes."""
+@pytest.fixture
+def repaired(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Lucid's autograd engine as this package repairs it, or as it comes."""
     assert repair_engine(request.param) is request.param
     yield
     repair_engine()
 
 
-@pytest.mark.once
-@pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("run", ["first", "all", "empty"])
+@pytest.mark.usefixtures("repaired")
+@pytest.mark.parametrize(
+    ("repaired", "run"),
+    [
+        *((True, run) for run in ("first", "all", "empty")),
+        (False, "first"),
+        *(pytest.param(False, run, marks=pytest.mark.slow) for run in ("all", "empty")),
+    ],
+    indirect=["repaired"],
+)
 def test_losses_and_gradients(weights: dict, images: list, recorded: dict, run: str) -> None:
     model = build(weights, trainable_layers=5)
     configure(model, run)

@@ -162,7 +162,7 @@ def predict(height, width):
 for _ in range(8):
     predict(128, 192)
 start = peak()
-for _ in range(100):
+for _ in range(50):
     predict(128, 192)
 print(peak() - start)
 image = rng.integers(0, 256, (4000, 6000, 3), np.uint8)
@@ -177,5 +177,5 @@ print(peak() - start)
 def test_memory_of_repeated_predictions_does_not_grow() -> None:
     result = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)
     growth, of_photo = map(int, result.stdout.split())
-    assert growth < 8e6
+    assert growth < 4e6  # an array of the image kept by each would be 4.9e6
     assert of_photo < 100e6  # as float32 the photo alone would be 288e6

@@ -191,7 +191,7 @@ def child():
 others = [threading.Thread(target=compute) for _ in range(2)]
 for other in others:
     other.start()
-for _ in range(40):
+for _ in range(15):
     pid = os.fork()
     if pid == 0:
         os._exit(child())

@@ -32,8 +32,6 @@ from lucid_maskrcnn.training import Interrupted, TrainerSettings
 from lucid_maskrcnn.training.checkpoints import find_checkpoints
 from lucid_maskrcnn.weights import save_weights
 
-pytestmark = pytest.mark.once
-
 
 def test_killed_at_any_moment_and_resumed(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "whole").run()

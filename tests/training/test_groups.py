@@ -20,8 +20,6 @@ from tiny_runs import Toy, close_arrays, same_arrays, steps_of, toy_settings, to
 from lucid_maskrcnn.training import GroupError, init_group
 from lucid_maskrcnn.training.checkpoints import find_checkpoints
 
-pytestmark = pytest.mark.once
-
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(not has_launcher(name), reason=f"there is no launcher of {name}"))
     for name in ("ring", "mpi")
@@ -32,7 +30,7 @@ needs_mpi = pytest.mark.skipif(not has_launcher("mpi"), reason="there is no laun
 @pytest.mark.parametrize(
     ("backend", "model", "steps"),
     [
-        pytest.param("ring", "toy", 6, marks=BACKENDS[0].marks),
+        pytest.param("ring", "toy", 2, marks=BACKENDS[0].marks),
         pytest.param("mpi", "slim", 2, marks=BACKENDS[1].marks),
     ],
 )
@@ -45,6 +43,7 @@ def test_ranks_give_the_weights_of_one_process(tmp_path: Path, backend: str, mod
 
 
 @needs_mpi
+@pytest.mark.slow  # the run that a signal stops goes on with another number
 def test_any_number_of_ranks_gives_the_same_weights(tmp_path: Path) -> None:
     wanted = alone(tmp_path / "one", "--accumulate", 5)
     reports, output = run("mpi", 3, tmp_path / "several", "--accumulate", 5)
@@ -71,7 +70,7 @@ def test_live_statistics_are_those_of_as_many_processes(tmp_path: Path) -> None:
     assert same_arrays(*(tmp_path / name / "weights.safetensors" for name in ("ranks", "processes")))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [pytest.param("ring", marks=[*BACKENDS[0].marks, pytest.mark.slow]), BACKENDS[1]])
 def test_ranks_on_gpu_agree(tmp_path: Path, backend: str) -> None:
     reports, output = run(backend, 2, tmp_path / "two", "--device", "gpu", "--steps", 3)
     alone(tmp_path / "one", "--device", "gpu", "--steps", 3)
@@ -89,7 +88,7 @@ def test_rank_0_alone_evaluates(tmp_path: Path) -> None:
 
 
 @needs_mpi
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_error_of_a_rank_stops_all_with_a_checkpoint(tmp_path: Path, rank: int) -> None:
     at = 4 * 3 + 2 * rank  # in the fourth step
     reports, output = run("mpi", 2, tmp_path, "--what", "raise", "--at", at, "--rank", rank)
@@ -124,7 +123,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("backend", "what"),
     [
-        pytest.param("ring", "kill", marks=BACKENDS[0].marks),
+        pytest.param("ring", "kill", marks=[*BACKENDS[0].marks, pytest.mark.slow]),
         pytest.param("mpi", "stop", marks=BACKENDS[1].marks),
         pytest.param("ring", "stop", marks=[*BACKENDS[0].marks, pytest.mark.slow]),
         pytest.param("mpi", "kill", marks=[*BACKENDS[1].marks, pytest.mark.slow]),

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from run_processes import finish, num_logged, run_in_process, wait_for
 from tiny_runs import (
     Interrupting,
@@ -22,8 +21,6 @@ from lucid_maskrcnn.training import (
     read_log,
 )
 from lucid_maskrcnn.training.checkpoints import find_checkpoints
-
-pytestmark = pytest.mark.once
 
 
 def test_ctrl_c_finishes_the_step_and_says_how_to_resume(tmp_path: Path) -> None:

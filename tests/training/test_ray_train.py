@@ -22,7 +22,6 @@ from lucid_maskrcnn.weights import save_weights
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_ray.py"
 
 pytestmark = [
-    pytest.mark.once,
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray"),
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc"),

@@ -32,8 +32,6 @@ from lucid_maskrcnn.training import (
 )
 from lucid_maskrcnn.training.checkpoints import find_checkpoints
 
-pytestmark = pytest.mark.once
-
 forks = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
 
 

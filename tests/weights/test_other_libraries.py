@@ -90,7 +90,6 @@ def raw_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 @CASE
-@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:Objects may be missing")
 def test_detections_are_those_that_were_found_there(library: str, case: str) -> None:
     recorded = np.load(RECORDED / f"{library}_{case}.npz")

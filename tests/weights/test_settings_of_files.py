@@ -128,7 +128,6 @@ def test_four_convolutions_without_norms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parity
-@pytest.mark.once
 def test_detections_are_those_of_torchvision_with_the_same_settings(tmp_path: Path) -> None:
     """Recorded in torchvision 0.28, whose model was given these settings and such weights."""
     arrays = recipe.state_dict("maskrcnn_resnet50_fpn", 91, 0)

@@ -285,7 +285,7 @@ def test_truncated_file(tmp_path: Path, name: str) -> None:
     assert not any(attempt(tmp_path / "x", content[:length]) for length in range(len(content)))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     st.sampled_from([*CONTENTS.values(), *WITHOUT_CRC.values()]),
     st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255)), min_size=1, max_size=4),
@@ -297,7 +297,7 @@ def test_flipped_bytes(scratch: Path, content: bytes, flips: list[tuple[int, int
     attempt(scratch, bytes(damaged))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.sampled_from([b"\x80\2}(", b"(dp0\n", b"ccollections\nOrderedDict\n"]), st.binary(max_size=60))
 def test_random_opcodes(scratch: Path, head: bytes, content: bytes) -> None:
     attempt(scratch, head + content + b".")
