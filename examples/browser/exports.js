@@ -51,8 +51,8 @@ function geometryOf(parts) {
 }
 
 /** Return the name of a file to be saved: letters, digits, dots, dashes and underscores of the image's own. */
-export function exportName(image, format, suffix) {
+export function exportName(image, suffix) {
   const stem = image.replace(/(.)\.[^.]*$/, "$1").normalize("NFKD").replace(/[^\x00-\x7f]/g, "");
   const plain = stem.replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[._-]+|[._-]+$/g, "").slice(0, 80);
-  return `${plain || "image"}_${format}${suffix}`;
+  return `${plain || "image"}${suffix}`;
 }

@@ -20,6 +20,8 @@ export async function isolate() {
   } catch {
     return; // private windows and embedded pages may have neither
   }
+  // A browser may keep this page, which waits, and show it again when its place in the history is wanted.
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   location.reload();
   await new Promise(() => {});
 }

@@ -125,7 +125,7 @@ function save(button) {
   const madeBy = { software: `lucid-maskrcnn ${page.model.version}`, weights: page.model.name, weights_sha256: page.model.sha256 };
   const csv = format === "csv";
   const text = csv ? toCsv(page.shown, channels) : toGeoJson(page.shown, channels, madeBy);
-  saveFile(new Blob([text], { type: csv ? "text/csv" : "application/geo+json" }), exportName(name, format, `.${format}`));
+  saveFile(new Blob([text], { type: csv ? "text/csv" : "application/geo+json" }), exportName(name, `.${format}`));
 }
 
 $("cancel").addEventListener("click", () => {

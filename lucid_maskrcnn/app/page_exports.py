@@ -94,7 +94,7 @@ def export_file(
         content = path.read_bytes()
     if format == "coco":
         content = _renumbered(content, ids.tolist())
-    return ExportedFile(safe_name(name, format) + suffix, media_type, content)
+    return ExportedFile(safe_name(name, format, suffix), media_type, content)
 
 
 def _checked_ids(ids: Any, num: int) -> np.ndarray:
@@ -134,10 +134,11 @@ def _renumbered(content: bytes, ids: list[int]) -> bytes:
     return json.dumps(data_set).encode()
 
 
-def safe_name(name: str, format: str) -> str:
-    """Return the name of a file to be saved, without its suffix: letters, digits, dots, dashes and underscores."""
+def safe_name(name: str, format: str, suffix: str) -> str:
+    """Return the name of a file to be saved: letters, digits, dots, dashes and underscores."""
     stem = re.split(r"[/\\]", name)[-1]
     stem = stem.rpartition(".")[0] or stem
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:_LONGEST_NAME]
-    return f"{plain or 'image'}_{format.replace('-', '_')}"
+    kind = "" if suffix == f".{format}" else f"_{format.replace('-', '_')}"  # what the suffix does not say
+    return f"{plain or 'image'}{kind}{suffix}"

@@ -92,6 +92,8 @@ def test_files_hold_what_is_shown_with_its_numbers(
             tmp_path / re.fullmatch(r'attachment; filename="([\w.-]+)"', answer.headers["Content-Disposition"])[1]
         )
         files[format].write_bytes(answer.content)
+    ends = ["_coco.json", ".csv", "_label_image.tif", "_drawing.png", ".geojson", "_imagej.zip"]
+    assert [path.name for path in files.values()] == [FLUORESCENCE.stem + end for end in ends]
 
     table = pandas.read_csv(files["csv"])
     assert table["id"].tolist() == ids
