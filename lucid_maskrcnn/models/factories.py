@@ -349,7 +349,8 @@ def _check_fit(
     check_settings(settings, of_file, base, file.arrays, source)
     with shapes_only():
         blueprint = MaskRCNN.from_config(of_file, trainable_layers=trainable_layers)
-    weight_files.check_fit(blueprint, file.arrays, source=source)
+    called = file.own_names([*blueprint.state_dict(keep_vars=True), *file.arrays])
+    weight_files.check_fit(blueprint, file.arrays, names=called, source=source)
 
 
 def _norms(base: ModelConfig, settings: Mapping[str, Any], *, weights: bool, body: bool) -> dict[str, str | None]:

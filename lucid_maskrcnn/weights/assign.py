@@ -96,7 +96,7 @@ def check_fit(
     if missing:
         problems.append(f"missing: {_listed(called.get(n, n) for n in own if n in missing)}")
     if unexpected:
-        problems.append(f"unexpected: {_listed(n for n in arrays if n in unexpected)}")
+        problems.append(f"unexpected: {_listed(called.get(n, n) for n in arrays if n in unexpected)}")
     shared = {name: arrays[name] for name in own if name in arrays}
     shapes = [
         f"{called.get(n, n)} has {tuple(a.shape)}, wanted {tuple(own[n].shape)}"

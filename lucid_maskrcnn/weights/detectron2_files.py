@@ -13,7 +13,7 @@ from ..validators import shown
 from .detectron2_keys import DEFAULTS, IGNORED_SECTIONS
 from .formats.yaml_files import Tagged, parse_flow, read_yaml
 
-__all__ = ["NotDetectron2Error", "config_beside", "read_detectron2_config"]
+__all__ = ["NotDetectron2Error", "configs_beside", "read_detectron2_config"]
 
 _BASE = "_BASE_"
 _MAX_BASES = 10  # one above another
@@ -27,10 +27,10 @@ class NotDetectron2Error(ValueError):
     """A YAML file that is no configuration of detectron2; the message names it."""
 
 
-def config_beside(weights: Path) -> Path | None:
-    """Return the YAML file beside a checkpoint that has its name, or is detectron2's ``config.yaml``; None without."""
+def configs_beside(weights: Path) -> list[Path]:
+    """Return the YAML files beside a checkpoint that may be its configuration: of its name, and ``config.yaml``."""
     found = (weights.with_suffix(".yaml"), weights.with_name("config.yaml"))
-    return next((file for file in found if file.is_file()), None)
+    return [file for file in found if file.is_file()]
 
 
 @answers_wrong_calls

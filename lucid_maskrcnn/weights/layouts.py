@@ -129,13 +129,14 @@ def translate(arrays: Mapping[str, Array], name: str, left_out: Iterable[str] = 
         if _has_prefix(arrays, "backbone.bottom_up."):
             ours, unused = _from_detectron2(arrays)
             naming = _detectron2_naming(arrays)
-            return Translated("detectron2", ours, _config(ours, name, "detectron2"), unused, naming)
+            return Translated("detectron2", ours, _config(ours, name, naming, "detectron2"), unused, naming)
         if _has_prefix(arrays, "backbone.body."):
             ours, unused = _from_torchvision(arrays)
-            return Translated("torchvision", ours, _config(ours, name), unused, _torchvision_naming(ours))
+            naming = _torchvision_naming(ours)
+            return Translated("torchvision", ours, _config(ours, name, naming), unused, naming)
     if "cls_score_w" in arrays and "conv1_w" in arrays:
         ours, unused = _from_detectron(arrays)
-        return Translated("Detectron", ours, _config(ours, name, "detectron2"), unused, CAFFE2)
+        return Translated("Detectron", ours, _config(ours, name, CAFFE2, "detectron2"), unused, CAFFE2)
     for pattern, library in _OTHER_LIBRARIES:
         if any(pattern.match(n) for n in (*arrays, *left_out)):
             raise ValueError(
@@ -156,6 +157,7 @@ _OTHER_LIBRARIES = [
         re.compile(r"(?:.*\.)?roi_head\.(?:bbox|mask)_head\.|(?:.*\.)?(?:rpn_head\.rpn_conv|neck\.lateral_convs)\."),
         "mmdetection",
     ),
+    (re.compile(r"(?:.*\.)?roi_heads\.box_predictor\.\d+\."), "Cascade R-CNN"),
     (re.compile(r"(?:.*\.)?model\.\d+\.(?:conv|cv\d|m)\."), "Ultralytics YOLO"),
     (re.compile(r"(?:.*\.)?transformer\.(?:en|de)coder\.layers\."), "DETR or another transformer"),
     (re.compile(r"(?:.*\.)?(?:image_encoder|mask_decoder|vision_encoder)\."), "Segment Anything"),
@@ -333,18 +335,18 @@ def _from_detectron(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict
 # ------------------------------------------------------------------ configuration
 
 
-def _config(arrays: Mapping[str, Array], name: str, conventions: str = "torchvision") -> ModelConfig:
+def _config(arrays: Mapping[str, Array], name: str, naming: Naming, conventions: str = "torchvision") -> ModelConfig:
     """Return the configuration: from the shapes what they determine, the rest from the conventions."""
 
     def rows(entry: str, axis: int = 0) -> int:
         if entry not in arrays or len(arrays[entry].shape) <= axis:
-            raise ValueError(f"{name} holds no Mask R-CNN with a ResNet-FPN: {entry!r} is missing or has no such axis.")
+            raise ValueError(f"{naming.theirs(entry)!r} is missing or has no such axis.")
         return int(arrays[entry].shape[axis])
 
     is_v2 = "box_convs.conv1.weight" in arrays
     base = ARCHITECTURES["mask_rcnn_resnet_50_fpn_v2" if is_v2 else "mask_rcnn_resnet_50_fpn"]
-    channels = rows("backbone.fpn.inner_blocks.0.weight")
     try:
+        channels = rows("backbone.fpn.inner_blocks.0.weight")
         found = base.changed(
             conventions=conventions,
             num_classes=rows("cls_score.weight") - 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -50,6 +51,8 @@ def contradictions(config: ModelConfig, of_file: ModelConfig, arrays: Mapping[st
     found = []
     for field in _FIELDS:
         given, own = (_determined(field, _value(c, field)) for c in (config, of_file))
+        if field == "pool_size":
+            own = _pooled_cells(arrays, of_file) or own
         if given != own:
             found.append(Contradiction(field, given, own))
     logits = arrays.get("rpn.head.cls_logits.weight")
@@ -57,6 +60,15 @@ def contradictions(config: ModelConfig, of_file: ModelConfig, arrays: Mapping[st
     if logits is not None and len(logits.shape) == 4 and logits.shape[0] != per_position:
         found.append(Contradiction("anchors", per_position, int(logits.shape[0])))
     return found
+
+
+def _pooled_cells(arrays: Mapping[str, Any], of_file: ModelConfig) -> int | None:
+    """Return the cells pooled for the box head; ``of_file`` has them only if they may be a square."""
+    layer = arrays.get("fc1.weight")
+    if layer is None or len(layer.shape) != 2:
+        return None
+    cells, rest = divmod(int(layer.shape[1]), of_file.feat_channels)
+    return None if rest else cells
 
 
 def _value(config: ModelConfig, field: str) -> Any:
@@ -97,6 +109,11 @@ def check_settings(
                 "was trained with."
             )
         name = _FIELDS[field]
+        if field == "pool_size" and name not in settings and math.isqrt(own) ** 2 != own:
+            raise ValueError(
+                f"{source} have {own} cells pooled for the box head, which are no square: pass pool_size=(height, "
+                "width)."
+            )
         if name not in settings:
             continue  # of a damaged header: the names and shapes that do not fit are reported one by one
         if field == "pool_size":

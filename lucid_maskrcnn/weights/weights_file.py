@@ -21,7 +21,7 @@ from ..validators import flag, instance, shown, text
 from .assign import as_arrays, assign
 from .categories import CATEGORIES
 from .detectron2_config import assumption, complete_config, with_unstated
-from .detectron2_files import NotDetectron2Error, config_beside
+from .detectron2_files import NotDetectron2Error, configs_beside
 from .formats import Checkpoint, find_state_dict, open_checkpoint
 from .layouts import Body, Translated, translate, translate_body
 from .naming import Naming
@@ -209,13 +209,12 @@ def _completed(
         return _Completed(complete_config(found, checkpoint.arrays, path, config), metadata, str(config))
     if published is not None or found.source not in OF_DETECTRON:
         return _Completed(found.config, metadata)
-    beside = config_beside(path) if find_config and found.source == "detectron2" else None
-    if beside is not None:
+    for beside in configs_beside(path) if find_config and found.source == "detectron2" else ():
         try:
             completed = complete_config(found, checkpoint.arrays, path, beside, beside=True)
             return _Completed(completed, metadata, str(beside))
         except NotDetectron2Error:
-            pass  # of another program
+            continue  # of another program
     return _Completed(found.config, metadata, assumed=True)
 
 
@@ -387,7 +386,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any] | str | Path) -> N
     _warn_of_other_conventions(config, file.config)
     if file.config_file and isinstance(config, ModelConfig) and file.config is not None:
         _warn_of_other_settings(config, file.config, file.config_file)
-    assign(model, file.arrays, names=file.own_names(model.state_dict(keep_vars=True)), source=source)
+    names = file.own_names([*model.state_dict(keep_vars=True), *file.arrays])
+    assign(model, file.arrays, names=names, source=source)
     if getattr(model, "norm_by_default", False):
         model.freeze_norms(norm_eps=_epsilon(config, file.config))
     if isinstance(config, ModelConfig):

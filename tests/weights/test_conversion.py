@@ -191,7 +191,25 @@ def test_weights_of_other_networks(tmp_path: Path, arrays: dict, message: str) -
 def test_weights_of_faster_rcnn(tmp_path: Path) -> None:
     arrays = {n: a for n, a in slim_in_torchvision_names().items() if "mask" not in n}
     save_file(arrays, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=r"'mask_head.deconv.weight' is missing"):
+    with pytest.raises(ValueError, match=r"be built: 'roi_heads\.mask_predictor\.conv5_mask\.weight' is missing"):
+        MaskRCNN.from_file(tmp_path / "x.safetensors")
+
+
+def test_entries_that_do_not_fit_have_the_names_of_the_file(tmp_path: Path) -> None:
+    arrays = slim_in_torchvision_names()
+    arrays["roi_heads.mask_head.4.0.bias"] = arrays.pop("roi_heads.mask_predictor.conv5_mask.bias")
+    save_file(arrays, tmp_path / "x.safetensors")
+    said = r"missing: roi_heads\.mask_predictor\.conv5_mask\.bias; unexpected: roi_heads\.mask_head\.4\.0\.bias\.$"
+    with pytest.raises(ValueError, match=said):
+        MaskRCNN.from_file(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=said):
+        load_weights(mask_rcnn_resnet_18_fpn(3, **SLIM), tmp_path / "x.safetensors")
+
+
+def test_cascade_is_refused_by_its_name(tmp_path: Path) -> None:
+    arrays = {n.replace("box_predictor.", "box_predictor.0."): a for n, a in slim_in_detectron2_names().items()}
+    save_file(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="holds a model of Cascade R-CNN, whose names and conventions are not known"):
         MaskRCNN.from_file(tmp_path / "x.safetensors")
 
 

@@ -376,6 +376,9 @@ def test_yaml_of_another_program_is_passed_over_with_the_warning(tmp_path: Path)
         (tmp_path / "config.yaml").write_text(text)
         with pytest.warns(UserWarning, match="no configuration says how they were trained"):
             MaskRCNN.from_file(path)
+    (tmp_path / "model_final.yaml").write_text("trainer: {epochs: 3}\n")  # comes before config.yaml, which is read then
+    (tmp_path / "config.yaml").write_text(yaml_of(SLIM_KEYS | {"INPUT.FORMAT": "RGB"}))
+    assert not MaskRCNN.from_file(path).config.image.bgr
 
 
 # ------------------------------------------------------------------ without a configuration

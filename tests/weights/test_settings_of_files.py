@@ -118,6 +118,19 @@ def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path) -> No
     assert again.config.pool_size == (5, 5)  # from the shapes
 
 
+def test_pooled_cells_that_are_no_square(tmp_path: Path) -> None:
+    model = mask_rcnn_resnet_18_fpn(2, norm="frozen", pool_size=(5, 6), **SLIM)
+    path = tmp_path / "theirs.safetensors"
+    save_file(torchvision_arrays(model.state_dict()), path)
+    assert MaskRCNN.from_file(path, pool_size=(5, 6)).config.pool_size == (5, 6)
+    with pytest.raises(ValueError, match=r"have 30 cells .*, which are no square: pass pool_size=\(height, width\)\."):
+        MaskRCNN.from_file(path)
+    with pytest.raises(
+        ValueError, match=r"pool_size=7 contradicts .*, whose shapes say 30 cells pooled for the box head"
+    ):
+        MaskRCNN.from_file(path, pool_size=7)
+
+
 def test_four_convolutions_without_norms(tmp_path: Path) -> None:
     """torchvision's ``FastRCNNConvFCHead`` without ``norm_layer``, in a state dict that says nothing of it."""
     model = mask_rcnn_resnet_18_fpn(2, norm="frozen", box_convs=True, **SLIM)
