@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_info
 
 FILE = Path(__file__).resolve().parent / "records" / "cpu.json"
 LEFT_OUT = ("curve", "lucid")
+NEEDED = ("predict", "train", "ops")  # the documentation states them of every run
 INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # the flags of /proc/cpuinfo, best first
 
 

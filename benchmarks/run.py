@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -381,7 +382,11 @@ def print_comparison(found: dict[str, Any], names: tuple[str, ...], unit: float 
         print(line)
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
+def plot(results: dict[str, Any], path: Path) -> bool:
+    """Draw the stages of predict and what it grows with; without either there is no picture, and False is returned."""
+    if not {"predict", "growth"} & results.keys():
+        path.unlink(missing_ok=True)  # of a run before
+        return False
     import matplotlib
 
     matplotlib.use("Agg")
@@ -419,7 +424,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
         axis.set(title=titles[what], ylabel="seconds", ylim=(0, None))
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
     figure.savefig(path, dpi=110)
+    return True
 
 
 def main() -> None:
@@ -431,6 +439,12 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="add the run to benchmarks/records/cpu.json")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out"), help="folder of results.json and speed.png")
     args = parser.parse_args()
+    if args.peer and not shutil.which(args.peer):
+        parser.error(f"--peer must be an interpreter, and {args.peer!r} is none.")
+    if args.record and (absent := [part for part in records.NEEDED if part not in args.only]):
+        parser.error(
+            f"--record keeps runs that the documentation can state, and --only leaves out {', '.join(absent)}."
+        )
     peer = args.peer or (sys.executable if importlib.util.find_spec("torchvision") else None)
     bench = Bench(peer, args.preload, args.runs)
     results: dict[str, Any] = {"machine": records.machine(), "skipped": bench.skipped}
@@ -442,8 +456,10 @@ def main() -> None:
     report(results)
     if args.record:
         records.append(results)
-    plot(results, args.out / "speed.png")
-    print(f"\nSaved {args.out / 'results.json'} and {args.out / 'speed.png'}.")
+    saved = [args.out / "results.json"]
+    if plot(results, args.out / "speed.png"):
+        saved.append(args.out / "speed.png")
+    print(f"\nSaved {' and '.join(map(str, saved))}.")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,34 @@ def test_crowd_is_a_valid_target(scripts, count):
     assert found.masks.areas.tolist() == pytest.approx([36] * count, abs=15)  # outlines may lie between pixels
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--peer", "/no/python"], "--peer must be an interpreter, and '/no/python' is none."),
+        (
+            ["--record", "--only", "nuclei", "predict"],
+            "and --only leaves out train, ops.",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_anything_is_measured(
+    scripts, monkeypatch, capsys, tmp_path, arguments, sentence
+):
+    run = scripts("run")
+    monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        run.main()
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_part_that_is_drawn_there_is_no_picture(scripts, tmp_path):
+    run, path = scripts("run"), tmp_path / "speed.png"
+    path.write_bytes(b"of a run before")
+    assert run.plot({"nuclei": {}}, path) is False
+    assert not path.exists()
+
+
 def test_a_run_is_added_to_the_records(scripts, monkeypatch, tmp_path):
     records = scripts("records")
     monkeypatch.setattr(records, "FILE", tmp_path / "cpu.json")
