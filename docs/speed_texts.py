@@ -24,6 +24,7 @@ LABELS = {
     "plain": "without Winograd",
 }
 TRUNK = "body, pyramid and RPN head alone"
+NUCLEI = {size: f"`predict` with the weights NUCLEI, {size}" for size in ("256 × 256", "520 × 696", "1024 × 1024")}
 OPERATORS = {
     "roi_align": "`roi_align`, 1000 RoIs of 16 to 112 px, 7 × 7, 256 channels",
     "roi_align backward": "its gradient",
@@ -40,6 +41,11 @@ COMPARED = [  # what, of whom, where it is in a run, and what is compared
     (TRUNK, "OpenVINO", ("trunk",), "median"),
     ("", "ONNX Runtime", ("trunk",), "median"),
     ("", "channels-last", ("trunk",), "median"),
+    *(
+        (what if other == "OpenVINO" else "", other, ("nuclei", size), "median")
+        for size, what in NUCLEI.items()
+        for other in ("OpenVINO", "ONNX Runtime")
+    ),
     ("training step, two images of 512 × 768", "torchvision", ("train",), "median"),
     ("", "torchvision", ("train",), "memory"),
     (
@@ -130,14 +136,15 @@ def machines(kept: list[dict[str, Any]]) -> str:
 def machine(run: dict[str, Any]) -> str:
     about = run["machine"]
     heading = [f"{about['cores']} cores of an {about['processor']}", about["instructions"], *[about.get("clock")]]
-    tasks = {
-        "predict": ("`predict`, one image of 800 × 1216, with its masks", run["predict"]),
-        "trunk": (TRUNK, run.get("trunk", {})),
-        "train": ("training step, two images of 512 × 768", run["train"]),
-    }
-    names = [name for name in LABELS if any(name in found for _, found in tasks.values())]
+    tasks = [
+        ("`predict`, one image of 800 × 1216, with its masks", run["predict"]),
+        (TRUNK, run.get("trunk", {})),
+        *((what, run.get("nuclei", {}).get(size, {})) for size, what in NUCLEI.items()),
+        ("training step, two images of 512 × 768", run["train"]),
+    ]
+    names = [name for name in LABELS if any(name in found for _, found in tasks)]
     rows = [["", *(LABELS[name] for name in names)], ["---"] * (1 + len(names))]
-    for what, found in tasks.values():
+    for what, found in tasks:
         if found:
             rows.append([what, *(seconds(found.get(name)) for name in names)])
         if "memory" in found.get("ours", {}):

@@ -33,6 +33,8 @@ _FILTER_VALUES = 1 << 16  # values of a block of filters
 _MAX_STEP = 1024  # of stride and padding: more is a mistake, and could ask for any amount of memory
 _PARTIAL_SUMS = 4  # of a weight gradient
 _BLOCKS_PER_THREAD = 4  # of a convolution
+_FEW_FILTERS = 64  # up to so many, copying the values under the kernel takes as long as the products with them,
+_WIDE = 64  # and rows of so many output pixels are large enough for a product of their own
 
 
 class _Conv2d(Op):
@@ -152,11 +154,15 @@ def correlate(
         x, out = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, out))
         residual = None if residual is None else residual.reshape(out.shape)
     columns = _Columns(x, kernel, stride, padding, _BLOCKS_PER_THREAD * num_threads(), filters)
+    by_rows = filters <= _FEW_FILTERS and size[1] >= _WIDE and kernel != (1, 1)
     zero = np.zeros(filters, out.dtype)
 
     def run(task: tuple[int, slice]) -> None:
         block = out[task].reshape(-1, filters)  # (p · Q, O)
-        np.matmul(columns.gather(*task), matrix, out=block)
+        if by_rows:
+            np.matmul(columns.gather_rows(*task), matrix, out=out[task])
+        else:
+            np.matmul(columns.gather(*task), matrix, out=block)
         if bias is not None:
             block += bias
         if residual is not None:
@@ -196,14 +202,37 @@ class _Columns:
         """Return the values of a task, (p · Q, k), in memory that this thread's next call reuses."""
         if self.kernel == (1, 1) and self.padding == 0:
             return self._pixels(image, rows)
-        (kh, kw), s, p = self.kernel, self.stride, self.padding
-        count, width, channels = rows.stop - rows.start, self.size[1], self.x.shape[3]
-        first = rows.start * s - p
-        height, across = (count - 1) * s + kh, self.x.shape[2] + 2 * p
+        (kh, kw), s = self.kernel, self.stride
+        staged = self._staged(image, rows)
+        count, width, of_row = rows.stop - rows.start, self.size[1], kw * staged.shape[2]
+        values = scratch("values", count * width * kh * of_row, self.x.dtype).reshape(count, width, kh, of_row)
+        down, across, item = staged.strides
+        np.copyto(values, np.ndarray(values.shape, values.dtype, staged, strides=(down * s, across * s, down, item)))
+        return values.reshape(count * width, -1)
+
+    def gather_rows(self, image: int, rows: slice) -> np.ndarray:
+        """Return the values of a task, (p, Q, k), as a view of what lies side by side in each row of the input.
+
+        An input row is copied once, not for each output row that reads it: the rows under a kernel are neighbours in
+        memory. A product takes one output row at a time, whose pixels are all input rows apart.
+        """
+        (kh, kw), s = self.kernel, self.stride
+        staged = self._staged(image, rows)
+        count, width, height, of_row = rows.stop - rows.start, self.size[1], len(staged), kw * staged.shape[2]
+        values = scratch("values", width * height * of_row, self.x.dtype).reshape(width, height, of_row)
+        down, across, item = staged.strides
+        np.copyto(values, np.ndarray(values.shape, values.dtype, staged, strides=(across * s, down, item)))
+        strides = (s * of_row * item, height * of_row * item, item)
+        return np.ndarray((count, width, kh * of_row), values.dtype, values, strides=strides)
+
+    def _staged(self, image: int, rows: slice) -> np.ndarray:
+        """Return the input rows that some output rows read, between the zeros of the padding: (rows, W + 2 · p, C)."""
+        (kh, _), p, channels = self.kernel, self.padding, self.x.shape[3]
+        first = rows.start * self.stride - p
+        height, across = (rows.stop - rows.start - 1) * self.stride + kh, self.x.shape[2] + 2 * p
         low = min(max(first, 0), self.x.shape[1])  # a block may lie in the padding altogether
         high = min(max(first + height, low), self.x.shape[1])
         above = min(max(low - first, 0), height)
-        # Rows of the input between zeros, and what lies under the kernel at each place as a view.
         staged = scratch("staged", height * across * channels, self.x.dtype).reshape(height, across, channels)
         staged[:above] = 0
         staged[above + high - low :] = 0
@@ -211,13 +240,7 @@ class _Columns:
         inner[:, :p] = 0
         inner[:, p : p + self.x.shape[2]] = self.x[image, low:high]
         inner[:, p + self.x.shape[2] :] = 0
-        values = scratch("values", count * width * kh * kw * channels, self.x.dtype)
-        values = values.reshape(count, width, kh, kw * channels)
-        of_row, of_pixel, of_value = staged.strides
-        strides = (of_row * s, of_pixel * s, of_row, of_value)
-        under_kernel: np.ndarray = np.ndarray(values.shape, values.dtype, staged, strides=strides)  # a view
-        np.copyto(values, under_kernel)
-        return values.reshape(count * width, -1)
+        return staged
 
     def _pixels(self, image: int, rows: slice) -> np.ndarray:
         s = self.stride

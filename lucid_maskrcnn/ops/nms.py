@@ -32,7 +32,7 @@ __all__ = ["batched_nms", "nms"]
 _BLOCK = 64  # candidates decided together, first among themselves and then against all the others
 _NEIGHBORS = 128  # candidates that are compared with their neighbours at a time
 _MANY = 256  # from so many candidates on, they are compared with their neighbours
-_RARE = 0.02  # if a block suppresses less than this part of the rest
+_RARE = 0.08  # if a block suppresses less than this part of the rest
 _PAIRS = 1 << 15  # IoUs computed at a time, so that the temporaries stay in the cache
 
 

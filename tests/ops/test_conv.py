@@ -95,6 +95,18 @@ def test_conv2d_equals_a_loop_for_every_geometry(monkeypatch, kernel: int, strid
         np.testing.assert_allclose(grad, slow, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), GEOMETRIES)
+def test_conv2d_row_by_row_equals_a_loop_for_every_geometry(monkeypatch, kernel, stride, padding, rows) -> None:
+    monkeypatch.setattr(conv, "_WIDE", 1)
+    x, weight, bias = normal(2, 3, kernel + 4, kernel + 1), normal(2, 3, kernel, kernel), normal(2)
+    expected = slow_conv2d(x, weight, bias, stride=stride, padding=padding, relu=True)
+    use_blocks(monkeypatch, rows, expected.shape[3] * kernel**2 * 3)
+    given = (tensor(a, "cpu") for a in (x, weight, bias))
+    found = values(conv2d(*given, stride=stride, padding=padding, relu=True))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(("kernel", "stride", "padding"), GEOMETRIES)
 def test_conv2d_devices_agree_for_every_geometry(kernel: int, stride: int, padding: int) -> None:
     x, weight = normal(2, 3, kernel + 4, kernel + 1), normal(2, 3, kernel, kernel)
