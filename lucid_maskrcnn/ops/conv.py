@@ -33,8 +33,8 @@ _FILTER_VALUES = 1 << 16  # values of a block of filters
 _MAX_STEP = 1024  # of stride and padding: more is a mistake, and could ask for any amount of memory
 _PARTIAL_SUMS = 4  # of a weight gradient
 _BLOCKS_PER_THREAD = 4  # of a convolution
-_FEW_FILTERS = 64  # up to so many, copying the values under the kernel takes as long as the products with them,
-_WIDE = 64  # and rows of so many output pixels are large enough for a product of their own
+_SHORT = 64  # values of a kernel's row: copied so few at a time, they take as long as the products with them,
+_WIDE = 64  # and so many output pixels of a row are enough for a product of their own
 
 
 class _Conv2d(Op):
@@ -154,7 +154,7 @@ def correlate(
         x, out = (a.reshape(1, -1, 1, a.shape[3]) for a in (x, out))
         residual = None if residual is None else residual.reshape(out.shape)
     columns = _Columns(x, kernel, stride, padding, _BLOCKS_PER_THREAD * num_threads(), filters)
-    by_rows = filters <= _FEW_FILTERS and size[1] >= _WIDE and kernel != (1, 1)
+    by_rows = kernel != (1, 1) and kernel[1] * x.shape[3] <= _SHORT and size[1] >= _WIDE
     zero = np.zeros(filters, out.dtype)
 
     def run(task: tuple[int, slice]) -> None:
