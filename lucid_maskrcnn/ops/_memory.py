@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["empty", "empty_like", "release_memory", "zeros"]
+__all__ = ["empty", "empty_like", "is_kept", "release_memory", "zeros"]
 
 _ARENA_SIZE = 2 << 30  # bytes; what does not fit is left to the system
 LARGE = 1 << 18  # bytes; smaller arrays are left to the system too
@@ -133,6 +133,11 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     array = empty(shape, dtype)
     array.fill(0)
     return array
+
+
+def is_kept(memory: object) -> bool:
+    """Return whether something is the memory of the arena, of which no two arrays share a byte."""
+    return _arena is not None and memory is _arena.memory
 
 
 def release_memory() -> None:

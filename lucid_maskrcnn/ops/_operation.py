@@ -378,14 +378,44 @@ def _accumulate(tensor: Tensor, grad: Array, at: Any = ...) -> None:
         return
     if tensor.grad is None:
         tensor.grad = grad
+    elif at is Ellipsis and tensor.is_cpu() and tensor.shape == grad.shape:
+        unshared = _is_unshared(tensor)
+        tensor.grad = add(tensor.grad, grad, overwrite=unshared)
     elif at is Ellipsis:
-        tensor.grad = add(tensor.grad, grad) if tensor.is_cpu() and tensor.shape == grad.shape else tensor.grad + grad
+        tensor.grad = tensor.grad + grad
     elif tensor.is_cpu():
         total = np.array(tensor.grad)
         np.add.at(total, at, grad)  # repeated indices add up
         tensor.grad = total
     else:
         tensor.grad = tensor.grad.at[at].add(grad)
+
+
+def _is_unshared(tensor: Tensor) -> bool:
+    """Return whether nobody but the tensor holds its gradient, or what that is a view of."""
+    owner, counts = _references(tensor)
+    owns_memory = owner.base is None or _memory.is_kept(owner.base)
+    return owns_memory and tensor.grad.flags.writeable and counts in _UNSHARED
+
+
+def _references(tensor: Tensor) -> tuple[np.ndarray, list[int]]:
+    """Return the array that a tensor's gradient is a view of, and how many references there are to all on the way."""
+    array, counts = tensor.grad, [sys.getrefcount(tensor.grad)]
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+        counts.append(sys.getrefcount(array))
+    return array, counts
+
+
+def _references_if_unshared() -> list[list[int]]:
+    tensor, found = Tensor(np.zeros(2)), []
+    for gradient in (np.zeros, lambda n: np.zeros(n)[:]):
+        tensor.grad = gradient(2)
+        found.append(_references(tensor)[1])
+    return found
+
+
+_UNSHARED = _references_if_unshared()  # of an array and of a view of one, as this Python counts what it holds itself
 
 
 def _match_shape(data: Array, grad: Array, device: str = "cpu") -> Array:
@@ -422,11 +452,10 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
         inner.grad = None
         del inner
     self.grad = seed
+    if not retain_graph:
+        _forget_results(order)
     while order:
         node = order.pop()  # and so forgotten here: its activations are freed on the way
-        if not retain_graph and sys.getrefcount(node) == _ONLY_HERE:
-            # All that used it are done, and nobody else has it: what its own gradient needs, its operator has kept.
-            node.data = _shape_of(node.data)
         try:
             if node.grad is not None:
                 _count_axes_from_the_front(node)
@@ -447,12 +476,21 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
     mx.async_eval([n.grad for n in leaves if n.grad is not None])  # which MLX begins in this thread only
 
 
-def _references_to_a_local() -> int:
-    held = object()
-    return sys.getrefcount(held)
+def _forget_results(order: list[Tensor]) -> None:
+    """Free the values that nobody but the graph has: what the gradients read of them, their operators have kept."""
+    uses = Counter(id(given) for node in order for given in node._prev)
+    for node in order:
+        if sys.getrefcount(node) == _LISTED_ONCE + uses[id(node)] and not node._backward_hooks:
+            node.data = _shape_of(node.data)
 
 
-_ONLY_HERE = _references_to_a_local()  # 2 or, where Python borrows what a variable holds, 1
+def _references_if_listed_once() -> int:
+    for listed in [object()]:
+        count = sys.getrefcount(listed)
+    return count
+
+
+_LISTED_ONCE = _references_if_listed_once()  # as this Python counts what it holds itself
 
 
 def _shape_of(data: Array) -> Array:

@@ -300,13 +300,13 @@ def sum_rows(a: np.ndarray) -> np.ndarray:
     return sums.sum(axis=0)
 
 
-def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return ``a + b`` of two arrays of the same shape, in the memory order of ``a``."""
+def add(a: np.ndarray, b: np.ndarray, *, overwrite: bool = False) -> np.ndarray:
+    """Return ``a + b`` of two arrays of the same shape, in the memory order of ``a``, with ``overwrite`` in ``a``."""
     order = np.argsort(a.strides)[::-1]  # slowest axis first
     first, second = a.transpose(order), b.transpose(order)
     if a.dtype != b.dtype or not (first.flags.c_contiguous and second.flags.c_contiguous):
         return a + b
-    out = empty(first.shape, a.dtype)
+    out = first if overwrite else empty(first.shape, a.dtype)
     flat = (first.reshape(-1), second.reshape(-1), out.reshape(-1))
 
     def run(some: slice) -> None:

@@ -110,10 +110,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
 
 class _Flatten(Op):
     def cpu(self, x: Any) -> Any:
-        def backward(grad: np.ndarray) -> tuple[Any]:
-            return (nchw(copy(grad.reshape(x.shape).transpose(0, 2, 3, 1))),)
+        shape = x.shape  # and not the values, which are free then
 
-        return copy(x).reshape(x.shape[0], int(np.prod(x.shape[1:]))), backward
+        def backward(grad: np.ndarray) -> tuple[Any]:
+            return (nchw(copy(grad.reshape(shape).transpose(0, 2, 3, 1))),)
+
+        return copy(x).reshape(shape[0], int(np.prod(shape[1:]))), backward
 
     def gpu(self, x: Any) -> Any:
         return x.reshape(x.shape[0], int(np.prod(x.shape[1:]))), lambda grad: (grad.reshape(x.shape),)

@@ -28,7 +28,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lucid import Tensor
 
-from lucid_maskrcnn.ops._operation import Op, array_module, as_tensor, begin, engine_is_sound, host, repair_engine
+from lucid_maskrcnn.ops._memory import empty
+from lucid_maskrcnn.ops._operation import (
+    Op,
+    _accumulate,
+    array_module,
+    as_tensor,
+    begin,
+    engine_is_sound,
+    host,
+    repair_engine,
+)
 
 # Other graphs: ENGINE_SEED=12345 uv run pytest tests/test_engine.py
 FIRST_SEED = int(os.environ.get("ENGINE_SEED", "0"))
@@ -476,6 +486,43 @@ def test_gradient_arrays_of_the_user_are_not_written_to() -> None:
     assert x.grad.tolist() == [7, 9]
 
 
+def kept_in_arena() -> np.ndarray:
+    return empty((1 << 17,), np.float32)[1:]
+
+
+@pytest.mark.parametrize("make", [lambda: np.empty(4, np.float32), lambda: np.empty(8, np.float32)[:4], kept_in_arena])
+def test_a_sum_takes_the_memory_of_a_gradient_that_nobody_else_has(make: Callable[[], np.ndarray]) -> None:
+    def after_another(holder: Callable[[Tensor], Any]) -> tuple[bool, Tensor]:
+        x = tensor(np.zeros(make().shape, np.float32))
+        x.grad = make()
+        x.grad[...] = 1
+        held = holder(x)
+        before = x.grad.ctypes.data
+        _accumulate(x, np.full(x.shape, 2, np.float32))
+        assert (x.grad == 3).all()
+        assert held is None or (np.asarray(held)[:2] == 1).all()
+        return x.grad.ctypes.data == before, x
+
+    assert after_another(lambda x: None)[0]
+    for holder in (lambda x: x.grad, lambda x: x.grad[:2], lambda x: memoryview(x.grad), lambda x: Tensor(x.grad).data):
+        in_place, x = after_another(holder)
+        assert not in_place
+    _accumulate(x, np.full(x.shape, 4, np.float32))
+    assert (x.grad == 7).all()
+
+
+def test_gradients_that_cannot_be_written_are_replaced() -> None:
+    x = tensor(np.zeros(3, np.float32))
+    x.grad = np.broadcast_to(np.float32(1), 3)
+    _accumulate(x, np.ones(3, np.float32))
+    np.testing.assert_array_equal(x.grad, [2, 2, 2])
+    memory = bytearray(np.ones(3, np.float32).tobytes())  # which others may read
+    x.grad = np.frombuffer(memory, np.float32)
+    _accumulate(x, np.ones(3, np.float32))
+    np.testing.assert_array_equal(x.grad, [2, 2, 2])
+    np.testing.assert_array_equal(np.frombuffer(memory, np.float32), [1, 1, 1])
+
+
 def test_hooks_see_the_whole_gradient_once() -> None:
     seen: list[tuple[Tensor, list[float]]] = []
     x = tensor(np.ones(2))
@@ -600,21 +647,25 @@ def test_backward_frees_activations_on_the_way() -> None:
 
 
 @pytest.mark.usefixtures("no_gc")
-@pytest.mark.parametrize("mode", ["only the graph has it", "somebody else has it", "the graph is retained"])
-def test_backward_frees_a_result_before_its_own_gradient(mode: str) -> None:
-    """What its operator has not kept, no gradient reads: it goes unless somebody can still look at it."""
+@pytest.mark.parametrize("mode", ["only the graph has it", "somebody else has it", "a hook", "the graph is retained"])
+def test_backward_frees_at_once_what_no_gradient_reads(mode: str) -> None:
+    """What no operator has kept goes, unless somebody can still look at it."""
     spy = _Spy()
     x = tensor(np.ones(4, np.float32))
     y = spy(x)
     spy.watched = weakref.ref(y.data)
     loss = _Counted()(y).sum()
     held = y if mode == "somebody else has it" else None
+    seen: list[Any] = []
+    if mode == "a hook":
+        y.register_hook(lambda node, grad: seen.append(np.array(node.data)))
     del y
     loss.backward(retain_graph=mode == "the graph is retained")
     assert spy.was_alive is (mode != "only the graph has it")
     np.testing.assert_array_equal(x.grad, [2, 2, 2, 2])
     if held is not None:
         np.testing.assert_array_equal(held.data, [1, 1, 1, 1])
+    np.testing.assert_array_equal(seen, [[1, 1, 1, 1]] if mode == "a hook" else [])
     if mode == "the graph is retained":
         loss.backward()
         np.testing.assert_array_equal(x.grad, [4, 4, 4, 4])
