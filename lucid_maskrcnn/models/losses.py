@@ -113,7 +113,7 @@ class _MaskRCNNLoss(nn.Module):
             roi_cls_loss=losses[2],
             roi_reg_loss=losses[3],
             mask_loss=losses[4],
-            # The last ones are differentiated first: what the head of the RPN has kept for it, on all maps, is free then.
+            # The last ones are differentiated first: what the RPN's head has kept for it, of all maps, is free then.
             total_loss=ops.add_scalars(*losses[2:], *losses[:2]),
         )
 

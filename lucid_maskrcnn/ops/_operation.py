@@ -84,10 +84,19 @@ type Backward = Callable[[Array], Sequence[Array | None]]
 
 
 class Op(_LucidOperation):
-    """One operator of this package; an instance is called once, with tensors."""
+    """One operator of this package; an instance is called once, with tensors.
+
+    Attributes
+    ----------
+    needs : tuple of bool
+        Which inputs want a gradient.
+    owns_gradient : bool
+        Whether the backward function may write into the gradient that it gets: nobody reads it afterwards.
+    """
 
     differentiable: ClassVar[bool] = True
     needs: tuple[bool, ...] = ()
+    owns_gradient: bool = False
 
     # Lucid stores the output on its operator, which makes a reference cycle that keeps every
     # activation of an abandoned forward pass alive until the garbage collector runs.
@@ -392,7 +401,9 @@ def _accumulate(tensor: Tensor, grad: Array, at: Any = ...) -> None:
 
 
 def _is_unshared(tensor: Tensor) -> bool:
-    """Return whether nobody but the tensor holds its gradient, or what that is a view of."""
+    """Return whether nobody but the tensor, on cpu, holds its gradient, or what that is a view of."""
+    if not isinstance(tensor.grad, np.ndarray):
+        return False
     owner, counts = _references(tensor)
     owns_memory = owner.base is None or _memory.is_kept(owner.base)
     return owns_memory and tensor.grad.flags.writeable and counts in _UNSHARED
@@ -456,16 +467,19 @@ def _backward(self: Tensor, keep_grad: bool = False, retain_graph: bool = False,
         _forget_results(order)
     while order:
         node = order.pop()  # and so forgotten here: its activations are freed on the way
+        keeps = node.is_leaf or keep_grad or retain_grad or node.keep_grad
         try:
             if node.grad is not None:
                 _count_axes_from_the_front(node)
+                if isinstance(node._op, Op):
+                    node._op.owns_gradient = not (keeps or node._backward_hooks) and _is_unshared(node)
                 node._backward_op()
                 for hook in node._backward_hooks:
                     hook(node, node.grad)
         except Exception as error:
             raise lucid.BackwardError(shape=node.shape, op=node._op) from error
         kept = earlier.pop(id(node), None)
-        if not (node.is_leaf or keep_grad or retain_grad or node.keep_grad):
+        if not keeps:
             node.grad = None
         elif kept is not None:
             node.grad = kept if node.grad is None else kept + node.grad

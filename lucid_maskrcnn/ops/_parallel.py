@@ -330,9 +330,12 @@ def copy(a: np.ndarray) -> np.ndarray:
     return out
 
 
-def relu_backward(grad: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Return the gradient before a ReLU that gave ``out``, from that after it; both contiguous and of one shape."""
-    passed = empty_like(out)
+def relu_backward(grad: np.ndarray, out: np.ndarray, *, overwrite: bool = False) -> np.ndarray:
+    """Return the gradient before a ReLU that gave ``out``, from that after it; both contiguous and of one shape.
+
+    With ``overwrite`` it takes the memory of ``grad``.
+    """
+    passed = grad if overwrite and grad.dtype == out.dtype else empty_like(out)
     flat = (passed.reshape(-1), grad.reshape(-1), out.reshape(-1))
 
     def run(some: slice) -> None:

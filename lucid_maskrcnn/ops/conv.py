@@ -64,7 +64,7 @@ class _Conv2d(Op):
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
-            passed = grad if positive is None else relu_backward(grad, positive)
+            passed = grad if positive is None else relu_backward(grad, positive, overwrite=self.owns_gradient)
             grad_x = grad_w = grad_b = grad_r = None
             if self.needs[0] and fast:
                 grad_x = nchw(winograd.correlate(passed, factors(), 2 - padding, turned=True))
@@ -407,7 +407,7 @@ class _ConvTranspose2d(Op):
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
             grad = nhwc(grad)
-            passed = relu_backward(grad, out) if self.relu else grad
+            passed = relu_backward(grad, out, overwrite=self.owns_gradient) if self.relu else grad
             taps = _collect(passed, (n, height, width), (kh, kw), s)  # (N · H · W, kh · kw · O)
             grad_x = nchw(matmul(taps, matrix.T).reshape(x.shape)) if self.needs[0] else None
             grad_w = None

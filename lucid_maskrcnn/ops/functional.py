@@ -51,7 +51,8 @@ class _Linear(Op):
             parallel_for(chunks(len(out), max(_BLOCK_VALUES // max(len(weight), 1), 1)), finish)
 
         def backward(grad: np.ndarray) -> tuple[Any, ...]:
-            grad = relu_backward(np.ascontiguousarray(grad), out) if self.relu else grad
+            if self.relu:
+                grad = relu_backward(np.ascontiguousarray(grad), out, overwrite=self.owns_gradient)
             grad_x = matmul(grad, weight) if self.needs[0] else None
             grad_w = matmul(grad.T, x) if self.needs[1] else None
             return grad_x, grad_w, sum_rows(grad) if self.needs[2] else None

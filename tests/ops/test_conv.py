@@ -129,6 +129,25 @@ def test_conv2d_with_kernels_that_are_not_square(kernel: tuple[int, int], stride
     cpu_gpu_agree(lambda x, w: conv2d(x, w, stride=stride, padding=padding), x, weight)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_gradient_of_a_result_that_is_kept_is_not_that_before_the_relu(kernel: int) -> None:
+    x, weight = (
+        tensor(np.float32(normal(1, 32, 4, 5)), "cpu"),
+        tensor(np.float32(normal(32, 32, kernel, kernel)), "cpu"),
+    )
+    weight.requires_grad = True
+    found = {}
+    for keep in (False, True):
+        weight.grad = None
+        y = conv2d(x, weight, padding=kernel // 2, relu=True)
+        y.keep_grad = keep
+        (y * 2.0).sum().backward()
+        found[keep] = weight.grad
+    assert (values(y) == 0).any()
+    np.testing.assert_array_equal(y.grad, np.full(y.shape, 2, np.float32))
+    np.testing.assert_array_equal(found[True], found[False])
+
+
 FUSED = [(b, s, r, relu) for b in (0, 1) for s in (0, 1) for r in (0, 1) for relu in (False, True)]
 
 

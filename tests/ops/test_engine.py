@@ -671,6 +671,58 @@ def test_backward_frees_at_once_what_no_gradient_reads(mode: str) -> None:
         np.testing.assert_array_equal(x.grad, [4, 4, 4, 4])
 
 
+class _Careless(Op):
+    """Passes its input on, and its gradient by the same memory if it may, filled with 5."""
+
+    def cpu(self, x: Any) -> Any:
+        def backward(grad: Any) -> Any:
+            grad = grad if self.owns_gradient else grad.copy()
+            grad[...] = 5
+            return (grad,)
+
+        return x * 1, backward
+
+    gpu = cpu
+
+
+@pytest.mark.parametrize("mode", ["nobody", "hook", "kept", "all are kept", "another tensor", "the caller"])
+def test_operators_own_gradients_that_nobody_reads_afterwards(mode: str) -> None:
+    x = tensor(np.ones(2))
+    careless, other = _Careless(), tensor(np.zeros(2))
+    y = careless(x)
+    seen: list[list[float]] = []
+    if mode == "hook":
+        y.register_hook(lambda node, grad: seen.append(grad.tolist()))
+    y.keep_grad = mode == "kept"
+    if mode == "the caller":
+        y.grad = seed = np.full(2, 3.0)
+        y.backward()
+        assert seed.tolist() == [3, 3]
+    elif mode == "another tensor":
+        _Same()(y, other).sum().backward()
+        assert other.grad.tolist() == [1, 1]
+    else:
+        _Same()(y).sum().backward(keep_grad=mode == "all are kept")
+    assert careless.owns_gradient is (mode == "nobody")
+    assert x.grad.tolist() == [5, 5]
+    assert seen == ([[1, 1]] if mode == "hook" else [])
+    if mode in ("kept", "all are kept"):
+        assert y.grad.tolist() == [1, 1]
+
+
+class _Same(Op):
+    """Adds its inputs, and hands the same array to all of them at its backward."""
+
+    def cpu(self, *terms: Any) -> Any:
+        def backward(grad: Any) -> Any:
+            same = grad * 1
+            return [same for _ in terms]
+
+        return sum(terms), backward
+
+    gpu = cpu
+
+
 # ------------------------------------------------------------------ the bridge
 
 
