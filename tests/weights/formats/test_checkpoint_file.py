@@ -191,7 +191,7 @@ def test_other_archives(tmp_path: Path, members: list[str], message: str) -> Non
     refused(tmp_path / "x.pth", message)
 
 
-@pytest.mark.parametrize("name", ["none.pth", "a\0b", "x" * 1000, "file/x"])
+@pytest.mark.parametrize("name", ["none.pth", "x" * 1000, "file/x"])
 def test_missing_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="There is no file"):
