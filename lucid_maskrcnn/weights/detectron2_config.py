@@ -82,7 +82,7 @@ def complete_config(
     except (ImportError, FileNotFoundError, ValueError) as error:
         if not beside:
             raise
-        hint = "It lies beside the weights; with conventions='detectron2' it is not read."
+        hint = "It lies beside the weights: pass conventions='detectron2', with which it is not read, or move it."
         raise type(error)(f"{error} {hint}") from error
     if score_thresh != _USUAL_SCORE:
         warn_user(

@@ -272,7 +272,7 @@ def test_values_are_refused_by_the_name_of_their_key(tmp_path: Path, keys: dict[
     with pytest.raises(ValueError, match=message) as caught:
         configuration(tmp_path, **keys)
     assert type(caught.value) is ValueError
-    assert str(caught.value).endswith("It lies beside the weights; with conventions='detectron2' it is not read.")
+    assert "It lies beside the weights: pass conventions='detectron2', with which it is not read" in str(caught.value)
 
 
 # Without convolutions in the box head these have no effect.
