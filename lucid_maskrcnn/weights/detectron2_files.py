@@ -17,6 +17,7 @@ __all__ = ["NotDetectron2Error", "configs_beside", "read_detectron2_config"]
 
 _BASE = "_BASE_"
 _MAX_BASES = 10  # one above another
+_MAX_FILES = 100  # in all: lists of bases, each with such a list, are read a billion times
 _REMOTE = re.compile(r"[a-zA-Z0-9]+://")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _NAMES = {"True": True, "False": False, "None": None}
@@ -60,15 +61,18 @@ def read_detectron2_config(path: str | Path) -> dict[str, Any]:
         If it cannot be read, or a ``_BASE_`` cannot.
     """
     file = checked_path("config", path)
-    content = _with_bases(file, ())
+    content = _with_bases(file, (), [])
     if not isinstance(content.get("MODEL"), Mapping):
         raise NotDetectron2Error(f"config {str(file)!r} is no configuration of detectron2: it has no section MODEL.")
     return {key: _decoded(value) for key, value in _flat(content, "", repr(str(file)))}
 
 
-def _with_bases(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """Return a file's content over that of its bases."""
+def _with_bases(file: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Any]:
+    """Return a file's content over that of its bases; ``read`` has the files so far, and those of this call then."""
     name = repr(str(file))
+    read.append(file)
+    if len(read) > _MAX_FILES:
+        raise ValueError(f"config {name}: it is one of more than {_MAX_FILES} files that a _BASE_ leads to.")
     is_python = file.suffix == ".py" and file.is_file()
     content = None if is_python else read_yaml(file)
     if is_python or _is_lazy(content):
@@ -83,7 +87,7 @@ def _with_bases(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     bases = content.pop(_BASE, [])
     merged: dict[str, Any] = {}
     for base in bases if isinstance(bases, list) else [bases]:
-        _merge(_with_bases(_base_file(base, file, above), (*above, file.resolve())), merged, name)
+        _merge(_with_bases(_base_file(base, file, above), (*above, file.resolve()), read), merged, name)
     _merge(content, merged, name)
     return merged
 

@@ -73,7 +73,9 @@ class Settings:
 
     def check_known(self) -> None:
         """Raise for keys that detectron2 does not have: nobody knows what they do to the model."""
-        for key in self.values:
+        for key, value in self.values.items():
+            if any(known.startswith(f"{key}.") for known in DEFAULTS):
+                raise ValueError(f"config {self.name}: {key} must be a section with keys in it, got {shown(value)}.")
             if key not in DEFAULTS and not is_ignored(key):
                 raise ValueError(
                     f"config {self.name}: {key} is no key that detectron2 has, and may change what the model finds: if "

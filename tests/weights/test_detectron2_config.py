@@ -259,7 +259,7 @@ def test_what_cannot_be_built_is_refused_by_its_key(key: str) -> None:
         ),
         ({"INPUT__COLOR": 1}, r"INPUT\.COLOR is no key that detectron2 has"),
         ({"SOFT_NMS": True}, r"SOFT_NMS is no key that detectron2 has"),
-        ({"MODEL__RPN": 7}, r"MODEL\.RPN is no key that detectron2 has"),
+        ({"MODEL__RPN": 7}, r"MODEL\.RPN must be a section with keys in it, got 7\."),
     ],
 )
 def test_values_are_refused_by_the_name_of_their_key(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
@@ -328,6 +328,14 @@ def test_bases_are_read_first(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "model_final.pth", SLIM_ARRAYS)
     model = MaskRCNN.from_file(path, config=tmp_path / "mine.yaml")
     assert model.config.image.pixel_std == (57.375 / 255, 57.12 / 255, 58.395 / 255)
+
+
+def test_bases_of_bases_of_bases(tmp_path: Path) -> None:
+    for i in range(9):
+        (tmp_path / f"{i}.yaml").write_text(f"_BASE_: {[f'{i + 1}.yaml'] * 50}\n")
+    (tmp_path / "9.yaml").write_text("MODEL: {}\n")
+    with pytest.raises(ValueError, match=r"it is one of more than 100 files that a _BASE_ leads to\."):
+        read_detectron2_config(tmp_path / "0.yaml")
 
 
 @pytest.mark.parametrize(
