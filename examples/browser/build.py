@@ -29,6 +29,7 @@ RUNTIME_SHA512 = (
 # Its files and what they are called here: some hosts do not serve .mjs as a script.
 RUNTIME_FILES = {"ort.wasm.bundle.min.mjs": "onnxruntime.js", "ort-wasm-simd-threaded.wasm": "onnxruntime.wasm"}
 LOWEST_SCORE = 0.05  # where the page's slider ends
+OF_A_RUN = {"weights", "best", "model_final"}  # names of files in a run's folder
 ABOUT_NUCLEI = "NUCLEI: nuclei in microscopy, fluorescence above all, 5 to 60 pixels wide. Not a medical device."
 
 HERE = Path(__file__).resolve().parent
@@ -46,9 +47,9 @@ def build(out: Path, weights: str) -> None:
         raise SystemExit(f"OUT must be a new or an empty folder, or one that was built before, got {str(out)!r}.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(out) as folder:
+        about = export_model(weights, folder / "model.onnx")
         copy_page(folder)
         fetch_runtime(folder)
-        about = export_model(weights, folder / "model.onnx")
         files = {"runtime": "onnxruntime.wasm", "weights": "model.onnx"}
         parts = {key: {"name": name, "bytes": (folder / name).stat().st_size} for key, name in files.items()}
         (folder / "model.json").write_text(json.dumps({**about, **parts}, indent=1))
@@ -96,7 +97,7 @@ def export_model(weights: str, path: Path) -> dict[str, Any]:
     to_onnx(MaskRCNN.from_file(weights), path, score_thresh=LOWEST_SCORE, dtype="float16")
     said = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     categories, conventions = json.loads(said["categories"]), json.loads(said["conventions"])
-    name = Path(weights).stem
+    name = page_name(weights)
     names = ", ".join(category["name"] for category in categories[:8]) + (", …" if len(categories) > 8 else "")
     return {
         "name": name,
@@ -109,6 +110,12 @@ def export_model(weights: str, path: Path) -> dict[str, Any]:
         "top_k": conventions["top_k"],
         "image": conventions["image"],
     }
+
+
+def page_name(weights: str) -> str:
+    """Return what the page calls the weights: those of a run by its folder, as all runs call their files alike."""
+    path = Path(weights)
+    return path.absolute().parent.name if path.stem in OF_A_RUN else path.stem
 
 
 def list_files(folder: Path) -> None:
@@ -127,7 +134,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--weights", default="NUCLEI", help="a name or a file (default: NUCLEI)")
     options = parser.parse_args()
-    build(options.out, options.weights)
+    try:
+        build(options.out, options.weights)
+    except (OSError, ValueError, ImportError) as error:  # what the package answers to files that it cannot take
+        raise SystemExit(f"build.py: {error}") from error
     size = sum(path.stat().st_size for path in options.out.iterdir()) / 1e6
     print(f"{options.out}: {size:.1f} MB. Put it on any file host, or look at it with", file=sys.stderr)
     print(f"python -m http.server --directory {options.out}", file=sys.stderr)

@@ -562,3 +562,23 @@ def test_build_overwrites_nothing_of_yours(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("OUT must be a new or an empty folder, or one that was built before, got ")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_build_answers_weights_that_it_cannot_take(tmp_path: Path) -> None:
+    command = [sys.executable, str(BUILD), str(tmp_path / "page"), "--weights", "nuclei"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"build.py: weights must be one of .* Did you mean 'NUCLEI'\?\n", done.stderr)
+    assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [("NUCLEI", "NUCLEI"), ("runs/mine/best.safetensors", "mine"), ("run/model_final.pth", "run"), ("a/b.pkl", "b")],
+)
+def test_page_calls_weights_by_what_tells_them_apart(monkeypatch: pytest.MonkeyPatch, weights: str, name: str) -> None:
+    monkeypatch.syspath_prepend(str(BUILD.parent))
+    monkeypatch.delitem(sys.modules, "build", raising=False)
+    from build import page_name
+
+    assert page_name(weights) == name

@@ -14,7 +14,7 @@ _KERAS = (
     "is an HDF5 file, as Keras and Matterport's Mask R-CNN write it, whose weights cannot be used here: take those of "
     "torchvision or detectron2"
 )
-_OTHER_ENGINE = "is a model for {}, which has no weights by name: take the PyTorch checkpoint that it was exported from"
+_OTHER_ENGINE = "is a model for {}, which has no weights by name: take the weights that it was exported from"
 _FORMATS: list[tuple[re.Pattern[bytes], str]] = [
     (re.compile(rb"\x89HDF\r\n\x1a\n"), _KERAS),
     (re.compile(rb"\x1f\x8b"), _PACKED.format("a gzip")),
