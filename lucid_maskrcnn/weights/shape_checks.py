@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..config import ModelConfig, anchor_levels
 from ..validators import shown
 
-__all__ = ["Contradiction", "check_settings", "contradictions"]
+__all__ = ["Contradiction", "check_configuration", "check_settings", "contradictions"]
 
 # Fields that names and shapes determine, in the order in which they are reported, and the keywords of the factories.
 _FIELDS = {
@@ -81,6 +81,33 @@ def _determined(field: str, value: Any) -> Any:
     if field in ("head_norm", "backbone.fpn_norm"):
         return value is not None
     return value[0] * value[1] if field == "pool_size" else value
+
+
+def check_configuration(config: ModelConfig, arrays: Mapping[str, Any]) -> None:
+    """Refuse to hand on weights with a configuration that their shapes contradict: other settings are to be given.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of the weights.
+    arrays : mapping of str to array
+        By this package's names; none is read.
+
+    Raises
+    ------
+    ValueError
+        If the anchors at a position, or the cells pooled for the box head, are not as many.
+    """
+    settings = {
+        "anchors": (_ANCHORS, "anchors at a position"),
+        "pool_size": ("pool_size", "cells pooled for the box head"),
+    }
+    for field, given, own in contradictions(config, config, arrays):
+        name, what = settings[field]
+        raise ValueError(
+            f"The weights have {own} {what}, and their configuration says {given}: give MaskRCNN.from_file() {name}, "
+            "and convert what save_weights() writes then."
+        )
 
 
 def check_settings(

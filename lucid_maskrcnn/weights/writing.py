@@ -25,6 +25,7 @@ from .detectron2_code import (
 )
 from .formats import write_numpy_pickle, write_safetensors, write_torch_zip
 from .layouts import class_agnostic_layers, detectron2_arrays, torchvision_arrays
+from .shape_checks import check_configuration
 from .torchvision_code import check_for_torchvision, torchvision_code
 from .weights_file import CONFIG_KEYS, FORMAT, UNUSED, WeightsFile
 
@@ -120,6 +121,8 @@ def write_converted(weights: WeightsFile, path: str | Path, *, to: str = FORMAT,
     choice("dtype", dtype, _DTYPES)
     floating = {name: array for name, array in weights.arrays.items() if np.dtype(array.dtype).kind == "f"}
     check_values(floating, names=weights.own_names(floating), source="weights")
+    if weights.config is not None and weights.config.backbone is not None:
+        check_configuration(weights.config, weights.arrays)
     header = _header(weights.config, {**weights.metadata, "format": to})
     if to == "detectron2":
         _write_for_detectron2(path, weights, header, dtype)

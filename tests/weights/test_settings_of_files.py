@@ -12,6 +12,7 @@ from data.torchvision import recipe
 from safetensors.numpy import save_file
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, save_weights
+from lucid_maskrcnn.weights import read_weights_file, write_converted
 from lucid_maskrcnn.weights.coco_categories import categories_of_file
 from lucid_maskrcnn.weights.layouts import torchvision_arrays
 
@@ -114,6 +115,11 @@ def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path) -> No
         ValueError, match="have 2 anchors at a position, but anchor_sizes and aspect_ratios give 3: pass"
     ):
         MaskRCNN.from_file(tmp_path / "theirs.safetensors")
+    file = read_weights_file(tmp_path / "theirs.safetensors")
+    for to in ("lucid_maskrcnn", "torchvision"):
+        with pytest.raises(ValueError, match=r"have 2 anchors at a position, and their configuration says 3: give Mas"):
+            write_converted(file, tmp_path / "out.safetensors", to=to)
+    assert not (tmp_path / "out.safetensors").exists()
     again = MaskRCNN.from_file(tmp_path / "theirs.safetensors", aspect_ratios=(0.5, 1.0))
     assert again.config.pool_size == (5, 5)  # from the shapes
 
