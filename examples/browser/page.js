@@ -94,6 +94,7 @@ function done() {
 function take(file, name = file.name || "the pasted image") {
   page.file = { file, name };
   $("intensity").value = "";
+  $("intensity-field").hidden = true; // until the file is known to have 16 bits
   find();
 }
 

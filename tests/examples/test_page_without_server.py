@@ -405,6 +405,17 @@ def test_what_is_not_taken_as_it_is_is_said(page: Page, tmp_path: Path) -> None:
         assert read["warnings"] == []
 
 
+def test_brightness_is_a_choice_for_16_bits_alone(page: Page, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257).save(tmp_path / "deep.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    page.send(tmp_path / "deep.png")
+    assert page.part("#intensity").is_displayed()
+    page.send(tmp_path / "empty.png")
+    assert not page.part("#intensity").is_displayed()
+    page.send(FLUORESCENCE)  # as the tests that follow expect it
+    assert not page.part("#intensity").is_displayed()
+
+
 # ------------------------------------------------------------------ what goes wrong
 
 
