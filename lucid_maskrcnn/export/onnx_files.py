@@ -35,7 +35,8 @@ __all__ = ["to_onnx"]
 
 _OLDEST_OPSET = 18
 _MASK_THRESH = 0.5  # of full masks
-_MOST = 2**31 - 1  # detections; and bytes of a protocol buffer
+_MOST = 2**31 - 1  # detections
+_MOST_BYTES = 2**31 - 2**24  # of constants: a protocol buffer has less than 2**31, the rest is for nodes and names
 
 
 class Thresholds(NamedTuple):
@@ -109,11 +110,6 @@ def to_onnx(
     check_layers(model)
     made = _graph(model, thresholds, full_masks=full_masks, half=half)
     proto = _with_metadata(_checked(made, opset), model, thresholds)
-    if proto.ByteSize() > _MOST:
-        raise ValueError(
-            f"model must take up less than 2 GB as an ONNX file, got {proto.ByteSize() / 1e9:.1f} GB: pass "
-            "dtype='float16', or build it with a smaller hidden_dim."
-        )
     with replacing(path) as file:
         file.write(proto.SerializeToString())
 
@@ -139,6 +135,7 @@ def _graph(model: MaskRCNN, thresholds: Thresholds, *, full_masks: bool, half: b
     g = Graph(names, half=half)
     image, given_size = Value(g, "image", np.uint8), Value(g, "network_size", np.int64)
     outputs = _predict(g, image, given_size, model, thresholds, full_masks=full_masks)
+    _check_size(g)
     for name, value in outputs.items():
         g.nodes.append(helper.make_node("Identity", [value.name], [name], name=name))
     side = model.config.mask_out_size
@@ -148,6 +145,15 @@ def _graph(model: MaskRCNN, thresholds: Thresholds, *, full_masks: bool, half: b
     g.initializers.append(numpy_helper.from_array(np.zeros(2, np.int64), "network_size"))  # may be left out
     described = [_described(name, value.dtype, shapes[name]) for name, value in outputs.items()]
     return helper.make_graph(g.nodes, "Mask R-CNN", inputs, described, g.initializers)
+
+
+def _check_size(g: Graph) -> None:
+    # Before anything is serialized, which fails without a word about the size.
+    if g.num_bytes > _MOST_BYTES:
+        smaller = "build it with a smaller hidden_dim" if g.half else "pass dtype='float16'"
+        raise ValueError(
+            f"model must take up less than 2 GB as an ONNX file, got {g.num_bytes / 1e9:.1f} GB: {smaller}."
+        )
 
 
 def _predict(

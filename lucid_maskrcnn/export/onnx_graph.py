@@ -137,6 +137,11 @@ class Graph:
         What the arrays of parameters are called, by their ``id``.
     half : bool
         Whether filters and matrices are stored as float16. They are cast to float32 where they are used.
+
+    Attributes
+    ----------
+    num_bytes : int
+        Of all constants.
     """
 
     def __init__(self, names: Mapping[int, str], *, half: bool = False) -> None:
@@ -145,6 +150,7 @@ class Graph:
         self.initializers: list[Any] = []
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._weights: dict[str, Value] = {}
+        self.num_bytes = 0
         self._count = 0
         self._scope = ""
 
@@ -195,6 +201,7 @@ class Graph:
     def _initializer(self, name: str, array: np.ndarray) -> Value:
         from onnx import numpy_helper
 
+        self.num_bytes += array.nbytes
         self.initializers.append(numpy_helper.from_array(array, name))
         return Value(self, name, array.dtype)
 

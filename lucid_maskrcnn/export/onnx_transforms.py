@@ -142,9 +142,8 @@ def _weighted(g: Graph, pixels: Value, n_in: Value, n_out: Value, axis: int) -> 
         return [total + cells * _along(g, weights.take(tap), axis)], []
 
     (total,), _ = g.loop(weights.size(0), [rounding], add)
-    total = total.reshape(
-        *((n_out, -1, _CHANNELS) if axis == 0 else (-1, n_out, _CHANNELS))
-    )  # a loop's shape is unknown
+    # What a loop returns has no rank for shape inference, and ONNX Runtime 1.14 needs one. A zero keeps a side.
+    total = total.reshape(0, 0, _CHANNELS)
     return g.Min(total / (1 << _FIXED_POINT), 255).cast(np.uint8)
 
 

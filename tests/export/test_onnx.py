@@ -19,7 +19,7 @@ import lucid_maskrcnn as lm
 from lucid_maskrcnn import MaskRCNN
 from lucid_maskrcnn.cli import main
 from lucid_maskrcnn.config import BackboneConfig, ModelConfig
-from lucid_maskrcnn.export import to_onnx
+from lucid_maskrcnn.export import onnx_files, to_onnx
 from lucid_maskrcnn.export.onnx_settings import EXPORTED, WITHOUT_EFFECT
 
 resnet_18 = lm.mask_rcnn_resnet_18_fpn
@@ -175,6 +175,16 @@ def test_checker_and_shape_inference_pass(tmp_path: Path, opset: int) -> None:
     np.testing.assert_array_equal(runs[0][0], runs[1][0])
 
 
+def test_what_loops_return_has_a_rank(tmp_path: Path) -> None:
+    """Shape inference of ONNX Runtime 1.14 finds none through a computed shape, and refuses the Resize behind it."""
+    to_onnx(lively(resnet_18(3, conventions="detectron2", **SMALL)), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    of_loops = {name for node in graph.node if node.op_type == "Loop" for name in node.output}
+    shapes = [node.input[1] for node in graph.node if node.op_type == "Reshape" and node.input[0] in of_loops]
+    assert len(shapes) == 2
+    assert set(shapes) <= {initializer.name for initializer in graph.initializer}
+
+
 def _quiet() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -267,6 +277,14 @@ def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'lucid-maskrcnn\[onnx\]'"):
         to_onnx(resnet_18(1, **SMALL), tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [("float32", "dtype='float16'"), ("float16", "a smaller hidden_dim")])
+def test_too_large_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, remedy: str) -> None:
+    monkeypatch.setattr(onnx_files, "_MOST_BYTES", 100_000)  # with 2 GB it takes 9 GB of memory
+    with pytest.raises(ValueError, match=f"^model must take up less than 2 GB as an ONNX file, got .* GB: .*{remedy}"):
+        to_onnx(resnet_18(1, **SMALL), tmp_path / "a.onnx", dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_export_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
