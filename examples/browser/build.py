@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -94,11 +95,13 @@ def export_model(weights: str, path: Path) -> dict[str, Any]:
     from lucid_maskrcnn import MaskRCNN
     from lucid_maskrcnn.export import to_onnx
 
-    to_onnx(MaskRCNN.from_file(weights), path, score_thresh=LOWEST_SCORE, dtype="float16")
+    model = MaskRCNN.from_file(weights)
+    to_onnx(model, path, score_thresh=LOWEST_SCORE, dtype="float16")
     said = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     categories, conventions = json.loads(said["categories"]), json.loads(said["conventions"])
     name = page_name(weights)
     names = ", ".join(category["name"] for category in categories[:8]) + (", …" if len(categories) > 8 else "")
+    names = names or f"labels 1 to {model.num_classes}, without names"
     return {
         "name": name,
         "about": ABOUT_NUCLEI if weights == "NUCLEI" else f"{name}: {names}.",
@@ -140,7 +143,7 @@ def main() -> None:
         raise SystemExit(f"build.py: {error}") from error
     size = sum(path.stat().st_size for path in options.out.iterdir()) / 1e6
     print(f"{options.out}: {size:.1f} MB. Put it on any file host, or look at it with", file=sys.stderr)
-    print(f"python -m http.server --directory {options.out}", file=sys.stderr)
+    print(f"python -m http.server --directory {shlex.quote(str(options.out))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

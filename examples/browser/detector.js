@@ -14,10 +14,13 @@ export class Detector {
 
   start() {
     this.state = "loading";
-    this.worker = new Worker("detector_worker.js", { type: "module" });
-    this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.onerror = (event) => {
+    const worker = new Worker("detector_worker.js", { type: "module" });
+    this.worker = worker;
+    // What a worker said before it was ended may arrive after that.
+    worker.onmessage = ({ data }) => { if (worker === this.worker) this.hear(data); };
+    worker.onerror = (event) => {
       event.preventDefault();
+      if (worker !== this.worker) return;
       this.hear({ event: "failed", sentence: `The model cannot be loaded: ${event.message || "a file of this page is missing"}.` });
     };
     this.worker.postMessage({ call: "load" });

@@ -41,7 +41,7 @@ export function readHeader(bytes) {
 /** Return the end of a sentence about a file that the browser cannot decode. */
 export function whatItIs(bytes) {
   const head = textAt(bytes, 0, 400);
-  if (/^\s*(<\?xml|<svg)/i.test(head) && /<svg/i.test(textAt(bytes, 0, 4000))) return `it is an SVG drawing: ${PNG}`;
+  if (/^\s*(<\?xml|<svg)/i.test(head) && /<svg/i.test(textAt(bytes, 0, 4000))) return "it is an SVG drawing: save it as PNG";
   if (/^\s*<(!doctype html|html)/i.test(head)) return "it is not an image, but a web page: save the image itself";
   const other = OTHERS.find(([offset, magic]) => head.startsWith(magic, offset));
   if (other) return `it is ${other[2]}, which browsers do not read: ${other[3]}`;

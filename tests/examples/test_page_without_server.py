@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from browser_pages import NEEDS_CHROMIUM, ViewerPage, contrast, running_browser
 from lucid import Tensor
 from PIL import Image
 
-from lucid_maskrcnn import MaskRCNN
+from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, save_weights
 from lucid_maskrcnn.annotation_formats.csv_tables import table_text
 from lucid_maskrcnn.detections import Detections
 from lucid_maskrcnn.images import open_image
@@ -593,3 +594,11 @@ def test_page_calls_weights_by_what_tells_them_apart(monkeypatch: pytest.MonkeyP
     from build import page_name
 
     assert page_name(weights) == name
+
+
+def test_page_of_weights_without_names_says_which_labels_there_are(tmp_path: Path) -> None:
+    build = runpy.run_path(str(BUILD))
+    save_weights(mask_rcnn_resnet_18_fpn(3, width=4, fpn_channels=8, hidden_dim=8), tmp_path / "mine.safetensors")
+    said = build["export_model"](str(tmp_path / "mine.safetensors"), tmp_path / "model.onnx")
+    assert said["about"] == "mine: labels 1 to 3, without names."
+    assert said["categories"] == {}
