@@ -75,6 +75,7 @@ def _convert(args: argparse.Namespace) -> None:
     file = read_weights_file(source, config=args.config)
     if args.categories is not None:
         file = _with_categories(file, args.categories)
+    _check_whole(file, repr(str(source)))
     write_converted(file, args.target, to=args.to, dtype=args.dtype)
     warn_if_assumed(file, repr(str(source)))
     if args.to == "lucid_maskrcnn":
@@ -83,6 +84,14 @@ def _convert(args: argparse.Namespace) -> None:
     say(f"# {_summary(args, file)}")  # a comment, so that the output is a program
     for line in loading_code(file, args.target, to=args.to).splitlines():
         say(line)
+
+
+def _check_whole(file: WeightsFile, source: str) -> None:
+    """Refuse weights that no model can be built with, before anything is written."""
+    from lucid_maskrcnn.models.factories import check_shapes
+
+    if file.config is not None and file.config.backbone is not None:  # it is not known what else has been put together
+        check_shapes(file, file.config, source)
 
 
 def _summary(args: argparse.Namespace, file: WeightsFile) -> str:

@@ -31,6 +31,7 @@ from .mask_rcnn import MaskRCNN, PooledSize
 
 __all__ = [
     "build_from_file",
+    "check_shapes",
     "mask_rcnn_resnet_18_fpn",
     "mask_rcnn_resnet_50_fpn",
     "mask_rcnn_resnet_50_fpn_v2",
@@ -306,7 +307,7 @@ def _assemble(
     if trainable_layers is None:
         trainable_layers = 5 if file is None and body is None else 3
     if file is not None:
-        _check_fit(file, base, config, settings, trainable_layers, f"weights {str(weights)!r}", architecture is None)
+        _check_fit(file, base, config, settings, f"weights {str(weights)!r}", architecture is None)
         if "conventions" not in settings:  # which says whose settings are meant
             warn_if_assumed(file, f"weights {str(weights)!r}")
     with uninitialized() if file is not None and config.num_classes == base.num_classes else nullcontext():
@@ -326,7 +327,6 @@ def _check_fit(
     base: ModelConfig,
     config: ModelConfig,
     settings: Mapping[str, Any],
-    trainable_layers: int,
     source: str,
     all_classes: bool,
 ) -> None:
@@ -347,8 +347,19 @@ def _check_fit(
             "1, 2, …, without gaps."
         )
     check_settings(settings, of_file, base, file.arrays, source)
+    check_shapes(file, of_file, source)
+
+
+def check_shapes(file: weight_files.WeightsFile, config: ModelConfig, source: str) -> None:
+    """Compare names and shapes of a file with those of a configuration's model, without building it.
+
+    Raises
+    ------
+    ValueError
+        If entries are missing, unknown or of other shapes; all are named. The file is called ``source``.
+    """
     with shapes_only():
-        blueprint = MaskRCNN.from_config(of_file, trainable_layers=trainable_layers)
+        blueprint = MaskRCNN.from_config(config)
     called = file.own_names([*blueprint.state_dict(keep_vars=True), *file.arrays])
     weight_files.check_fit(blueprint, file.arrays, names=called, source=source)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lucid_maskrcnn.cli import main
+from lucid_maskrcnn.weights import locate, read_weights_file, write_converted
 
 
 def test_converted_file_is_described_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +44,15 @@ def test_wrong_arguments(
     assert message in err
     assert err.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+def test_weights_that_lack_an_entry_are_not_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = read_weights_file(locate("NUCLEI"))
+    arrays = {name: array for name, array in whole.arrays.items() if name != "bbox_pred.bias"}
+    write_converted(replace(whole, arrays=arrays), tmp_path / "part.safetensors")
+    assert main(["convert", str(tmp_path / "part.safetensors"), str(tmp_path / "out.safetensors")]) == 2
+    assert "missing: bbox_pred.bias" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["part.safetensors"]
 
 
 def test_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
