@@ -193,7 +193,7 @@ def test_locate_a_name_or_a_path(tmp_path: Path) -> None:
         (("NUCLEI", 3), TypeError, "architecture must be a string, got 3."),
         (("NUCLEI", ""), ValueError, "architecture must not be an empty string."),
         ((".",), ValueError, "weights must be a name or the path of a file: '.' is a directory."),
-        (("a\0b",), FileNotFoundError, r"there is no file 'a\x00b'."),
+        (("a\0b",), ValueError, r"weights must be a path, got 'a\x00b' with a null character, which no path has."),
         (("x" * 5000,), FileNotFoundError, "there is no file 'xxx"),
         (("nuclei",), FileNotFoundError, "there is no file 'nuclei'. Did you mean 'NUCLEI'?"),
         (
