@@ -89,8 +89,10 @@ def _convert(args: argparse.Namespace) -> None:
 def _check_whole(file: WeightsFile, source: str) -> None:
     """Refuse weights that no model can be built with, before anything is written."""
     from lucid_maskrcnn.models.factories import check_shapes
+    from lucid_maskrcnn.weights.shape_checks import check_configuration
 
     if file.config is not None and file.config.backbone is not None:  # it is not known what else has been put together
+        check_configuration(file.config, file.arrays)  # first, as it says which settings to give
         check_shapes(file, file.config, source)
 
 

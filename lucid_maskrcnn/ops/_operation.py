@@ -388,7 +388,7 @@ def _accumulate(tensor: Tensor, grad: Array, at: Any = ...) -> None:
     if tensor.grad is None:
         tensor.grad = grad
     elif at is Ellipsis and tensor.is_cpu() and tensor.shape == grad.shape:
-        unshared = _is_unshared(tensor)
+        unshared = _is_unshared(tensor)  # before the call, whose arguments are references, too
         tensor.grad = add(tensor.grad, grad, overwrite=unshared)
     elif at is Ellipsis:
         tensor.grad = tensor.grad + grad

@@ -12,6 +12,7 @@ from data.torchvision import recipe
 from safetensors.numpy import save_file
 
 from lucid_maskrcnn import MaskRCNN, mask_rcnn_resnet_18_fpn, save_weights
+from lucid_maskrcnn.cli import main
 from lucid_maskrcnn.weights import read_weights_file, write_converted
 from lucid_maskrcnn.weights.coco_categories import categories_of_file
 from lucid_maskrcnn.weights.layouts import torchvision_arrays
@@ -108,7 +109,7 @@ def test_settings_that_are_none(files: dict[str, Path], settings: dict[str, Any]
         MaskRCNN.from_file(files["theirs"], **settings)
 
 
-def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path) -> None:
+def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = mask_rcnn_resnet_18_fpn(2, norm="frozen", aspect_ratios=(0.5, 1.0), pool_size=5, **SLIM)
     save_file(torchvision_arrays(model.state_dict()), tmp_path / "theirs.safetensors")
     with pytest.raises(
@@ -119,6 +120,8 @@ def test_other_anchors_of_a_file_are_found_by_their_number(tmp_path: Path) -> No
     for to in ("lucid_maskrcnn", "torchvision"):
         with pytest.raises(ValueError, match=r"have 2 anchors at a position, and their configuration says 3: give Mas"):
             write_converted(file, tmp_path / "out.safetensors", to=to)
+    assert main(["convert", str(tmp_path / "theirs.safetensors"), str(tmp_path / "out.safetensors")]) == 2
+    assert "have 2 anchors at a position, and their configuration says 3: give Mas" in capsys.readouterr().err
     assert not (tmp_path / "out.safetensors").exists()
     again = MaskRCNN.from_file(tmp_path / "theirs.safetensors", aspect_ratios=(0.5, 1.0))
     assert again.config.pool_size == (5, 5)  # from the shapes
